@@ -1,0 +1,34 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: demo test check check-faults lint clean
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Refit needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[quickstart,encoder,dev]'
+	touch $(STAMP)
+
+demo: $(STAMP)  ## install, run configs/quickstart.yaml, print the summary table and where the report is
+	$(BIN)/refit run configs/quickstart.yaml --yes
+
+test: $(STAMP)  ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: $(STAMP) lint  ## ruff, pyright and the fast tests
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+check-faults: $(STAMP)  ## kill the quickstart five times, finish it, compare with a quiet run
+	$(BIN)/python benchmarks/check_faults.py --config configs/quickstart.yaml --kills 5
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,70 @@
+"""What an influence method is. No torch at import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from tasks.base import Component, Task
+
+if TYPE_CHECKING:
+    from influence.gradients import GradientShard
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights of one scoring model at one step. `weight` = learning rate at that step / number of scoring models: the factor of its term in a sum over checkpoints."""
+
+    spec_id: str
+    step: int
+    learning_rate: float
+    weight: float
+    state: Mapping[str, np.ndarray]  # parameter name -> array; object-store friendly
+
+
+@dataclass(frozen=True)
+class QueryBlock:
+    """The queries of a campaign: `split`, their `ids`, `rows` in that split, and the `labels` whose -log p is the query loss (gold or predicted)."""
+
+    split: str
+    ids: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray
+
+
+class Method(Component):
+    """Scores the influence of training examples on queries; positive = the example helps the query (removing it lowers the measurement).
+
+    `needs` says what a gradient shard must hold for it, any of NEEDS; an empty set: no gradients at all. `uses_checkpoints`: every configured
+    checkpoint (else the last one of each scoring model only). `is_control`: the planner's, has no scores.
+    `follows_query_loss`: it differentiates the query loss, so that any label works.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    uses_checkpoints: ClassVar[bool] = True
+    is_control: ClassVar[bool] = False
+    follows_query_loss: ClassVar[bool] = True
+
+    def check(self, task: Task, base_dir: Path, where: str) -> None:
+        """Refuse options that do not fit this task, before any worker starts and without torch. Raises InputError with `where` (file and dotted key)."""
+
+    def options_identity(self, base_dir: Path) -> dict[str, Any]:
+        """What enters the score id: name, version, options; a file by the digest of its content."""
+        return self.identity()
+
+    def prepare(self, task: Task, base_dir: Path, queries: QueryBlock) -> Any:
+        """Driver-side, once: whatever `score` wants besides gradients (an idf table, somebody's matrix). Must pickle. No torch."""
+        return None
+
+    def score(self, queries: GradientShard, train: GradientShard, prepared: Any) -> np.ndarray:
+        """Scores float32 [n_queries, n_train of the shard]; depends on nothing but its arguments."""
+        raise NotImplementedError
+
+
+# embedding: per-position gradients of the word embedding output with token ids; layers: weight gradients per layer and example;
+# last: activations into and loss gradients at the logits.
+NEEDS = ("embedding", "layers", "last")

@@ -1,0 +1,139 @@
+"""One forward and one backward pass: what goes into chosen modules and the loss gradient at what comes out, example by example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from influence.products import ElementGradients, LayerGradients, PositionGradients, TokenGradients
+from tasks.errors import InputError
+
+
+@dataclass
+class Call:
+    """One call of a module: its input, its output, and the gradient of the summed loss at the output."""
+
+    inputs: Tensor
+    outputs: Tensor
+    version: int
+    deltas: Tensor | None = None
+
+
+def capture(
+    modules: Mapping[str, nn.Module], forward: Callable[[], Tensor], labels: Tensor
+) -> tuple[Tensor, dict[str, list[Call]]]:
+    """Logits [n, n_classes] and the calls of each module, with gradients of sum_i -log p(labels[i]).
+
+    The parameters of the network must be frozen: gradients then flow to module outputs only, and no further back than the
+    first of `modules`. Raises InputError when a module is not used in the forward pass, or its output is overwritten.
+    """
+    calls: dict[str, list[Call]] = {name: [] for name in modules}
+    handles = [
+        module.register_forward_hook(_recorder(calls[name], len(labels)), with_kwargs=True)
+        for name, module in modules.items()
+    ]
+    try:
+        with torch.enable_grad():
+            logits = forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    _check_calls(calls, len(labels))
+    flat = [call for found in calls.values() for call in found]
+    if flat:
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        deltas = torch.autograd.grad(loss, [call.outputs for call in flat], allow_unused=True)
+        for call, delta in zip(flat, deltas, strict=True):
+            call.outputs = call.outputs.detach()
+            call.deltas = torch.zeros_like(call.outputs) if delta is None else delta
+    return logits.detach(), calls
+
+
+def _recorder(calls: list[Call], n: int) -> Callable[..., Tensor]:
+    def record(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
+        inputs = (args[0] if args else next(iter(kwargs.values()))).detach()
+        if len(output) == 1 < n:  # one row for the whole batch, as position embeddings are: examples must be told apart
+            output, inputs = output.expand(n, *output.shape[1:]), inputs.expand(n, *inputs.shape[1:])
+        if not output.requires_grad:
+            output = output.detach().requires_grad_()
+        calls.append(Call(inputs, output, output._version))
+        return output
+
+    return record
+
+
+def _check_calls(calls: Mapping[str, list[Call]], n: int) -> None:
+    for name, found in calls.items():
+        if not found:
+            raise InputError(f"layer {name}", "the forward pass does not call it; choose other layers")
+        for call in found:
+            if call.outputs._version != call.version:
+                raise InputError(f"layer {name}", "its output is overwritten in place, so its gradient is lost")
+            if len(call.inputs) != n or len(call.outputs) != n:
+                shape = list(call.outputs.shape)
+                raise InputError(f"layer {name}", f"its output {shape} does not have one row per example ({n})")
+
+
+def layer_gradients(name: str, module: nn.Module, calls: list[Call]) -> LayerGradients:
+    """Per-example gradients of a module's weights, summed over its calls. Raises InputError for a module of another kind."""
+    parts = [_of_call(name, module, call.inputs, call.deltas) for call in calls if call.deltas is not None]
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, TokenGradients):
+        return TokenGradients(first.n, *(torch.cat([getattr(p, f) for p in parts]) for f in ("rows", "tokens", "vectors")))
+    if isinstance(first, PositionGradients):
+        factors = (torch.cat([getattr(p, f) for p in parts], 1) for f in ("inputs", "deltas"))
+        return PositionGradients(*factors, first.has_bias)
+    weights, biases = ([getattr(p, f) for p in parts] for f in ("weight", "bias"))
+    return ElementGradients(torch.stack(weights).sum(0), None if first.bias is None else torch.stack(biases).sum(0))
+
+
+def check_supported(name: str, module: nn.Module) -> None:
+    """Raises InputError naming a module whose per-example gradients cannot be formed."""
+    problem = _problem(module)
+    if problem:
+        raise InputError(
+            f"layer {name}", f"{problem} has no per-example gradients here; Linear, Conv1d, LayerNorm and Embedding have"
+        )
+
+
+def _problem(module: nn.Module) -> str | None:
+    if isinstance(module, nn.Embedding):
+        return "an Embedding with max_norm" if module.max_norm is not None else None
+    if isinstance(module, nn.Conv1d):
+        plain = module.groups == 1 and module.padding_mode == "zeros"
+        return None if plain else "a Conv1d with groups or with padding other than zeros"
+    return None if isinstance(module, (nn.Linear, nn.LayerNorm)) else f"a {type(module).__name__}"
+
+
+def _of_call(name: str, module: nn.Module, inputs: Tensor, deltas: Tensor) -> LayerGradients:
+    check_supported(name, module)
+    if isinstance(module, nn.Embedding):
+        return TokenGradients.of_positions(inputs.flatten(1), deltas.flatten(1, -2), module.padding_idx)
+    if isinstance(module, nn.Conv1d):
+        return PositionGradients(_windows(module, inputs), deltas.transpose(1, 2), module.bias is not None)
+    if isinstance(module, nn.LayerNorm):
+        return _layer_norm(module, inputs, deltas)
+    n = len(inputs)
+    positions = [x.reshape(n, -1, x.shape[-1]) for x in (inputs, deltas)]
+    return PositionGradients(positions[0], positions[1], module.bias is not None)
+
+
+def _windows(conv: nn.Conv1d, inputs: Tensor) -> Tensor:
+    """What the convolution sees at each output position: [n, T, channels * kernel], in the order of its weight."""
+    (kernel,), (stride,), (dilation,) = conv.kernel_size, conv.stride, conv.dilation
+    reach = dilation * (kernel - 1)
+    pad = {"valid": (0, 0), "same": (reach // 2, reach - reach // 2)}[conv.padding] if isinstance(conv.padding, str) else (conv.padding[0],) * 2
+    padded = functional.pad(inputs, pad).unsqueeze(2)
+    return functional.unfold(padded, (1, kernel), dilation=(1, dilation), stride=(1, stride)).transpose(1, 2)
+
+
+def _layer_norm(norm: nn.LayerNorm, inputs: Tensor, deltas: Tensor) -> ElementGradients:
+    normed = functional.layer_norm(inputs, norm.normalized_shape, eps=norm.eps)
+    weight, bias = (x.reshape(len(x), -1, norm.weight.numel()).sum(1) for x in (normed * deltas, deltas))
+    return ElementGradients(weight, None if norm.bias is None else bias)

@@ -1,0 +1,187 @@
+"""Gradient shards: per-example gradients of some rows at some checkpoints, one forward and one backward pass for all that is needed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from influence.base import NEEDS, Checkpoint
+from influence.capture import capture, check_supported, layer_gradients
+from influence.layers import Layers
+from influence.products import LayerGradients, TokenGradients, cat_layers
+from tasks.base import Task
+from tasks.errors import InputError
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True, eq=False)
+class LastLayer:
+    """activations [n, H] into the last layer and logit_gradients d loss / d logits [n, n_classes]."""
+
+    activations: Tensor
+    logit_gradients: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointGradients:
+    """Gradients at one checkpoint, whose term in a sum over checkpoints has the factor `weight`. What nobody needs is not there.
+
+    embedding: per-position gradients of the word embedding; layers: weight gradients by module name; last: the last layer's factors.
+    """
+
+    weight: float
+    embedding: TokenGradients | None = None
+    layers: Mapping[str, LayerGradients] = field(default_factory=dict)
+    last: LastLayer | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class GradientShard:
+    """Gradients of n examples: their `ids` and `rows` int64 [n], and one CheckpointGradients per checkpoint.
+
+    `layers` are those of the network, also the ones nobody needs.
+    """
+
+    ids: np.ndarray
+    rows: np.ndarray
+    checkpoints: tuple[CheckpointGradients, ...]
+    layers: Layers = field(default_factory=Layers)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def weighted(self, terms: Sequence[tuple[int, float]]) -> GradientShard:
+        """The same examples with these checkpoints only: (position, weight) each."""
+        chosen = tuple(replace(self.checkpoints[position], weight=weight) for position, weight in terms)
+        return replace(self, checkpoints=chosen)
+
+
+class GradientSource:
+    """The networks of some checkpoints, and what is to be captured in them.
+
+    needs: any of influence.base.NEEDS; layers: module names whose weight gradients `layers` asks for. Raises InputError for a module
+    whose per-example gradients cannot be formed.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        network: nn.Module,
+        checkpoints: Sequence[Checkpoint],
+        needs: frozenset[str],
+        layers: frozenset[str] = frozenset(),
+        device: torch.device | str = "cpu",
+    ):
+        self.task, self.needs, self.device = task, needs, device
+        self.layers = Layers.of(task, network)
+        self._chosen = sorted(layers) if "layers" in needs else []
+        self.weights = [checkpoint.weight for checkpoint in checkpoints]
+        self._networks = [loaded(network, checkpoint, device) for checkpoint in checkpoints] if needs else []
+        self._names = list(self._chosen)
+        if "embedding" in needs:
+            self._embedding = embedding_name(task, network)
+            self._names.append(self._embedding)
+        if "last" in needs:
+            self._last = task.model.last_module(network)
+            self._names.append(self._last)
+        for name in self._names:
+            check_supported(name, network.get_submodule(name))
+
+    def shard(self, split: str, rows: np.ndarray, labels: np.ndarray, batch_size: int = BATCH_SIZE) -> GradientShard:
+        """Gradients of -log p(labels[i]) for rows[i] of `split`; batches of `batch_size` rows, in the order given."""
+        rows, labels = np.asarray(rows, np.int64), np.asarray(labels, np.int64)
+        ids = self.task.splits[split].ids[rows]
+        if not self._networks:
+            return GradientShard(ids, rows, (), self.layers)
+        cuts = [slice(start, start + batch_size) for start in range(0, max(len(rows), 1), batch_size)]
+        batches = [self._batch(split, rows[cut], labels[cut]) for cut in cuts]
+        checkpoints = tuple(_cat(parts) for parts in zip(*batches, strict=True))
+        return GradientShard(ids, rows, checkpoints, self.layers)
+
+    def _batch(self, split: str, rows: np.ndarray, labels: np.ndarray) -> list[CheckpointGradients]:
+        batch = self.task.batch(split, rows, device=self.device)
+        targets = torch.tensor(labels, device=self.device)
+        pairs = zip(self._networks, self.weights, strict=True)
+        return [self._gradients(network, weight, batch, targets) for network, weight in pairs]
+
+    def _gradients(
+        self, network: nn.Module, weight: float, batch: dict[str, Tensor], targets: Tensor
+    ) -> CheckpointGradients:
+        modules = {name: network.get_submodule(name) for name in self._names}
+        _, calls = capture(modules, lambda: self.task.logits(network, batch), targets)
+        wanted = [*self._chosen, *([self._embedding] if "embedding" in self.needs else [])]
+        found = {name: layer_gradients(name, modules[name], calls[name]) for name in dict.fromkeys(wanted)}
+        embedding = found[self._embedding] if "embedding" in self.needs else None
+        assert embedding is None or isinstance(embedding, TokenGradients)
+        last = None
+        if "last" in self.needs:
+            call = calls[self._last][-1]
+            assert call.deltas is not None
+            if call.inputs.dim() != 2:
+                raise InputError(f"layer {self._last}", f"the last layer sees {list(call.inputs.shape)}, not [n, H]")
+            last = LastLayer(call.inputs, call.deltas)
+        return CheckpointGradients(weight, embedding, {name: found[name] for name in self._chosen}, last)
+
+
+def gradient_shard(
+    task: Task,
+    split: str,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    checkpoints: Sequence[Checkpoint],
+    needs: frozenset[str],
+    layers: frozenset[str] = frozenset(),
+    *,
+    batch_size: int = BATCH_SIZE,
+    device: torch.device | str = "cpu",
+) -> GradientShard:
+    """Gradients of -log p(labels[i]) for rows[i] of `split` at each checkpoint, in evaluation mode; GradientSource for repeated use."""
+    unknown = needs - frozenset(NEEDS)
+    if unknown:
+        raise ValueError(f"needs {sorted(unknown)} are not among {', '.join(NEEDS)}")
+    source = GradientSource(task, task.network(0), checkpoints, needs, layers, device)
+    return source.shard(split, rows, labels, batch_size)
+
+
+def embedding_name(task: Task, network: nn.Module) -> str:
+    """Name of the word embedding. Raises InputError if the model has none."""
+    if not hasattr(task.model, "embedding_module"):
+        raise InputError(f"model {getattr(task.model, 'name', '')}", "has no word embedding, which a method needs")
+    return task.model.embedding_module(network)
+
+
+def loaded(network: nn.Module, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> nn.Module:
+    """A copy of `network` with the checkpoint's weights, frozen and in evaluation mode. Raises ValueError when they do not fit."""
+    network = copy.deepcopy(network)
+    dtypes = {name: parameter.dtype for name, parameter in network.named_parameters()}
+    state = {name: torch.tensor(array, dtype=dtypes.get(name)) for name, array in checkpoint.state.items()}
+    result = network.load_state_dict(state, strict=False)
+    missing = [name for name in result.missing_keys if name in dtypes]
+    if missing or result.unexpected_keys:
+        raise ValueError(
+            f"checkpoint {checkpoint.spec_id}@{checkpoint.step} does not fit the network: "
+            f"missing {missing}, unexpected {result.unexpected_keys}"
+        )
+    return network.requires_grad_(False).eval().to(device)
+
+
+def _cat(parts: Sequence[CheckpointGradients]) -> CheckpointGradients:
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    layers = {name: cat_layers([part.layers[name] for part in parts]) for name in first.layers}
+    embedding = None
+    if first.embedding is not None:
+        embedding = TokenGradients.cat([part.embedding for part in parts if part.embedding is not None])
+    lasts = [part.last for part in parts if part.last is not None]
+    last = None
+    if lasts:
+        fields = ("activations", "logit_gradients")
+        last = LastLayer(*(torch.cat([getattr(part, name) for part in lasts]) for name in fields))
+    return CheckpointGradients(first.weight, embedding, layers, last)

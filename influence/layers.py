@@ -1,0 +1,92 @@
+"""The layers of a network in forward order, and how a method's `layers` option chooses among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from tasks.base import Task
+from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+KEYWORDS = ("all", *ORDINALS, "last")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """`groups`: layer -> names of its modules that have weights, in forward order; `frozen`: modules that are not trained.
+
+    The word embedding is a layer of its own and the first; the module onto the logits is one and the last.
+    """
+
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    frozen: frozenset[str] = frozenset()
+
+    @staticmethod
+    def of(task: Task, network: nn.Module) -> Layers:
+        """The layers of a fresh network of the task."""
+        model = task.model
+        first = [model.embedding_module(network)] if hasattr(model, "embedding_module") else []
+        last = [model.last_module(network)] if hasattr(model, "last_module") else []
+        groups, taken = {name: (name,) for name in first}, {*first, *last}
+        for name in model.layer_modules(network) if hasattr(model, "layer_modules") else []:
+            inside = tuple(leaf for leaf in _with_weights(network, name) if leaf not in taken)
+            if inside:
+                groups[name] = inside
+                taken.update(inside)
+        groups |= {name: (name,) for name in last}
+        leaves = [leaf for inside in groups.values() for leaf in inside]
+        return Layers(groups, frozenset(leaf for leaf in leaves if not _is_trained(network, leaf)))
+
+    def choose(self, selection: str | Sequence[str]) -> list[str]:
+        """Names of the chosen modules: `all` that are trained, one layer by ordinal, or those whose name fits a pattern.
+
+        A pattern is matched against names of layers and of modules. Raises InputError for what is not there.
+        """
+        names = list(self.groups)
+        if selection == "all":
+            chosen = [leaf for name in names for leaf in self.groups[name] if leaf not in self.frozen]
+        elif isinstance(selection, str):
+            position = len(names) - 1 if selection == "last" else ORDINALS.index(selection)
+            if not 0 <= position < len(names):
+                raise InputError("layers", f"{selection!r}: the model has {len(names)} layers: {', '.join(names)}")
+            chosen = list(self.groups[names[position]])
+        else:
+            chosen = list(dict.fromkeys(leaf for pattern in selection for leaf in self._fitting(pattern)))
+        if not chosen:
+            raise InputError("layers", f"{selection!r} chooses no layer; the model has {', '.join(names)}")
+        return chosen
+
+    def _fitting(self, pattern: str) -> list[str]:
+        leaves = [
+            leaf
+            for name, inside in self.groups.items()
+            for leaf in inside
+            if fnmatchcase(name, pattern) or fnmatchcase(leaf, pattern)
+        ]
+        if not leaves:
+            raise InputError("layers", f"{pattern!r} fits no layer; the model has {', '.join(self.groups)}")
+        return leaves
+
+
+def check_selection(selection: str | Sequence[str]) -> None:
+    """Raises ValueError if a `layers` option is neither a keyword nor a list of patterns."""
+    if isinstance(selection, str) and selection not in KEYWORDS:
+        raise ValueError(f"{selection!r} is not one of {', '.join(KEYWORDS)}, nor a list of name patterns")
+    if not selection:
+        raise ValueError("an empty list chooses no layer")
+
+
+def _with_weights(network: nn.Module, name: str) -> Iterator[str]:
+    for leaf, module in network.get_submodule(name).named_modules(prefix=name):
+        if any(parameter is not None for parameter in module._parameters.values()):
+            yield leaf
+
+
+def _is_trained(network: nn.Module, name: str) -> bool:
+    return any(parameter.requires_grad for parameter in network.get_submodule(name).parameters(recurse=False))

@@ -1,0 +1,100 @@
+"""Somebody else's score matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from influence.base import Method, QueryBlock
+from influence.foreign import read_scores
+from influence.matrix import Axes, Orientation, ScoreMatrix, from_foreign, positions_of
+from tasks.base import Task
+from tasks.digests import digest_file
+from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from influence.gradients import GradientShard
+
+PLANTED = "planted:"
+
+
+class ScoresFile(Method):
+    """Scores made elsewhere, in a file (npz, parquet or csv) or under a name that the task knows (`planted:<name>`).
+
+    npz: arrays scores, query_ids, train_ids; `axes` says whether a row of scores is a query (query_train) or a training example
+    (train_query). parquet and csv: one row per pair with columns query_id, train_id, score. `orientation` says what a positive score
+    means; it is turned to ours, positive = helpful, here and nowhere else. A path is relative to the config file.
+    """
+
+    name: ClassVar[str] = "scores_file"
+    uses_checkpoints: ClassVar[bool] = False
+
+    path: str
+    axes: Axes
+    orientation: Orientation
+
+    def check(self, task: Task, base_dir: Path, where: str) -> None:
+        """Read the whole file: shapes, ids, repeats, NaN, and that its train ids are those of the task. Raises InputError."""
+        if not self.path.startswith(PLANTED) and not (base_dir / self.path).is_file():
+            raise InputError(where, f"path {self.path!r} is not a file (looked for {base_dir / self.path})")
+        self._matrix(task, base_dir, where)
+
+    def options_identity(self, base_dir: Path) -> dict[str, Any]:
+        """Name, version and options, with the digest of the file's content in the place of its path. Raises InputError."""
+        if self.path.startswith(PLANTED):
+            return self.identity()
+        try:
+            content = digest_file(base_dir / self.path)
+        except OSError as error:
+            raise InputError(base_dir / self.path, f"cannot be read: {error.strerror}") from error
+        return {**{k: v for k, v in self.identity().items() if k != "path"}, "content": content}
+
+    def prepare(self, task: Task, base_dir: Path, queries: QueryBlock) -> ScoreMatrix:
+        """The scores of these queries, columns in the order of the train split. Raises InputError when a query has none."""
+        where = self._where(base_dir)
+        try:
+            return self._matrix(task, base_dir, where).reordered(queries.ids, task.splits["train"].ids)
+        except KeyError as error:
+            raise InputError(where, f"{error.args[0]}; the file must hold every query") from error
+
+    def score(self, queries: GradientShard, train: GradientShard, prepared: ScoreMatrix) -> np.ndarray:
+        """float32 [n_queries, n_train]."""
+        rows = positions_of(queries.ids, prepared.query_ids, "query")
+        return prepared.scores[np.ix_(rows, positions_of(train.ids, prepared.train_ids, "train"))]
+
+    def _where(self, base_dir: Path) -> str:
+        return self.path if self.path.startswith(PLANTED) else str(base_dir / self.path)
+
+    def _matrix(self, task: Task, base_dir: Path, where: str) -> ScoreMatrix:
+        if self.path.startswith(PLANTED):
+            scores, query_ids, train_ids = self._named(task, where)
+            axes: Axes = self.axes
+        else:
+            where = self._where(base_dir)
+            scores, query_ids, train_ids, is_matrix = read_scores(base_dir / self.path)
+            axes = self.axes if is_matrix else "query_train"
+        try:
+            matrix = ScoreMatrix(query_ids, train_ids, from_foreign(scores, axes, self.orientation))
+        except ValueError as error:
+            raise InputError(where, f"{error} (axes: {self.axes})") from error
+        _check_train_ids(matrix.train_ids, task.splits["train"].ids, where)
+        return matrix
+
+    def _named(self, task: Any, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        name = self.path.removeprefix(PLANTED)
+        if not hasattr(task, "named_scores"):
+            raise InputError(where, f"path {self.path!r}: this task ({type(task).__name__}) has no scores of its own")
+        try:
+            return task.named_scores(name)
+        except (KeyError, ValueError) as error:
+            raise InputError(where, f"path {self.path!r}: the task knows no scores {name!r}: {error}") from error
+
+
+def _check_train_ids(found: np.ndarray, expected: np.ndarray, where: str) -> None:
+    missing, unknown = np.setdiff1d(expected, found), np.setdiff1d(found, expected)
+    if len(missing):
+        raise InputError(where, f"{len(missing)} of {len(expected)} train ids have no scores, the first is {missing[0]}")
+    if len(unknown):
+        raise InputError(where, f"{len(unknown)} train ids are not in the train set, the first is {unknown[0]}")

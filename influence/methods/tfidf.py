@@ -1,0 +1,75 @@
+"""TF-IDF similarity in the place of the last layer's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from influence.base import QueryBlock
+from influence.methods.checkpointed import CheckpointSum
+from influence.methods.requirements import require_model, require_task
+from tasks.base import Task
+
+if TYPE_CHECKING:
+    from influence.gradients import CheckpointGradients, GradientShard
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Cosine of TF-IDF vectors: float32 [n_queries, n_train]; columns are rows of the train split."""
+
+    query_ids: np.ndarray
+    values: np.ndarray
+
+
+class TfIdf(CheckpointSum):
+    """TF-IDF similarity times the inner product of the loss gradients at the logits.
+
+    score(q, i) = tfidf_q . tfidf_i sum_c weight_c <d_i, d_q>, d = dl/dlogits. Yeh et al. 2022, equation 7. The vectors are counts times
+    ln((1 + n) / (1 + df)) + 1 with df from all n training texts (removals never change it), scaled to length one; start, end and padding
+    are not words. `sublinear` takes 1 + ln(count) for the count.
+    """
+
+    name: ClassVar[str] = "tfidf"
+    needs: ClassVar[frozenset[str]] = frozenset({"last"})
+
+    sublinear: bool = False
+
+    def check(self, task: Task, base_dir: Path, where: str) -> None:
+        """Raises InputError when the task has no tokens to count or the model no logits layer."""
+        require_task(task, "token_counts", where, "tfidf needs a task with text")
+        require_model(task, "last_module", where, "tfidf needs a last layer onto the logits")
+
+    def prepare(self, task: Any, base_dir: Path, queries: QueryBlock) -> Similarity:
+        """Fit on the whole train split and compare the queries with it."""
+        from sklearn.feature_extraction.text import TfidfTransformer
+
+        train, asked = _words(task, "train"), _words(task, queries.split)[queries.rows]
+        transformer = TfidfTransformer(sublinear_tf=self.sublinear).fit(train)
+        similarity = transformer.transform(asked) @ transformer.transform(train).T
+        return Similarity(np.asarray(queries.ids, np.int64), similarity.toarray().astype(np.float32))
+
+    def score(self, queries: GradientShard, train: GradientShard, prepared: Similarity) -> np.ndarray:
+        """float32 [n_queries, n_train]."""
+        order = np.argsort(prepared.query_ids)
+        rows = order[np.searchsorted(prepared.query_ids, queries.ids, sorter=order)]
+        return super().score(queries, train, None) * prepared.values[np.ix_(rows, train.rows)]
+
+    def term(self, queries: CheckpointGradients, train: CheckpointGradients, context: Any) -> np.ndarray:
+        """<d_i, d_q>."""
+        assert queries.last is not None
+        assert train.last is not None
+        return (queries.last.logit_gradients @ train.last.logit_gradients.T).double().cpu().numpy()
+
+
+def _words(task: Any, split: str) -> Any:
+    """Counts of the tokens that are words: CSR float64 [n, vocabulary]."""
+    counts = task.token_counts(split).tocsr().astype(np.float64)
+    kept = np.ones(counts.shape[1])
+    kept[sorted(task.special_ids)] = 0
+    words = counts.multiply(kept).tocsr()
+    words.eliminate_zeros()
+    return words

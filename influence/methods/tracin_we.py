@@ -1,0 +1,68 @@
+"""TracIn on the word embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from influence.base import QueryBlock
+from influence.methods.checkpointed import CheckpointSum
+from influence.methods.requirements import require_model, require_task
+from tasks.base import Task
+
+if TYPE_CHECKING:
+    from influence.gradients import CheckpointGradients, GradientShard
+    from influence.products import TokenGradients
+
+
+class TracInWE(CheckpointSum):
+    """Gradient dot product on the word embeddings, exact and word by word.
+
+    score(q, i) = sum_c weight_c sum over words w in both of <dl_i/dE_w, dl_q/dE_w>. Yeh et al. 2022, equations 3 and 4 (whose minus sign
+    contradicts the paper's own definition of proponents). `tokens`: all; special = start, end and padding only (the paper's
+    TR-common); content = the others. Gradients are taken even where the embedding is frozen (Yeh et al. 2022, section 5).
+    """
+
+    name: ClassVar[str] = "tracin_we"
+    needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+
+    tokens: Literal["all", "special", "content"] = "all"
+
+    def check(self, task: Task, base_dir: Path, where: str) -> None:
+        """Raises InputError when the model has no word embedding, or the task no special tokens to tell apart."""
+        require_model(task, "embedding_module", where, f"{self.name} needs a word embedding")
+        if self.tokens != "all":
+            require_task(task, "special_ids", where, f"tokens: {self.tokens} needs special tokens")
+
+    def prepare(self, task: Task, base_dir: Path, queries: QueryBlock) -> tuple[int, ...]:
+        """Ids of the special tokens."""
+        return () if self.tokens == "all" else tuple(sorted(task.special_ids))  # pyright: ignore[reportAttributeAccessIssue]
+
+    def used(self, gradients: CheckpointGradients, special: tuple[int, ...]) -> TokenGradients:
+        """The entries that count."""
+        assert gradients.embedding is not None
+        if self.tokens == "all":
+            return gradients.embedding
+        return gradients.embedding.of_tokens(special, inside=self.tokens == "special")
+
+    def term(
+        self, queries: CheckpointGradients, train: CheckpointGradients, context: tuple[int, ...]
+    ) -> np.ndarray:
+        """Sum over shared words of the inner products of their gradients."""
+        return self.used(queries, context).dot(self.used(train, context))
+
+    def words(
+        self, queries: GradientShard, train: GradientShard, query_row: int, train_row: int, special: tuple[int, ...]
+    ) -> list[tuple[int, float]]:
+        """(token id, contribution), largest magnitude first; the contributions sum to the score. Yeh et al. 2022, section 4.3.
+
+        `query_row` and `train_row` are positions in the shards.
+        """
+        total: dict[int, float] = {}
+        for ours, theirs in zip(queries.checkpoints, train.checkpoints, strict=True):
+            words = self.used(ours, special).words(self.used(theirs, special), query_row, train_row)
+            for token, product in words.items():
+                total[token] = total.get(token, 0.0) + theirs.weight * product
+        return sorted(total.items(), key=lambda item: (-abs(item[1]), item[0]))

@@ -1,0 +1,29 @@
+"""TracIn on the word embeddings, with the strongest positions only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from influence.methods.tracin_we import TracInWE
+
+if TYPE_CHECKING:
+    from influence.gradients import CheckpointGradients
+    from influence.products import TokenGradients
+
+
+class TracInWETopK(TracInWE):
+    """tracin_we on the k positions with the largest gradient norm, chosen per checkpoint in the query and in the training example.
+
+    Positions, not words: a word kept at two positions has the sum of both. Yeh et al. 2022, equations 5 and 6, with k = 10 as there.
+    `tokens` is applied before the choice.
+    """
+
+    name: ClassVar[str] = "tracin_we_topk"
+
+    k: int = Field(10, ge=1)
+
+    def used(self, gradients: CheckpointGradients, special: tuple[int, ...]) -> TokenGradients:
+        """The k strongest entries of each example."""
+        return super().used(gradients, special).top(self.k)

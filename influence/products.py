@@ -1,0 +1,200 @@
+"""Per-example weight gradients in the form that is cheapest to keep, and their inner products between queries and training examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+CHUNK = 1 << 22  # numbers per temporary: 16 MB in float32, near the size of a cache
+
+
+@dataclass(frozen=True, eq=False)
+class TokenGradients:
+    """Gradients of the rows of an embedding, sparse: never [vocabulary, dim].
+
+    Entry e is d loss(example rows[e]) / d (embedding output) at one position, which held tokens[e]: rows, tokens int64 [E] and
+    vectors [E, dim], over `n` examples. The gradient of token w for an example is the sum of its entries (Yeh et al. 2022, section 4.1).
+    """
+
+    n: int
+    rows: Tensor
+    tokens: Tensor
+    vectors: Tensor
+
+    @staticmethod
+    def of_positions(ids: Tensor, gradients: Tensor, padding_id: int | None = None) -> TokenGradients:
+        """From token ids [n, T] and output gradients [n, T, dim]; positions without gradient are dropped, as is the padding that never trains."""
+        keep = (gradients != 0).any(-1)
+        if padding_id is not None:
+            keep &= ids != padding_id
+        rows, positions = keep.nonzero(as_tuple=True)
+        return TokenGradients(len(ids), rows, ids[rows, positions], gradients[rows, positions])
+
+    @staticmethod
+    def cat(parts: Sequence[TokenGradients]) -> TokenGradients:
+        """The examples of all parts, one after the other."""
+        starts = np.cumsum([0, *(part.n for part in parts)])
+        rows = torch.cat([part.rows + int(start) for part, start in zip(parts, starts, strict=False)])
+        tokens, vectors = (torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "vectors"))
+        return TokenGradients(int(starts[-1]), rows, tokens, vectors)
+
+    def kept(self, keep: Tensor) -> TokenGradients:
+        """The entries where `keep`, bool [E]."""
+        return TokenGradients(self.n, self.rows[keep], self.tokens[keep], self.vectors[keep])
+
+    def of_tokens(self, ids: Sequence[int], *, inside: bool) -> TokenGradients:
+        """The entries whose token is in `ids`, or the others."""
+        listed = torch.isin(self.tokens, torch.tensor(list(ids), dtype=torch.int64, device=self.tokens.device))
+        return self.kept(listed if inside else ~listed)
+
+    def top(self, k: int) -> TokenGradients:
+        """The k positions of each example with the largest gradient norm; of equal ones the earlier (Yeh et al. 2022, equation 5)."""
+        by_norm = torch.argsort(self.vectors.norm(dim=1), descending=True, stable=True)
+        order = by_norm[torch.argsort(self.rows[by_norm], stable=True)]
+        rows = self.rows[order]
+        rank = torch.arange(len(rows), device=rows.device) - torch.searchsorted(rows, rows)
+        keep = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        keep[order] = rank < k
+        return self.kept(keep)
+
+    @cached_property
+    def summed(self) -> TokenGradients:
+        """One entry per (token, example), the sum over its positions, sorted by token and then example."""
+        keys, inverse = torch.unique(self.tokens * self.n + self.rows, return_inverse=True)
+        vectors = self.vectors.new_zeros(len(keys), self.vectors.shape[1]).index_add_(0, inverse, self.vectors)
+        return TokenGradients(self.n, keys % max(self.n, 1), keys // max(self.n, 1), vectors)
+
+    def dot(self, train: TokenGradients, bias: bool = False) -> np.ndarray:
+        """Sum over shared tokens of the inner products of their gradients (Yeh et al. 2022, equation 4): float64 [n_queries, n_train]."""
+        scores = np.zeros(self.n * train.n)
+        for rows, columns, _, products in self._matches(train):
+            scores += np.bincount(rows * train.n + columns, weights=products, minlength=len(scores))
+        return scores.reshape(self.n, train.n)
+
+    def words(self, train: TokenGradients, row: int, train_row: int) -> dict[int, float]:
+        """Contribution of each shared token to the product of example `row` with `train_row`; they sum to `dot`."""
+        mine, theirs = self.kept(self.rows == row), train.kept(train.rows == train_row)
+        words: dict[int, float] = {}
+        for _, _, tokens, products in mine._matches(theirs):
+            for token, product in zip(tokens.tolist(), products.tolist(), strict=True):
+                words[token] = words.get(token, 0.0) + product
+        return words
+
+    def _matches(self, train: TokenGradients) -> Iterator[tuple[np.ndarray, ...]]:
+        """Every pair of a (token, query) with a train entry of the same token: query row, train row, token, inner product."""
+        query = self.summed
+        first = torch.searchsorted(query.tokens, train.tokens)
+        n_matches = torch.searchsorted(query.tokens, train.tokens, right=True) - first
+        theirs = torch.repeat_interleave(torch.arange(len(first), device=first.device), n_matches)
+        within = torch.arange(len(theirs), device=first.device) - (n_matches.cumsum(0) - n_matches)[theirs]
+        ours = first[theirs] + within
+        for part in torch.arange(len(theirs), device=first.device).split(max(1, CHUNK // max(1, self.vectors.shape[1]))):
+            a, b = ours[part], theirs[part]
+            products = (query.vectors[a] * train.vectors[b]).sum(1)
+            yield tuple(_numpy(x) for x in (query.rows[a], train.rows[b], query.tokens[a], products.double()))
+
+
+@dataclass(frozen=True, eq=False)
+class PositionGradients:
+    """Weight gradients of a Linear or Conv1d, as their two factors at every position.
+
+    inputs [n, T, I] and output gradients deltas [n, T, O]; the weight gradient of an example is sum_t deltas[t] inputs[t]^T, [O, I],
+    and that of the bias sum_t deltas[t].
+    """
+
+    inputs: Tensor
+    deltas: Tensor
+    has_bias: bool
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return len(self.inputs)
+
+    @staticmethod
+    def cat(parts: Sequence[PositionGradients]) -> PositionGradients:
+        """The examples of all parts; shorter ones get positions with zero gradient."""
+        length = max(part.inputs.shape[1] for part in parts)
+        factors = [
+            torch.cat([functional.pad(x, (0, 0, 0, length - x.shape[1])) for x in column])
+            for column in ([part.inputs for part in parts], [part.deltas for part in parts])
+        ]
+        return PositionGradients(factors[0], factors[1], parts[0].has_bias)
+
+    @cached_property
+    def dense(self) -> Tensor:
+        """The weight gradient of every example: [n, O * I]."""
+        return torch.bmm(self.deltas.transpose(1, 2), self.inputs).flatten(1)
+
+    def dot(self, train: PositionGradients, bias: bool = False) -> np.ndarray:
+        """Inner products of the weight gradients, and of the bias gradients if `bias`: float64 [n_queries, n_train]."""
+        per_position = self.inputs.shape[2] + self.deltas.shape[2]
+        n_weights = self.inputs.shape[2] * self.deltas.shape[2]
+        by_position = self.inputs.shape[1] * train.inputs.shape[1] * per_position
+        by_weight = n_weights * (1 + train.inputs.shape[1] / max(self.n, 1))
+        scores = self._dot_by_position(train) if by_position <= by_weight else self._dot_by_weight(train)
+        if bias and self.has_bias:
+            scores = scores + _numpy((self.deltas.sum(1) @ train.deltas.sum(1).T).double())
+        return scores
+
+    def _dot_by_weight(self, train: PositionGradients) -> np.ndarray:
+        size = max(1, CHUNK // (self.inputs.shape[2] * self.deltas.shape[2]))
+        parts = zip(train.deltas.split(size), train.inputs.split(size), strict=True)
+        return np.concatenate(
+            [_numpy((self.dense @ torch.bmm(d.transpose(1, 2), x).flatten(1).T).double()) for d, x in parts], axis=1
+        )
+
+    def _dot_by_position(self, train: PositionGradients) -> np.ndarray:
+        """sum_{s,t} (inputs_q[s] . inputs_i[t]) (deltas_q[s] . deltas_i[t]), without any weight gradient."""
+        length, theirs = self.inputs.shape[1], train.inputs.shape[1]
+        size = max(1, CHUNK // max(1, length * theirs * train.n))
+        inputs, deltas = train.inputs.flatten(0, 1).T, train.deltas.flatten(0, 1).T
+        parts = zip(self.inputs.split(size), self.deltas.split(size), strict=True)
+        products = [(x.flatten(0, 1) @ inputs) * (d.flatten(0, 1) @ deltas) for x, d in parts]
+        return np.concatenate(
+            [_numpy(p.view(len(p) // length, length, train.n, theirs).sum((1, 3)).double()) for p in products]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ElementGradients:
+    """Weight gradients [n, P] and bias gradients [n, P] (or none) of a layer that scales its input element by element: LayerNorm."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return len(self.weight)
+
+    @staticmethod
+    def cat(parts: Sequence[ElementGradients]) -> ElementGradients:
+        """The examples of all parts, one after the other."""
+        biases = [part.bias for part in parts if part.bias is not None]
+        return ElementGradients(torch.cat([part.weight for part in parts]), torch.cat(biases) if biases else None)
+
+    def dot(self, train: ElementGradients, bias: bool = False) -> np.ndarray:
+        """Inner products of the weight gradients, and of the bias gradients if `bias`: float64 [n_queries, n_train]."""
+        scores = self.weight @ train.weight.T
+        if bias and self.bias is not None and train.bias is not None:
+            scores = scores + self.bias @ train.bias.T
+        return _numpy(scores.double())
+
+
+LayerGradients = TokenGradients | PositionGradients | ElementGradients
+
+
+def cat_layers(parts: Sequence[LayerGradients]) -> LayerGradients:
+    """Join the gradients of one layer for consecutive batches of examples."""
+    return parts[0] if len(parts) == 1 else type(parts[0]).cat(parts)  # pyright: ignore[reportArgumentType]
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy()

@@ -1,0 +1,115 @@
+"""The score stage of one worker: query gradients once, then score blocks for ranges of train rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from influence.base import Checkpoint, Method, QueryBlock
+from influence.methods.checkpointed import checkpoint_terms
+from tasks.base import Task
+
+if TYPE_CHECKING:
+    import torch
+
+    from influence.gradients import GradientShard
+    from influence.methods.tracin_we import TracInWE
+
+
+def needs_of(methods: Iterable[Method]) -> frozenset[str]:
+    """All that a gradient shard must hold for these methods."""
+    return frozenset().union(*(method.needs for method in methods))
+
+
+class Scorer:
+    """Scores ranges of the train split by several methods, with one forward and one backward pass per checkpoint and batch.
+
+    `methods` label -> method and `prepared` label -> what Method.prepare returned; controls are left out. Train gradients are those of the
+    gold labels, live for one batch of `batch_size` rows, and are dropped. Batches start at the start of the range: the same range
+    gives the same bits, whatever else was computed. Raises InputError when a method's layers are not in the model.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        checkpoints: Sequence[Checkpoint],
+        queries: QueryBlock,
+        methods: Mapping[str, Method],
+        prepared: Mapping[str, Any],
+        device: torch.device | str = "cpu",
+        batch_size: int = 64,
+    ):
+        self.task, self.prepared, self.batch_size = task, prepared, batch_size
+        self.methods = {label: method for label, method in methods.items() if not method.is_control}
+        self.terms = {label: checkpoint_terms(method, checkpoints) for label, method in self.methods.items()}
+        self._source = _source(task, checkpoints, self.methods, device)
+        shard = self._source.shard(queries.split, queries.rows, queries.labels, batch_size)
+        self._queries = {label: shard.weighted(terms) for label, terms in self.terms.items()}
+        self._n_queries = len(shard)
+
+    def score_range(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Scores of the train rows [start, stop): label -> float32 [n_queries, stop - start], columns in row order.
+
+        Raises ValueError naming the method whose scores have the wrong shape or are not finite.
+        """
+        blocks = {label: [np.zeros((self._n_queries, 0), np.float32)] for label in self.methods}
+        labels = self.task.splits["train"].labels
+        for first in range(start, stop, self.batch_size):
+            rows = np.arange(first, min(first + self.batch_size, stop))
+            shard = self._source.shard("train", rows, labels[rows], self.batch_size)
+            for label in self.methods:
+                blocks[label].append(self._score(label, shard))
+        return {label: np.concatenate(found, axis=1) for label, found in blocks.items()}
+
+    def _score(self, label: str, train: GradientShard) -> np.ndarray:
+        method, queries = self.methods[label], self._queries[label]
+        scores = np.asarray(method.score(queries, train.weighted(self.terms[label]), self.prepared.get(label)), np.float32)
+        if scores.shape != (self._n_queries, len(train)):
+            expected = (self._n_queries, len(train))
+            raise ValueError(f"method {label} returned scores of shape {scores.shape}, not {expected}")
+        if not np.isfinite(scores).all():
+            row, column = np.argwhere(~np.isfinite(scores))[0]
+            raise ValueError(
+                f"method {label}: the score of query {queries.ids[row]} and train {train.ids[column]} is {scores[row, column]}"
+            )
+        return scores
+
+
+def word_contributions(
+    task: Task,
+    method: TracInWE,
+    checkpoints: Sequence[Checkpoint],
+    queries: QueryBlock,
+    pairs: Sequence[tuple[int, int]],
+    device: torch.device | str = "cpu",
+) -> dict[tuple[int, int], list[tuple[int, float]]]:
+    """What each word adds to the score of each (query id, train id): lists of (token id, contribution), largest magnitude first.
+
+    The contributions of a pair sum to its score. For tracin_we and tracin_we_topk (Yeh et al. 2022, section 4.3). Raises KeyError on an unknown id.
+    """
+    if not pairs:
+        return {}
+    asked = [dict.fromkeys(ids) for ids in zip(*pairs, strict=True)]
+    train_split = task.splits["train"]
+    train_rows = train_split.rows_of(list(asked[1]))
+    at = {int(i): position for position, i in enumerate(queries.ids)}
+    chosen = np.array([at[query_id] for query_id in asked[0]])
+    source = _source(task, checkpoints, {method.name: method}, device)
+    terms, special = checkpoint_terms(method, checkpoints), method.prepare(task, Path(), queries)
+    ours = source.shard(queries.split, queries.rows[chosen], queries.labels[chosen]).weighted(terms)
+    theirs = source.shard("train", train_rows, train_split.labels[train_rows]).weighted(terms)
+    query_at, train_at = ({i: position for position, i in enumerate(ids)} for ids in asked)
+    return {(q, t): method.words(ours, theirs, query_at[q], train_at[t], special) for q, t in pairs}
+
+
+def _source(task: Task, checkpoints: Sequence[Checkpoint], methods: Mapping[str, Method], device: Any) -> Any:
+    from influence.gradients import GradientSource
+    from influence.layers import Layers
+
+    network = task.network(0)
+    layers = Layers.of(task, network)
+    chosen = [method.chosen_layers(layers) for method in methods.values() if "layers" in method.needs]  # pyright: ignore[reportAttributeAccessIssue]
+    return GradientSource(task, network, checkpoints, needs_of(methods.values()), frozenset().union(*chosen), device)

@@ -1,0 +1,57 @@
+"""Which method was better: differences of AUC-DEL, formed per (query, repeat) so that the shared reference cancels."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+
+from orchestrator.analysis.cells import Cells
+from orchestrator.analysis.curves import Row, row_at
+from orchestrator.analysis.intervals import estimate
+
+CONTROL = "random"
+
+
+def contrast_rows(cells: Cells) -> list[Row]:
+    """Every method against `random`, then every two methods, per group: mean difference, 95% interval, p and Holm's p.
+
+    diff = mean over (query, repeat) of AUC(method) - AUC(baseline); in the group `least` of |AUC(method)| - |AUC(baseline)|, since there
+    the claim is that nothing moves. Interval and p are those of queries of this kind; Holm's family is all contrasts of one group.
+    Identical methods have diff exactly 0 and p 1. With fewer than two queries or repeats se, interval and p are NaN.
+    """
+    return [row for g, group in enumerate(cells.groups) for row in _group_rows(cells, g, group)]
+
+
+def compared_pairs(methods: list[str]) -> list[tuple[str, str]]:
+    """(method, baseline) pairs in table order: all against `random` where it is there, then all others two by two."""
+    judged = [method for method in methods if method != CONTROL]
+    against_control = [(method, CONTROL) for method in judged] if CONTROL in methods else []
+    return against_control + list(combinations(judged, 2))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's step-down adjusted p of one family: float64 [n]; NaN stays NaN and does not count (Holm 1979).
+
+    The i-th smallest of n becomes max over j <= i of min(1, (n - j + 1) p_j).
+    """
+    p = np.asarray(p, np.float64)
+    order = np.argsort(p, kind="stable")[: int(np.isfinite(p).sum())]
+    adjusted = np.full(p.shape, np.nan)
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, factors * p[order]))
+    return adjusted
+
+
+def _group_rows(cells: Cells, g: int, group: str) -> list[Row]:
+    methods = list(cells.methods)
+    pairs = compared_pairs(methods)
+    if not pairs:
+        return []
+    auc = np.abs(cells.auc[:, g]) if group == "least" else cells.auc[:, g]
+    first, second = ([methods.index(pair[side]) for pair in pairs] for side in (0, 1))
+    found = estimate(auc[first] - auc[second], cells.complete)
+    low, high = found.ci
+    columns = dict(diff=found.mean, se=found.se, ci_low=low, ci_high=high, p=found.p, p_holm=holm(found.p),
+                   n_queries=found.n_queries, n_repeats=found.n_repeats)  # fmt: skip
+    return [{"method": method, "baseline": baseline, "group": group, **row_at(columns, (i,))} for i, (method, baseline) in enumerate(pairs)]

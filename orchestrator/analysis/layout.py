@@ -1,0 +1,143 @@
+"""A queries x repeats layout, with or without holes: the additive fit, its mean and its mean squares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+ROUNDING = 32 * np.finfo(np.float64).eps
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Which cells of a queries x repeats table are there, and what follows from that alone.
+
+    `cells`: float64 [n_queries, n_repeats], 1 where there is a number; every row and column has one. `rows`, `columns`: where they were in the table given.
+    With weights w of the mean (sum w y) Var(mean) = s_q^2 / n_queries + s_r^2 / n_repeats + s_e^2 sum(w^2), since every query and repeat counts alike.
+    """
+
+    cells: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+
+    @staticmethod
+    def of(complete: np.ndarray) -> Layout:
+        """The layout of a bool table [n_queries, n_repeats], without its empty rows and columns."""
+        rows, columns = np.flatnonzero(complete.any(axis=1)), np.flatnonzero(complete.any(axis=0))
+        return Layout(complete[np.ix_(rows, columns)].astype(np.float64), rows, columns)
+
+    @property
+    def n_queries(self) -> int:
+        return self.cells.shape[0]
+
+    @property
+    def n_repeats(self) -> int:
+        return self.cells.shape[1]
+
+    @cached_property
+    def n_cells(self) -> int:
+        return int(self.cells.sum())
+
+    @cached_property
+    def per_query(self) -> np.ndarray:
+        """Cells of each query: float64 [n_queries, 1]."""
+        return self.cells.sum(axis=1, keepdims=True)
+
+    @cached_property
+    def is_connected(self) -> bool:
+        """Whether every two repeats are joined through shared queries; if not, their levels cannot be compared."""
+        joined = (self.cells[:, :, None] * self.cells[:, None, :]).any(axis=0)
+        for _ in range(self.n_repeats.bit_length()):
+            joined = joined @ joined
+        return bool(joined.all())
+
+    @property
+    def degrees_of_freedom(self) -> tuple[int, int, int]:
+        """Of the mean squares of queries, repeats and residual."""
+        return self.n_queries - 1, self.n_repeats - 1, self.n_cells - self.n_queries - self.n_repeats + 1
+
+    @property
+    def c_queries(self) -> float:
+        """Factor of MS_q in the variance of the mean: 1 / (n_queries k), E MS_q = s_e^2 + k s_q^2, k = (n_cells - n_repeats) / (n_queries - 1)."""
+        return (self.n_queries - 1) / (self.n_queries * (self.n_cells - self.n_repeats))
+
+    @property
+    def c_repeats(self) -> float:
+        """Factor of MS_r in the variance of the mean: 1 / (n_repeats k), E MS_r = s_e^2 + k s_r^2, k = (n_cells - n_queries) / (n_repeats - 1)."""
+        return (self.n_repeats - 1) / max(self.n_repeats * (self.n_cells - self.n_queries), 1)
+
+    @cached_property
+    def c_residual(self) -> float:
+        """Factor of s_e^2 in the variance of the mean: the sum of squared weights; all three are 1 / (n_queries n_repeats) without holes."""
+        return float((self.weights**2).sum())
+
+    @cached_property
+    def solve_repeats(self) -> np.ndarray:
+        """Inverse of the normal equations of the repeats, queries eliminated, under sum b = 0: float64 [n_repeats, n_repeats]."""
+        shared = _product("qr,qs->rs", self.cells / self.per_query, self.cells)
+        return np.linalg.inv(np.diag(self.cells.sum(axis=0)) - shared + 1 / self.n_repeats)
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """Weights of the cells in the mean, float64 [n_queries, n_repeats]: the average fitted value over the whole table; the plain mean if not connected."""
+        if not self.is_connected or self.n_cells == self.cells.size:
+            return self.cells / self.n_cells
+        share = self.cells / self.per_query
+        lack = 1 / self.n_repeats - share.mean(axis=0)
+        pull = _product("rs,s->r", self.solve_repeats, lack)
+        return self.cells / (self.n_queries * self.per_query) + self.cells * (pull - (share * pull).sum(axis=1, keepdims=True))
+
+    def mean(self, y: np.ndarray) -> np.ndarray:
+        """Weighted mean of y [..., n_queries, n_repeats]: [...]; exactly the constant where y is one."""
+        first = y[..., [self.cells.ravel().argmax() // self.n_repeats], :][..., [self.cells.ravel().argmax() % self.n_repeats]]
+        return first[..., 0, 0] + _sum(np.where(self.cells > 0, y - first, 0.0) * self.weights)
+
+    def additive_fit(self, y: np.ndarray) -> np.ndarray:
+        """Least-squares fit a_q + b_r of y [..., n_queries, n_repeats], zero outside the cells, to the cells: same shape."""
+        by_query = y.sum(axis=-1, keepdims=True) / self.per_query
+        column_sums = (self.cells * (y - by_query)).sum(axis=-2)
+        b = _product("rs,...s->...r", self.solve_repeats, column_sums)[..., None, :]
+        a = (self.cells * (y - b)).sum(axis=-1, keepdims=True) / self.per_query
+        return self.cells * (a + b)
+
+
+@dataclass(frozen=True)
+class MeanSquares:
+    """Mean squares [...] of queries (repeats fitted), repeats (queries fitted) and residual; NaN without degrees of freedom."""
+
+    queries: np.ndarray
+    repeats: np.ndarray
+    residual: np.ndarray
+
+
+def mean_squares(layout: Layout, y: np.ndarray) -> MeanSquares:
+    """Two-way analysis of variance of y [..., n_queries, n_repeats], each factor adjusted for the other (Henderson's method 3, Searle et al. section 5.6).
+
+    Below the rounding error of the data a mean square is 0.
+    """
+    y = np.where(layout.cells > 0, y, 0.0)
+    fit = layout.additive_fit(y)
+    by_query = layout.cells * (y.sum(axis=-1, keepdims=True) / layout.per_query)
+    by_repeat = layout.cells * (y.sum(axis=-2, keepdims=True) / layout.cells.sum(axis=0))
+    noise = (ROUNDING * np.abs(y).max(axis=(-2, -1))) ** 2
+
+    def mean_square(part: np.ndarray, degrees_of_freedom: int) -> np.ndarray:
+        if degrees_of_freedom < 1:
+            return np.full(noise.shape, np.nan)
+        found = _sum(part**2) / degrees_of_freedom
+        return np.where(found <= noise, 0.0, found)
+
+    parts = (fit - by_repeat, fit - by_query, y - fit)
+    return MeanSquares(*(mean_square(part, f) for part, f in zip(parts, layout.degrees_of_freedom, strict=True)))
+
+
+def _sum(table: np.ndarray) -> np.ndarray:
+    """Sum over the last two axes in one fixed order, so that a table has the same sum whatever other tables are beside it."""
+    return np.ascontiguousarray(table).reshape(*table.shape[:-2], -1).sum(axis=-1)
+
+
+def _product(subscripts: str, *operands: np.ndarray) -> np.ndarray:
+    """einsum without BLAS: the same bits for any number of threads."""
+    return np.einsum(subscripts, *operands, optimize=False)

@@ -1,0 +1,63 @@
+"""The result tables as pandas data frames, and their exact text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.analysis.cells import Cells
+from orchestrator.analysis.contrasts import contrast_rows
+from orchestrator.analysis.curves import Row, curve_rows, query_curve_rows, summary_rows
+from orchestrator.analysis.pairing import pairing_rows
+
+_ESTIMATE = ["se", "ci_low", "ci_high", "se_fixed", "ci_fixed_low", "ci_fixed_high", "n_queries", "n_repeats", "n_excluded"]
+CURVES = ["method", "group", "k", "delta", *_ESTIMATE]
+QUERY_CURVES = ["method", "group", "query_id", "k", "delta", *_ESTIMATE]
+SUMMARY = ["method", "group", "auc_del", *_ESTIMATE]
+CONTRASTS = ["method", "baseline", "group", "diff", "se", "ci_low", "ci_high", "p", "p_holm", "n_queries", "n_repeats"]
+PAIRING = ["method", "group", "variance_paired", "variance_unpaired", "ratio"]
+HOLES = ["method", "group", "query_id", "repeat"]
+
+
+def curves(cells: Cells) -> pd.DataFrame:
+    """Mean delta per method, group and k (columns CURVES), in the order of `cells`."""
+    return _frame(curve_rows(cells), CURVES)
+
+
+def query_curves(cells: Cells) -> pd.DataFrame:
+    """Mean delta per method, group, query and k (columns QUERY_CURVES)."""
+    return _frame(query_curve_rows(cells), QUERY_CURVES)
+
+
+def summary(cells: Cells) -> pd.DataFrame:
+    """AUC-DEL per method and group (columns SUMMARY)."""
+    return _frame(summary_rows(cells), SUMMARY)
+
+
+def contrasts(cells: Cells) -> pd.DataFrame:
+    """Differences of AUC-DEL between methods per group (columns CONTRASTS); `verdicts(frame.to_dict("records"))` puts them in words."""
+    return _frame(contrast_rows(cells), CONTRASTS)
+
+
+def pairing(cells: Cells) -> pd.DataFrame:
+    """Variance saved by pairing per method and group (columns PAIRING)."""
+    return _frame(pairing_rows(cells), PAIRING)
+
+
+def holes(cells: Cells) -> pd.DataFrame:
+    """Cells with a number missing at any k (columns HOLES): the reason why their (query, repeat) is left out for every method."""
+    missing = ~np.isfinite(cells.delta).all(axis=2)
+    rows = [
+        {"method": cells.methods[m], "group": cells.groups[g], "query_id": cells.query_ids[q], "repeat": cells.repeats[r]}
+        for m, g, q, r in zip(*missing.nonzero(), strict=True)
+    ]
+    return _frame(rows, HOLES)
+
+
+def format_csv(frame: pd.DataFrame) -> str:
+    """A table as CSV text: '\\n' newlines, shortest digits that read back to the same float, an empty cell for NaN."""
+    return frame.to_csv(index=False, lineterminator="\n", na_rep="")
+
+
+def _frame(rows: list[Row], columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,141 @@
+"""load_config, plan, run, open_run: what the command line does, callable from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.config import LoadedConfig
+from orchestrator.config import load_config as _load_config
+from orchestrator.estimate import Estimate, estimate
+from orchestrator.experiment import Experiment
+from orchestrator.pipeline import Pipeline, Report
+from orchestrator.progress import Progress
+from orchestrator.run_dir import RunDir, existing
+from orchestrator.runtime.backend import Backend, WorkerContext
+from orchestrator.runtime.stop import StopSignal, stop_on_signals
+from orchestrator.storage.hold import held
+from orchestrator.storage.lease import Lease
+from orchestrator.store import Store
+from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended: exit code as on the command line, the run directory, and what was done."""
+
+    exit_code: int
+    run_dir: Path
+    report: Report
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """Read and validate a config file; `overrides` are "dotted.key=value". Raises InputError."""
+    return _load_config(path, overrides)
+
+
+def open_pipeline(config: LoadedConfig, *, run_dir: str | Path | None = None, address: str | None = None,
+                  progress: Progress | None = None, stop: StopSignal | None = None) -> Pipeline:
+    """A pipeline over the config's store, nothing started. `address`: 'local' in-process, None a local Ray, else a cluster."""
+    store = Store(config.settings.output, f"{config.where}: output")
+    experiment = Experiment(config, store.cache_dir)
+    path = Path(run_dir) if run_dir else store.run_path(experiment.run_name)
+    if path.exists() and not path.is_dir():
+        raise InputError(path, "is a file; a run directory is asked for")
+
+    def make_backend(context: WorkerContext) -> Backend:
+        return backend_for(config, address, context)
+
+    return Pipeline(experiment, store, RunDir(path), make_backend, progress or Progress(quiet=True), stop or StopSignal())
+
+
+def backend_for(config: LoadedConfig, address: str | None, context: WorkerContext) -> Backend:
+    """The in-process twin for 'local', else Ray. Imported on demand."""
+    compute = config.settings.compute
+    if address == "local":
+        from orchestrator.runtime.local import LocalBackend
+
+        return LocalBackend(context, timeout_s=compute.timeout_s)
+    from orchestrator.runtime.ray_backend import RayBackend
+
+    return RayBackend(context, workers=compute.workers, cpus_per_worker=compute.cpus_per_worker, gpus_per_worker=compute.gpus_per_worker,
+                      timeout_s=compute.timeout_s, address=address)
+
+
+def plan(config: LoadedConfig, run_dir: str | Path | None = None) -> Estimate:
+    """Dry run: what a run would do, without torch and without starting anything."""
+    return estimate(open_pipeline(config, run_dir=run_dir))
+
+
+def run(config: LoadedConfig, *, until: str = "analyse", run_dir: str | Path | None = None, address: str | None = None,
+        progress: Progress | None = None) -> RunResult:
+    """Run a campaign to the end, or to a stage; the same call resumes.
+
+    Raises InputError (bad input), Stopped or LeaseHeld (resumable), RefitError (it cannot go on).
+    """
+    with stop_on_signals(StopSignal()) as stop:
+        pipeline = open_pipeline(config, run_dir=run_dir, address=address, progress=progress, stop=stop)
+        with held(Lease(pipeline.store.blobs, pipeline.experiment.task_id)):
+            report = pipeline.run(until)
+            if until == "analyse":
+                from orchestrator.projections import write_projections
+
+                write_projections(pipeline)
+    code = EXIT_QUARANTINED if report.quarantined else EXIT_COMPLETE
+    return RunResult(code, pipeline.run_dir.path, report)
+
+
+class RunView:
+    """A run directory opened for reading: its tables as pandas data frames."""
+
+    def __init__(self, path: str | Path):
+        self.run_dir = existing(path)
+
+    def _table(self, name: str) -> pd.DataFrame:
+        import pandas as pd
+
+        path = self.run_dir.results / f"{name}.csv"
+        if not path.exists():
+            raise InputError(path, "no results yet; refit run writes them")
+        return pd.read_csv(path)
+
+    def curves(self) -> pd.DataFrame:
+        """Deletion curves: one row per method, group and k."""
+        return self._table("curves")
+
+    def query_curves(self) -> pd.DataFrame:
+        """The same per query."""
+        return self._table("query_curves")
+
+    def summary(self) -> pd.DataFrame:
+        """AUC-DEL per method and group with both intervals."""
+        return self._table("summary")
+
+    def contrasts(self) -> pd.DataFrame:
+        """Differences between methods, with Holm-corrected p-values."""
+        return self._table("contrasts")
+
+    def scores(self, label: str) -> pd.DataFrame:
+        """query_id, train_id, score of one method."""
+        import pandas as pd
+
+        from orchestrator.storage.tables import read_scores_table
+
+        query_ids, train_ids, scores = read_scores_table(self.run_dir.scores(label))
+        return pd.DataFrame(scores, index=pd.Index(query_ids, name="query_id"), columns=pd.Index(train_ids, name="train_id"))
+
+    def pipeline(self) -> Pipeline:
+        """The pipeline behind this run, to re-derive or extend it."""
+        return open_pipeline(self.run_dir.config(), run_dir=self.run_dir.path, address="local")
+
+
+def open_run(path: str | Path) -> RunView:
+    """Open a run directory. Raises InputError if there is none."""
+    return RunView(path)

@@ -1,0 +1,100 @@
+"""Deletion curves: remove the top k of a group, retrain, measure the query (Yeh et al. 2022, section 2.2; Han et al. 2020, section 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from orchestrator.analysis.cells import Cells
+from orchestrator.campaigns.plan import Plan, SpecFactory, WorkList, check_unique, distinct_max
+from tasks.base import Component
+from tasks.data.edits import Edit
+from tasks.errors import InputError
+from tasks.seeds import generator
+
+Group = Literal["proponents", "opponents", "least"]
+Ranking = Callable[[str, int, str], np.ndarray]  # (method label, query position, group) -> TrainIds in removal order
+
+
+class Deletion(Component):
+    """The `deletion` block: removal set sizes `k` (counts, or fractions of the train set below 1), groups, and the edit's mode."""
+
+    name: ClassVar[str] = "deletion"
+    version: ClassVar[int] = 1
+
+    k: Annotated[tuple[Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)]
+    groups: Annotated[tuple[Group, ...], Field(min_length=1)] = ("proponents", "opponents")
+    mode: Literal["mask", "drop"] = "mask"
+
+    @field_validator("k", "groups")
+    @classmethod
+    def _each_once(cls, values: tuple) -> tuple:
+        check_unique(values, "values")
+        return values
+
+    def counts(self, n_train: int, where: str) -> tuple[int, ...]:
+        """The k as counts, ascending. Raises InputError if one does not fit a train set of `n_train`."""
+        counts = sorted(k if isinstance(k, int) else max(1, int(k * n_train)) for k in self.k)
+        if counts[-1] >= n_train:
+            raise InputError(f"{where}: deletion.k", f"{counts[-1]} is not below the {n_train} training examples")
+        if len(set(counts)) != len(counts):
+            raise InputError(f"{where}: deletion.k", f"two values give the same count for {n_train} training examples: {counts}")
+        return tuple(counts)
+
+    def distinct_max(self, n_scored: int, n_controls: int, n_queries: int, n_repeats: int) -> int:
+        """Most distinct retrains while the scores are unknown."""
+        return distinct_max(n_scored, n_controls, len(self.k) * len(self.groups), n_queries, n_repeats)
+
+    def plan(self, methods: Mapping[str, bool], query_ids: Sequence[int], train_ids: np.ndarray, seeds: Sequence[int],
+             ranking: Ranking, spec: SpecFactory, where: str = "config") -> Plan:
+        """Removal sets of every cell and the distinct retrains behind them.
+
+        `methods` maps label -> whether it is the planner's control. `ranking` gives the removal order of a scored method.
+        A set is a prefix of its order, so sets are nested over k. One reference a seed serves all cells of its repeat.
+        """
+        ks = self.counts(len(train_ids), where)
+        cell = np.empty((len(methods), len(self.groups), len(ks), len(query_ids), len(seeds)), np.int64)
+        reference = np.empty(len(seeds), np.int64)
+        works = WorkList(spec)
+        edits: dict[tuple[str, int, str], list[Edit]] = {}
+        for r, seed in enumerate(seeds):
+            reference[r] = works.add(Edit(), seed)
+            control = {group: self._nested(order, ks) for group, order in control_orders(train_ids, seed, self.groups).items()}
+            for q in range(len(query_ids)):
+                for m, (label, is_control) in enumerate(methods.items()):
+                    for g, group in enumerate(self.groups):
+                        if is_control:
+                            sets = control[group]
+                        elif (label, q, group) in edits:
+                            sets = edits[label, q, group]
+                        else:
+                            sets = edits[label, q, group] = self._nested(ranking(label, q, group), ks)
+                        cell[m, g, :, q, r] = [works.add(edit, seed) for edit in sets]
+        return Plan(tuple(methods), tuple(self.groups), ks, tuple(int(i) for i in query_ids), tuple(seeds), tuple(works.works), cell, reference)
+
+    def _nested(self, order: np.ndarray, ks: Sequence[int]) -> list[Edit]:
+        return [Edit.removal(order[:k], self.mode) for k in ks]
+
+    def analyse(self, plan: Plan, values: np.ndarray) -> Cells:
+        """Paired deltas f(query; removal) - f(query; reference of the same repeat).
+
+        `values` float64 [n_works, n_queries]: the measurement of every query under every retrain, NaN where there is none.
+        """
+        queries = np.arange(len(plan.query_ids))[:, None]
+        removal = values[plan.cell, queries]
+        reference = values[plan.reference].T
+        return Cells(methods=plan.methods, groups=plan.groups, ks=plan.ks, query_ids=plan.query_ids, repeats=tuple(range(len(plan.seeds))),
+                     delta=removal - reference, values=removal, reference=reference)
+
+
+def control_orders(train_ids: np.ndarray, seed: int, groups: Sequence[str]) -> dict[str, np.ndarray]:
+    """Removal orders of the control `random`: one permutation of the train ids a repeat, shared by all queries.
+
+    Its start is the proponents' order, its end (backwards) the opponents', its middle (outwards) that of `least`.
+    """
+    order = generator(seed, "random control").permutation(np.sort(train_ids))
+    middle = order[np.argsort(np.abs(np.arange(len(order)) - len(order) // 2), kind="stable")]
+    return {group: {"proponents": order, "opponents": order[::-1], "least": middle}[group] for group in groups}

@@ -1,0 +1,75 @@
+"""From removal sets to deduplicated retrains: a full grid of cells over a list of distinct works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from orchestrator.records import RemovalRequest, RetrainSpec, Work
+from tasks.data.edits import Edit
+
+SpecFactory = Callable[[Edit, int], RetrainSpec]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every cell a campaign asks for, and the distinct retrains that serve them.
+
+    `works` is the dispatch order: breadth-first over repeats, so that after the first repeat every curve exists.
+    `cell` int64 [n_methods, n_groups, n_ks, n_queries, n_repeats] and `reference` int64 [n_repeats] index `works`.
+    """
+
+    methods: tuple[str, ...]
+    groups: tuple[str, ...]
+    ks: tuple[int, ...]
+    query_ids: tuple[int, ...]
+    seeds: tuple[int, ...]
+    works: tuple[Work, ...]
+    cell: np.ndarray
+    reference: np.ndarray
+
+    @property
+    def n_requested(self) -> int:
+        """Cells asked for: methods x groups x ks x queries x repeats."""
+        return self.cell.size
+
+    def columns(self) -> dict[str, list]:
+        """The cells as the columns of plan.parquet."""
+        requests = list(self.requests())
+        return {name: [getattr(request, name) for request in requests] for name in ("method", "query_id", "group", "k", "repeat", "spec_id")}
+
+    def requests(self) -> Iterator[RemovalRequest]:
+        """The cells one by one, in the order of dispatch."""
+        for r, q, m, g, k in np.ndindex(*(self.cell.shape[axis] for axis in (4, 3, 0, 1, 2))):
+            spec_id = self.works[self.cell[m, g, k, q, r]].spec_id
+            yield RemovalRequest(self.methods[m], self.query_ids[q], self.groups[g], self.ks[k], r, spec_id)
+
+
+@dataclass
+class WorkList:
+    """Collects works and hands out their positions; equal edits under equal seeds are one work."""
+
+    spec: SpecFactory
+    works: list[Work] = field(default_factory=list)
+    _position: dict[tuple[str, str, int], int] = field(default_factory=dict)
+
+    def add(self, edit: Edit, seed: int) -> int:
+        """The position of the work that trains `edit` under `seed`."""
+        key = (edit.edit_id, edit.mode, seed)
+        if key not in self._position:
+            self._position[key] = len(self.works)
+            self.works.append(Work(self.spec(edit, seed), edit))
+        return self._position[key]
+
+
+def distinct_max(n_scored: int, n_controls: int, n_sets: int, n_queries: int, n_repeats: int) -> int:
+    """Most distinct retrains of a campaign whose scores are not known yet: controls are shared by all queries, references by all."""
+    return n_repeats * (1 + n_sets * (n_scored * n_queries + n_controls))
+
+
+def check_unique(values: Sequence, what: str) -> None:
+    """Raise ValueError if a value stands twice."""
+    if len(set(values)) != len(values):
+        raise ValueError(f"{what}: each once")

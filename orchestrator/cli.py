@@ -1,0 +1,193 @@
+"""refit: the composition root. Parses, dispatches, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tasks.errors import InputError, RefitError
+
+EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
+STAGES = ("train", "score", "plan", "retrain", "analyse")
+EXIT_CODES = "exit codes: 0 complete, 1 error or verification mismatch, 2 invalid input, 3 stopped early (the same command resumes), 4 complete with quarantined retrains"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is returned."""
+    options = _parser().parse_args(arguments)
+    try:
+        code = options.command(options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_COMPLETE
+    except InputError as error:
+        return _fail(f"refit: {error}", EXIT_INPUT)
+    except RefitError as error:
+        return _fail(f"refit: {error}", EXIT_STOPPED if _is_resumable(error) else EXIT_ERROR)
+    except KeyboardInterrupt:
+        return _fail("refit: interrupted; what is finished is kept, the same command resumes", EXIT_STOPPED)
+    except Exception as error:
+        logging.getLogger("refit").error("internal error\n%s", traceback.format_exc())
+        if os.environ.get("REFIT_TRACEBACK"):
+            traceback.print_exc()
+        return _fail(f"refit: internal error: {type(error).__name__}: {error} (set REFIT_TRACEBACK=1 for the traceback)", EXIT_ERROR)
+
+
+def _is_resumable(error: RefitError) -> bool:
+    return type(error).__name__ in {"Stopped", "LeaseHeld"}
+
+
+def _fail(message: str, code: int) -> int:
+    print(" ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="refit", description="Finds out whether influence methods are right: remove the examples, retrain, measure.", epilog=EXIT_CODES)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    run = _command(commands, "run", _run, "estimate, run, report; the same command resumes")
+    _config_arguments(run)
+    run.add_argument("--until", choices=STAGES, default="analyse", help="stop after this stage")
+    run.add_argument("--address", help="'local' in-process; default a local Ray; 'auto' or an address: a cluster")
+    run.add_argument("--yes", action="store_true", help="do not ask before starting")
+    plan = _command(commands, "plan", _plan, "dry run: cells, distinct retrains, what is to do, time")
+    _config_arguments(plan)
+    plan.add_argument("--json", action="store_true")
+    status = _command(commands, "status", _status, "progress and failures, while it runs or after")
+    _run_dir_argument(status)
+    status.add_argument("--watch", action="store_true", help="again every two seconds until complete")
+    status.add_argument("--json", action="store_true")
+    _run_dir_argument(_command(commands, "report", _report, "results/ and report.html from the ledger"))
+    verify = _command(commands, "verify", _verify, "digests, completeness, tables re-derived and compared")
+    _run_dir_argument(verify)
+    verify.add_argument("--rerun", type=int, default=0, metavar="N", help="retrain N random specs and compare bytes")
+    _run_dir_argument(_command(commands, "sync", _sync, "rebuild the MLflow projection"))
+    listing = _command(commands, "list", _list, "what is available")
+    listing.add_argument("kind", choices=("methods", "tasks", "recipes", "campaigns"))
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, function: Callable, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--set", action="append", default=[], metavar="dotted.key=value", dest="overrides")
+    parser.add_argument("--run-dir", type=Path, help="the run directory; the store stays where the config says")
+
+
+def _run_dir_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", type=Path)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from orchestrator import api
+    from orchestrator.progress import Progress
+
+    config = api.load_config(options.config, options.overrides)
+    if not options.yes and sys.stdin.isatty() and not _confirmed(config, options.run_dir):
+        return EXIT_STOPPED
+    progress = Progress()
+    result = api.run(config, until=options.until, run_dir=options.run_dir, address=options.address, progress=progress)
+    if result.report.results is not None:
+        from orchestrator.report.terminal import summary_table
+
+        results = result.report.results
+        print(summary_table(results.tables["summary"], results.verdicts))
+        print(f"\nreport    {result.run_dir / 'report.html'}")
+    print(f"run       {result.run_dir}\nretrained {result.report.retrained} (attempts {result.report.attempts})")
+    if result.report.quarantined:
+        print(f"quarantined {len(result.report.quarantined)}: {', '.join(sorted(result.report.quarantined))}", file=sys.stderr)
+    return result.exit_code
+
+
+def _confirmed(config, run_dir: Path | None) -> bool:
+    from orchestrator import api
+
+    estimate = api.plan(config, run_dir)
+    print("\n".join(estimate.lines()))
+    if estimate.to_do == 0 and estimate.scoring_models_to_do == 0:
+        return True
+    return input("go on? [y/N] ").strip().lower() in {"y", "yes"}
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from orchestrator import api
+
+    estimate = api.plan(api.load_config(options.config, options.overrides), options.run_dir)
+    print(json.dumps(estimate.json(), indent=2) if options.json else "\n".join(estimate.lines()))
+    return EXIT_COMPLETE
+
+
+def _status(options: argparse.Namespace) -> int:
+    import time
+
+    from orchestrator.status import status
+
+    while True:
+        now = status(options.run_dir)
+        print(json.dumps(now.json()) if options.json else "\n".join(now.lines()), flush=True)
+        if not options.watch or now.stage == "complete":
+            return EXIT_QUARANTINED if now.complete and now.quarantined else EXIT_COMPLETE
+        time.sleep(2)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from orchestrator.api import open_run
+    from orchestrator.report.build import report_data
+    from orchestrator.report.render import write_report
+
+    pipeline = open_run(options.run_dir).pipeline()
+    print(write_report(report_data(pipeline), pipeline.run_dir.path))
+    return EXIT_QUARANTINED if pipeline.report.quarantined else EXIT_COMPLETE
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from orchestrator.api import open_run
+    from orchestrator.verify import verify
+
+    if options.rerun < 0:
+        raise InputError("--rerun", f"{options.rerun}: a count of retrains, 0 or more")
+    found = verify(open_run(options.run_dir).pipeline(), options.rerun)
+    for line in found.checked:
+        print(f"checked  {line}")
+    for problem in found.problems:
+        print(f"MISMATCH {problem}")
+    return EXIT_ERROR if found.problems else EXIT_COMPLETE
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from orchestrator.api import open_run
+    from orchestrator.projections import sync
+
+    result = sync(open_run(options.run_dir).pipeline())
+    print(f"MLflow: {result.created} runs created, {result.updated} updated")
+    return EXIT_COMPLETE
+
+
+def _list(options: argparse.Namespace) -> int:
+    from influence.registry import METHODS
+    from orchestrator.campaigns.registry import CAMPAIGNS
+    from tasks.registry import RECIPES, TASKS
+
+    registries = {"methods": METHODS, "tasks": TASKS, "recipes": RECIPES, "campaigns": CAMPAIGNS}
+    entries = registries[options.kind].entries()
+    width = max(map(len, entries))
+    for name, entry in entries.items():
+        print(f"{name:<{width}}  {entry.summary}{'' if entry.paper == '-' else f'  [{entry.paper}]'}")
+    return EXIT_COMPLETE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

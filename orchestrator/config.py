@@ -1,0 +1,318 @@
+"""The config file: schema, loader and --set. Everything that can be refused without torch is refused here."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from influence.base import Method
+from influence.registry import METHODS
+from orchestrator.campaigns.registry import CAMPAIGNS
+from orchestrator.uris import refuse_password
+from tasks.base import Component
+from tasks.components import parse_component, parse_named
+from tasks.errors import InputError
+from tasks.registry import MEASUREMENTS, TASKS
+
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class ConfigError(InputError):
+    """A config that cannot be run: names the file, the dotted key, the value and what is allowed."""
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WhereConfig(_Block):
+    """Which measured points may be queries, judged by the first scoring model."""
+
+    correct: bool | None = None
+    probability: tuple[float, float] | None = None
+    label: str | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WhereConfig:
+        if self.probability and not 0 <= self.probability[0] < self.probability[1] <= 1:
+            raise ValueError("probability: two numbers, 0 <= low < high <= 1")
+        return self
+
+
+class QueriesConfig(_Block):
+    """Which test points are explained: `ids`, or a draw of `per_class` or `count` from the measured rows of `split`, after `where`."""
+
+    split: str = "test"
+    ids: tuple[int, ...] | None = None
+    per_class: Annotated[int, Field(ge=1)] | None = None
+    count: Annotated[int, Field(ge=1)] | None = None
+    seed: Seed = 0
+    where: WhereConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> QueriesConfig:
+        chosen = [name for name in ("ids", "per_class", "count") if getattr(self, name) is not None]
+        if len(chosen) > 1 or (not chosen and self.where is None):
+            raise ValueError("give exactly one of ids, per_class, count (where alone takes every point that fits)")
+        if self.ids is not None and (not self.ids or len(set(self.ids)) != len(self.ids)):
+            raise ValueError("ids: at least one, each once")
+        if self.ids is not None and self.where is not None:
+            raise ValueError("ids and where exclude each other")
+        return self
+
+
+class ScoresConfig(_Block):
+    """Scoring models: how many, from which seed, and the epochs whose weights multi-checkpoint methods use (default: the last)."""
+
+    models: Annotated[int, Field(ge=1, le=1000)] = 1
+    checkpoints: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    seed: Seed = 0
+    rows_per_shard: Annotated[int, Field(ge=1)] = 512
+
+    @model_validator(mode="after")
+    def _distinct(self) -> ScoresConfig:
+        if self.checkpoints is not None and (not self.checkpoints or len(set(self.checkpoints)) != len(self.checkpoints)):
+            raise ValueError("checkpoints: at least one epoch, each once")
+        return self
+
+
+class RepeatsConfig(_Block):
+    """How often every retrain is repeated with another seed: a count, or literal seeds."""
+
+    count: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    base_seed: Seed = 2021
+    seeds: tuple[Seed, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> RepeatsConfig:
+        if (self.count is None) == (self.seeds is None):
+            raise ValueError("give either count (with base_seed) or seeds")
+        if self.seeds is not None and (not self.seeds or len(set(self.seeds)) != len(self.seeds)):
+            raise ValueError("seeds: at least one, each once")
+        return self
+
+
+class ComputeConfig(_Block):
+    """Workers and what each gets; budgets for failures. Not part of any identity but for threads and device."""
+
+    workers: Annotated[int, Field(ge=1, le=100_000)] = 2
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+    retries: Annotated[int, Field(ge=0)] = 2
+    preemptions: Annotated[int, Field(ge=0)] = 20
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
+
+    @property
+    def threads(self) -> int:
+        """Threads of one worker: the whole part of its CPUs, at least one."""
+        return max(1, math.floor(self.cpus_per_worker))
+
+
+class TrackingConfig(_Block):
+    """Where MLflow keeps its projection of the ledger."""
+
+    uri: str = "sqlite:///runs/mlflow.db"
+
+
+class Settings(_Block):
+    """The top level of a config file; component blocks are parsed by the class they name."""
+
+    name: Label
+    campaign: str
+    task: dict[str, Any]
+    queries: QueriesConfig
+    measurement: str | dict[str, Any] = "gold_probability"
+    scores: ScoresConfig = ScoresConfig()
+    methods: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    repeats: RepeatsConfig = RepeatsConfig(count=10)
+    compute: ComputeConfig = ComputeConfig()
+    tracking: TrackingConfig | None = TrackingConfig()
+    output: Annotated[str, StringConstraints(min_length=1)] = "runs"
+    plugins: list[str] = []
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A config whose every block has been parsed by the class it names. `raw` is the resolved YAML."""
+
+    path: Path
+    raw: Mapping[str, Any]
+    settings: Settings
+    task: Any
+    measurement: Any
+    methods: Mapping[str, Method]
+    campaign: Any
+
+    @property
+    def base_dir(self) -> Path:
+        """Where relative data paths resolve: the config file's directory."""
+        return self.path.parent
+
+    @property
+    def where(self) -> str:
+        """How errors name this config."""
+        return str(self.path)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """Read, override and validate a config file.
+
+    Raises ConfigError (an InputError) naming the file and the dotted key, with the offending value and what is allowed.
+    """
+    path = Path(path)
+    raw = apply_overrides(read_yaml(path), overrides, path)
+    return parse_config(raw, path)
+
+
+def parse_config(raw: dict[str, Any], path: Path) -> LoadedConfig:
+    """Validate an already-read config; `path` names it in errors and anchors relative data paths."""
+    where = str(path)
+    block_name = raw.get("campaign")
+    block = raw.get(block_name, {}) if isinstance(block_name, str) else {}
+    top = {key: value for key, value in raw.items() if key != block_name or key in Settings.model_fields}
+    settings: Settings = parse_component(Settings, top, where, "")
+    _refuse_secrets(raw, where)
+    campaign_class = CAMPAIGNS.load(settings.campaign, f"{where}: campaign", settings.plugins)
+    campaign = parse_component(campaign_class, block, where, settings.campaign)
+    task = parse_named(TASKS, settings.task, where, "task", settings.plugins)
+    measurement = settings.measurement
+    measurement = parse_named(MEASUREMENTS, {"name": measurement} if isinstance(measurement, str) else measurement, where,
+                              "measurement", settings.plugins)
+    methods = _parse_methods(settings, measurement, where)
+    return LoadedConfig(path, raw, settings, task, measurement, methods, campaign)
+
+
+def _parse_methods(settings: Settings, measurement: Component, where: str) -> dict[str, Method]:
+    methods: dict[str, Method] = {}
+    for position, block in enumerate(settings.methods):
+        key = f"methods[{position}]"
+        options = dict(block)
+        label = options.pop("as", options.get("name"))
+        method = parse_named(METHODS, options, where, key, settings.plugins)
+        if not isinstance(label, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", label):
+            raise ConfigError(f"{where}: {key}.as", f"{label!r}: letters, digits, _ . + - only")
+        if label in methods:
+            raise ConfigError(f"{where}: {key}", f"duplicate label {label!r}; give one of the two an `as:` of its own")
+        if getattr(measurement, "label", "gold") != "gold" and not method.follows_query_loss:
+            raise ConfigError(f"{where}: {key}", f"{label!r} cannot follow the measurement {measurement.name!r}; choose another")
+        methods[label] = method
+    return methods
+
+
+def _refuse_secrets(value: Any, where: str, key: str = "") -> None:
+    if isinstance(value, str):
+        refuse_password(value, f"{where}: {key}")
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            _refuse_secrets(item, where, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            _refuse_secrets(item, where, f"{key}[{position}]")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number and refuses duplicate keys."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    for position, key in enumerate(keys):
+        if key in keys[:position]:
+            raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", node.value[position][0].start_mark)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader: no objects are built
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{where}{line}", f"not valid YAML: {getattr(error, 'problem', None) or error}") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError for anything else."""
+    if path.is_dir():
+        raise ConfigError(path, "is a directory; give a config file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(path, "no such file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(path, f"not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise ConfigError(path, error.strerror or str(error)) from error
+    value = _parse_yaml(text, str(path))
+    if not isinstance(value, dict):
+        raise ConfigError(path, f"holds {'nothing' if value is None else type(value).__name__}; a config is a mapping of keys")
+    _check_keys(value, str(path))
+    return value
+
+
+def _check_keys(value: Any, where: str, key: str = "") -> None:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise ConfigError(f"{where}: {key or 'top level'}", f"key {name!r} is not text; quote it")
+            _check_keys(item, where, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            _check_keys(item, where, f"{key}[{position}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: {key}", f"{value} is not a finite number")
+    elif not isinstance(value, (str, int, float, bool, type(None))):
+        raise ConfigError(f"{where}: {key}", f"{value!r} is a {type(value).__name__}; quote it to make it text")
+
+
+def apply_overrides(raw: dict[str, Any], overrides: Sequence[str], path: Path) -> dict[str, Any]:
+    """`raw` with `dotted.key=value` applied in order; values are YAML, list items are addressed by number."""
+    result = json.loads(json.dumps(raw))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        where = f"{path}: --set {key}"
+        if not equals or not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", key):
+            raise ConfigError(where, f"{override!r} is not of the form dotted.key=value")
+        value = _parse_yaml(text, where)
+        _check_keys(value, where)
+        _set(result, key.split("."), value, where)
+    return result
+
+
+def _set(target: Any, parts: list[str], value: Any, where: str) -> None:
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        if isinstance(target, list):
+            if not part.isdigit() or int(part) >= len(target):
+                raise ConfigError(where, f"{part!r} is not a position in a list of {len(target)}")
+            index: Any = int(part)
+        elif isinstance(target, dict):
+            index = part
+        else:
+            raise ConfigError(where, f"{'.'.join(parts[:depth])} is {target!r}, not a mapping or list")
+        if last:
+            target[index] = value
+        else:
+            if isinstance(target, dict):
+                target.setdefault(index, {})
+            target = target[index]
+
+
+def dump_config(config: LoadedConfig) -> str:
+    """The resolved config as YAML text, the same text for the same config."""
+    return yaml.safe_dump(dict(config.raw), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,290 @@
+"""train -> score -> plan -> retrain -> analyse. Every stage writes what another can read, and is skipped when it is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from influence import ranking
+from influence.base import QueryBlock
+from influence.matrix import ScoreMatrix
+from orchestrator.campaigns.plan import Plan
+from orchestrator.experiment import Experiment, ScoringWork
+from orchestrator.progress import Progress, duration
+from orchestrator.records import LedgerRow, Work
+from orchestrator.run_dir import RunDir, code_version, git_commit, require_same_numerics, versions
+from orchestrator.runtime.backend import Backend, WorkerContext
+from orchestrator.runtime.driver import StopSignal, drive
+from orchestrator.runtime.machine import cpu_numerics
+from orchestrator.scheduling.policies import Budgets
+from orchestrator.scheduling.scheduler import Scheduler
+from orchestrator.scoring import ScoreStage
+from orchestrator.storage.files import write_atomic
+from orchestrator.store import Store
+from tasks.base import Numerics
+from tasks.errors import InputError, RefitError
+
+if TYPE_CHECKING:
+    from orchestrator.results import Results
+
+STAGES = ("train", "score", "plan", "retrain", "analyse")
+BackendFactory = Callable[[WorkerContext], Backend]
+
+
+class Stopped(RefitError):
+    """The run was asked to stop; the same command resumes it."""
+
+
+@dataclass
+class Report:
+    """What a run did: for the last line on the terminal and for tests."""
+
+    stage: str = ""
+    retrained: int = 0
+    attempts: int = 0
+    quarantined: tuple[str, ...] = ()
+    results: Results | None = None
+    score_seconds: float = 0.0
+    set_aside: tuple[str, ...] = ()
+
+
+@dataclass
+class Pipeline:
+    """One experiment over one store. The backend starts only when there is something to compute."""
+
+    experiment: Experiment
+    store: Store
+    run_dir: RunDir
+    make_backend: BackendFactory
+    progress: Progress
+    stop: StopSignal
+    report: Report = field(default_factory=Report)
+    _backend: Backend | None = None
+    _workers: tuple[str, ...] = ()
+
+    def run(self, until: str = "analyse") -> Report:
+        """All stages up to `until`. Raises Stopped, InputError or RefitError; what is finished is kept."""
+        try:
+            self._set_bad_parts_aside()
+            for stage in STAGES[: STAGES.index(until) + 1]:
+                self.report.stage = stage
+                getattr(self, f"_{stage}")()
+        finally:
+            self.close()
+        return self.report
+
+    def close(self) -> None:
+        """Stop the backend if it was started."""
+        if self._backend is not None:
+            self._backend.close()
+            self._backend = None
+
+    @cached_property
+    def ledger(self):
+        """The ledger this experiment records to."""
+        return self.store.ledger(self.experiment.task_id)
+
+    @cached_property
+    def numerics(self) -> Numerics:
+        """The numerics of this campaign: pinned in the run directory at the first retrain."""
+        compute, pinned = self.experiment.settings.compute, self.run_dir.numerics()
+        now = cpu_numerics(compute.threads)
+        if compute.gpus_per_worker > 0:
+            now = pinned or self._probe(dataclasses.replace(now, device="cuda", device_model=""))
+        require_same_numerics(pinned, now, self.run_dir.provenance_path)
+        return now
+
+    def _probe(self, numerics: Numerics) -> Numerics:
+        self.experiment.task.prepare()
+        backend = self.make_backend(WorkerContext(self.experiment.task, numerics, self.store.checkpoints))
+        try:
+            backend.start()
+            return backend.probe(numerics)
+        finally:
+            backend.close()
+
+    def backend(self) -> Backend:
+        """The backend, started on first use."""
+        if self._backend is None:
+            numerics = self.numerics
+            self._pin(numerics)
+            self.experiment.task.prepare()
+            self._backend = self.make_backend(WorkerContext(self.experiment.task, numerics, self.store.checkpoints))
+            self._backend.start()
+            require_same_numerics(numerics, self._backend.probe(numerics), self.run_dir.provenance_path)
+        return self._backend
+
+    def _pin(self, numerics: Numerics) -> None:
+        experiment = self.experiment
+        self.run_dir.write(experiment.config, {
+            "run": experiment.run_name, "task_id": experiment.task_id, "train_digest": experiment.train_digest,
+            "model": experiment.model_identity, "recipe": experiment.recipe_identity, "numerics": numerics.identity(),
+            "seeds": list(experiment.seeds), "scoring_seeds": list(experiment.scoring_seeds), "store": self.store.uri,
+            "config_dir": str(experiment.config.base_dir.resolve()), "config_file": experiment.config.path.name,
+            "code_version": code_version(), "git_commit": git_commit(), "versions": versions(),
+        })
+
+    def _set_bad_parts_aside(self) -> None:
+        bad = self.ledger.index().bad_parts
+        for part in bad:
+            self.ledger.set_aside(part.name)
+            self.progress.say(f"ledger part {part.name} is damaged ({part.problem}): set aside, its retrains will be done again")
+        self.report.set_aside = tuple(part.name for part in bad)
+
+    # --- train ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def scoring(self) -> list[ScoringWork]:
+        """The scoring models."""
+        return self.experiment.scoring_works(self.numerics)
+
+    def _train(self) -> None:
+        stored = self.store.checkpoints
+        works = [s.work for s in self.scoring]
+        missing = {w.spec_id for w in works if not stored.has(w.spec_id, w.keep_steps)}
+        self._retrain_missing(works, "scoring models", redo=missing)
+        rows = self.ledger_rows(w.spec_id for w in works)
+        for work in works:
+            outcome = rows[work.spec_id].outcome
+            if outcome.status == "quarantined":
+                raise RefitError(f"scoring model {work.spec_id} failed in every attempt: {outcome.error}")
+            if outcome.status == "diverged":
+                raise InputError(f"{self.experiment.config.where}: task.recipe", "the scoring model diverged (NaN or infinite loss); lower learning_rate")
+
+    def ledger_rows(self, spec_ids: Iterable[str]) -> Mapping[str, LedgerRow]:
+        """Ledger rows by spec id, for those of `spec_ids` that are finished."""
+        view = self.ledger.read(set(spec_ids))
+        for spec_id in view.conflicts:
+            self.progress.say(f"warning: the ledger holds two results of {spec_id} that differ; the first one stands")
+        return view.rows
+
+    # --- score ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def queries(self) -> QueryBlock:
+        """The queries; where they are judged by the scoring model, its outputs are read from the ledger."""
+        outputs = None
+        if self.experiment.needs_scoring_outputs:
+            spec_id = self.scoring[0].work.spec_id
+            row = self.ledger_rows([spec_id]).get(spec_id)
+            if row is None or row.outcome.status != "ok":
+                raise RefitError("the scoring model has not been trained yet")
+            outputs = row.outcome.outputs[self.experiment.settings.queries.split]
+        return self.experiment.queries(outputs)
+
+    @cached_property
+    def scores(self) -> ScoreStage:
+        """The score stage."""
+        return ScoreStage(self.experiment, self.store, self.scoring, self.queries)
+
+    def _score(self) -> None:
+        missing = self.scores.missing()
+        if missing:
+            self._compute_scores(missing)
+        self._write_score_tables()
+
+    def _compute_scores(self, missing: Mapping[str, list[tuple[int, int]]]) -> None:
+        job = self.scores.job(missing)
+        self.progress.begin("score shards", len(job.ranges))
+        for done, block in enumerate(self.backend().score(job), 1):
+            for label, scores in block.scores.items():
+                if (block.start, block.stop) in missing[label]:
+                    self.scores.keep(label, block.start, block.stop, scores)
+            self.report.score_seconds += block.seconds
+            self.progress.update(done, len(job.ranges))
+            self._check_stop()
+        self.progress.end()
+
+    def _write_score_tables(self) -> None:
+        from orchestrator.storage.tables import write_scores_table
+
+        self._pin(self.numerics)
+        for label in self.experiment.scored:
+            matrix = self.matrices[label]
+            write_scores_table(self.run_dir.scores(label), matrix.query_ids, matrix.train_ids, matrix.scores)
+
+    @cached_property
+    def matrices(self) -> dict[str, ScoreMatrix]:
+        """Label -> assembled score matrix."""
+        return {label: self.scores.matrix(label) for label in self.experiment.scored}
+
+    # --- plan ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def planned(self) -> Plan:
+        """The plan: exact, since the scores are in the store."""
+        experiment, matrices = self.experiment, self.matrices
+
+        def ranked(label: str, query: int, group: str) -> np.ndarray:
+            return ranking.ranked(matrices[label].scores[query], experiment.train.ids, group)
+
+        return experiment.campaign.plan(experiment.controls, self.queries.ids, experiment.train.ids, experiment.seeds, ranked,
+                                        lambda edit, seed: experiment.spec(self.numerics, edit, seed), where=experiment.config.where)
+
+    def _plan(self) -> None:
+        from orchestrator.storage.tables import write_plan
+
+        write_plan(self.run_dir.plan, self.planned.columns())
+
+    # --- retrain -------------------------------------------------------------------------------------------------
+
+    def _retrain(self) -> None:
+        self._retrain_missing(self.planned.works, "retrains")
+
+    def _retrain_missing(self, works: Sequence[Work], label: str, redo: Iterable[str] = ()) -> None:
+        finished = self.ledger.index().rows.keys() - set(redo)
+        todo = [w for w in works if w.spec_id not in finished]
+        if not todo:
+            return
+        backend = self.backend()
+        compute = self.experiment.settings.compute
+        scheduler = Scheduler([w.spec_id for w in todo], Budgets(compute.retries, compute.preemptions))
+        self.progress.begin(label, len(works), len(works) - len(todo))
+        result = drive(scheduler, backend, self.ledger.publish, {w.spec_id: w for w in todo}, stop=self.stop, code_version=code_version(),
+                       progress=lambda p: self.progress.update(len(works) - len(todo) + p.done, len(works), _note(p)), workers=self._workers)
+        self.progress.end()
+        self._workers = result.workers
+        n_done = result.n_ok + result.n_diverged + result.n_quarantined
+        self.report.retrained += n_done
+        self.report.attempts += result.n_attempts
+        if not result.complete:
+            raise Stopped(f"{label}: stopped ({result.stopped}); {n_done} of {len(todo)} done and kept")
+
+    def _check_stop(self) -> None:
+        if self.stop.reason:
+            raise Stopped(f"stopped ({self.stop.reason}); finished shards are kept")
+
+    # --- analyse -------------------------------------------------------------------------------------------------
+
+    def _analyse(self) -> None:
+        self.report.results = self.analyse()
+
+    def analyse(self) -> Results:
+        """Write results/ from the ledger. Raises RefitError if a retrain of the plan is not there."""
+        from orchestrator.results import analyse  # scipy is slow to import, and a plan does without it
+
+        rows = self.ledger_rows(w.spec_id for w in self.planned.works)
+        lacking = [w.spec_id for w in self.planned.works if w.spec_id not in rows]
+        if lacking:
+            raise RefitError(f"{len(lacking)} of {len(self.planned.works)} retrains are not in the ledger yet; refit run finishes them")
+        self.report.quarantined = tuple(s for s, row in rows.items() if row.outcome.status == "quarantined")
+        results = analyse(self.experiment, self.planned, self.queries, rows)
+        for name, text in results.csv().items():
+            write_atomic(self.run_dir.results / name, text)
+        return results
+
+
+def _note(progress: Any) -> str:
+    parts = []
+    if progress.failed:
+        parts.append(f"{progress.failed} attempts failed")
+    if progress.quarantined:
+        parts.append(f"{progress.quarantined} quarantined")
+    if progress.eta_s is not None:
+        parts.append(f"about {duration(progress.eta_s)} left")
+    return ", ".join(parts)

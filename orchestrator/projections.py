@@ -1,0 +1,34 @@
+"""Report and MLflow: projections of the ledger. A tracking outage is a warning, never a failure."""
+
+from __future__ import annotations
+
+import logging
+
+from orchestrator.pipeline import Pipeline
+from orchestrator.report.build import report_data, track_record
+from orchestrator.report.render import write_report
+from orchestrator.tracking.record import SyncResult, TrackingError
+
+log = logging.getLogger("refit")
+
+
+def write_projections(pipeline: Pipeline) -> None:
+    """report.html and figures, then MLflow if the config asks for it."""
+    write_report(report_data(pipeline), pipeline.run_dir.path)
+    if pipeline.experiment.settings.tracking is None:
+        return
+    try:
+        sync(pipeline)
+    except TrackingError as error:
+        pipeline.progress.say(f"warning: MLflow was not updated ({error}); the ledger has everything, refit sync makes up for it")
+        log.warning("tracking: %s", error)
+
+
+def sync(pipeline: Pipeline) -> SyncResult:
+    """Rebuild the MLflow projection. Raises TrackingError when the store cannot be reached."""
+    from orchestrator.tracking.mlflow_tracker import sync as sync_mlflow
+
+    tracking = pipeline.experiment.settings.tracking
+    if tracking is None:
+        raise TrackingError("the config has no tracking block")
+    return sync_mlflow(track_record(pipeline), tracking.uri)

@@ -1,0 +1,59 @@
+"""What the report shows, as plain data: the report computes nothing that is not in the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Example:
+    """A training example beside a query. `train_spans`/`query_spans`: (start, end, contribution) into the texts, for methods that decompose word by word."""
+
+    train_id: int
+    score: float
+    label: str
+    text: str
+    train_spans: Sequence[tuple[int, int, float]] = ()
+    query_spans: Sequence[tuple[int, int, float]] = ()
+    words: Sequence[tuple[str, float]] = ()  # token -> contribution, largest magnitude first
+
+
+@dataclass(frozen=True)
+class QueryPage:
+    """One query: its text, gold label, what the scoring model says, and its top examples per method and group."""
+
+    query_id: int
+    text: str
+    label: str
+    predicted: str
+    probability: float  # of the gold label, by the scoring model
+    examples: Mapping[str, Mapping[str, Sequence[Example]]]  # method -> proponents | opponents -> examples
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All of report.html. Tables are those of results/*.csv, as data frames with the same columns."""
+
+    name: str
+    campaign: str
+    asked: Sequence[tuple[str, str]]  # label, value: what was asked
+    data_card: Sequence[Mapping[str, Any]]  # one per split: split, n, n_measured, classes {name: count}, digest
+    model_card: Sequence[tuple[str, str]]
+    accuracies: Sequence[Mapping[str, Any]]  # role (scoring model | reference), split, mean, sd, n
+    curves: pd.DataFrame
+    query_curves: pd.DataFrame
+    summary: pd.DataFrame
+    contrasts: pd.DataFrame
+    verdicts: Sequence[str]  # sentences made from contrasts
+    notes: Sequence[str]  # conditional-on-one-scoring-model, exclusions, warnings
+    pairing: pd.DataFrame  # method, group, variance_paired, variance_unpaired, ratio
+    queries: Sequence[QueryPage]
+    failures: pd.DataFrame  # spec_id, status, attempts, error
+    holes: pd.DataFrame  # method, group, query_id, repeat: excluded cells
+    cost: Sequence[tuple[str, str]]
+    reproduce: Sequence[str]  # shell commands
+    provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,57 @@
+"""How numbers are written for people: a real minus sign, an em dash for what is missing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+MISSING = "—"
+_MINUS = "\N{MINUS SIGN}"
+
+
+def is_missing(value: Any) -> bool:
+    """None, NaN, NA and the empty string."""
+    return value is None or value == "" or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """A float with `digits` decimals, an integer with none; smaller than the last decimal: two significant digits."""
+    if is_missing(value):
+        return MISSING
+    value = float(value)
+    if math.isinf(value):
+        return f"{_MINUS if value < 0 else ''}∞"
+    text = f"{value:.{digits}f}" if value == 0 or abs(value) >= 10**-digits else f"{value:.1e}"
+    return text.replace("-", _MINUS)
+
+
+def signed(value: Any, digits: int = 4) -> str:
+    """As `number`, with a plus sign where the value is positive."""
+    text = number(value, digits)
+    return f"+{text}" if not is_missing(value) and float(value) > 0 else text
+
+
+def interval(low: Any, high: Any, digits: int = 4) -> str:
+    """Both ends in brackets."""
+    return MISSING if is_missing(low) or is_missing(high) else f"[{signed(low, digits)}, {signed(high, digits)}]"
+
+
+def count(value: Any) -> str:
+    """An integer with thin spaces between thousands."""
+    return MISSING if is_missing(value) else f"{int(value):,}".replace(",", "\N{THIN SPACE}")
+
+
+def p_value(value: Any) -> str:
+    """A p value: three decimals, or an upper bound below 0.001."""
+    if is_missing(value):
+        return MISSING
+    return "< 0.001" if float(value) < 0.001 else f"{float(value):.3f}"
+
+
+def plain(value: Any) -> str:
+    """Any other value as text."""
+    if is_missing(value):
+        return MISSING
+    return number(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,64 @@
+"""From ledger rows to the tables in results/: the same rows give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from influence.base import QueryBlock
+from orchestrator.analysis import tables
+from orchestrator.analysis.cells import Cells
+from orchestrator.analysis.verdicts import verdicts
+from orchestrator.campaigns.plan import Plan
+from orchestrator.experiment import Experiment
+from orchestrator.records import LedgerRow
+
+TABLES = ("curves", "query_curves", "summary", "contrasts", "pairing", "holes")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of a campaign and the sentences its contrasts support."""
+
+    tables: Mapping[str, pd.DataFrame]
+    verdicts: tuple[str, ...]
+    cells: Cells
+
+    def csv(self) -> dict[str, str]:
+        """File name -> text of results/."""
+        return {f"{name}.csv": tables.format_csv(frame) for name, frame in self.tables.items()}
+
+
+def measured_values(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mapping[str, LedgerRow]) -> np.ndarray:
+    """The measurement of every query under every retrain: float64 [n_works, n_queries], NaN where there is no usable outcome."""
+    values = np.full((len(plan.works), len(queries.ids)), np.nan)
+    measured = experiment.task.measured[queries.split]
+    order = np.argsort(measured)
+    position = order[np.searchsorted(measured, queries.rows, sorter=order)]
+    for index, work in enumerate(plan.works):
+        row = rows.get(work.spec_id)
+        if row is not None and row.outcome.status == "ok":
+            values[index] = experiment.config.measurement.value(row.outcome.outputs[queries.split][position], queries.labels)
+    return values
+
+
+def analyse(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mapping[str, LedgerRow]) -> Results:
+    """All tables of a deletion campaign from the ledger rows of its plan."""
+    cells = experiment.campaign.analyse(plan, measured_values(experiment, plan, queries, rows))
+    contrasts = tables.contrasts(cells)
+    found = {"curves": tables.curves(cells), "query_curves": tables.query_curves(cells), "summary": tables.summary(cells),
+             "contrasts": contrasts, "pairing": tables.pairing(cells), "holes": holes(cells)}
+    return Results(found, tuple(verdicts(contrasts)), cells)
+
+
+def holes(cells: Cells) -> pd.DataFrame:
+    """The cells without a usable delta: method, group, k, query_id, repeat."""
+    where = np.argwhere(np.isnan(cells.delta))
+    return pd.DataFrame({
+        "method": [cells.methods[m] for m in where[:, 0]], "group": [cells.groups[g] for g in where[:, 1]],
+        "k": [cells.ks[k] for k in where[:, 2]], "query_id": [cells.query_ids[q] for q in where[:, 3]],
+        "repeat": [cells.repeats[r] for r in where[:, 4]],
+    }, columns=["method", "group", "k", "query_id", "repeat"])

@@ -1,0 +1,129 @@
+"""The run directory: resolved config, provenance with pinned numerics, scores, plan, results, report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import LoadedConfig, dump_config, parse_config, read_yaml
+from orchestrator.storage.files import write_atomic
+from tasks.base import Numerics
+from tasks.errors import InputError, RefitError
+
+PACKAGES = ("refit", "torch", "transformers", "ray", "mlflow", "pyarrow", "numpy", "scipy", "scikit-learn", "pandas", "pydantic")
+
+
+class NumericsMismatch(InputError):
+    """A campaign was pinned to other numerics: no delta is ever taken across them."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths and small files of one run directory."""
+
+    path: Path
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results"
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.parquet"
+
+    @property
+    def provenance_path(self) -> Path:
+        return self.path / "provenance.json"
+
+    def scores(self, label: str) -> Path:
+        """Where the scores of one method lie."""
+        return self.path / "scores" / f"{label}.parquet"
+
+    def provenance(self) -> dict[str, Any]:
+        """What provenance.json holds; empty before the first retrain. Raises InputError if it is damaged."""
+        if not self.provenance_path.exists():
+            return {}
+        try:
+            value = json.loads(self.provenance_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(self.provenance_path, f"cannot be read ({error}); move the run directory away to start anew") from error
+        if not isinstance(value, dict):
+            raise InputError(self.provenance_path, "does not hold a mapping; move the run directory away to start anew")
+        return value
+
+    def numerics(self) -> Numerics | None:
+        """The numerics this campaign is pinned to, if it has begun."""
+        pinned = self.provenance().get("numerics")
+        return Numerics(**pinned) if pinned else None
+
+    def write(self, config: LoadedConfig, provenance: Mapping[str, Any]) -> None:
+        """Write config.yaml and provenance.json; what provenance.json already holds for other keys stays."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.path / "config.yaml", dump_config(config))
+        merged = {**self.provenance(), **provenance}
+        write_atomic(self.provenance_path, json.dumps(merged, indent=2, sort_keys=True) + "\n")
+
+    def config(self) -> LoadedConfig:
+        """The config this run was made with; relative data paths resolve against the directory of the original file."""
+        path = self.path / "config.yaml"
+        if not path.exists():
+            raise InputError(self.path, "is not a run directory (no config.yaml)")
+        base = self.provenance().get("config_dir")
+        original = Path(base) / "config.yaml" if base else path
+        return parse_config(read_yaml(path), original)
+
+
+def require_same_numerics(pinned: Numerics | None, now: Numerics, where: object) -> None:
+    """Raise NumericsMismatch naming every difference between the pinned numerics and those here."""
+    if pinned is None or pinned == now:
+        return
+    old, new = pinned.identity(), now.identity()
+    changed = ", ".join(f"{key} was {old[key]!r} and is {new[key]!r}" for key in old if old[key] != new[key])
+    raise NumericsMismatch(where, f"this campaign is pinned to other numerics: {changed}; resume it where they are the same, or start anew elsewhere")
+
+
+def code_version() -> str:
+    """Version of the package, and the commit when it runs from a git checkout."""
+    commit = git_commit()
+    version = metadata.version("refit")
+    return f"{version}+{commit[:12]}" if commit else version
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this code runs from; None when installed from a wheel."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the platform and the packages whose numbers matter."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def existing(path: str | Path) -> RunDir:
+    """The run directory at `path`. Raises InputError if there is none."""
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(path, "no such run directory")
+    return RunDir(path)
+
+
+__all__ = ["NumericsMismatch", "RefitError", "RunDir", "code_version", "existing", "git_commit", "require_same_numerics", "versions"]

@@ -1,0 +1,91 @@
+"""What a backend is: the in-process twin and Ray are interchangeable, and pass one contract suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from influence.base import Checkpoint, Method, QueryBlock
+from orchestrator.records import Work
+from orchestrator.scheduling.events import Event
+from tasks.base import KeepCheckpoint, Numerics, Task
+
+
+class CheckpointSink(Protocol):
+    """Where a worker stores weights while it trains (implemented by orchestrator.storage.checkpoints, safetensors only)."""
+
+    def keeper(self, spec_id: str) -> KeepCheckpoint: ...
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """All a worker needs, shipped once: the prepared task (data and base weights), numerics, and where checkpoints go."""
+
+    task: Task
+    numerics: Numerics
+    checkpoints: CheckpointSink | None = None
+    faults: Mapping[str, str] = field(default_factory=dict)  # tests only: spec_id or "*" -> "raise" | "exit" | "hang" | "oom"
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """Score these train rows for all queries by several methods in one pass over gradients.
+
+    `ranges` are [start, stop) rows of the train split. They are fixed by the data, never by the number of workers: same bits whatever the pool.
+    """
+
+    methods: Mapping[str, Method]  # label -> method; only those with something to compute
+    prepared: Mapping[str, Any]
+    checkpoints: Sequence[Checkpoint]
+    queries: QueryBlock
+    ranges: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class ScoreBlock:
+    """Scores of train rows [start, stop): label -> float32 [n_queries, stop - start]."""
+
+    start: int
+    stop: int
+    scores: Mapping[str, np.ndarray]
+    seconds: float = 0.0
+    device: str = ""
+
+
+class Backend(Protocol):
+    """A pool of workers. One thread drives it; `wait` is the only call that blocks."""
+
+    def start(self) -> None:
+        """Bring the pool up; `WorkerJoined` events follow from `wait`."""
+        ...
+
+    def submit(self, worker: str, work: Work, attempt: int) -> None:
+        """Hand one retrain to a worker that is idle."""
+        ...
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """Events since the last call, in the order they came; blocks until there is one or `timeout_s` has passed."""
+        ...
+
+    def score(self, job: ScoreJob) -> Iterator[ScoreBlock]:
+        """Blocks in whatever order they are done; each range exactly once. A lost gradient worker's ranges are recomputed elsewhere."""
+        ...
+
+    def probe(self, numerics: Numerics) -> Numerics:
+        """`numerics` with what only a worker knows filled in (device model)."""
+        ...
+
+    def close(self) -> None:
+        """Stop what this backend started, and nothing else; idempotent."""
+        ...
+
+
+def ranges_of(n_train: int, rows_per_shard: int) -> list[tuple[int, int]]:
+    """Fixed-size score shards covering [0, n_train)."""
+    return [(start, min(start + rows_per_shard, n_train)) for start in range(0, n_train, rows_per_shard)]
+
+
+__all__: Iterable[str] = ["Backend", "CheckpointSink", "ScoreBlock", "ScoreJob", "WorkerContext", "ranges_of"]

@@ -1,0 +1,103 @@
+"""The in-process twin: the same worker functions, without Ray, one retrain at a time in the calling thread."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from orchestrator.records import Work
+from orchestrator.runtime import worker
+from orchestrator.runtime.backend import ScoreBlock, ScoreJob, WorkerContext
+from orchestrator.scheduling.events import Completed, Event, Failed, WorkerJoined
+from tasks.base import Numerics
+
+WORKER = "local"
+
+
+class LocalBackend:
+    """A pool of one worker, which is the calling thread: `wait` trains.
+
+    `timeout_s` is kept by SIGALRM, so only in the main thread; elsewhere a retrain runs as long as it takes. A process
+    that dies takes the driver with it. KeyboardInterrupt passes through `wait`: it is a wish to stop, not a failure.
+    Start it in the thread that waits: some settings of torch belong to a thread.
+    """
+
+    trains_in_wait = True  # the driver may cut `wait` short with KeyboardInterrupt when a stop is asked for
+
+    def __init__(self, context: WorkerContext, timeout_s: float | None = None):
+        self._context = context
+        self._timeout_s = timeout_s
+        self._events: list[Event] = []
+        self._queue: deque[Work] = deque()
+
+    def start(self) -> None:
+        """Configure this process; its worker joins (again, if called again)."""
+        worker.configure(self._context)
+        self._events.append(WorkerJoined(WORKER))
+
+    def submit(self, worker: str, work: Work, attempt: int) -> None:
+        """Queue one retrain. Raises ValueError if the worker is unknown or has one already."""
+        if worker != WORKER or self._queue:
+            raise ValueError(f"worker {worker!r} is not an idle worker of this backend")
+        self._queue.append(work)
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        """Events at hand; else the queued retrain, however long it takes; else [] after `timeout_s`."""
+        if self._events:
+            events, self._events = self._events, []
+            return events
+        if self._queue:
+            return [self._attempt(self._queue.popleft())]
+        time.sleep(timeout_s)
+        return []
+
+    def _attempt(self, work: Work) -> Event:
+        started = time.perf_counter()
+        try:
+            with time_limit(self._timeout_s):
+                return Completed(WORKER, worker.retrain(self._context, work, WORKER))
+        except Exception as error:
+            seconds = time.perf_counter() - started
+            return Failed(WORKER, work.spec_id, worker.classify(error), worker.describe(error), seconds)
+
+    def score(self, job: ScoreJob) -> Iterator[ScoreBlock]:
+        """Blocks in the order of `job.ranges`."""
+        scorer = worker.make_scorer(self._context, job)
+        for start, stop in job.ranges:
+            yield worker.score_block(self._context, scorer, start, stop)
+
+    def probe(self, numerics: Numerics) -> Numerics:
+        """`numerics` with this machine's device model and torch version."""
+        return worker.resolve_numerics(numerics)
+
+    def close(self) -> None:
+        """Forget what is queued; idempotent."""
+        self._queue.clear()
+        self._events.clear()
+
+
+@contextmanager
+def time_limit(limit_s: float | None) -> Iterator[None]:
+    """Raise TimeoutError in the body after `limit_s`; no limit outside the main thread. An outer timer goes on."""
+    if limit_s is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_alarm(number: int, frame: object) -> None:
+        raise TimeoutError(f"still running after {limit_s:g} s")
+
+    started = time.monotonic()
+    outer_handler = signal.signal(signal.SIGALRM, on_alarm)
+    outer_s, outer_interval_s = signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, outer_handler)
+        if outer_s:
+            left_s = max(outer_s - (time.monotonic() - started), 1e-3)
+            signal.setitimer(signal.ITIMER_REAL, left_s, outer_interval_s)

@@ -1,0 +1,24 @@
+"""What can be known of this machine without importing torch."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from tasks.base import Numerics
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def cpu_numerics(threads: int) -> Numerics:
+    """Numerics of a CPU worker on this machine."""
+    return Numerics(device="cpu", device_model=cpu_model(), threads=threads, torch=metadata.version("torch"))

@@ -1,0 +1,207 @@
+"""What a worker does, as plain functions: the in-process twin and Ray run exactly these."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from orchestrator.records import Outcome, Work
+from orchestrator.runtime.backend import ScoreBlock, ScoreJob, WorkerContext
+from orchestrator.runtime.machine import cpu_model
+from orchestrator.scheduling.events import FailureKind
+from tasks.base import Numerics, Split, Trained
+from tasks.errors import RefitError
+
+if TYPE_CHECKING:
+    from influence.scoring import Scorer
+
+LONGEST_MESSAGE = 500
+# Allocators that report through a plain RuntimeError: torch's CPU allocator, cuBLAS and cuDNN workspaces.
+OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+
+
+def configure(context: WorkerContext) -> None:
+    """Set threads and determinism of this process, and prepare the task; once, in the thread that will train.
+
+    Raises RefitError if this machine is not of the kind the numerics are pinned to: no delta is taken across numerics.
+    """
+    from tasks.training import deterministic
+
+    deterministic(context.numerics)  # before anything touches CUDA
+    check_numerics(context.numerics)
+    context.task.prepare()
+
+
+def check_numerics(pinned: Numerics) -> None:
+    """Raise RefitError naming what of the pinned numerics is different here; empty fields are not pinned."""
+    here = resolve_numerics(pinned)
+    for name in ("device_model", "torch"):
+        wanted, found = getattr(pinned, name), getattr(here, name)
+        if wanted and wanted != found:
+            raise RefitError(f"numerics: {name} is {found!r} on this worker, the run is pinned to {wanted!r}")
+
+
+def resolve_numerics(numerics: Numerics) -> Numerics:
+    """`numerics` with this machine's device model and torch version filled in."""
+    import torch
+
+    return replace(numerics, device_model=device_model(numerics.device), torch=str(torch.__version__))
+
+
+@cache
+def device_model(device: str) -> str:
+    """The make of a device: the GPU's name, or the CPU's model name."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(torch.device(device))
+    return cpu_model()
+
+
+def retrain(context: WorkerContext, work: Work, worker: str) -> Outcome:
+    """Train one spec and record the outputs on all measured splits.
+
+    Status is diverged if the training or any output is not finite: such an outcome has its finite metrics, no outputs.
+    Whatever else goes wrong is raised; `classify` says what kind of failure it is.
+    """
+    started = time.perf_counter()
+    fault = inject(context.faults, work.spec_id)
+    keep = context.checkpoints.keeper(work.spec_id) if context.checkpoints and work.keep_steps else None
+    trained = context.task.recipe.train(
+        context.task,
+        edit=work.edit,
+        seed=work.spec.seed,
+        numerics=context.numerics,
+        keep_steps=work.keep_steps,
+        keep=keep,
+    )
+    outputs = measured_outputs(context, trained)
+    if fault == "nan":
+        outputs = {split: np.full_like(values, np.nan) for split, values in outputs.items()}
+    diverged = trained.diverged or not all(np.isfinite(values).all() for values in outputs.values())
+    return Outcome(
+        work.spec_id,
+        "diverged" if diverged else "ok",
+        outputs={} if diverged else outputs | observed_outputs(trained),
+        metrics=finite(trained.metrics) if diverged else trained.metrics | accuracies(context, outputs),
+        seconds=time.perf_counter() - started,
+        worker=worker,
+        device=device_model(context.numerics.device),
+    )
+
+
+def measured_outputs(context: WorkerContext, trained: Trained) -> dict[str, np.ndarray]:
+    """Measured split -> outputs float32 [n_rows, n_outputs]."""
+    task, device = context.task, context.numerics.device
+    return {
+        split: np.ascontiguousarray(task.outputs(trained.network, split, rows, device=device), np.float32)
+        for split, rows in task.measured.items()
+    }
+
+
+def observed_outputs(trained: Trained) -> dict[str, np.ndarray]:
+    """`<observer>@<step>` -> float32 array."""
+    return {key: np.ascontiguousarray(values, np.float32) for key, values in trained.observed.items()}
+
+
+def accuracies(context: WorkerContext, outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """`accuracy/<split>` -> share of rows whose largest output is their label, for splits with one output per class."""
+    found = {}
+    for split, values in outputs.items():
+        data: Split = context.task.splits[split]
+        if len(values) and data.classes and values.shape[1:] == (len(data.classes),):
+            labels = data.labels[context.task.measured[split]]
+            found[f"accuracy/{split}"] = float(np.mean(values.argmax(axis=1) == labels))
+    return found
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that are numbers: NaN is not equal to itself, and the ledger compares rows."""
+    return {name: value for name, value in metrics.items() if np.isfinite(value)}
+
+
+def make_scorer(context: WorkerContext, job: ScoreJob) -> Scorer:
+    """The gradients and scores of one process: it holds the queries' gradients, and scores ranges of train rows."""
+    from influence.scoring import Scorer
+
+    return Scorer(context.task, job.checkpoints, job.queries, job.methods, job.prepared, context.numerics.device)
+
+
+def score_block(context: WorkerContext, scorer: Scorer, start: int, stop: int) -> ScoreBlock:
+    """Scores of train rows [start, stop)."""
+    started = time.perf_counter()
+    scores = scorer.score_range(start, stop)
+    return ScoreBlock(start, stop, scores, time.perf_counter() - started, device_model(context.numerics.device))
+
+
+def classify(error: BaseException) -> FailureKind:
+    """What kind of failure an exception raised while training is."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return "out_of_memory"
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY_TEXTS):
+        return "out_of_memory"
+    return "error"
+
+
+def describe(error: BaseException) -> str:
+    """One line for people: "Type: text (file:line)" with the innermost frame."""
+    text = " ".join(str(error).split())[:LONGEST_MESSAGE]
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({'/'.join(Path(frames[-1].filename).parts[-3:])}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"
+
+
+def inject(faults: Mapping[str, str], spec_id: str) -> str | None:
+    """Tests only: fail the way `faults` asks for this spec ("*": for every spec).
+
+    raise: an error; exit: the process dies; hang: never returns; oom: out of memory; nan: returned, for the caller to
+    spoil the outputs. "<fault>@<path>" happens once, in whichever process creates `path` first.
+    """
+    fault, _, marker = faults.get(spec_id, faults.get("*", "")).partition("@")
+    if not fault or (marker and not _claim(Path(marker))):
+        return None
+    if fault == "raise":
+        raise RuntimeError("injected fault")
+    if fault == "exit":
+        os._exit(1)
+    if fault == "oom":
+        raise MemoryError("injected fault")
+    while fault == "hang":
+        time.sleep(0.05)  # short, so that signals and thread kills are seen
+    return fault
+
+
+def _claim(marker: Path) -> bool:
+    try:
+        marker.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+__all__ = [
+    "accuracies",
+    "check_numerics",
+    "classify",
+    "configure",
+    "describe",
+    "device_model",
+    "inject",
+    "make_scorer",
+    "measured_outputs",
+    "resolve_numerics",
+    "retrain",
+    "score_block",
+]

@@ -1,0 +1,70 @@
+"""Small decisions about failure: what an attempt costs, when a spec is given up, how long to wait. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from orchestrator.scheduling.events import FailureKind
+
+Purse = Literal["retries", "preemptions"]
+
+# A machine taken away says nothing about the retrain: charged as a failure, it would quarantine healthy specs on spot.
+CHARGED_TO: Mapping[FailureKind, Purse] = {
+    "error": "retries",
+    "timeout": "retries",
+    "out_of_memory": "retries",
+    "preempted": "preemptions",
+    "node_lost": "preemptions",
+}
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """How many failures of each kind one spec may have and still be tried again."""
+
+    retries: int = 2
+    preemptions: int = 20
+
+    @property
+    def most_attempts(self) -> int:
+        """The largest number of attempts one spec can take: 1 + retries + preemptions."""
+        return 1 + self.retries + self.preemptions
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one spec has used of its budgets."""
+
+    retries: int = 0
+    preemptions: int = 0
+
+
+def charge(spent: Spent, kind: FailureKind) -> Spent:
+    """`spent` after one more failure of this kind."""
+    purse = CHARGED_TO[kind]
+    return replace(spent, **{purse: getattr(spent, purse) + 1})
+
+
+def is_exhausted(spent: Spent, budgets: Budgets) -> bool:
+    """Whether a spec that has spent this much is quarantined rather than tried again."""
+    return spent.retries > budgets.retries or spent.preemptions > budgets.preemptions
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Waiting times between failed writes: first_s, doubling up to longest_s, at most `limit` failures in a row.
+
+    The defaults keep trying for five minutes, so that a disk that is full for a while loses nothing.
+    """
+
+    first_s: float = 0.5
+    longest_s: float = 15.0
+    limit: int = 24
+
+    def delay_s(self, n_failures: int) -> float | None:
+        """Seconds to wait after the n-th failure in a row (1-based); None: give up."""
+        if n_failures > self.limit:
+            return None
+        return min(self.first_s * 2.0 ** min(n_failures - 1, 30), self.longest_s)

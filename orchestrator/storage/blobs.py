@@ -1,0 +1,227 @@
+"""Named bytes that are there whole or not at all: what the ledger, scores and checkpoints are kept in."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote
+
+from tasks.errors import InputError
+
+Keys = list[str]
+STORE_FOLDERS = ("ledger", "scores", "checkpoints")
+_TEMPORARY = ".refit-tmp-"
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
+_SECRET_OPTION = re.compile(r"[?&][^=&]*(password|passwd|secret|token|credential|access_key)[^=&]*=", re.IGNORECASE)
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+class BlobStore(Protocol):
+    """Bytes by key, a relative path with forward slashes. A crash leaves the old content or the new, whole."""
+
+    def get(self, key: str) -> bytes:
+        """The content. Raises FileNotFoundError."""
+        ...
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write or replace. On OSError nothing partial is visible."""
+        ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write if absent; whether this call did."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove; a key that is absent is fine."""
+        ...
+
+    def list(self, prefix: str) -> Keys:
+        """Every key that starts with `prefix`, sorted."""
+        ...
+
+    def exists(self, key: str) -> bool: ...
+
+    def size(self, key: str) -> int:
+        """Bytes. Raises FileNotFoundError."""
+        ...
+
+    def url(self, key: str) -> str:
+        """Where a person finds it."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalBlobs:
+    """A folder as a BlobStore; made absolute, so that it means the same in a worker."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(os.path.abspath(self.root)))
+
+    def get(self, key: str) -> bytes:
+        return self._path(key).read_bytes()
+
+    def put(self, key: str, data: bytes) -> None:
+        write_file(self._path(key), data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        path = self._path(key)
+        _make_folder(path.parent)
+        temporary = _write_temporary(path.parent, data)
+        try:
+            _claim(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+        return True
+
+    def delete(self, key: str) -> None:
+        self._path(key).unlink(missing_ok=True)
+
+    def list(self, prefix: str) -> Keys:
+        folder = prefix.rpartition("/")[0]
+        start = self._path(folder) if folder else self.root
+        return sorted(self._walk(start, folder + "/" if folder else "", prefix))
+
+    def exists(self, key: str) -> bool:
+        return self._path(key).is_file()
+
+    def size(self, key: str) -> int:
+        return self._path(key).stat().st_size
+
+    def url(self, key: str) -> str:
+        return self._path(key).as_uri()
+
+    def sweep(self, older_than_s: float = 3600.0) -> int:
+        """Delete what killed writers left behind in the store's own folders; how many files went."""
+        oldest, swept = time.time() - older_than_s, 0
+        for folder in STORE_FOLDERS:
+            for parent, _, names in os.walk(self.root / folder):
+                swept += sum(_delete_older(Path(parent, name), oldest) for name in names if name.startswith(_TEMPORARY))
+        return swept
+
+    def _path(self, key: str) -> Path:
+        parts = key.split("/")
+        if "\\" in key or "\0" in key or any(part in ("", ".", "..") or part.startswith(_TEMPORARY) for part in parts):
+            raise ValueError(f"{key!r} is not a key: keys are relative paths without empty, '.' or '..' parts")
+        return self.root.joinpath(*parts)
+
+    def _walk(self, folder: Path, stem: str, prefix: str) -> Iterator[str]:
+        try:
+            entries = list(os.scandir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for entry in entries:
+            key = stem + entry.name
+            if entry.is_dir():
+                if (key + "/").startswith(prefix):
+                    yield from self._walk(Path(entry.path), key + "/", prefix)
+            elif key.startswith(prefix) and not entry.name.startswith(_TEMPORARY) and entry.is_file():
+                yield key
+
+
+def open_blobs(uri: str, where: object) -> BlobStore:
+    """The store at `uri`, a local path or file:// URI. Raises InputError naming `where`, never repeating a password."""
+    match = _SCHEME.fullmatch(uri)
+    scheme, rest = (match[1].lower(), match[2]) if match else ("", uri)
+    authority = rest.split("/", 1)[0]
+    if _carries_secret(scheme, authority, rest):
+        raise InputError(where, "the URI carries a user or password; give credentials through the environment")
+    if scheme and scheme != "file":
+        known = "object stores are" if scheme in ("s3", "gs") else "this scheme is"
+        raise InputError(where, f"{scheme}://...: {known} not supported by this version; allowed: a local path or file://")
+    if scheme and authority not in ("", "localhost"):
+        raise InputError(where, f"file://{authority}/...: another host; allowed: file:///absolute/path")
+    path = unquote(rest[len(authority) :]) if scheme else uri
+    _check_folder(path, where)
+    store = LocalBlobs(Path(path))
+    store.sweep()
+    return store
+
+
+def _carries_secret(scheme: str, authority: str, rest: str) -> bool:
+    if not scheme:
+        return re.match(r"[^/@]+:[^/@]+@", rest) is not None
+    return "@" in (authority if scheme == "file" else rest) or _SECRET_OPTION.search(rest) is not None
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write or replace a file: a crash leaves the old content or the new. Raises OSError, leaving nothing partial."""
+    _make_folder(path.parent)
+    temporary = _write_temporary(path.parent, data)
+    try:
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _check_folder(path: str, where: object) -> None:
+    if not path.strip() or "\0" in path:
+        raise InputError(where, f"{path!r} is not a path; allowed: a folder, which is made if need be")
+    nearest = Path(os.path.abspath(path))
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise InputError(where, f"{path!r}: {nearest} is a file; allowed: a folder, which is made if need be")
+
+
+def _write_temporary(folder: Path, data: bytes) -> Path:
+    temporary = folder / f"{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex}"
+    try:
+        with open(temporary, "xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _delete_older(leftover: Path, oldest: float) -> bool:
+    try:
+        if leftover.stat().st_mtime >= oldest:
+            return False
+        leftover.unlink()
+        return True
+    except OSError:  # another driver swept it, or the store is read-only: a leftover harms nobody
+        return False
+
+
+def _claim(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # claims the name, empty for an instant
+        os.replace(temporary, path)
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

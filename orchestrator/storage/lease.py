@@ -1,0 +1,138 @@
+"""A lease keeps two drivers from paying for the same retrains twice. Correctness never depends on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import uuid
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from orchestrator.storage.blobs import BlobStore
+from tasks.errors import RefitError
+
+_GONE = ("Z", "X")  # /proc states of a process that has ended
+
+
+class LeaseHeld(RefitError):  # noqa: N818  (a state, not a fault)
+    """Another driver is at work on this ledger."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease. `machine`: the boot and process namespace of `pid`; `started` tells a reused pid apart."""
+
+    driver: str
+    host: str
+    machine: str
+    pid: int
+    started: str
+    expires_at: float  # seconds since the epoch
+
+    def is_alive(self, machine: str) -> bool:
+        """False only when the process ran on `machine` and has ended."""
+        return self.machine != machine or _started(self.pid) == self.started
+
+    def __str__(self) -> str:
+        until = datetime.fromtimestamp(self.expires_at, UTC).isoformat(timespec="seconds")
+        return f"process {self.pid} on host {self.host}, until {until}"
+
+
+@dataclass
+class Lease:
+    """The lease of one task's ledger, for one driver; one that stops renewing keeps others out for `ttl_s`."""
+
+    blobs: BlobStore
+    task_id: str
+    ttl_s: float = 120.0
+    driver: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def acquire(self, now: float) -> None:
+        """Take a lease that is free, expired, damaged or whose process ended; `now` in s since the epoch. Raises LeaseHeld."""
+        mine = self._mine(now)
+        if self.blobs.create(self._key, _encode(mine)):
+            return
+        holder = self.holder()
+        if holder is not None and self._yields_to(holder, now):
+            raise LeaseHeld(f"ledger {self.task_id} is in use by {holder}")
+        self.blobs.put(self._key, _encode(mine))
+        winner = self.holder()
+        if winner is not None and winner.driver != self.driver:  # two drivers took over at once: the last one has it
+            raise LeaseHeld(f"ledger {self.task_id} is in use by {winner}")
+
+    def renew(self, now: float) -> bool:
+        """Extend the lease; False if this driver no longer has it."""
+        holder = self.holder()
+        is_lost = holder.driver != self.driver if holder else not self.blobs.exists(self._key)
+        if not is_lost:
+            self.blobs.put(self._key, _encode(self._mine(now)))
+        return not is_lost
+
+    def release(self) -> None:
+        """Give the lease back, if this driver has it."""
+        holder = self.holder()
+        if holder is not None and holder.driver == self.driver:
+            self.blobs.delete(self._key)
+
+    def holder(self) -> Holder | None:
+        """Who has the lease; None if nobody has, or the file is damaged."""
+        try:
+            return _decode(self.blobs.get(self._key))
+        except (FileNotFoundError, ValueError, TypeError, KeyError, OverflowError):
+            return None
+
+    def _yields_to(self, holder: Holder, now: float) -> bool:
+        return holder.driver != self.driver and holder.expires_at > now and holder.is_alive(_machine())
+
+    @property
+    def _key(self) -> str:
+        return f"ledger/{self.task_id}/lease.json"
+
+    def _mine(self, now: float) -> Holder:
+        pid = os.getpid()
+        return Holder(self.driver, socket.gethostname(), _machine(), pid, _started(pid), now + self.ttl_s)
+
+
+def _encode(holder: Holder) -> bytes:
+    return (json.dumps(asdict(holder), indent=1) + "\n").encode()
+
+
+def _decode(data: bytes) -> Holder:
+    stored = json.loads(data)
+    holder = Holder(
+        driver=str(stored["driver"]), host=str(stored["host"]), machine=str(stored["machine"]), pid=int(stored["pid"]),
+        started=str(stored["started"]), expires_at=float(stored["expires_at"]),
+    )  # fmt: skip
+    str(holder)  # an expiry that is no date is damage
+    return holder
+
+
+def _machine() -> str:
+    """The boot and process namespace, in which pid and start time name a process; without /proc, the host name."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return socket.gethostname()
+
+
+def _started(pid: int) -> str:
+    """When the process started, in ticks since boot; "" if it has ended."""
+    if not Path("/proc/self/stat").exists():
+        return _answers(pid)
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in _GONE else fields[19]
+
+
+def _answers(pid: int) -> str:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except OSError:
+        pass  # it is there, and another user's
+    return "running"

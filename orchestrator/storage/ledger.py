@@ -1,0 +1,233 @@
+"""The ledger: content-addressed, append-only parts of finished retrains. Nothing finished is lost or redone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from orchestrator.records import LedgerRow, digest_json
+from orchestrator.storage.blobs import BlobStore
+from orchestrator.storage.ledger_parts import (
+    IndexEntry,
+    decode_index,
+    decode_rows,
+    encode_rows,
+    outcome_bits,
+    part_name,
+    row_key,
+)
+from orchestrator.storage.parquet import DamagedError
+from tasks.digests import canonical_json
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BadPart:
+    """A part that is not what was written, and why."""
+
+    name: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class LedgerView:
+    """One row per spec id. `conflicts`: specs whose finished rows differ in a bit of status or outputs."""
+
+    rows: dict[str, LedgerRow]
+    conflicts: tuple[str, ...]
+    bad_parts: tuple[BadPart, ...]
+
+
+@dataclass(frozen=True)
+class LedgerIndex:
+    """As LedgerView, without outputs."""
+
+    rows: dict[str, IndexEntry]
+    bad_parts: tuple[BadPart, ...]
+
+
+class Ledger:
+    """The finished retrains of one task id, under `ledger/<task_id>/` of a store.
+
+    Any number of readers and writers may work at once: parts never change, and one is deleted only when its rows are
+    in another.
+    """
+
+    def __init__(self, blobs: BlobStore, task_id: str):
+        self._blobs = blobs
+        self._folder = f"ledger/{task_id}/"
+        self._indexed: dict[str, list[IndexEntry]] = {}  # parts verified by this process; a part's content is its name
+
+    def publish(self, rows: Sequence[LedgerRow]) -> str:
+        """Write one part; its rows are durable when this returns its name. Raises OSError, leaving no partial part."""
+        if not rows:
+            raise ValueError("a part needs at least one row")
+        return self._write(encode_rows(rows))
+
+    def parts(self) -> list[str]:
+        """Names of the parts, sorted."""
+        return [key.removeprefix(self._folder) for key in self._blobs.list(self._folder + "part-")]
+
+    def read(self, spec_ids: Collection[str] | None = None) -> LedgerView:
+        """The rows with outputs, all or those of `spec_ids`; every byte is verified.
+
+        Of several rows of one spec the first by (committed_at, part name) stands; finished come before quarantined.
+        """
+        parts, bad = self._scan(lambda name: decode_rows(self._verified(name), spec_ids))
+        kept = _by_spec(
+            (row.spec_id, row.outcome.status, row.committed_at, name, row) for name in parts for row in parts[name]
+        )
+        conflicts = tuple(spec_id for spec_id, same in kept.items() if _differ(same))
+        return LedgerView({spec_id: same[0] for spec_id, same in kept.items()}, conflicts, bad)
+
+    def index(self) -> LedgerIndex:
+        """The rows without outputs; parts this Ledger has verified before are not read again."""
+        parts, bad = self._scan(self._entries)
+        kept = _by_spec((row.spec_id, row.status, row.committed_at, name, row) for name in parts for row in parts[name])
+        return LedgerIndex({spec_id: same[0] for spec_id, same in kept.items()}, bad)
+
+    def verify(self) -> list[BadPart]:
+        """Every part that is damaged, or holds a row whose id is not the digest of its spec or whose edit is another."""
+        return [BadPart(name, problem) for name in self.parts() if (problem := self._problem(name))]
+
+    def set_aside(self, name: str) -> None:
+        """Move a part to `corrupt/`, so that its rows become work again."""
+        self._blobs.put(f"{self._folder}corrupt/{name}", self._blobs.get(self._folder + name))
+        self._blobs.delete(self._folder + name)
+        self._indexed.pop(name, None)
+
+    def compact(self, min_parts: int = 16, max_rows: int = 4096, max_bytes: int = 256 << 20) -> list[str]:
+        """Merge small parts into parts of up to `max_rows` rows, if there are `min_parts` small ones; the new parts' names.
+
+        Sources are deleted once the merged part has been read back; a crash at any point leaves every row readable.
+        """
+        counts = {name: len(entries) for name, entries in self._scan(self._entries)[0].items()}
+        sizes = {name: self._size(name) for name in counts}
+        small = [name for name in sorted(counts) if counts[name] < max_rows and 0 < sizes[name] < max_bytes]
+        if len(small) < max(min_parts, 2):
+            return []
+        groups = _groups(small, counts, sizes, max_rows, max_bytes)
+        return [merged for group in groups if len(group) > 1 and (merged := self._merge(group))]
+
+    def describe(self, record: Mapping[str, Any]) -> None:
+        """Write what the task records beside its parts, once; a damaged record is replaced."""
+        if self.description() is None:
+            self._blobs.put(self._folder + "task.json", (canonical_json(record) + "\n").encode())
+
+    def description(self) -> dict[str, Any] | None:
+        """What `describe` wrote, or None."""
+        try:
+            record = json.loads(self._blobs.get(self._folder + "task.json"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return record if isinstance(record, dict) else None
+
+    def _write(self, data: bytes) -> str:
+        name = part_name(data)
+        self._blobs.put(self._folder + name, data)
+        return name
+
+    def _verified(self, name: str) -> bytes:
+        try:
+            data = self._blobs.get(self._folder + name)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise DamagedError(f"cannot be read: {error.strerror or error}") from error
+        if part_name(data) != name:
+            raise DamagedError(f"its {len(data)} bytes do not have the SHA-256 in its name")
+        return data
+
+    def _entries(self, name: str) -> list[IndexEntry]:
+        if name not in self._indexed:
+            self._indexed[name] = decode_index(self._verified(name))
+        return self._indexed[name]
+
+    def _scan(self, decode: Callable[[str], T]) -> tuple[dict[str, T], tuple[BadPart, ...]]:
+        """Decode every part. One that goes while we read was merged into a part that the next listing shows."""
+        found: dict[str, T] = {}
+        bad: list[BadPart] = []
+        seen: set[str] = set()
+        while pending := [name for name in self.parts() if name not in seen]:
+            vanished = False
+            for name in pending:
+                try:
+                    found[name] = decode(name)
+                except FileNotFoundError:
+                    vanished = True
+                except DamagedError as error:
+                    bad.append(BadPart(name, str(error)))
+            seen.update(pending)
+            if not vanished:
+                break
+        return found, tuple(sorted(bad, key=lambda part: part.name))
+
+    def _problem(self, name: str) -> str | None:
+        try:
+            rows = decode_rows(self._verified(name))
+        except FileNotFoundError:
+            return None  # compacted since the listing
+        except DamagedError as error:
+            return str(error)
+        return next((f"row {row.spec_id}: {problem}" for row in rows if (problem := _row_problem(row))), None)
+
+    def _size(self, name: str) -> int:
+        try:
+            return self._blobs.size(self._folder + name)
+        except FileNotFoundError:
+            return 0
+
+    def _merge(self, sources: Sequence[str]) -> str | None:
+        try:
+            rows = [row for name in sources for row in decode_rows(self._verified(name))]
+        except (FileNotFoundError, DamagedError):
+            return None  # another driver merged it first, or it went bad: nothing is deleted
+        merged = self._write(encode_rows(list({row_key(row): row for row in rows}.values())))
+        decode_rows(self._verified(merged))
+        for name in set(sources) - {merged}:
+            self._blobs.delete(self._folder + name)
+            self._indexed.pop(name, None)
+        return merged
+
+
+def _by_spec(found: Iterable[tuple[str, str, str, str, T]]) -> dict[str, list[T]]:
+    """Per spec id, its finished rows, or its quarantined ones if it has no other, by (committed_at, part)."""
+    grouped: dict[str, list[tuple[bool, str, str, T]]] = {}
+    for spec_id, status, committed_at, part, row in found:
+        grouped.setdefault(spec_id, []).append((status == "quarantined", committed_at, part, row))
+    kept = {}
+    for spec_id in sorted(grouped):
+        same = sorted(grouped[spec_id], key=lambda item: item[:3])
+        kept[spec_id] = [row for quarantined, _, _, row in same if quarantined == same[0][0]]
+    return kept
+
+
+def _differ(rows: Sequence[LedgerRow]) -> bool:
+    if len(rows) == 1 or rows[0].outcome.status == "quarantined":
+        return False
+    return len({outcome_bits(row) for row in rows}) > 1
+
+
+def _row_problem(row: LedgerRow) -> str | None:
+    if digest_json(row.spec) != row.spec_id:
+        return "the id is not the digest of its spec"
+    if json.loads(row.spec).get("edit") != row.edit.identity():
+        return "the edit is not the one its spec names"
+    return None
+
+
+def _groups(
+    names: Sequence[str], counts: Mapping[str, int], sizes: Mapping[str, int], max_rows: int, max_bytes: int
+) -> list[list[str]]:
+    groups: list[list[str]] = []
+    n_rows, n_bytes = max_rows, max_bytes
+    for name in names:
+        if not groups or n_rows + counts[name] > max_rows or n_bytes + sizes[name] > max_bytes:
+            groups.append([])
+            n_rows = n_bytes = 0
+        groups[-1].append(name)
+        n_rows, n_bytes = n_rows + counts[name], n_bytes + sizes[name]
+    return groups

@@ -1,0 +1,182 @@
+"""One ledger part: rows <-> parquet bytes, and the name that carries their SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from orchestrator.records import LedgerRow, Outcome
+from orchestrator.storage.parquet import DamagedError, from_bytes, to_bytes
+from tasks.data.edits import Edit
+from tasks.digests import canonical_json
+
+_COLUMNS = (
+    ("spec_id", pa.string()),
+    ("spec", pa.string()),  # canonical JSON
+    ("edit", pa.string()),  # canonical JSON {ids, mode, weights}: a row alone says how to repeat it
+    ("status", pa.string()),
+    ("attempts", pa.int32()),
+    ("error", pa.string()),
+    ("outputs", pa.map_(pa.string(), pa.list_(pa.float32()))),  # arrays in C order
+    ("shapes", pa.map_(pa.string(), pa.list_(pa.int32()))),  # shape of each output
+    ("metrics", pa.map_(pa.string(), pa.float64())),
+    ("seconds", pa.float64()),
+    ("worker", pa.string()),
+    ("device", pa.string()),
+    ("committed_at", pa.timestamp("us", "UTC")),
+    ("code_version", pa.string()),
+)
+SCHEMA = pa.schema([pa.field(name, kind, nullable=name == "error") for name, kind in _COLUMNS])
+_MAPS = ("outputs", "shapes", "metrics")
+_REPETITIVE = ("status", "worker", "device", "code_version", *(f"{name}.key_value.key" for name in _MAPS))
+
+
+class IndexEntry(NamedTuple):
+    """A ledger row without its outputs, spec and edit."""
+
+    spec_id: str
+    status: str
+    attempts: int
+    seconds: float
+    error: str | None
+    committed_at: str
+
+
+def part_name(data: bytes) -> str:
+    """The name of a part: its own SHA-256."""
+    return f"part-{hashlib.sha256(data).hexdigest()}.parquet"
+
+
+def encode_rows(rows: Sequence[LedgerRow]) -> bytes:
+    """Parquet bytes of `rows`, in the order of (spec_id, committed_at): the same rows give the same bytes in any order.
+
+    Raises ValueError on a `committed_at` without a time zone.
+    """
+    ordered = sorted(rows, key=lambda row: (row.spec_id, _instant(row.committed_at), row_key(row)))
+    outcomes = [row.outcome for row in ordered]
+    outputs = [{name: _float32(value) for name, value in sorted(o.outputs.items())} for o in outcomes]
+    shapes = [{name: np.asarray(value.shape, np.int32) for name, value in by_name.items()} for by_name in outputs]
+    metrics = [{name: float(value) for name, value in sorted(o.metrics.items())} for o in outcomes]
+    columns: dict[str, Any] = {
+        "spec_id": [o.spec_id for o in outcomes],
+        "spec": [row.spec for row in ordered],
+        "edit": [_edit_json(row.edit) for row in ordered],
+        "status": [o.status for o in outcomes],
+        "attempts": [row.attempts for row in ordered],
+        "error": [None if o.error is None else _clean(o.error) for o in outcomes],
+        "outputs": _map_of_lists(outputs, pa.float32()),
+        "shapes": _map_of_lists(shapes, pa.int32()),
+        "metrics": [list(by_name.items()) for by_name in metrics],
+        "seconds": [float(o.seconds) for o in outcomes],
+        "worker": [_clean(o.worker) for o in outcomes],
+        "device": [_clean(o.device) for o in outcomes],
+        "committed_at": [_instant(row.committed_at) for row in ordered],
+        "code_version": [_clean(row.code_version) for row in ordered],
+    }
+    return to_bytes(pa.Table.from_pydict(columns, schema=SCHEMA), _REPETITIVE)
+
+
+def decode_rows(data: bytes, spec_ids: Collection[str] | None = None) -> list[LedgerRow]:
+    """The rows of a part, or those of `spec_ids`; outputs are read-only float32 views. Raises DamagedError."""
+    table = from_bytes(data, SCHEMA)
+    if spec_ids is not None:
+        table = table.filter(pc.is_in(table["spec_id"], value_set=pa.array(sorted(spec_ids), pa.string())))  # type: ignore[attr-defined]
+    try:
+        return [row for batch in table.to_batches() for row in _rows_of(batch)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"a row cannot be read: {error}") from error
+
+
+def decode_index(data: bytes) -> list[IndexEntry]:
+    """The rows of a part without outputs, spec and edit. Raises DamagedError."""
+    table = from_bytes(data, SCHEMA, IndexEntry._fields)
+    columns = {name: table[name].to_pylist() for name in IndexEntry._fields if name != "committed_at"}
+    rows = zip(*columns.values(), _texts(table["committed_at"]), strict=True)  # committed_at is the last field
+    return list(map(IndexEntry._make, rows))
+
+
+def outcome_bits(row: LedgerRow) -> str:
+    """Digest of what a retrain recorded: status and the bytes of every output."""
+    hasher = hashlib.sha256(row.outcome.status.encode())
+    for name, value in sorted(row.outcome.outputs.items()):
+        array = _float32(value)
+        hasher.update(json.dumps([name, array.shape]).encode())
+        hasher.update(array.tobytes())
+    return hasher.hexdigest()
+
+
+def row_key(row: LedgerRow) -> tuple[str, str]:
+    """All of a row as something to compare and sort by."""
+    return repr(replace(row, outcome=replace(row.outcome, outputs={}))), outcome_bits(row)
+
+
+def _rows_of(batch: pa.RecordBatch) -> list[LedgerRow]:
+    plain = {f.name: batch.column(f.name).to_pylist() for f in SCHEMA if f.name not in ("outputs", "committed_at")}
+    outputs, committed = batch.column("outputs"), _texts(batch.column("committed_at"))
+    starts, names = outputs.offsets.to_numpy(), outputs.keys.to_pylist()
+    cuts, values = outputs.items.offsets.to_numpy(), outputs.items.values.to_numpy(zero_copy_only=True)
+    rows = []
+    for i in range(batch.num_rows):
+        shapes = dict(plain["shapes"][i])
+        entries = range(starts[i], starts[i + 1])
+        arrays = {names[e]: values[cuts[e] : cuts[e + 1]].reshape(shapes[names[e]]) for e in entries}
+        rows.append(_row({name: column[i] for name, column in plain.items()}, arrays, committed[i]))
+    return rows
+
+
+def _row(plain: Mapping[str, Any], outputs: dict[str, np.ndarray], committed_at: str) -> LedgerRow:
+    same = {name: plain[name] for name in ("spec_id", "status", "error", "seconds", "worker", "device")}
+    outcome = Outcome(outputs=outputs, metrics=dict(plain["metrics"]), **same)
+    edit = _edit(plain["edit"])
+    return LedgerRow(outcome, plain["spec"], edit, plain["attempts"], committed_at, plain["code_version"])
+
+
+def _map_of_lists(rows: Sequence[Mapping[str, np.ndarray]], item: pa.DataType) -> pa.Array:
+    names = list(chain.from_iterable(rows))
+    arrays = [array.reshape(-1) for row in rows for array in row.values()]
+    flat = np.concatenate(arrays) if arrays else np.zeros(0)
+    values = pa.ListArray.from_arrays(_offsets([len(a) for a in arrays]), pa.array(flat, item))
+    return pa.MapArray.from_arrays(_offsets([len(row) for row in rows]), pa.array(names, pa.string()), values)
+
+
+def _offsets(lengths: Sequence[int]) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)).cast(pa.int32())
+
+
+def _float32(value: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.asarray(value, np.float32, order="C")
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()  # lone surrogates (undecodable file names) have no UTF-8
+
+
+def _instant(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"committed_at {text!r} has no time zone; expected ISO 8601 in UTC")
+    return moment.astimezone(UTC)
+
+
+def _texts(column: pa.Array | pa.ChunkedArray) -> list[str]:
+    moments = column.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False)
+    return [text + "+00:00" for text in np.datetime_as_string(moments, unit="us").tolist()]
+
+
+def _edit_json(edit: Edit) -> str:
+    return canonical_json({"ids": list(edit.ids), "weights": list(edit.weights), "mode": edit.mode})
+
+
+def _edit(text: str) -> Edit:
+    stored = json.loads(text)
+    return Edit(tuple(stored["ids"]), tuple(stored["weights"]), stored["mode"])

@@ -1,0 +1,39 @@
+"""Parquet as bytes: the same table gives the same bytes, and a damaged page never reads as data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.errors import RefitError
+
+
+class DamagedError(RefitError):
+    """A stored file is not what was written: truncated, altered, or of another layout."""
+
+
+def to_bytes(table: pa.Table, dictionary: Sequence[str] = ()) -> bytes:
+    """Parquet bytes of `table`: zstd, a checksum on every page, dictionaries for the columns named."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table, sink, compression="zstd", write_page_checksum=True, write_statistics=False,
+        use_dictionary=list(dictionary),  # type: ignore[arg-type]  # pyarrow's annotation forgets lists
+    )  # fmt: skip
+    return sink.getvalue().to_pybytes()
+
+
+def from_bytes(data: bytes, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table, or some of its columns. Raises DamagedError if it cannot be read or its schema is not `schema`."""
+    try:
+        stored = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        if not stored.schema_arrow.equals(schema):
+            raise DamagedError(f"columns are {_columns(stored.schema_arrow)}; expected {_columns(schema)}")
+        return stored.read(columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError) as error:  # OSError: what pyarrow raises on a bad checksum or page
+        raise DamagedError("unreadable parquet: " + " ".join(str(error).split())) from error
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} {field.type}" for field in schema)

@@ -1,0 +1,81 @@
+"""The parquet tables of a run directory: scores by query and training example, and the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from orchestrator.storage.blobs import write_file
+from orchestrator.storage.parquet import DamagedError, from_bytes, to_bytes
+
+_SCORES = pa.schema([("query_id", pa.int64()), ("train_id", pa.int64()), ("score", pa.float32())])
+_NAME = pa.dictionary(pa.int32(), pa.string())
+_PLAN = pa.schema([
+    ("method", _NAME),
+    ("query_id", pa.int64()),
+    ("group", _NAME),
+    ("k", pa.int64()),
+    ("repeat", pa.int32()),
+    ("spec_id", pa.string()),
+])
+_REPETITIVE = ("method", "query_id", "group", "k", "repeat")
+
+
+def write_scores_table(path: Path, query_ids: np.ndarray, train_ids: np.ndarray, scores: np.ndarray) -> None:
+    """Write scores [n_queries, n_train] as `query_id, train_id, score`, query by query. Raises ValueError."""
+    if scores.shape != (len(query_ids), len(train_ids)):
+        raise ValueError(f"scores {scores.shape} do not fit {len(query_ids)} queries and {len(train_ids)} train ids")
+    columns = [
+        pa.array(np.repeat(np.asarray(query_ids, np.int64), len(train_ids))),
+        pa.array(np.tile(np.asarray(train_ids, np.int64), len(query_ids))),
+        pa.array(np.ascontiguousarray(scores, np.float32).reshape(-1)),
+    ]
+    write_file(path, to_bytes(pa.Table.from_arrays(columns, schema=_SCORES), ("query_id", "train_id")))
+
+
+def read_scores_table(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Query ids [n_queries], train ids [n_train] and scores float32 [n_queries, n_train] of `write_scores_table`.
+
+    Raises DamagedError naming the file if it is not a full grid, FileNotFoundError.
+    """
+    table = _read(path, _SCORES)
+    queries, trains, scores = (table[name].to_numpy() for name in _SCORES.names)
+    n_train = int(np.argmax(queries != queries[0])) or len(queries) if len(queries) else 0
+    train_ids = trains[:n_train]
+    query_ids = queries[::n_train] if n_train else queries
+    grid = np.repeat(query_ids, n_train), np.tile(train_ids, len(query_ids))
+    if not (np.array_equal(queries, grid[0]) and np.array_equal(trains, grid[1])):
+        raise DamagedError(f"{path}: not one score for every query and training example, query by query")
+    return query_ids, train_ids, scores.reshape(len(query_ids), n_train)
+
+
+def write_plan(path: Path, columns: Mapping[str, Sequence | np.ndarray]) -> None:
+    """Write RemovalRequests as columns `method, query_id, group, k, repeat, spec_id`. Raises ValueError on others."""
+    if set(columns) != set(_PLAN.names):
+        raise ValueError(f"a plan has the columns {', '.join(_PLAN.names)}; given {', '.join(sorted(columns))}")
+    arrays = [_column(columns[field.name], field.type) for field in _PLAN]
+    write_file(path, to_bytes(pa.Table.from_arrays(arrays, schema=_PLAN), _REPETITIVE))
+
+
+def read_plan(path: Path) -> dict[str, np.ndarray]:
+    """The columns of plan.parquet; strings as object arrays, `repeat` int32. Raises DamagedError, FileNotFoundError."""
+    table = _read(path, _PLAN)
+    texts = {field.name for field in _PLAN if not pa.types.is_integer(field.type)}
+    texts_of = {name: np.asarray(table[name].to_pylist(), object) for name in texts}
+    return {name: texts_of[name] if name in texts else table[name].to_numpy() for name in _PLAN.names}
+
+
+def _column(values: Sequence | np.ndarray, kind: pa.DataType) -> pa.Array:
+    plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    array = pa.array(plain, pa.string() if pa.types.is_dictionary(kind) else kind)
+    return array.dictionary_encode() if pa.types.is_dictionary(kind) else array
+
+
+def _read(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        return from_bytes(path.read_bytes(), schema)
+    except DamagedError as error:
+        raise DamagedError(f"{path}: {error}") from error

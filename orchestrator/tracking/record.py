@@ -1,0 +1,90 @@
+"""What is projected into a tracking store, as plain data from the ledger and the results tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pandas as pd
+
+from tasks.errors import InputError, RefitError
+
+ALLOWED_URIS = "sqlite:///<path of a database file>, http://<host> or https://<host>"
+_SECRET_KEYS = ("password", "passwd", "pwd", "token", "secret", "key")
+
+
+class TrackingError(RefitError):
+    """The tracking store could not be reached or written; a warning to the caller, since the ledger has everything."""
+
+
+@dataclass(frozen=True)
+class TrackRecord:
+    """One campaign as a tracking store shows it.
+
+    `run` is the hex id of the run directory. `committed_at`: (method, group) -> epoch ms of the last ledger row behind
+    its curve; it stamps the metrics, so that logging again is recognised. `started_at`: epoch ms of the first ledger
+    row, default the earliest of `committed_at`. `artifacts`: (local file, artifact directory, "" for the root).
+    """
+
+    campaign: str
+    run: str
+    params: Mapping[str, Any]
+    tags: Mapping[str, Any]
+    curves: pd.DataFrame
+    summary: pd.DataFrame
+    contrasts: pd.DataFrame
+    committed_at: Mapping[tuple[str, str], int]
+    artifacts: Sequence[tuple[Path, str]] = ()
+    started_at: int | None = None
+
+
+@dataclass(frozen=True)
+class SyncResult:
+    """Runs created, runs that were there and changed, and run ids by name ("campaign" or "<method>/<group>")."""
+
+    created: int = 0
+    updated: int = 0
+    run_ids: Mapping[str, str] = field(default_factory=dict)
+
+
+def check_uri(uri: str, where: object = "tracking.uri") -> None:
+    """Refuse a tracking URI that is not allowed or carries a secret. Raises InputError, which repeats no secret."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme not in ("sqlite", "http", "https"):
+        shown = f"scheme {scheme!r}" if separator else "no scheme" if "@" in uri else repr(uri)
+        raise InputError(where, f"{shown} is not a tracking store; allowed: {ALLOWED_URIS}")
+    if _carries_secret(uri, scheme, rest):
+        raise InputError(
+            where,
+            f"a {scheme} URI with a user name, password or token is refused; "
+            "put them in MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN",
+        )
+    if scheme == "sqlite" and not sqlite_path(uri):
+        raise InputError(where, f"{uri!r} names no database file; allowed: {ALLOWED_URIS}")
+    if scheme != "sqlite" and not _has_host(uri):
+        raise InputError(where, f"{uri!r} names no host, or a bad port; allowed: {ALLOWED_URIS}")
+
+
+def sqlite_path(uri: str) -> str:
+    """The file a `sqlite:///path` URI names; empty if it names none."""
+    rest = uri.removeprefix("sqlite://")
+    path = rest.removeprefix("/").partition("?")[0] if rest.startswith("/") else ""
+    return "" if path in ("", ":memory:") or path.endswith("/") else path
+
+
+def _carries_secret(uri: str, scheme: str, rest: str) -> bool:
+    if "@" in rest and (scheme != "sqlite" or not rest.startswith("/")):
+        return True  # also where urlsplit sees no password, as with a slash inside one
+    names = (name.lower() for name, _ in parse_qsl(rest.partition("?")[2], keep_blank_values=True))
+    return any(secret in name for name in names for secret in _SECRET_KEYS)
+
+
+def _has_host(uri: str) -> bool:
+    try:
+        parts = urlsplit(uri)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False

@@ -1,0 +1,193 @@
+"""What a task, model, recipe, measurement and observer are. No torch at import: plan, list and --help stay fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from tasks.data.edits import Edit
+from tasks.digests import digest, digest_arrays, digest_texts
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Batch = dict[str, "Tensor"]
+
+
+class Component(BaseModel):
+    """A named, versioned part that a config can choose; its fields are its options.
+
+    Subclasses set `version` and bump it when their numbers change. Modules that hold components import torch inside methods only.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    def identity(self) -> dict[str, Any]:
+        """Name, version and options: what enters digests."""
+        return {"name": self.name, "version": self.version, **self.model_dump(mode="json")}
+
+
+@dataclass(frozen=True)
+class Split:
+    """A named part of the data. `ids` int64 [n] are stable ids (never positions), `labels` int64 [n] index `classes`; `texts` is for people and text methods."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    texts: tuple[str, ...] | None = None
+    features: np.ndarray | None = None  # tasks without text: float [n, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def content_digest(self) -> str:
+        """Digest of ids, content, labels and class order."""
+        content = digest_texts(self.texts) if self.texts is not None else digest_arrays(features=self.features)  # type: ignore[arg-type]
+        return digest([digest_arrays(ids=self.ids, labels=self.labels), content, list(self.classes)])
+
+    def rows_of(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Positions of `ids`: int64 [len(ids)]. Raises KeyError naming the first unknown id."""
+        order = np.argsort(self.ids, kind="stable")
+        wanted = np.asarray(ids, np.int64)
+        rows = order[np.searchsorted(self.ids, wanted, sorter=order).clip(max=len(self.ids) - 1)] if len(self.ids) else np.zeros(0, np.int64)
+        if len(rows) != len(wanted) or (self.ids[rows] != wanted).any():
+            missing = wanted[self.ids[rows] != wanted] if len(rows) == len(wanted) else wanted
+            raise KeyError(f"id {int(missing[0])} is not in this split")
+        return rows
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """Everything about the machine and build that can change a bit of a result. No delta is ever taken across numerics."""
+
+    device: str = "cpu"  # cpu | cuda
+    device_model: str = ""
+    dtype: str = "float32"
+    threads: int = 1
+    stack: int = 1
+    micro_batch: int = 0  # 0: whole batches
+    compile: bool = False
+    torch: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """The numerics as plain JSON values."""
+        return dict(self.__dict__)
+
+
+class Observer(Protocol):
+    """Looks at a model while it trains; what it returns is recorded in the outcome under `<name>@<step>`."""
+
+    name: str
+
+    def at(self, step: int, network: nn.Module) -> Mapping[str, np.ndarray]:
+        """Arrays to record at `step` (0 is before the first update); an empty mapping records nothing."""
+        ...
+
+
+KeepCheckpoint = Callable[[int, "nn.Module"], None]
+
+
+@dataclass
+class Trained:
+    """What a recipe returns: the network, metrics of the training, whether it diverged, and what observers saw."""
+
+    network: nn.Module
+    metrics: dict[str, float] = field(default_factory=dict)
+    diverged: bool = False
+    observed: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Recipe(Protocol):
+    """How a model is trained (a Component)."""
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+
+    def identity(self) -> dict[str, Any]: ...
+
+    def checkpoint_step(self, n_train: int, epoch: float) -> int:
+        """The number of updates made by the end of `epoch` (1-based) on `n_train` examples. Raises ValueError past the last epoch."""
+        ...
+
+    def learning_rate_at(self, n_train: int, step: int) -> float:
+        """The learning rate of update `step` (1-based)."""
+        ...
+
+    def train(self, task: Task, *, edit: Edit, seed: int, numerics: Numerics, keep_steps: Sequence[int] = (),
+              keep: KeepCheckpoint | None = None, observers: Sequence[Observer] = ()) -> Trained:
+        """Train a fresh network on the edited train set. Same arguments, same bits. `keep(step, network)` is called after each update in `keep_steps`."""
+        ...
+
+
+class Task(Protocol):
+    """A prepared task: data read, model and recipe chosen. Picklable once `prepare` has run, so that it is shipped to workers once."""
+
+    model: Any
+    recipe: Any
+    splits: Mapping[str, Split]
+    measured: Mapping[str, np.ndarray]  # split -> rows whose outputs every retrain records, int64
+
+    def train_identity(self) -> dict[str, Any]:
+        """The train digest's content: ids, joined text, labels, class order, tokeniser, preprocessing. No torch."""
+        ...
+
+    def model_identity(self) -> dict[str, Any]:
+        """Digest of weights, config and tokeniser files, or options and version of a model that starts at random. No torch."""
+        ...
+
+    def record_identity(self) -> dict[str, Any]:
+        """What is recorded: measured splits (ids, content, class order) and the output schema. No torch."""
+        ...
+
+    def prepare(self) -> None:
+        """Tokenise (from the cache if there) and load base weights; idempotent."""
+        ...
+
+    def network(self, seed: int) -> nn.Module:
+        """A fresh network; what is random in it is drawn from generators keyed (seed, 'init', ...)."""
+        ...
+
+    def batch(self, split: str, rows: np.ndarray, *, blank: np.ndarray | None = None, device: torch.device | str = "cpu") -> Batch:
+        """Inputs and `labels` of `rows`. Rows where `blank` (bool [len(rows)]) is true carry neutral content and label 0:
+        a removed example's text can then change no bit, not even through the padding length."""
+        ...
+
+    def logits(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Outputs [n, n_outputs]; class logits for classifiers."""
+        ...
+
+    def losses(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Train loss of every example [n]."""
+        ...
+
+    def outputs(self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu") -> np.ndarray:
+        """Outputs in evaluation mode, float32 [len(rows), n_outputs]."""
+        ...
+
+
+class TaskConfig(Protocol):
+    """The config block of a task (a Component): `open` reads the data and returns the Task. No torch."""
+
+    def open(self, base_dir: Path, cache_dir: Path | None) -> Task: ...
+
+
+class Measurement(Protocol):
+    """The scalar f(query; theta), more is better (a Component)."""
+
+    label: ClassVar[str]  # gold | predicted: whose label it reads
+
+    def value(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """outputs [n, n_outputs] and labels int [n] -> float64 [n]."""
+        ...
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The query loss -log p(label), per example [n]: what influence methods differentiate."""
+        ...

@@ -1,0 +1,108 @@
+"""Options -> Component: one pydantic error becomes one InputError that names file, dotted key, value and what is allowed."""
+
+from __future__ import annotations
+
+import json
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from tasks.errors import InputError
+from tasks.registry import Registry
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse_component(cls: type[Model], options: Any, where: object, key: str = "") -> Model:
+    """`options` (plain YAML values) as a `cls`, strictly: no string becomes a number, no unknown key is skipped.
+
+    `where` is the file, `key` the dotted key of `options` in it. Raises InputError for the first thing that is wrong.
+    """
+    try:
+        text = json.dumps(options)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(place(where, key), f"only text, numbers, true, false, null, lists and mappings are allowed; {error}") from error
+    try:
+        return cls.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise _input_error(cls, options, where, key, error) from error
+
+
+def parse_named(registry: Registry, options: Any, where: object, key: str, plugins: Sequence[str] = ()) -> Any:
+    """The Component that `{name: ..., **options}` asks for. Raises InputError on an unknown name or option."""
+    if not isinstance(options, Mapping):
+        raise InputError(place(where, key), f"{_shown(options)} is not a mapping with a name and options")
+    name = options.get("name")
+    if not isinstance(name, str):
+        problem = "is missing" if "name" not in options else f"{_shown(name)} is not a name"
+        raise InputError(place(where, f"{key}.name"), f"{problem}; allowed: {', '.join(sorted(registry.entries()))}")
+    cls = registry.load(name, place(where, f"{key}.name"), plugins)
+    return parse_component(cls, {option: value for option, value in options.items() if option != "name"}, where, key)
+
+
+def place(where: object, key: str) -> str:
+    """`<file>: <dotted key>`, what an InputError calls the place."""
+    return f"{where}: {key}" if key else str(where)
+
+
+def _input_error(cls: type[BaseModel], options: Any, where: object, key: str, error: ValidationError) -> InputError:
+    first = error.errors(include_url=False)[0]
+    path = _path_in(options, first["loc"], missing=first["type"] == "missing")
+    dotted = ".".join([part for part in (key, *(str(step) for step in path)) if part])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        problem = f"unknown key {str(path[-1])!r}; allowed: {', '.join(_allowed_keys(cls, path[:-1]))}"
+    elif first["type"] == "missing":
+        problem = f"is missing; allowed keys here: {', '.join(_allowed_keys(cls, path[:-1]))}"
+    else:
+        problem = f"{_shown(_value_at(options, path))}: {message}"
+    return InputError(place(where, dotted), problem)
+
+
+def _path_in(options: Any, location: Sequence[int | str], missing: bool) -> list[int | str]:
+    """The part of pydantic's location that is a path into `options`: names of union members are left out."""
+    path: list[int | str] = []
+    here = options
+    for position, step in enumerate(location):
+        if isinstance(here, Mapping) and step in here or isinstance(here, list) and isinstance(step, int) and step < len(here):
+            here = here[step]
+            path.append(step)
+        elif missing and position == len(location) - 1:
+            path.append(step)
+    return path
+
+
+def _value_at(options: Any, path: Sequence[int | str]) -> Any:
+    for step in path:
+        options = options[step]
+    return options
+
+
+def _allowed_keys(cls: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """Keys that may stand at `path` below `cls`."""
+    models: list[Any] = [cls]
+    for step in path:
+        annotations = [_annotation(model, step) for model in models]
+        models = [found for annotation in annotations for found in _models_in(annotation)]
+    return sorted({field.alias or name for model in models for name, field in model.model_fields.items()})
+
+
+def _annotation(model: type[BaseModel], step: int | str) -> Any:
+    """The type of `step` in `model`; entries of lists and mappings were unpacked with the field that holds them."""
+    for name, field in model.model_fields.items():
+        if step in (name, field.alias):
+            return field.annotation
+    return model
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,211 @@
+"""Files -> columns: csv, tsv, jsonl, parquet, one folder per class, Hugging Face datasets. Nothing is guessed, nothing is skipped."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.errors import InputError
+
+Quoting = Literal["standard", "none"]
+BadBytes = Literal["error", "replace"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of equal length as read, and what to call a record when something is wrong with it."""
+
+    columns: dict[str, list[Any]]
+    n_rows: int
+    source: Path | str
+    row_name: Callable[[int], str]
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How bytes become text and fields."""
+
+    encoding: str = "utf-8"
+    bad_bytes: BadBytes = "error"
+    quoting: Quoting = "standard"
+
+
+def read_delimited(path: Path, columns: Sequence[str], how: TextFormat, delimiter: str) -> Table:
+    """Records of a csv or tsv file with a header line. Raises InputError naming the line on ragged rows or broken quotes."""
+    text = _decoded(_file_bytes(path), path, how)
+    header, records, lines = _parsed(text, path, how, delimiter)
+    repeated = sorted({name for name in columns if header.count(name) > 1})
+    if repeated:
+        raise InputError(path, f"column {repeated[0]!r} appears {header.count(repeated[0])} times in the header")
+    _check_columns(path, columns, header)
+    chosen = {name: header.index(name) for name in columns}
+    return Table({name: [record[at] for record in records] for name, at in chosen.items()}, len(records), path,
+                 lambda row: f"line {lines[row]}")
+
+
+def _parsed(text: str, path: Path, how: TextFormat, delimiter: str) -> tuple[list[str], list[list[str]], list[int]]:
+    csv.field_size_limit(2**31 - 1)  # the default of 128 KiB refuses long documents
+    quoting = csv.QUOTE_MINIMAL if how.quoting == "standard" else csv.QUOTE_NONE
+    reader = csv.reader(_lines(text), delimiter=delimiter, quoting=quoting, strict=True)
+    records: list[list[str]] = []
+    lines: list[int] = []
+    header: list[str] = []
+    before = 0
+    try:
+        for record in reader:
+            first_line, before = before + 1, reader.line_num
+            if not record:
+                continue
+            if not header:
+                header = record
+            elif len(record) != len(header):
+                raise InputError(f"{path}: line {first_line}", f"{len(record)} fields, the header has {len(header)} ({', '.join(header)})")
+            else:
+                records.append(record)
+                lines.append(first_line)
+    except csv.Error as error:
+        raise InputError(f"{path}: line {before + 1}", f"not valid {'csv' if delimiter == ',' else 'tsv'}: {error}; "
+                         "quoting: none reads quotes as text") from error
+    if not header:
+        raise InputError(path, "the file is empty; a header line with column names is needed")
+    return header, records, lines
+
+
+def _lines(text: str) -> list[str]:
+    # not str.splitlines: that also splits at form feeds and Unicode separators, which belong to the text
+    return re.findall(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+$", text)
+
+
+def read_jsonl(path: Path, columns: Sequence[str], how: TextFormat) -> Table:
+    """One JSON object a line. Raises InputError naming the line that is not one, or that lacks a column."""
+    values: dict[str, list[Any]] = {name: [] for name in columns}
+    lines: list[int] = []
+    for number, line in enumerate(_decoded(_file_bytes(path), path, how).split("\n"), 1):
+        if not line.strip():
+            continue
+        record = _json_object(line, f"{path}: line {number}")
+        for name in columns:
+            if name not in record:
+                raise InputError(f"{path}: line {number}", f"no column {name!r}; columns: {', '.join(map(str, record))}")
+            values[name].append(record[name])
+        lines.append(number)
+    return Table(values, len(lines), path, lambda row: f"line {lines[row]}")
+
+
+def _json_object(line: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(where, f"not valid JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise InputError(where, f"a JSON {type(record).__name__}, not an object with columns")
+    return record
+
+
+def read_parquet(path: Path, columns: Sequence[str]) -> Table:
+    """Rows of a parquet file. Raises InputError when it is truncated, corrupt or something else."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    _check_file(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_columns(path, columns, file.schema_arrow.names)
+            table = file.read(columns=list(columns))
+            values = {name: table.column(name).to_pylist() for name in columns}
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
+        raise InputError(path, f"not a readable parquet file: {error}") from error
+    return Table(values, table.num_rows, path, lambda row: f"row {row}")
+
+
+def read_folder(path: Path, how: TextFormat) -> Table:
+    """One folder a class, one text file an example: columns `text` and `label`; classes sorted, files in natural order (2 before 10)."""
+    if not path.is_dir():
+        raise InputError(path, "not a directory; format: folder wants one folder per class")
+    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not _is_hidden(entry))
+    if not folders:
+        raise InputError(path, "holds no folder; format: folder wants one folder per class")
+    files = [file for folder in folders for file in sorted(folder.iterdir(), key=_natural) if file.is_file() and not _is_hidden(file)]
+    texts = [_decoded(_file_bytes(file), file, how) for file in files]
+    names = [str(file.relative_to(path)) for file in files]
+    return Table({"text": texts, "label": [file.parent.name for file in files]}, len(files), path, lambda row: names[row])
+
+
+def read_hf(path: str, local: Path | None, split: str, columns: Sequence[str], where: object) -> Table:
+    """A Hugging Face dataset, from a directory made by save_to_disk or by its hub name; code from the hub is never run."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(where, "format: hf needs the package datasets; pip install 'refit[hf]'") from error
+    try:
+        found = datasets.load_from_disk(str(local)) if local else datasets.load_dataset(path)
+    except Exception as error:  # whatever the hub, the disk or the format raises is about the user's path
+        raise InputError(where, f"cannot read the dataset {path!r}: {type(error).__name__}: {error}") from error
+    if isinstance(found, datasets.DatasetDict):
+        if split not in found:
+            raise InputError(where, f"{path!r} has no split {split!r}; splits: {', '.join(map(str, found))}")
+        found = found[split]
+    _check_columns(path, columns, found.column_names)
+    values = {name: _named_classes(found.features[name], list(found[name])) for name in columns}
+    return Table(values, len(found), path, lambda row: f"row {row}")
+
+
+def _named_classes(feature: Any, values: list[Any]) -> list[Any]:
+    names = getattr(feature, "names", None)  # a ClassLabel: -1 stands for a label that is not there
+    if not isinstance(names, list):
+        return values
+    return [names[value] if isinstance(value, int) and 0 <= value < len(names) else None for value in values]
+
+
+def _file_bytes(path: Path) -> bytes:
+    _check_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(path, f"cannot be read: {error.strerror or error}") from error
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(path, "is a directory; a file is needed (format: folder and hf read directories)")
+
+
+def _decoded(data: bytes, path: Path, how: TextFormat) -> str:
+    try:
+        text = data.decode(how.encoding, "replace" if how.bad_bytes == "replace" else "strict")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}: line {line}", f"byte 0x{data[error.start]:02x} is not {how.encoding}; "
+                         "encoding: names another, bad_bytes: replace puts U+FFFD there") from error
+    return text.removeprefix("\ufeff")
+
+
+def check_encoding(name: str) -> str:
+    """`name` if Python knows this text encoding. Raises ValueError."""
+    try:
+        is_text = getattr(codecs.lookup(name), "_is_text_encoding", True)
+    except LookupError:
+        is_text = False
+    if not is_text:
+        raise ValueError(f"unknown text encoding {name!r}; allowed: utf-8, latin-1, cp1252 and others Python knows")
+    return name
+
+
+def _check_columns(path: Path | str, columns: Sequence[str], there: Sequence[str]) -> None:
+    for name in columns:
+        if name not in there:
+            raise InputError(path, f"no column {name!r}; columns: {', '.join(map(str, there))}")
+
+
+def _natural(path: Path) -> tuple[list[tuple[int, int | str]], str]:
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", path.name)], path.name
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith((".", "__"))

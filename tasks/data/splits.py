@@ -1,0 +1,192 @@
+"""The config block of one split of the data, and its records as ids, texts and labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from tasks import seeds
+from tasks.base import Split
+from tasks.components import place
+from tasks.data import readers
+from tasks.data.paths import PACKAGE, resolve_path
+from tasks.errors import InputError
+
+
+
+class SplitConfig(BaseModel):
+    """Where the records of a split lie and which of them are taken.
+
+    Without `id`, a record's id is its number in the source, counted before `take` and `limit`. `take: [start, stop]` keeps that part,
+    as fractions, of the records in file order or, with `shuffle_seed`, in a random order drawn from it; `limit` then keeps the first ones.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: str
+    format: Literal["csv", "tsv", "jsonl", "parquet", "folder", "hf"]
+    text: str | list[str] | None = None
+    label: str | None = None
+    id: str | None = None
+    split: str = "train"  # hf only
+    shuffle_seed: int | None = Field(default=None, ge=0)
+    take: tuple[float, float] | None = None
+    limit: int | None = Field(default=None, ge=1)
+    encoding: str = "utf-8"
+    bad_bytes: readers.BadBytes = "error"
+    quoting: readers.Quoting = "standard"
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, name: str) -> str:
+        return readers.check_encoding(name)
+
+    @field_validator("take")
+    @classmethod
+    def _is_a_part(cls, take: tuple[float, float] | None) -> tuple[float, float] | None:
+        if take is not None and not 0 <= take[0] < take[1] <= 1:
+            raise ValueError("take is [start, stop] with 0 <= start < stop <= 1")
+        return take
+
+    @model_validator(mode="after")
+    def _columns_fit_format(self) -> SplitConfig:
+        if self.format == "folder":
+            if self.text is not None or self.label is not None or self.id is not None:
+                raise ValueError("format: folder takes no text, label or id; the folder's name is the label")
+        elif not self.text or not self.label:
+            raise ValueError(f"format: {self.format} needs the columns text and label")
+        return self
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Columns whose texts are joined with one space."""
+        return [self.text] if isinstance(self.text, str) else list(self.text or ["text"])
+
+    @property
+    def label_column(self) -> str:
+        """The column that holds the label."""
+        return self.label or "label"
+
+
+@dataclass(frozen=True)
+class Records:
+    """A split before its labels became numbers. `names` says what to call a row when something is wrong with it."""
+
+    ids: np.ndarray  # int64 [n]
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    source: str
+    names: tuple[str, ...]
+
+
+def read_records(config: SplitConfig, base_dir: Path, where: object, key: str) -> Records:
+    """The records that `config` asks for; `key` is its dotted key in the config file `where`. Raises InputError."""
+    table = _table(config, base_dir, place(where, f"{key}.path"))
+    if not table.n_rows:
+        raise InputError(table.source, f"holds no records ({key})")
+    ids = _ids(config, table)
+    labels = [_label(value, table, row, config.label_column) for row, value in enumerate(table.columns[config.label_column])]
+    texts = _texts(config, table)
+    rows = _taken(config, table.n_rows)
+    if not len(rows):
+        raise InputError(place(where, f"{key}.take"), f"{list(config.take or ())} of {table.n_rows} records leaves none")
+    return Records(ids[rows], tuple(texts[row] for row in rows), tuple(labels[row] for row in rows), str(table.source),
+                   tuple(table.row_name(row) for row in rows.tolist()))
+
+
+def _table(config: SplitConfig, base_dir: Path, where: str) -> readers.Table:
+    columns = list(dict.fromkeys([*config.text_columns, config.label_column, *([config.id] if config.id else [])]))
+    if config.format == "hf":
+        is_local = config.path.startswith((PACKAGE, ".", "/", "~")) or (base_dir / config.path).exists()
+        return readers.read_hf(config.path, resolve_path(config.path, base_dir, where) if is_local else None, config.split, columns, where)
+    path = resolve_path(config.path, base_dir, where)
+    how = readers.TextFormat(config.encoding, config.bad_bytes, config.quoting)
+    if config.format == "folder":
+        return readers.read_folder(path, how)
+    if config.format == "parquet":
+        return readers.read_parquet(path, columns)
+    if config.format == "jsonl":
+        return readers.read_jsonl(path, columns, how)
+    return readers.read_delimited(path, columns, how, "," if config.format == "csv" else "\t")
+
+
+def _taken(config: SplitConfig, n_rows: int) -> np.ndarray:
+    order = np.arange(n_rows)
+    if config.shuffle_seed is not None:
+        order = seeds.generator(config.shuffle_seed, "data-order").permutation(n_rows)
+    if config.take is not None:
+        start, stop = (round(fraction * n_rows) for fraction in config.take)
+        order = order[start:stop]
+    return order[: config.limit]
+
+
+def _ids(config: SplitConfig, table: readers.Table) -> np.ndarray:
+    if config.id is None:
+        return np.arange(table.n_rows, dtype=np.int64)
+    ids = [_id(value, table, row, config.id) for row, value in enumerate(table.columns[config.id])]
+    first: dict[int, int] = {}
+    for row, number in enumerate(ids):
+        if first.setdefault(number, row) != row:
+            raise InputError(_row(table, row, config.id), f"id {number} is also that of {table.row_name(first[number])}; ids are unique")
+    return np.asarray(ids, np.int64)
+
+
+def _id(value: Any, table: readers.Table, row: int, column: str) -> int:
+    is_text = isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,19}\s*", value)
+    number = int(value) if is_text or type(value) is int else None
+    if number is None or not -(2**63) <= number < 2**63:
+        raise InputError(_row(table, row, column), f"{value!r} is not an id; ids are whole numbers of 64 bits")
+    return number
+
+
+def _label(value: Any, table: readers.Table, row: int, column: str) -> str:
+    if not isinstance(value, (str, int)) or not str(value).strip():
+        is_missing = value is None or isinstance(value, str) or value != value
+        raise InputError(_row(table, row, column), f"{'no label' if is_missing else repr(value)}; labels are text or whole numbers")
+    return _unicode(str(value), table, row, column)
+
+
+def _texts(config: SplitConfig, table: readers.Table) -> list[str]:
+    parts = []
+    for column in config.text_columns:
+        for row, value in enumerate(table.columns[column]):
+            if not isinstance(value, str):
+                raise InputError(_row(table, row, column), f"{'no text' if value is None else repr(value)}; text is needed")
+            _unicode(value, table, row, column)
+        parts.append(table.columns[column])
+    return [" ".join(row) for row in zip(*parts, strict=True)]
+
+
+def _unicode(text: str, table: readers.Table, row: int, column: str) -> str:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(_row(table, row, column), f"a lone surrogate at character {error.start} is not Unicode text") from error
+    return text
+
+
+def _row(table: readers.Table, row: int, column: str) -> str:
+    return f"{table.source}: {table.row_name(row)}: {column}"
+
+
+def class_order(labels: Sequence[str]) -> list[str]:
+    """The classes in `labels`, sorted: as numbers if all are whole numbers, else as text."""
+    classes = set(labels)
+    are_numbers = all(re.fullmatch(r"-?(0|[1-9][0-9]*)", name) for name in classes)
+    return sorted(classes, key=int) if are_numbers else sorted(classes)
+
+
+def to_split(records: Records, classes: Mapping[str, str], allowed_from: str) -> Split:
+    """Records with labels as indices into `classes` (label in the data -> name shown). Raises InputError naming row and label."""
+    index = {label: position for position, label in enumerate(classes)}
+    for label, name in zip(records.labels, records.names, strict=True):
+        if label not in index:
+            raise InputError(f"{records.source}: {name}", f"label {label!r} is not one of {allowed_from}: {', '.join(index)}")
+    labels = np.asarray([index[label] for label in records.labels], np.int64)
+    return Split(records.ids, labels, tuple(classes.values()), records.texts)

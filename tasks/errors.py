@@ -1,0 +1,19 @@
+"""Errors that are for people: one line, no traceback."""
+
+
+class RefitError(Exception):
+    """Base of every error Refit raises on purpose."""
+
+
+class InputError(RefitError):
+    """Bad input from the user: the command line ends with exit code 2.
+
+    `where` names the file and, when there is one, the dotted key, row or column; `problem` gives the offending value and what is allowed.
+    """
+
+    def __init__(self, where: object, problem: str):
+        self.where, self.problem = str(where), " ".join(problem.split())
+        super().__init__(self.where, self.problem)  # both, so that the error survives a process boundary
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}"

@@ -1,0 +1,158 @@
+"""Any Hugging Face sequence classifier, with a head that starts at random."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from tasks.base import Batch, Component
+from tasks.data.tokens import PretrainedEncoding, PretrainedTokeniser, tokeniser_digest
+from tasks.errors import InputError
+from tasks.models.freezing import freeze_parameters
+from tasks.models.pretrained import WHERE, content_identity, pretrained_directory, quiet_transformers, read_config
+from tasks.seeds import purpose_seed
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CONFIG_KEY = "config.json"  # in the base state: the config's UTF-8 bytes, so that a worker needs no file
+_DEPTH_KEYS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+_LENGTH_KEYS = ("max_position_embeddings", "n_positions")
+
+
+class Encoder(Component):
+    """A sequence classifier on a pretrained encoder from a directory, `package:<module>/<dir>` or a hub name.
+
+    `num_layers` keeps the first layers; `freeze` lists patterns of parameter or module names that are not trained;
+    `dropout` replaces every dropout probability of the config; `revision` is a commit, tag or branch on the hub.
+    Attention is computed by plain matrix products (`eager`): deterministic on every device, and twice differentiable.
+    """
+
+    name: ClassVar[str] = "encoder"
+    version: ClassVar[int] = 1
+
+    pretrained: str = Field(min_length=1)
+    revision: str | None = None
+    num_layers: int | None = Field(None, ge=1)
+    max_length: int = Field(128, ge=3, le=65536)
+    dropout: float | None = Field(None, ge=0, lt=1)
+    freeze: tuple[str, ...] = ()
+
+    def encoding(self, base_dir: Path) -> PretrainedEncoding:
+        """The tokeniser that belongs to the weights."""
+        directory = self._directory(base_dir)
+        return PretrainedEncoding(directory=directory, max_length=self.max_length, digest=tokeniser_digest(directory))
+
+    def identity_of_weights(self, base_dir: Path) -> dict[str, Any]:
+        """Options, and the content of weights, config and tokeniser files; never a name, path or revision."""
+        options = {key: value for key, value in self.identity().items() if key not in ("pretrained", "revision")}
+        return {**options, **content_identity(self._directory(base_dir))}
+
+    def base_state(self, base_dir: Path) -> dict[str, np.ndarray]:
+        """Pretrained float32 weights of the kept layers by their name in the encoder, and the config.
+
+        The head is left out, whatever the file holds. Raises InputError if the files do not make the model.
+        """
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        directory = self._directory(base_dir)
+        with quiet_transformers():
+            try:
+                config = self._config(directory)
+                network, report = AutoModelForSequenceClassification.from_pretrained(
+                    directory, config=config, attn_implementation="eager", dtype=torch.float32, use_safetensors=True,
+                    trust_remote_code=False, local_files_only=True, output_loading_info=True)
+            except Exception as error:  # broken files surface as any of a dozen types
+                raise InputError(WHERE, f"{self.pretrained!r} makes no sequence classifier: {error}") from error
+        prefix = network.base_model_prefix + "."
+        absent = {name.removeprefix(prefix) for name in report["missing_keys"] if name.startswith(prefix)}
+        _refuse_absent(absent, self.pretrained)
+        encoder = network.base_model.state_dict()
+        state = {name: tensor.numpy() for name, tensor in encoder.items() if name not in absent}
+        return {CONFIG_KEY: np.frombuffer(config.to_json_string(use_diff=False).encode(), np.uint8), **state}
+
+    def build(self, n_outputs: int, vocabulary_size: int, generator_seed: int,
+              base_state: Mapping[str, np.ndarray] | None = None) -> nn.Module:
+        """A fresh classifier with logits [n, n_outputs]: pretrained weights, and the rest drawn under (generator_seed, 'init').
+
+        Raises InputError if the tokeniser knows more ids than the embedding, or a `freeze` pattern does not fit.
+        """
+        import torch
+        from transformers import AutoConfig, AutoModelForSequenceClassification
+
+        if base_state is None:
+            raise ValueError("an encoder is built from its base state")
+        config = AutoConfig.for_model(**json.loads(base_state[CONFIG_KEY].tobytes()))
+        if vocabulary_size > config.vocab_size:
+            raise InputError(WHERE, f"the tokeniser has {vocabulary_size} ids, the embedding only {config.vocab_size}")
+        config.num_labels = n_outputs
+        with quiet_transformers(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(purpose_seed(generator_seed, "init"))
+            network = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager", dtype=torch.float32)
+        weights = {name: torch.tensor(array) for name, array in base_state.items() if name != CONFIG_KEY}
+        _refuse_absent(set(network.base_model.load_state_dict(weights, strict=False).missing_keys), self.pretrained)
+        try:
+            freeze_parameters(network, self.freeze)
+        except ValueError as error:
+            raise InputError("task.model.freeze", str(error)) from error
+        return network
+
+    def forward(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Class logits [n, n_outputs]."""
+        return network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"].long()).logits
+
+    def embedding_module(self, network: nn.Module) -> str:
+        """Name of the word embedding."""
+        embedding = network.get_input_embeddings()  # type: ignore[operator]
+        return next(name for name, module in network.named_modules() if module is embedding)
+
+    def last_module(self, network: nn.Module) -> str:
+        """Name of the linear layer onto the logits."""
+        from torch import nn
+
+        return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+
+    def layer_modules(self, network: nn.Module) -> list[str]:
+        """Names of the modules that own weights (embeddings, linear layers, normalisations), in the network's order."""
+        return [name for name, module in network.named_modules() if next(module.parameters(recurse=False), None) is not None]
+
+    def _directory(self, base_dir: Path) -> Path:
+        """The checked directory. Raises InputError if the options do not fit its config."""
+        directory = pretrained_directory(self.pretrained, self.revision, base_dir)
+        config = read_config(directory)
+        depth = next((config[key] for key in _DEPTH_KEYS if isinstance(config.get(key), int)), None)
+        if self.num_layers is not None and depth is not None and self.num_layers > depth:
+            raise InputError("task.model.num_layers", f"{self.num_layers} is more than the {depth} layers of {self.pretrained!r}")
+        longest = next((config[key] for key in _LENGTH_KEYS if isinstance(config.get(key), int)), None)
+        if longest is not None and self.max_length > longest:
+            raise InputError("task.model.max_length", f"{self.max_length} is more than the {longest} positions of {self.pretrained!r}")
+        return directory
+
+    def _config(self, directory: Path) -> Any:
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+        if self.num_layers is not None:
+            config.num_hidden_layers = self.num_layers
+            if getattr(config, "layer_types", None):
+                config.layer_types = config.layer_types[:self.num_layers]
+        if self.dropout is not None:
+            for key, value in config.to_dict().items():
+                if ("dropout" in key or key.endswith("pdrop")) and type(value) in (float, int, type(None)):
+                    setattr(config, key, self.dropout)
+        if config.pad_token_id is None:  # decoders find the last real token by it
+            config.pad_token_id = PretrainedTokeniser(directory, self.max_length).pad_id
+        return config
+
+
+def _refuse_absent(names: set[str], pretrained: str) -> None:
+    """A pooler may start at random, as the head does; nothing else of the encoder may."""
+    absent = sorted(name for name in names if "pooler" not in name)
+    if absent:
+        raise InputError(WHERE, f"{pretrained!r} lacks the weights {', '.join(absent[:3])}" + (" ..." if len(absent) > 3 else ""))

@@ -1,0 +1,122 @@
+"""The convolutional text classifier of Yeh et al. 2022, section 3.2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from tasks.base import Batch, Component
+from tasks.data.tokens import WordEncoding
+from tasks.models.freezing import freeze_parameters, frozen_names
+from tasks.seeds import torch_generator
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
+
+LAYERS = ("embedding", "conv1", "conv2", "conv3", "linear")
+
+
+class TextCNN(Component):
+    """Token embedding, convolutions of width `kernel`, `kernel` and 1 with ReLU, global max pool over real positions, linear.
+
+    Yeh et al. 2022, section 3.2: embedding_dim 128, kernel 5, 10 filters. Their first, second, third and last layers are
+    embedding, conv1, conv2 and linear here; conv3 is the one of kernel 1. Embeddings start uniform in +-0.05, other weights
+    Glorot uniform, biases zero. `freeze` lists patterns of parameter or layer names that are not trained.
+    """
+
+    name: ClassVar[str] = "text_cnn"
+    version: ClassVar[int] = 1
+
+    embedding_dim: int = Field(128, ge=1, le=4096)
+    filters: int = Field(10, ge=1, le=4096)
+    kernel: int = Field(5, ge=1, le=99)
+    max_length: int = Field(128, ge=2, le=65536)
+    max_vocabulary: int | None = Field(None, ge=1)
+    min_count: int = Field(1, ge=1)
+    lowercase: bool = True
+    freeze: tuple[str, ...] = ()
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, kernel: int) -> int:
+        if kernel % 2 == 0:
+            raise ValueError(f"{kernel} is even; an odd kernel keeps the length of its input")
+        return kernel
+
+    @field_validator("freeze")
+    @classmethod
+    def _known_layers(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        frozen_names(["embedding.weight", *(f"{layer}.{kind}" for layer in LAYERS[1:] for kind in ("weight", "bias"))], patterns)
+        return patterns
+
+    def encoding(self, base_dir: Path) -> WordEncoding:
+        """Words of the train set between a start and an end token."""
+        return WordEncoding(max_length=self.max_length, lowercase=self.lowercase, max_vocabulary=self.max_vocabulary,
+                            min_count=self.min_count)
+
+    def base_state(self, base_dir: Path) -> None:
+        """None: every weight starts at random."""
+
+    def identity_of_weights(self, base_dir: Path) -> dict[str, Any]:
+        """Options and version: nothing is pretrained."""
+        return self.identity()
+
+    def build(self, n_outputs: int, vocabulary_size: int, generator_seed: int,
+              base_state: Mapping[str, np.ndarray] | None = None) -> nn.ModuleDict:
+        """A fresh network with logits [n, n_outputs], drawn layer by layer from the generator keyed (generator_seed, 'init')."""
+        from torch import nn
+        from torch.nn.utils import skip_init
+
+        widths = {"conv1": (self.embedding_dim, self.kernel), "conv2": (self.filters, self.kernel), "conv3": (self.filters, 1)}
+        layers: dict[str, nn.Module] = {"embedding": skip_init(nn.Embedding, vocabulary_size, self.embedding_dim)}
+        for layer, (channels, kernel) in widths.items():
+            layers[layer] = skip_init(nn.Conv1d, channels, self.filters, kernel, padding=kernel // 2)
+        layers["linear"] = skip_init(nn.Linear, self.filters, n_outputs)
+        network = nn.ModuleDict(layers)
+        _initialise(network, torch_generator(generator_seed, "init"))
+        freeze_parameters(network, self.freeze)
+        return network
+
+    def forward(self, network: nn.ModuleDict, batch: Batch) -> Tensor:
+        """Class logits [n, n_outputs]; the amount of padding in the batch does not enter them.
+
+        Padding is set to zero before and after every convolution. Values are never negative after a ReLU, so the maximum
+        over all positions is the maximum over the real ones.
+        """
+        from torch.nn.functional import relu
+
+        embedded = network["embedding"](batch["input_ids"])
+        real = batch["attention_mask"].to(embedded.dtype)
+        hidden = (embedded * real.unsqueeze(2)).transpose(1, 2)
+        for layer in LAYERS[1:4]:
+            hidden = relu(network[layer](hidden)) * real.unsqueeze(1)
+        return network["linear"](hidden.amax(2))
+
+    def embedding_module(self, network: nn.Module) -> str:
+        """Name of the word embedding."""
+        return LAYERS[0]
+
+    def last_module(self, network: nn.Module) -> str:
+        """Name of the linear layer onto the logits."""
+        return LAYERS[-1]
+
+    def layer_modules(self, network: nn.Module) -> list[str]:
+        """Names of the modules with weights, in forward order."""
+        return list(LAYERS)
+
+
+def _initialise(network: nn.ModuleDict, generator: Generator) -> None:
+    """Keras defaults, with which the paper's network was trained: embedding U(+-0.05), Glorot uniform weights, zero biases."""
+    from torch import nn
+
+    for layer in LAYERS:
+        module: Any = network[layer]
+        if layer == "embedding":
+            nn.init.uniform_(module.weight, -0.05, 0.05, generator=generator)
+        else:
+            nn.init.xavier_uniform_(module.weight, generator=generator)
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,157 @@
+"""The task `planted`: generated text in which known training rows decide each query, so that the truth about removals is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from tasks.base import Component, Split
+from tasks.components import parse_named, place
+from tasks.errors import InputError
+from tasks.registry import MODELS, RECIPES
+from tasks.seeds import generator
+from tasks.text_classification import MeasureConfig, measured_limits
+from tasks.text_task import TextTask, first_rows
+
+FIRST_TRAIN_ID = 1000  # ids that are not positions: a mix-up of the two cannot go unseen
+_CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
+
+
+class PlantedTask(TextTask):
+    """A TextTask that knows its truth: `deciders` maps a query's id to the train ids that decide it."""
+
+    deciders: Mapping[int, np.ndarray]
+
+    def oracle(self, query_ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The true scores: 1 where the train row decides the query, else 0; float32 [n_queries, n_train]. Raises KeyError."""
+        train_ids = self.splits["train"].ids
+        return np.stack([np.isin(train_ids, self.deciders[int(query)]) for query in query_ids]).astype(np.float32)
+
+    def named_scores(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(scores float32 [n_queries, n_train], query ids, train ids) called `oracle` or `shuffled-<seed>`.
+
+        Shuffled: each query's row of the oracle in an order of its own, drawn from the seed: as many ones, on rows that decide nothing
+        in particular. Positive = helps. Raises InputError on another name.
+        """
+        query_ids, train_ids = self.splits["test"].ids, self.splits["train"].ids
+        scores = self.oracle(query_ids)
+        kind, _, seed = name.partition("-")
+        if kind == "shuffled" and seed.isascii() and seed.isdecimal():
+            rows = zip(query_ids.tolist(), scores, strict=True)
+            scores = np.stack([generator(int(seed), "shuffled-oracle", query).permutation(row) for query, row in rows])
+        elif name != "oracle":
+            raise InputError(f"planted:{name}", f"unknown scores {name!r}; allowed: oracle, shuffled-<seed>")
+        return scores, query_ids, train_ids
+
+
+class Planted(Component):
+    """Text made from `seed` in which `deciders` train rows decide each of `n_queries` queries.
+
+    Every query has `keys` words of its own. They occur in its deciders, which all carry its class, and in no other train row; the rest of
+    a decider and of its query are neutral words, equally likely in every class. Half of the other train rows show their class by generic
+    words that no query holds, half are neutral words with every class equally often: they teach that neutral words say nothing. So a query's keys, taught by its deciders, are all the evidence there is about its class: without these rows the
+    prediction is chance, without any others it stands.
+    """
+
+    name: ClassVar[str] = "planted"
+    version: ClassVar[int] = 1
+
+    n_train: int = Field(default=600, ge=4, le=1_000_000)
+    n_queries: int = Field(default=8, ge=1)
+    deciders: int = Field(default=20, ge=1)
+    n_classes: int = Field(default=2, ge=2, le=100)
+    seed: int = Field(default=0, ge=0)
+    sentence_length: int = Field(default=12, ge=4, le=1000)
+    keys: int = Field(default=3, ge=1)
+    model: dict[str, Any]
+    recipe: dict[str, Any]
+    measure: list[MeasureConfig] = Field(default=[MeasureConfig(split="test")], min_length=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Planted:
+        if self.n_queries * self.deciders > self.n_train - 2 * self.n_classes:
+            raise ValueError(f"{self.n_queries} queries x {self.deciders} deciders and 2 other rows per class do not fit in n_train {self.n_train}")
+        if self.keys > self.sentence_length - 1:
+            raise ValueError(f"{self.keys} keys leave no neutral word in a sentence of {self.sentence_length}")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Name, version and the options that make the text."""
+        return {"name": self.name, "version": self.version, **self.model_dump(mode="json", exclude={"model", "recipe", "measure"})}
+
+    def open(self, base_dir: Path, cache_dir: Path | None = None, *, where: str = "config", key: str = "task",
+             plugins: Sequence[str] = ()) -> PlantedTask:
+        """Make the text and choose model and recipe. Raises InputError naming `where` and the dotted key."""
+        model = parse_named(MODELS, self.model, where, f"{key}.model", plugins)
+        recipe = parse_named(RECIPES, self.recipe, where, f"{key}.recipe", plugins)
+        limits = measured_limits(self.measure, dict.fromkeys(("train", "test")), where, f"{key}.measure")
+        text = _Text.of(self)
+        splits, deciders = _planted_splits(self, text)
+        task = PlantedTask(splits, first_rows(splits, limits), model, recipe, base_dir, cache_dir)
+        task.deciders = deciders
+        return task
+
+
+@dataclass(frozen=True)
+class _Text:
+    """The words the text is made of, all different."""
+
+    keys: list[list[str]]  # per query
+    generic: list[list[str]]  # per class
+    neutral: list[str]
+    rng: np.random.Generator
+    length: int
+
+    N_GENERIC: ClassVar[int] = 12
+    N_NEUTRAL: ClassVar[int] = 60
+    GENERIC_PER_ROW: ClassVar[int] = 3
+
+    @staticmethod
+    def of(options: Planted) -> _Text:
+        rng = generator(options.seed, "planted-text")
+        n_words = options.n_queries * options.keys + options.n_classes * _Text.N_GENERIC + _Text.N_NEUTRAL
+        words = _words(rng, n_words)
+        keys = [[words.pop() for _ in range(options.keys)] for _ in range(options.n_queries)]
+        generic = [[words.pop() for _ in range(_Text.N_GENERIC)] for _ in range(options.n_classes)]
+        return _Text(keys, generic, words, rng, options.sentence_length)
+
+    def sentence(self, evidence: Sequence[str]) -> str:
+        """`evidence` among neutral words, in random order."""
+        neutral = self.rng.choice(self.neutral, self.length - len(evidence)).tolist()
+        return " ".join(self.rng.permutation([*evidence, *neutral]).tolist())
+
+    def background(self, label: int, is_plain: bool) -> str:
+        """A sentence of the class that has nothing to do with any query; a plain one holds neutral words only."""
+        return self.sentence([] if is_plain else self.rng.choice(self.generic[label], self.GENERIC_PER_ROW, replace=False).tolist())
+
+
+def _words(rng: np.random.Generator, n_words: int) -> list[str]:
+    """Different words of three syllables."""
+    words: dict[str, None] = {}
+    while len(words) < n_words:
+        syllables = (rng.choice(list(_CONSONANTS)) + rng.choice(list(_VOWELS)) for _ in range(3))
+        words["".join(syllables)] = None
+    return list(words)
+
+
+def _planted_splits(options: Planted, text: _Text) -> tuple[dict[str, Split], dict[int, np.ndarray]]:
+    query_labels = np.arange(options.n_queries) % options.n_classes
+    owner = np.repeat(np.arange(options.n_queries), options.deciders)
+    n_others = options.n_train - len(owner)
+    labels = np.concatenate([query_labels[owner], np.arange(n_others) % options.n_classes]).astype(np.int64)
+    is_plain = np.arange(n_others) // options.n_classes % 2 == 1
+    sentences = [text.sentence(text.keys[query]) for query in owner]
+    sentences += [text.background(label, plain) for label, plain in zip(labels[len(owner):], is_plain, strict=True)]
+    order = text.rng.permutation(options.n_train)
+    ids = FIRST_TRAIN_ID + np.arange(options.n_train, dtype=np.int64)
+    classes = tuple(f"class{label}" for label in range(options.n_classes))
+    train = Split(ids, labels[order], classes, tuple(sentences[row] for row in order))
+    test = Split(np.arange(options.n_queries, dtype=np.int64), query_labels.astype(np.int64), classes,
+                 tuple(text.sentence(keys) for keys in text.keys))
+    owners = np.concatenate([owner, np.full(n_others, -1)])[order]
+    return {"train": train, "test": test}, {query: ids[owners == query] for query in range(options.n_queries)}

@@ -1,0 +1,23 @@
+"""The learning rate of every update."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+Schedule = Literal["constant", "linear"]
+
+
+def rate_factor(schedule: Schedule, warmup_frac: float, n_steps: int, step: int) -> float:
+    """The factor, in (0, 1], of the peak learning rate at update `step` (1-based) of `n_steps`.
+
+    W = ceil(warmup_frac * n_steps). Warm-up: step / W up to update W. Then 1 (constant) or
+    (n_steps - step + 1) / (n_steps - W) (linear), which starts at 1 and never reaches 0, so that no update is wasted.
+    Raises ValueError if `step` is outside 1..n_steps.
+    """
+    if not 1 <= step <= n_steps:
+        raise ValueError(f"step {step} is outside 1..{n_steps}")
+    n_warmup = math.ceil(warmup_frac * n_steps)
+    if step <= n_warmup:
+        return step / n_warmup
+    return 1.0 if schedule == "constant" else (n_steps - step + 1) / (n_steps - n_warmup)

@@ -1,0 +1,41 @@
+"""Common random numbers: one generator per purpose, keyed (seed, purpose), so that no RNG state is ever saved."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+def repeat_seed(base_seed: int, repeat: int) -> int:
+    """The seed of a repeat: SeedSequence(base_seed, spawn_key=(repeat,)).generate_state(1)[0]."""
+    return int(np.random.SeedSequence(base_seed, spawn_key=(repeat,)).generate_state(1)[0])
+
+
+def purpose_seed(seed: int, purpose: str, *key: int) -> int:
+    """A 63-bit seed for one purpose (init, order, dropout, negatives ...) and optional counters such as epoch or step."""
+    state = np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), *key]).generate_state(1, np.uint64)[0]
+    return int(state >> np.uint64(1))
+
+
+def generator(seed: int, purpose: str, *key: int) -> np.random.Generator:
+    """A numpy generator of its own for (seed, purpose, key)."""
+    return np.random.default_rng(purpose_seed(seed, purpose, *key))
+
+
+def torch_generator(seed: int, purpose: str, *key: int) -> torch.Generator:
+    """A CPU torch generator of its own for (seed, purpose, key)."""
+    import torch
+
+    return torch.Generator().manual_seed(purpose_seed(seed, purpose, *key))
+
+
+def seed_global(seed: int, purpose: str, *key: int) -> None:
+    """Seed torch's global generators (dropout draws from them) from (seed, purpose, key)."""
+    import torch
+
+    torch.manual_seed(purpose_seed(seed, purpose, *key))

@@ -1,0 +1,101 @@
+"""The task `text_classification`: a text classifier on somebody's data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from tasks.base import Component, Split
+from tasks.components import parse_named, place
+from tasks.data.splits import Records, SplitConfig, class_order, read_records, to_split
+from tasks.errors import InputError
+from tasks.registry import MODELS, RECIPES
+from tasks.text_task import TextTask, first_rows
+
+
+class MeasureConfig(BaseModel):
+    """A split whose outputs every retrain records: its first `limit` rows, or all of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    split: str
+    limit: int | None = Field(default=None, ge=1)
+
+
+class TextClassification(Component):
+    """A text classifier: `data` (a split called train and others), `model`, `recipe`, and what is recorded.
+
+    `classes`: the labels in the order of the logits, or a mapping from label to the name shown; by default the labels of the train
+    split, sorted.
+    """
+
+    name: ClassVar[str] = "text_classification"
+    version: ClassVar[int] = 1
+
+    data: dict[str, SplitConfig]
+    model: dict[str, Any]
+    recipe: dict[str, Any]
+    measure: list[MeasureConfig] = Field(min_length=1)
+    classes: list[str | int] | dict[str, str] | None = None
+
+    @field_validator("data")
+    @classmethod
+    def _has_train(cls, data: dict[str, SplitConfig]) -> dict[str, SplitConfig]:
+        if "train" not in data:
+            raise ValueError("no split called train")
+        return data
+
+    def identity(self) -> dict[str, Any]:
+        """Name and version. What the data, model and recipe are is in the task's own identities, by content and never by path."""
+        return {"name": self.name, "version": self.version}
+
+    def open(self, base_dir: Path, cache_dir: Path | None = None, *, where: str = "config", key: str = "task",
+             plugins: Sequence[str] = ()) -> TextTask:
+        """Read the data and choose model and recipe; tokens are made by `prepare`. Raises InputError naming `where` and the dotted key."""
+        model = parse_named(MODELS, self.model, where, f"{key}.model", plugins)
+        recipe = parse_named(RECIPES, self.recipe, where, f"{key}.recipe", plugins)
+        limits = measured_limits(self.measure, self.data, where, f"{key}.measure")
+        splits = self._splits(base_dir, where, key)
+        return TextTask(splits, first_rows(splits, limits), model, recipe, base_dir, cache_dir)
+
+    def _splits(self, base_dir: Path, where: str, key: str) -> dict[str, Split]:
+        records = {name: read_records(config, base_dir, where, f"{key}.data.{name}") for name, config in self.data.items()}
+        classes = self._classes(records["train"], where, key)
+        allowed_from = f"{key}.classes" if self.classes else "the train split's classes"
+        return {name: to_split(found, classes, allowed_from) for name, found in records.items()}
+
+    def _classes(self, train: Records, where: str, key: str) -> dict[str, str]:
+        present = set(train.labels)
+        if len(present) < 2:
+            raise InputError(place(where, f"{key}.data.train"),
+                             f"every train record has the label {train.labels[0]!r}; at least two classes are needed ({train.source})")
+        if isinstance(self.classes, Mapping):
+            return _distinct(self.classes, list(self.classes.values()), where, f"{key}.classes")
+        if self.classes:
+            names = [str(name) for name in self.classes]
+            return _distinct(dict(zip(names, names, strict=True)), names, where, f"{key}.classes")
+        return {name: name for name in class_order(train.labels)}
+
+
+def _distinct(classes: Mapping[str, str], names: Sequence[str], where: str, key: str) -> dict[str, str]:
+    repeated = [name for position, name in enumerate(names) if name in names[:position]]
+    if repeated:
+        raise InputError(place(where, key), f"class {repeated[0]!r} is named twice")
+    return dict(classes)
+
+
+def measured_limits(measure: Sequence[MeasureConfig], splits: Mapping[str, Any], where: str, key: str) -> list[tuple[str, int | None]]:
+    """(split, limit) of every measured split. Raises InputError on a split that is not there or named twice."""
+    names: list[str] = []
+    for position, item in enumerate(measure):
+        if item.split not in splits:
+            raise InputError(place(where, f"{key}.{position}.split"), f"no split {item.split!r}; splits: {', '.join(splits)}")
+        if item.split in names:
+            raise InputError(place(where, f"{key}.{position}.split"), f"split {item.split!r} is measured twice")
+        names.append(item.split)
+    return [(item.split, item.limit) for item in measure]
+
+
+__all__ = ["MeasureConfig", "TextClassification", "TextTask", "measured_limits"]

@@ -1,0 +1,173 @@
+"""A text classification task whose data is read and whose model and recipe are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from tasks.base import Batch, Split
+from tasks.data.tokens import Encoding, Tokeniser, Tokens, cached_tokens
+
+if TYPE_CHECKING:
+    import torch
+    from scipy.sparse import csr_matrix
+    from torch import Tensor, nn
+
+INFERENCE_BATCH = 64  # fixed: the batch a row is evaluated in can move the last bits of its outputs
+LENGTH_STEP = 16
+
+
+class TextTask:
+    """A tasks.base.Task over texts; the first of `splits` to matter is `train`, whose class order all share.
+
+    `base_dir` is the folder that relative paths of the model resolve against, `cache_dir` where tokens are kept (None: nowhere).
+    """
+
+    version: ClassVar[int] = 1
+
+    def __init__(self, splits: Mapping[str, Split], measured: Mapping[str, np.ndarray], model: Any, recipe: Any,
+                 base_dir: Path, cache_dir: Path | None = None):
+        self.splits, self.measured = dict(splits), dict(measured)
+        self.model, self.recipe = model, recipe
+        self.base_dir, self.cache_dir = base_dir, cache_dir
+        self.encoding: Encoding = model.encoding(base_dir)
+        self._tokens: dict[str, Tokens] = {}
+        self._tokeniser: Tokeniser | None = None
+        self._base_state: Mapping[str, np.ndarray] | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return self.splits["train"].classes
+
+    def train_identity(self) -> dict[str, Any]:
+        """Digest of the train split's ids, joined texts, labels and class order, and the encoding; no tokenising, no torch."""
+        return {"version": self.version, "train": self._train_digest, "encoding": self.encoding.identity()}
+
+    def model_identity(self) -> dict[str, Any]:
+        """What the model says of its weights: digests of files, or options and version; no torch."""
+        return self._weights_identity
+
+    def record_identity(self) -> dict[str, Any]:
+        """Per measured split the digest of its measured rows, and the output schema; no torch."""
+        splits = {name: _subset(self.splits[name], rows).content_digest() for name, rows in self.measured.items()}
+        return {"version": self.version, "splits": splits, "outputs": {"kind": "logits", "classes": list(self.classes)}}
+
+    @cached_property
+    def _train_digest(self) -> str:
+        return self.splits["train"].content_digest()
+
+    @cached_property
+    def _weights_identity(self) -> dict[str, Any]:
+        return self.model.identity_of_weights(self.base_dir)
+
+    def prepare(self) -> None:
+        """Tokenise every split, from the cache if it was done before, and load base weights; idempotent."""
+        if self._tokeniser is not None:
+            return
+        train_texts = self._texts("train")
+        tokeniser = self.encoding.fit(train_texts, self.cache_dir)
+        self._tokens = {name: cached_tokens(tokeniser, self.encoding, train_texts, self._texts(name), self.cache_dir) for name in self.splits}
+        self._base_state = self.model.base_state(self.base_dir)
+        self._tokeniser = tokeniser
+
+    def _texts(self, split: str) -> tuple[str, ...]:
+        return self.splits[split].texts or ()
+
+    @property
+    def tokeniser(self) -> Tokeniser:
+        """The fitted tokeniser: vocabulary_size, pad_id, neutral_ids, special_ids. Raises RuntimeError before `prepare`."""
+        if self._tokeniser is None:
+            raise RuntimeError("the task is not prepared")
+        return self._tokeniser
+
+    def network(self, seed: int) -> nn.Module:
+        """A fresh network; what is random in it is keyed (seed, 'init')."""
+        return self.model.build(len(self.classes), self.tokeniser.vocabulary_size, seed, self._base_state)
+
+    def batch(self, split: str, rows: np.ndarray, *, blank: np.ndarray | None = None, device: torch.device | str = "cpu") -> Batch:
+        """`input_ids` int64 [n, length], `attention_mask` bool [n, length], `labels` int64 [n].
+
+        `length`: the longest row that is not blank, rounded up to a multiple of 16, at most the encoding's max_length.
+        Blank rows hold the tokens of an empty text and label 0.
+        """
+        import torch
+
+        rows = np.asarray(rows, np.int64)
+        blank = np.zeros(len(rows), bool) if blank is None else np.asarray(blank, bool)
+        ids, mask = self._inputs(split, rows, blank)
+        labels = np.where(blank, 0, self.splits[split].labels[rows])
+        arrays = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
+    def _inputs(self, split: str, rows: np.ndarray, blank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        tokens, neutral = self._tokens[split], self.tokeniser.neutral_ids
+        longest = max(int(tokens.lengths(rows[~blank]).max(initial=1)), len(neutral))
+        length = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, max(self.encoding.max_length, longest))
+        ids, mask = tokens.padded(rows, length, self.tokeniser.pad_id)
+        if blank.any():
+            ids[blank], mask[blank] = self.tokeniser.pad_id, False
+            ids[blank, : len(neutral)], mask[blank, : len(neutral)] = neutral, True
+        return ids, mask
+
+    def logits(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Class logits [n, n_classes]."""
+        return self.model.forward(network, batch)
+
+    def losses(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Cross-entropy of every example [n], in nats."""
+        import torch
+
+        return torch.nn.functional.cross_entropy(self.logits(network, batch), batch["labels"], reduction="none")
+
+    def outputs(self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu") -> np.ndarray:
+        """Logits in evaluation mode, float32 [len(rows), n_classes], in batches of 64 in the order of `rows`."""
+        import torch
+
+        rows = np.asarray(rows, np.int64)
+        found = np.empty((len(rows), len(self.classes)), np.float32)
+        was_training = network.training
+        network.eval()
+        try:
+            with torch.no_grad():
+                for start in range(0, len(rows), INFERENCE_BATCH):
+                    part = slice(start, start + INFERENCE_BATCH)
+                    found[part] = self.logits(network, self.batch(split, rows[part], device=device)).float().cpu().numpy()
+        finally:
+            network.train(was_training)
+        return found
+
+    def token_spans(self, split: str, row: int) -> list[tuple[int, int, int]]:
+        """(start, end, token id) of every token of a row, characters of its text; (0, 0, id) for special tokens."""
+        tokens = self._tokens[split]
+        part = slice(tokens.offsets[row], tokens.offsets[row + 1])
+        return [(start, end, token) for (start, end), token in zip(tokens.spans[part].tolist(), tokens.ids[part].tolist(), strict=True)]
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of tokens that stand for no text: padding, start and end. Raises RuntimeError before `prepare`."""
+        return frozenset(self.tokeniser.special_ids)
+
+    def token_text(self, token_id: int) -> str:
+        """What a token looks like, for people."""
+        return self.tokeniser.token_text(token_id)
+
+    def token_counts(self, split: str) -> csr_matrix:
+        """Token counts of a split, special tokens included: CSR float64 [n, vocabulary_size]."""
+        return self._tokens[split].counts(self.tokeniser.vocabulary_size)
+
+
+def _subset(split: Split, rows: np.ndarray) -> Split:
+    texts = tuple(split.texts[row] for row in rows) if split.texts is not None else None
+    return Split(split.ids[rows], split.labels[rows], split.classes, texts)
+
+
+def first_rows(splits: Mapping[str, Split], limits: Sequence[tuple[str, int | None]]) -> dict[str, np.ndarray]:
+    """Measured rows: the first `limit` of each named split, or all of them."""
+    return {name: np.arange(len(splits[name]), dtype=np.int64)[:limit] for name, limit in limits}
+
+

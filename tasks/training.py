@@ -1,0 +1,124 @@
+"""What every recipe shares: process settings for equal bits, batches under an edit, weighted steps, checkpoints and observers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tasks.base import KeepCheckpoint, Numerics, Observer, Task
+from tasks.data.edits import Edit
+from tasks.seeds import generator
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DTYPES = ("float32", "float64")
+
+
+def deterministic(numerics: Numerics) -> None:
+    """Set this process to give the same bits for the same arguments: threads, deterministic kernels, full float32 products.
+
+    Call it before the first CUDA operation. Raises ValueError on numerics that recipes do not offer.
+    """
+    import torch
+
+    if numerics.dtype not in DTYPES:
+        raise ValueError(f"dtype {numerics.dtype!r} is not offered; allowed: {', '.join(DTYPES)}")
+    if numerics.compile:
+        raise ValueError("compiled training is not offered; compile must be false")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(numerics.threads)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    # The flag is per thread and inherited at thread start, so with a pool the bits would depend on the process's history.
+    torch.set_flush_denormal(numerics.threads == 1)
+
+
+def n_batches(n_examples: int, batch_size: int) -> int:
+    """Batches of an epoch; the last may be smaller."""
+    return -(-n_examples // batch_size)
+
+
+@dataclass(frozen=True)
+class EditedTrainSet:
+    """The rows that get a slot in the batches, and the weight of every train row (float32 [n_train])."""
+
+    kept: np.ndarray  # bool [n_train]
+    weights: np.ndarray
+
+    @staticmethod
+    def of(task: Task, edit: Edit) -> EditedTrainSet:
+        """Mode `mask`: every row keeps its slot. Mode `drop`: rows of weight zero have none."""
+        weights = edit.weights_of(task.splits["train"].ids)
+        kept = weights != 0 if edit.mode == "drop" else np.ones(len(weights), bool)
+        return EditedTrainSet(kept, weights)
+
+    @property
+    def n_slots(self) -> int:
+        """Examples per epoch, removed ones included if they keep their slot."""
+        return int(self.kept.sum())
+
+    def batches(self, seed: int, epoch: int, batch_size: int) -> Iterator[np.ndarray]:
+        """Row arrays of one epoch: the permutation of the full train set keyed (seed, 'order', epoch), less the rows without a slot."""
+        order = generator(seed, "order", epoch).permutation(len(self.kept))
+        order = order[self.kept[order]]
+        for start in range(0, len(order), batch_size):
+            yield order[start:start + batch_size]
+
+
+def weighted_backward(task: Task, network: nn.Module, rows: np.ndarray, weights: np.ndarray, numerics: Numerics) -> float:
+    """Add the gradient of sum(w l) / max(sum w, 1) over `rows` to the parameters and return sum(w l).
+
+    `weights` float32 [len(rows)]. Rows of weight zero are blanked, so that their content changes no bit. Micro-batches
+    share the denominator of the whole batch.
+    """
+    import torch
+
+    denominator, total = max(float(weights.sum(dtype=np.float64)), 1.0), 0.0
+    size = numerics.micro_batch or len(rows)
+    for start in range(0, len(rows), size):
+        part, weight = rows[start:start + size], weights[start:start + size]
+        batch = task.batch("train", part, blank=weight == 0, device=numerics.device)
+        losses = task.losses(network, batch)
+        loss = (losses * torch.as_tensor(weight, device=losses.device, dtype=losses.dtype)).sum()
+        (loss / denominator).backward()
+        total += loss.item()
+    return total
+
+
+def is_finite(network: nn.Module) -> bool:
+    """Whether every parameter is a finite number."""
+    return all(bool(parameter.isfinite().all()) for parameter in network.parameters())
+
+
+@dataclass
+class Watch:
+    """Keeps checkpoints and asks observers as training passes each step."""
+
+    keep_steps: frozenset[int]
+    keep: KeepCheckpoint | None
+    observers: Sequence[Observer]
+    observed: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @staticmethod
+    def of(keep_steps: Sequence[int], keep: KeepCheckpoint | None, observers: Sequence[Observer], n_steps: int) -> Watch:
+        """Raises ValueError on steps that training never reaches."""
+        outside = [step for step in keep_steps if not 1 <= step <= n_steps]
+        if outside:
+            raise ValueError(f"keep_steps {outside} are outside 1..{n_steps}")
+        return Watch(frozenset(keep_steps), keep, observers)
+
+    def passed(self, step: int, network: nn.Module) -> None:
+        """Called at step 0 (before the first update) and after every update."""
+        if self.keep is not None and step in self.keep_steps:
+            self.keep(step, network)
+        for observer in self.observers:
+            for key, array in observer.at(step, network).items():
+                self.observed[f"{observer.name}/{key}@{step}"] = np.asarray(array)

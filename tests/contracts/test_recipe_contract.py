@@ -1,0 +1,202 @@
+"""What every registered recipe must do, with a model that draws dropout masks and one that does not, in both modes of removal."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from tasks.base import Numerics
+from tasks.data.edits import Edit
+from tasks.models.encoder import Encoder
+from tasks.models.text_cnn import TextCNN
+from tasks.registry import RECIPES
+from tests.fakes import TokenTask, tiny_bert, token_task
+
+SMALL = {"epochs": 3, "batch_size": 5, "learning_rate": 0.01}
+N_TRAIN, N_STEPS = 24, 15
+NUMERICS = Numerics()
+
+
+@pytest.fixture(scope="module", params=sorted(RECIPES.entries()))
+def recipe(request):
+    cls = RECIPES.load(request.param, "test")
+    return cls(**{name: value for name, value in SMALL.items() if name in cls.model_fields})
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    model = Encoder(pretrained=str(tiny_bert(tmp_path_factory.mktemp("bert"))), max_length=64, num_layers=1, dropout=0.1)
+    return model, model.base_state(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module", params=["text_cnn", "encoder_with_dropout"])
+def task(request, recipe, bert):
+    model, base_state = (TextCNN(embedding_dim=8, filters=4), None) if request.param == "text_cnn" else bert
+    return token_task(model, recipe, n_train=N_TRAIN, base_state=base_state)
+
+
+@pytest.fixture(params=["mask", "drop"])
+def mode(request):
+    return request.param
+
+
+def train(task: TokenTask, edit=None, seed=7, numerics=NUMERICS, **watching):
+    return task.recipe.train(task, edit=edit or Edit(), seed=seed, numerics=numerics, **watching)
+
+
+def bits(task: TokenTask, edit=None, seed=7, **watching) -> bytes:
+    """Outputs on the test split and every weight, as bytes."""
+    network = train(task, edit, seed, **watching).network
+    outputs = task.outputs(network, "test", task.measured["test"])
+    assert np.isfinite(outputs).all()
+    return outputs.tobytes() + b"".join(weight.numpy().tobytes() for weight in network.state_dict().values())
+
+
+def some_ids(task: TokenTask, n=4):
+    return task.splits["train"].ids[:n]
+
+
+@dataclass
+class Nosy:
+    """An observer that does everything an observer might: draws random numbers, evaluates, takes gradients."""
+
+    task: TokenTask
+    name: str = "nosy"
+    steps: list = field(default_factory=list)
+
+    def at(self, step, network):
+        self.steps.append(step)
+        torch.rand(3)
+        network.eval()
+        self.task.losses(network, self.task.batch("train", np.arange(3))).sum().backward()
+        return {"sum": sum(weight.detach().double().sum().numpy() for weight in network.parameters())} if step % 5 == 0 else {}
+
+
+def test_same_arguments_give_the_same_bits(task, mode):
+    edit = Edit.removal(some_ids(task), mode)
+    first = bits(task, edit)
+    bits(task, seed=8)
+    torch.manual_seed(99)
+    assert bits(task, edit) == first
+
+
+def test_another_seed_gives_other_bits(task):
+    assert bits(task, seed=7) != bits(task, seed=8)
+
+
+def test_content_and_labels_of_removed_rows_change_no_bit(task, mode):
+    ids = some_ids(task)
+    edit, noisy = Edit.removal(ids, mode), task.with_noise_in(ids)
+    assert bits(noisy, edit) == bits(task, edit)
+    assert bits(noisy) != bits(task), "the noise must matter as long as the rows are there"
+
+
+def test_removing_rows_changes_the_result(task, mode):
+    assert bits(task, Edit.removal(some_ids(task), mode)) != bits(task)
+
+
+def test_an_empty_edit_is_the_reference_in_both_modes(task, mode):
+    assert bits(task, Edit((), (), mode)) == bits(task)
+    assert bits(task, Edit.removal([], mode)) == bits(task)
+
+
+def test_weights_of_one_are_no_edit(task, mode):
+    ids = tuple(sorted(int(i) for i in some_ids(task)))
+    assert bits(task, Edit(ids, (1.0,) * len(ids), mode)) == bits(task)
+
+
+def test_weights_are_respected(task, mode):
+    first = int(task.splits["train"].ids[0])
+    assert bits(task, Edit.reweighting({first: 2.0}, mode)) != bits(task)
+
+
+def test_everything_removed_still_gives_a_network(task, mode):
+    trained = train(task, Edit.removal(task.splits["train"].ids, mode))
+    assert not trained.diverged
+    assert trained.metrics["n_steps"] == (train(task).metrics["n_steps"] if mode == "mask" else 0)
+
+
+def test_mask_takes_every_step_and_drop_rebuilds_the_batches(task):
+    ids = some_ids(task, 12)
+    epochs = train(task).metrics["n_steps"] / task.recipe.checkpoint_step(N_TRAIN, 1)
+    assert train(task, Edit.removal(ids, "mask")).metrics["n_steps"] == task.recipe.checkpoint_step(N_TRAIN, epochs)
+    assert train(task, Edit.removal(ids, "drop")).metrics["n_steps"] == task.recipe.checkpoint_step(N_TRAIN - 12, epochs)
+
+
+def test_checkpoints_are_kept_after_the_asked_updates(task):
+    n_steps, kept = int(train(task).metrics["n_steps"]), {}
+    def keep(step, network):
+        kept[step] = {name: weight.clone() for name, weight in network.state_dict().items()}
+    network = train(task, keep_steps=(1, n_steps // 2, n_steps), keep=keep).network
+    assert list(kept) == [1, n_steps // 2, n_steps]
+    assert all(torch.equal(weight, kept[n_steps][name]) for name, weight in network.state_dict().items())
+    assert not all(torch.equal(weight, kept[n_steps][name]) for name, weight in kept[1].items())
+
+
+def test_a_checkpoint_that_is_never_reached_is_refused(task):
+    n_steps = int(train(task).metrics["n_steps"])
+    with pytest.raises(ValueError, match=str(n_steps + 1)):
+        train(task, keep_steps=(n_steps + 1,), keep=lambda step, network: None)
+
+
+def test_keeping_and_observing_change_no_bit(task, mode):
+    edit, nosy = Edit.removal(some_ids(task), mode), Nosy(task)
+    assert bits(task, edit, observers=[nosy], keep_steps=(2,), keep=lambda step, network: torch.rand(1)) == bits(task, edit)
+
+
+def test_observers_are_asked_at_every_step_and_recorded_by_name(task):
+    nosy = Nosy(task)
+    trained = train(task, observers=[nosy])
+    n_steps = int(trained.metrics["n_steps"])
+    assert nosy.steps == list(range(n_steps + 1))
+    assert list(trained.observed) == [f"nosy/sum@{step}" for step in range(0, n_steps + 1, 5)]
+
+
+def test_paired_retrains_agree_until_the_removed_rows_are_met(task, mode):
+    """The last rows of the first epoch's order are removed: every update before their batch has the reference's bits."""
+    from tasks.seeds import generator
+
+    if type(task.recipe).__name__ != "Finetune":
+        pytest.skip("the recipe has an order of its own")
+    order = generator(7, "order", 1).permutation(N_TRAIN)
+    last = task.splits["train"].ids[order[-(N_TRAIN % SMALL["batch_size"]):]]
+    kept = []
+    def keep(step, network):
+        kept.append(b"".join(weight.numpy().tobytes() for weight in network.state_dict().values()))
+    train(task, keep_steps=(4, 5), keep=keep)
+    train(task, Edit.removal(last, mode), keep_steps=(4, 5), keep=keep)
+    assert kept[0] == kept[2]
+    assert kept[1] != kept[3]
+
+
+def test_learning_rates_are_known_for_every_update_and_no_other(task):
+    n_steps = int(train(task).metrics["n_steps"])
+    assert all(task.recipe.learning_rate_at(N_TRAIN, step) > 0 for step in range(1, n_steps + 1))
+    for step in (0, n_steps + 1):
+        with pytest.raises(ValueError, match="outside"):
+            task.recipe.learning_rate_at(N_TRAIN, step)
+
+
+def test_the_last_epoch_ends_with_the_last_update(task):
+    n_steps = int(train(task).metrics["n_steps"])
+    epochs = next(epoch for epoch in range(1, 10_000) if task.recipe.checkpoint_step(N_TRAIN, epoch) == n_steps)
+    with pytest.raises(ValueError, match="outside"):
+        task.recipe.checkpoint_step(N_TRAIN, epochs + 1)
+
+
+def test_micro_batches_give_the_same_weights(recipe, mode):
+    task = token_task(TextCNN(embedding_dim=8, filters=4), recipe, n_train=N_TRAIN)
+    edit = Edit.removal(some_ids(task), mode)
+    whole, parts = (train(task, edit, numerics=Numerics(micro_batch=size)).network for size in (0, 2))
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_a_diverging_training_is_a_result(recipe):
+    if "learning_rate" not in type(recipe).model_fields:
+        pytest.skip("the recipe has no learning rate to break it with")
+    wild = type(recipe)(**{**recipe.model_dump(), "learning_rate": 1e38})
+    trained = train(token_task(TextCNN(embedding_dim=8, filters=4), wild, n_train=N_TRAIN))
+    assert trained.diverged
+    assert "train_loss" not in trained.metrics or np.isfinite(trained.metrics["train_loss"])
