@@ -85,7 +85,9 @@ def layer_gradients(name: str, module: nn.Module, calls: list[Call]) -> LayerGra
     if len(parts) == 1:
         return first
     if isinstance(first, TokenGradients):
-        return TokenGradients(first.n, *(torch.cat([getattr(p, f) for p in parts]) for f in ("rows", "tokens", "vectors")))
+        return TokenGradients(
+            first.n, *(torch.cat([getattr(p, f) for p in parts]) for f in ("rows", "tokens", "vectors"))
+        )
     if isinstance(first, PositionGradients):
         factors = (torch.cat([getattr(p, f) for p in parts], 1) for f in ("inputs", "deltas"))
         return PositionGradients(*factors, first.has_bias)
@@ -98,7 +100,8 @@ def check_supported(name: str, module: nn.Module) -> None:
     problem = _problem(module)
     if problem:
         raise InputError(
-            f"layer {name}", f"{problem} has no per-example gradients here; Linear, Conv1d, LayerNorm and Embedding have"
+            f"layer {name}",
+            f"{problem} has no per-example gradients here; Linear, Conv1d, LayerNorm and Embedding have",
         )
 
 
@@ -128,7 +131,11 @@ def _windows(conv: nn.Conv1d, inputs: Tensor) -> Tensor:
     """What the convolution sees at each output position: [n, T, channels * kernel], in the order of its weight."""
     (kernel,), (stride,), (dilation,) = conv.kernel_size, conv.stride, conv.dilation
     reach = dilation * (kernel - 1)
-    pad = {"valid": (0, 0), "same": (reach // 2, reach - reach // 2)}[conv.padding] if isinstance(conv.padding, str) else (conv.padding[0],) * 2
+    pad = (
+        {"valid": (0, 0), "same": (reach // 2, reach - reach // 2)}[conv.padding]
+        if isinstance(conv.padding, str)
+        else (conv.padding[0],) * 2
+    )
     padded = functional.pad(inputs, pad).unsqueeze(2)
     return functional.unfold(padded, (1, kernel), dilation=(1, dilation), stride=(1, stride)).transpose(1, 2)
 

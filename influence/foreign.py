@@ -32,11 +32,15 @@ def read_scores(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if not zipfile.is_zipfile(path):
+        raise InputError(path, "is not an npz file of plain arrays: it is no zip archive")
     try:
         with np.load(path, allow_pickle=False) as stored:
             missing = [name for name in ARRAYS if name not in stored.files]
             if missing:
-                raise InputError(path, f"array {missing[0]!r} is missing; it holds {', '.join(stored.files) or 'nothing'}")
+                raise InputError(
+                    path, f"array {missing[0]!r} is missing; it holds {', '.join(stored.files) or 'nothing'}"
+                )
             scores, query_ids, train_ids = (stored[name] for name in ARRAYS)
     except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, NotImplementedError) as error:
         raise InputError(path, f"is not an npz file of plain arrays: {error}") from error
@@ -51,7 +55,9 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     table = _read_table(path)
     if sorted(table.columns) != sorted(COLUMNS):
-        raise InputError(path, f"columns are {', '.join(map(str, table.columns))}; exactly {', '.join(COLUMNS)} are needed")
+        raise InputError(
+            path, f"columns are {', '.join(map(str, table.columns))}; exactly {', '.join(COLUMNS)} are needed"
+        )
     for column in COLUMNS:
         _check_column(path, table[column], whole=column != "score")
     query_ids, rows = np.unique(table["query_id"].to_numpy(np.int64), return_inverse=True)
@@ -70,7 +76,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, low_memory=False)
     except (OSError, ValueError, EOFError, KeyError) as error:
         raise InputError(path, f"cannot be read as {path.suffix[1:]}: {error}") from error
 
@@ -84,8 +90,8 @@ def _check_column(path: Path, values: pd.Series, whole: bool) -> None:
     if missing.any():
         raise InputError(f"{path}: row {int(np.argmax(missing)) + 1}", f"{values.name} is missing or NaN")
     if pd.api.types.is_bool_dtype(values) or not pd.api.types.is_numeric_dtype(values):
-        numbers = pd.to_numeric(values, errors="coerce").isna().to_numpy()
-        row = int(np.argmax(numbers))
+        numbers = pd.Series(pd.to_numeric(values, errors="coerce"))
+        row = int(np.argmax(numbers.isna().to_numpy()))
         raise InputError(f"{path}: row {row + 1}", f"{values.name} {values.iloc[row]!r} is not a number")
     if whole and not pd.api.types.is_integer_dtype(values):
         row = int(np.argmax(values.to_numpy(np.float64) % 1 != 0))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from influence.base import NEEDS, Checkpoint
-from influence.capture import capture, check_supported, layer_gradients
+from influence.capture import Call, capture, check_supported, layer_gradients
 from influence.layers import Layers
 from influence.products import LayerGradients, TokenGradients, cat_layers
 from tasks.base import Task
@@ -65,33 +65,35 @@ class GradientShard:
 class GradientSource:
     """The networks of some checkpoints, and what is to be captured in them.
 
-    needs: any of influence.base.NEEDS; layers: module names whose weight gradients `layers` asks for. Raises InputError for a module
-    whose per-example gradients cannot be formed.
+    needs: any of influence.base.NEEDS; layers: module names whose weight gradients `layers` asks for; `network` may be none when nothing is
+    needed. Raises InputError for a module whose per-example gradients cannot be formed, ValueError on an unknown need.
     """
 
     def __init__(
         self,
         task: Task,
-        network: nn.Module,
+        network: nn.Module | None,
         checkpoints: Sequence[Checkpoint],
         needs: frozenset[str],
         layers: frozenset[str] = frozenset(),
         device: torch.device | str = "cpu",
     ):
-        self.task, self.needs, self.device = task, needs, device
+        unknown = needs - frozenset(NEEDS)
+        if unknown:
+            raise ValueError(f"needs {sorted(unknown)} are not among {', '.join(NEEDS)}")
+        self.task, self.needs, self.device, self.layers = task, needs, device, Layers()
+        self._networks: list[nn.Module] = []
+        if not needs or network is None:
+            return
         self.layers = Layers.of(task, network)
         self._chosen = sorted(layers) if "layers" in needs else []
-        self.weights = [checkpoint.weight for checkpoint in checkpoints]
-        self._networks = [loaded(network, checkpoint, device) for checkpoint in checkpoints] if needs else []
-        self._names = list(self._chosen)
-        if "embedding" in needs:
-            self._embedding = embedding_name(task, network)
-            self._names.append(self._embedding)
-        if "last" in needs:
-            self._last = task.model.last_module(network)
-            self._names.append(self._last)
+        self._embedding = embedding_name(task, network) if "embedding" in needs else None
+        self._last = last_name(task, network) if "last" in needs else None
+        self._names = [*self._chosen, *(name for name in (self._embedding, self._last) if name)]
         for name in self._names:
             check_supported(name, network.get_submodule(name))
+        self.weights = [checkpoint.weight for checkpoint in checkpoints]
+        self._networks = [loaded(network, checkpoint, device) for checkpoint in checkpoints]
 
     def shard(self, split: str, rows: np.ndarray, labels: np.ndarray, batch_size: int = BATCH_SIZE) -> GradientShard:
         """Gradients of -log p(labels[i]) for rows[i] of `split`; batches of `batch_size` rows, in the order given."""
@@ -115,17 +117,11 @@ class GradientSource:
     ) -> CheckpointGradients:
         modules = {name: network.get_submodule(name) for name in self._names}
         _, calls = capture(modules, lambda: self.task.logits(network, batch), targets)
-        wanted = [*self._chosen, *([self._embedding] if "embedding" in self.needs else [])]
-        found = {name: layer_gradients(name, modules[name], calls[name]) for name in dict.fromkeys(wanted)}
-        embedding = found[self._embedding] if "embedding" in self.needs else None
+        wanted = [name for name in modules if name in self._chosen or name == self._embedding]
+        found = {name: layer_gradients(name, modules[name], calls[name]) for name in wanted}
+        embedding = found[self._embedding] if self._embedding else None
         assert embedding is None or isinstance(embedding, TokenGradients)
-        last = None
-        if "last" in self.needs:
-            call = calls[self._last][-1]
-            assert call.deltas is not None
-            if call.inputs.dim() != 2:
-                raise InputError(f"layer {self._last}", f"the last layer sees {list(call.inputs.shape)}, not [n, H]")
-            last = LastLayer(call.inputs, call.deltas)
+        last = _last_layer(self._last, calls[self._last]) if self._last else None
         return CheckpointGradients(weight, embedding, {name: found[name] for name in self._chosen}, last)
 
 
@@ -142,9 +138,6 @@ def gradient_shard(
     device: torch.device | str = "cpu",
 ) -> GradientShard:
     """Gradients of -log p(labels[i]) for rows[i] of `split` at each checkpoint, in evaluation mode; GradientSource for repeated use."""
-    unknown = needs - frozenset(NEEDS)
-    if unknown:
-        raise ValueError(f"needs {sorted(unknown)} are not among {', '.join(NEEDS)}")
     source = GradientSource(task, task.network(0), checkpoints, needs, layers, device)
     return source.shard(split, rows, labels, batch_size)
 
@@ -154,6 +147,13 @@ def embedding_name(task: Task, network: nn.Module) -> str:
     if not hasattr(task.model, "embedding_module"):
         raise InputError(f"model {getattr(task.model, 'name', '')}", "has no word embedding, which a method needs")
     return task.model.embedding_module(network)
+
+
+def last_name(task: Task, network: nn.Module) -> str:
+    """Name of the layer onto the logits. Raises InputError if the model has none."""
+    if not hasattr(task.model, "last_module"):
+        raise InputError(f"model {getattr(task.model, 'name', '')}", "has no last layer, which a method needs")
+    return task.model.last_module(network)
 
 
 def loaded(network: nn.Module, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> nn.Module:
@@ -169,6 +169,13 @@ def loaded(network: nn.Module, checkpoint: Checkpoint, device: torch.device | st
             f"missing {missing}, unexpected {result.unexpected_keys}"
         )
     return network.requires_grad_(False).eval().to(device)
+
+
+def _last_layer(name: str, calls: Sequence[Call]) -> LastLayer:
+    activations, deltas = calls[-1].inputs, calls[-1].deltas
+    if deltas is None or activations.dim() != 2:
+        raise InputError(f"layer {name}", f"the last layer sees {list(activations.shape)}; [n, H] is needed")
+    return LastLayer(activations, deltas)
 
 
 def _cat(parts: Sequence[CheckpointGradients]) -> CheckpointGradients:

@@ -33,7 +33,8 @@ class Layers:
         model = task.model
         first = [model.embedding_module(network)] if hasattr(model, "embedding_module") else []
         last = [model.last_module(network)] if hasattr(model, "last_module") else []
-        groups, taken = {name: (name,) for name in first}, {*first, *last}
+        groups: dict[str, tuple[str, ...]] = {name: (name,) for name in first}
+        taken = {*first, *last}
         for name in model.layer_modules(network) if hasattr(model, "layer_modules") else []:
             inside = tuple(leaf for leaf in _with_weights(network, name) if leaf not in taken)
             if inside:

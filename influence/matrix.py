@@ -26,7 +26,8 @@ class ScoreMatrix:
 
     def __post_init__(self) -> None:
         for name, dtype in (("query_ids", np.int64), ("train_ids", np.int64), ("scores", np.float32)):
-            array = np.array(getattr(self, name), dtype=dtype)
+            with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused below
+                array = np.array(getattr(self, name), dtype=dtype)
             array.setflags(write=False)
             object.__setattr__(self, name, array)
         expected = (_n_unique(self.query_ids, "query"), _n_unique(self.train_ids, "train"))

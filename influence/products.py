@@ -94,7 +94,9 @@ class TokenGradients:
         theirs = torch.repeat_interleave(torch.arange(len(first), device=first.device), n_matches)
         within = torch.arange(len(theirs), device=first.device) - (n_matches.cumsum(0) - n_matches)[theirs]
         ours = first[theirs] + within
-        for part in torch.arange(len(theirs), device=first.device).split(max(1, CHUNK // max(1, self.vectors.shape[1]))):
+        for part in torch.arange(len(theirs), device=first.device).split(
+            max(1, CHUNK // max(1, self.vectors.shape[1]))
+        ):
             a, b = ours[part], theirs[part]
             products = (query.vectors[a] * train.vectors[b]).sum(1)
             yield tuple(_numpy(x) for x in (query.rows[a], train.rows[b], query.tokens[a], products.double()))

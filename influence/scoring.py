@@ -15,7 +15,8 @@ from tasks.base import Task
 if TYPE_CHECKING:
     import torch
 
-    from influence.gradients import GradientShard
+    from influence.gradients import GradientShard, GradientSource
+    from influence.layers import Layers
     from influence.methods.tracin_we import TracInWE
 
 
@@ -44,8 +45,8 @@ class Scorer:
     ):
         self.task, self.prepared, self.batch_size = task, prepared, batch_size
         self.methods = {label: method for label, method in methods.items() if not method.is_control}
-        self.terms = {label: checkpoint_terms(method, checkpoints) for label, method in self.methods.items()}
-        self._source = _source(task, checkpoints, self.methods, device)
+        used, self.terms = _terms(self.methods, checkpoints)
+        self._source = _source(task, used, self.methods, device)
         shard = self._source.shard(queries.split, queries.rows, queries.labels, batch_size)
         self._queries = {label: shard.weighted(terms) for label, terms in self.terms.items()}
         self._n_queries = len(shard)
@@ -66,7 +67,9 @@ class Scorer:
 
     def _score(self, label: str, train: GradientShard) -> np.ndarray:
         method, queries = self.methods[label], self._queries[label]
-        scores = np.asarray(method.score(queries, train.weighted(self.terms[label]), self.prepared.get(label)), np.float32)
+        scores = np.asarray(
+            method.score(queries, train.weighted(self.terms[label]), self.prepared.get(label)), np.float32
+        )
         if scores.shape != (self._n_queries, len(train)):
             expected = (self._n_queries, len(train))
             raise ValueError(f"method {label} returned scores of shape {scores.shape}, not {expected}")
@@ -105,11 +108,30 @@ def word_contributions(
     return {(q, t): method.words(ours, theirs, query_at[q], train_at[t], special) for q, t in pairs}
 
 
-def _source(task: Task, checkpoints: Sequence[Checkpoint], methods: Mapping[str, Method], device: Any) -> Any:
+def _terms(
+    methods: Mapping[str, Method], checkpoints: Sequence[Checkpoint]
+) -> tuple[list[Checkpoint], dict[str, list[tuple[int, float]]]]:
+    """The checkpoints that any method sums over, and label -> (position among those, weight)."""
+    terms = {label: checkpoint_terms(method, checkpoints) for label, method in methods.items()}
+    used = sorted({position for found in terms.values() for position, _ in found})
+    at = {position: new for new, position in enumerate(used)}
+    kept = {label: [(at[position], weight) for position, weight in found] for label, found in terms.items()}
+    return [checkpoints[position] for position in used], kept
+
+
+def _source(
+    task: Task, checkpoints: Sequence[Checkpoint], methods: Mapping[str, Method], device: torch.device | str
+) -> GradientSource:
     from influence.gradients import GradientSource
     from influence.layers import Layers
 
-    network = task.network(0)
-    layers = Layers.of(task, network)
-    chosen = [method.chosen_layers(layers) for method in methods.values() if "layers" in method.needs]  # pyright: ignore[reportAttributeAccessIssue]
-    return GradientSource(task, network, checkpoints, needs_of(methods.values()), frozenset().union(*chosen), device)
+    needs = needs_of(methods.values())
+    network = task.network(0) if needs else None
+    layers = Layers() if network is None else Layers.of(task, network)
+    chosen = [_chosen(method, layers) for method in methods.values() if "layers" in method.needs]
+    return GradientSource(task, network, checkpoints, needs, frozenset().union(*chosen), device)
+
+
+def _chosen(method: Any, layers: Layers) -> list[str]:
+    """The modules whose weight gradients a method needs: what its `chosen_layers` says, else all that are trained."""
+    return method.chosen_layers(layers) if hasattr(method, "chosen_layers") else layers.choose("all")

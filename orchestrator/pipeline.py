@@ -65,7 +65,6 @@ class Pipeline:
     stop: StopSignal
     report: Report = field(default_factory=Report)
     _backend: Backend | None = None
-    _workers: tuple[str, ...] = ()
 
     def run(self, until: str = "analyse") -> Report:
         """All stages up to `until`. Raises Stopped, InputError or RefitError; what is finished is kept."""
@@ -246,9 +245,8 @@ class Pipeline:
         scheduler = Scheduler([w.spec_id for w in todo], Budgets(compute.retries, compute.preemptions))
         self.progress.begin(label, len(works), len(works) - len(todo))
         result = drive(scheduler, backend, self.ledger.publish, {w.spec_id: w for w in todo}, stop=self.stop, code_version=code_version(),
-                       progress=lambda p: self.progress.update(len(works) - len(todo) + p.done, len(works), _note(p)), workers=self._workers)
+                       progress=lambda p: self.progress.update(len(works) - len(todo) + p.done, len(works), _note(p)))
         self.progress.end()
-        self._workers = result.workers
         n_done = result.n_ok + result.n_diverged + result.n_quarantined
         self.report.retrained += n_done
         self.report.attempts += result.n_attempts

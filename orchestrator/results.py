@@ -51,7 +51,7 @@ def analyse(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mappi
     contrasts = tables.contrasts(cells)
     found = {"curves": tables.curves(cells), "query_curves": tables.query_curves(cells), "summary": tables.summary(cells),
              "contrasts": contrasts, "pairing": tables.pairing(cells), "holes": holes(cells)}
-    return Results(found, tuple(verdicts(contrasts)), cells)
+    return Results(found, tuple(verdicts(contrasts.to_dict("records"))), cells)
 
 
 def holes(cells: Cells) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Options -> Component: one pydantic error becomes one InputError that names file, dotted key, value and what is allowed."""
+"""Options -> Component: what is wrong is said in one line, with file, dotted key, value and what is allowed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def parse_component(cls: type[Model], options: Any, where: object, key: str = ""
     try:
         text = json.dumps(options)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(place(where, key), f"only text, numbers, true, false, null, lists and mappings are allowed; {error}") from error
+        raise InputError(
+            place(where, key), f"only text, numbers, true, false, null, lists and mappings are allowed; {error}"
+        ) from error
     try:
         return cls.model_validate_json(text, strict=True)
     except ValidationError as error:
@@ -66,7 +68,9 @@ def _path_in(options: Any, location: Sequence[int | str], missing: bool) -> list
     path: list[int | str] = []
     here = options
     for position, step in enumerate(location):
-        if isinstance(here, Mapping) and step in here or isinstance(here, list) and isinstance(step, int) and step < len(here):
+        if (isinstance(here, Mapping) and step in here) or (
+            isinstance(here, list) and isinstance(step, int) and step < len(here)
+        ):
             here = here[step]
             path.append(step)
         elif missing and position == len(location) - 1:
@@ -74,10 +78,11 @@ def _path_in(options: Any, location: Sequence[int | str], missing: bool) -> list
     return path
 
 
-def _value_at(options: Any, path: Sequence[int | str]) -> Any:
+def _value_at(options: Any, path: Sequence[Any]) -> Any:
+    value: Any = options
     for step in path:
-        options = options[step]
-    return options
+        value = value[step]
+    return value
 
 
 def _allowed_keys(cls: type[BaseModel], path: Sequence[int | str]) -> list[str]:

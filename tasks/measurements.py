@@ -44,7 +44,7 @@ class GoldProbability(_LogProbability):
 
 
 class PredictedProbability(GoldProbability):
-    """Probability of the label that the scoring model predicts: p = exp(-loss), in [0, 1]. Han et al. 2020, section 5."""
+    """Probability of the label that the scoring model predicts: exp(-loss), in [0, 1]. Han et al. 2020, section 5."""
 
     name: ClassVar[str] = "predicted_probability"
     label: ClassVar[str] = "predicted"

@@ -1,4 +1,4 @@
-"""The task `planted`: generated text in which known training rows decide each query, so that the truth about removals is known."""
+"""The task `planted`: generated text in which known training rows decide each query."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tasks.base import Component, Split
-from tasks.components import parse_named, place
+from tasks.components import parse_named
 from tasks.errors import InputError
 from tasks.registry import MODELS, RECIPES
 from tasks.seeds import generator
@@ -19,7 +19,7 @@ from tasks.text_classification import MeasureConfig, measured_limits
 from tasks.text_task import TextTask, first_rows
 
 FIRST_TRAIN_ID = 1000  # ids that are not positions: a mix-up of the two cannot go unseen
-_CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
+_SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
 
 
 class PlantedTask(TextTask):
@@ -28,15 +28,15 @@ class PlantedTask(TextTask):
     deciders: Mapping[int, np.ndarray]
 
     def oracle(self, query_ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The true scores: 1 where the train row decides the query, else 0; float32 [n_queries, n_train]. Raises KeyError."""
+        """The truth: 1 where the train row decides the query, else 0; float32 [n_queries, n_train]. Raises KeyError."""
         train_ids = self.splits["train"].ids
         return np.stack([np.isin(train_ids, self.deciders[int(query)]) for query in query_ids]).astype(np.float32)
 
     def named_scores(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(scores float32 [n_queries, n_train], query ids, train ids) called `oracle` or `shuffled-<seed>`.
 
-        Shuffled: each query's row of the oracle in an order of its own, drawn from the seed: as many ones, on rows that decide nothing
-        in particular. Positive = helps. Raises InputError on another name.
+        Shuffled: each query's row of the oracle in an order of its own, drawn from the seed: as many ones, on rows that
+        decide nothing in particular. Positive = helps. Raises InputError on another name.
         """
         query_ids, train_ids = self.splits["test"].ids, self.splits["train"].ids
         scores = self.oracle(query_ids)
@@ -52,10 +52,11 @@ class PlantedTask(TextTask):
 class Planted(Component):
     """Text made from `seed` in which `deciders` train rows decide each of `n_queries` queries.
 
-    Every query has `keys` words of its own. They occur in its deciders, which all carry its class, and in no other train row; the rest of
-    a decider and of its query are neutral words, equally likely in every class. Half of the other train rows show their class by generic
-    words that no query holds, half are neutral words with every class equally often: they teach that neutral words say nothing. So a query's keys, taught by its deciders, are all the evidence there is about its class: without these rows the
-    prediction is chance, without any others it stands.
+    Every query has `keys` words of its own. They occur in its deciders, which all carry its class, and in no other
+    train row; the rest of a decider and of its query are neutral words, equally likely in every class. Half of the
+    other train rows show their class by generic words that no query holds; half are neutral words with every class
+    equally often, and teach that neutral words say nothing. So the keys, taught by the deciders, are all the evidence
+    there is about a query: without its deciders the prediction is chance, without any other rows it stands.
     """
 
     name: ClassVar[str] = "planted"
@@ -75,17 +76,34 @@ class Planted(Component):
     @model_validator(mode="after")
     def _fits(self) -> Planted:
         if self.n_queries * self.deciders > self.n_train - 2 * self.n_classes:
-            raise ValueError(f"{self.n_queries} queries x {self.deciders} deciders and 2 other rows per class do not fit in n_train {self.n_train}")
+            raise ValueError(
+                f"n_train {self.n_train} does not hold {self.n_queries} x {self.deciders} deciders and 2 more per class"
+            )
         if self.keys > self.sentence_length - 1:
             raise ValueError(f"{self.keys} keys leave no neutral word in a sentence of {self.sentence_length}")
+        if _Text.n_words(self) > len(_SYLLABLES) ** 3:
+            raise ValueError(
+                f"{self.n_queries} queries x {self.keys} keys need more than {len(_SYLLABLES) ** 3} different words"
+            )
         return self
 
     def identity(self) -> dict[str, Any]:
         """Name, version and the options that make the text."""
-        return {"name": self.name, "version": self.version, **self.model_dump(mode="json", exclude={"model", "recipe", "measure"})}
+        return {
+            "name": self.name,
+            "version": self.version,
+            **self.model_dump(mode="json", exclude={"model", "recipe", "measure"}),
+        }
 
-    def open(self, base_dir: Path, cache_dir: Path | None = None, *, where: str = "config", key: str = "task",
-             plugins: Sequence[str] = ()) -> PlantedTask:
+    def open(
+        self,
+        base_dir: Path,
+        cache_dir: Path | None = None,
+        *,
+        where: str = "config",
+        key: str = "task",
+        plugins: Sequence[str] = (),
+    ) -> PlantedTask:
         """Make the text and choose model and recipe. Raises InputError naming `where` and the dotted key."""
         model = parse_named(MODELS, self.model, where, f"{key}.model", plugins)
         recipe = parse_named(RECIPES, self.recipe, where, f"{key}.recipe", plugins)
@@ -112,10 +130,14 @@ class _Text:
     GENERIC_PER_ROW: ClassVar[int] = 3
 
     @staticmethod
+    def n_words(options: Planted) -> int:
+        """How many different words the text of these options has."""
+        return options.n_queries * options.keys + options.n_classes * _Text.N_GENERIC + _Text.N_NEUTRAL
+
+    @staticmethod
     def of(options: Planted) -> _Text:
         rng = generator(options.seed, "planted-text")
-        n_words = options.n_queries * options.keys + options.n_classes * _Text.N_GENERIC + _Text.N_NEUTRAL
-        words = _words(rng, n_words)
+        words = _words(rng, _Text.n_words(options))
         keys = [[words.pop() for _ in range(options.keys)] for _ in range(options.n_queries)]
         generic = [[words.pop() for _ in range(_Text.N_GENERIC)] for _ in range(options.n_classes)]
         return _Text(keys, generic, words, rng, options.sentence_length)
@@ -127,16 +149,18 @@ class _Text:
 
     def background(self, label: int, is_plain: bool) -> str:
         """A sentence of the class that has nothing to do with any query; a plain one holds neutral words only."""
-        return self.sentence([] if is_plain else self.rng.choice(self.generic[label], self.GENERIC_PER_ROW, replace=False).tolist())
+        return self.sentence(
+            [] if is_plain else self.rng.choice(self.generic[label], self.GENERIC_PER_ROW, replace=False).tolist()
+        )
 
 
 def _words(rng: np.random.Generator, n_words: int) -> list[str]:
     """Different words of three syllables."""
-    words: dict[str, None] = {}
-    while len(words) < n_words:
-        syllables = (rng.choice(list(_CONSONANTS)) + rng.choice(list(_VOWELS)) for _ in range(3))
-        words["".join(syllables)] = None
-    return list(words)
+    base = len(_SYLLABLES)
+    return [
+        "".join(_SYLLABLES[number // base**position % base] for position in range(3))
+        for number in rng.choice(base**3, n_words, replace=False)
+    ]
 
 
 def _planted_splits(options: Planted, text: _Text) -> tuple[dict[str, Split], dict[int, np.ndarray]]:
@@ -146,12 +170,16 @@ def _planted_splits(options: Planted, text: _Text) -> tuple[dict[str, Split], di
     labels = np.concatenate([query_labels[owner], np.arange(n_others) % options.n_classes]).astype(np.int64)
     is_plain = np.arange(n_others) // options.n_classes % 2 == 1
     sentences = [text.sentence(text.keys[query]) for query in owner]
-    sentences += [text.background(label, plain) for label, plain in zip(labels[len(owner):], is_plain, strict=True)]
+    sentences += [text.background(label, plain) for label, plain in zip(labels[len(owner) :], is_plain, strict=True)]
     order = text.rng.permutation(options.n_train)
     ids = FIRST_TRAIN_ID + np.arange(options.n_train, dtype=np.int64)
     classes = tuple(f"class{label}" for label in range(options.n_classes))
     train = Split(ids, labels[order], classes, tuple(sentences[row] for row in order))
-    test = Split(np.arange(options.n_queries, dtype=np.int64), query_labels.astype(np.int64), classes,
-                 tuple(text.sentence(keys) for keys in text.keys))
+    test = Split(
+        np.arange(options.n_queries, dtype=np.int64),
+        query_labels.astype(np.int64),
+        classes,
+        tuple(text.sentence(keys) for keys in text.keys),
+    )
     owners = np.concatenate([owner, np.full(n_others, -1)])[order]
     return {"train": train, "test": test}, {query: ids[owners == query] for query in range(options.n_queries)}

@@ -27,8 +27,8 @@ class MeasureConfig(BaseModel):
 class TextClassification(Component):
     """A text classifier: `data` (a split called train and others), `model`, `recipe`, and what is recorded.
 
-    `classes`: the labels in the order of the logits, or a mapping from label to the name shown; by default the labels of the train
-    split, sorted.
+    `classes`: the labels in the order of the logits, or a mapping from label to the name shown; by default the labels
+    of the train split, sorted.
     """
 
     name: ClassVar[str] = "text_classification"
@@ -48,12 +48,19 @@ class TextClassification(Component):
         return data
 
     def identity(self) -> dict[str, Any]:
-        """Name and version. What the data, model and recipe are is in the task's own identities, by content and never by path."""
+        """Name and version: data, model and recipe are in the task's own identities, by content and never by path."""
         return {"name": self.name, "version": self.version}
 
-    def open(self, base_dir: Path, cache_dir: Path | None = None, *, where: str = "config", key: str = "task",
-             plugins: Sequence[str] = ()) -> TextTask:
-        """Read the data and choose model and recipe; tokens are made by `prepare`. Raises InputError naming `where` and the dotted key."""
+    def open(
+        self,
+        base_dir: Path,
+        cache_dir: Path | None = None,
+        *,
+        where: str = "config",
+        key: str = "task",
+        plugins: Sequence[str] = (),
+    ) -> TextTask:
+        """Read the data, choose model and recipe; `prepare` makes the tokens. Raises InputError naming file and key."""
         model = parse_named(MODELS, self.model, where, f"{key}.model", plugins)
         recipe = parse_named(RECIPES, self.recipe, where, f"{key}.recipe", plugins)
         limits = measured_limits(self.measure, self.data, where, f"{key}.measure")
@@ -61,7 +68,9 @@ class TextClassification(Component):
         return TextTask(splits, first_rows(splits, limits), model, recipe, base_dir, cache_dir)
 
     def _splits(self, base_dir: Path, where: str, key: str) -> dict[str, Split]:
-        records = {name: read_records(config, base_dir, where, f"{key}.data.{name}") for name, config in self.data.items()}
+        records = {
+            name: read_records(config, base_dir, where, f"{key}.data.{name}") for name, config in self.data.items()
+        }
         classes = self._classes(records["train"], where, key)
         allowed_from = f"{key}.classes" if self.classes else "the train split's classes"
         return {name: to_split(found, classes, allowed_from) for name, found in records.items()}
@@ -69,8 +78,10 @@ class TextClassification(Component):
     def _classes(self, train: Records, where: str, key: str) -> dict[str, str]:
         present = set(train.labels)
         if len(present) < 2:
-            raise InputError(place(where, f"{key}.data.train"),
-                             f"every train record has the label {train.labels[0]!r}; at least two classes are needed ({train.source})")
+            raise InputError(
+                place(where, f"{key}.data.train"),
+                f"every record of {train.source} has the label {train.labels[0]!r}; two classes are needed",
+            )
         if isinstance(self.classes, Mapping):
             return _distinct(self.classes, list(self.classes.values()), where, f"{key}.classes")
         if self.classes:
@@ -86,12 +97,16 @@ def _distinct(classes: Mapping[str, str], names: Sequence[str], where: str, key:
     return dict(classes)
 
 
-def measured_limits(measure: Sequence[MeasureConfig], splits: Mapping[str, Any], where: str, key: str) -> list[tuple[str, int | None]]:
+def measured_limits(
+    measure: Sequence[MeasureConfig], splits: Mapping[str, Any], where: str, key: str
+) -> list[tuple[str, int | None]]:
     """(split, limit) of every measured split. Raises InputError on a split that is not there or named twice."""
     names: list[str] = []
     for position, item in enumerate(measure):
         if item.split not in splits:
-            raise InputError(place(where, f"{key}.{position}.split"), f"no split {item.split!r}; splits: {', '.join(splits)}")
+            raise InputError(
+                place(where, f"{key}.{position}.split"), f"no split {item.split!r}; splits: {', '.join(splits)}"
+            )
         if item.split in names:
             raise InputError(place(where, f"{key}.{position}.split"), f"split {item.split!r} is measured twice")
         names.append(item.split)

@@ -22,15 +22,22 @@ LENGTH_STEP = 16
 
 
 class TextTask:
-    """A tasks.base.Task over texts; the first of `splits` to matter is `train`, whose class order all share.
+    """A tasks.base.Task over texts; `splits` has one called train, whose class order all share.
 
-    `base_dir` is the folder that relative paths of the model resolve against, `cache_dir` where tokens are kept (None: nowhere).
+    `base_dir`: where the model's relative paths start. `cache_dir`: where tokens are kept (None: nowhere).
     """
 
     version: ClassVar[int] = 1
 
-    def __init__(self, splits: Mapping[str, Split], measured: Mapping[str, np.ndarray], model: Any, recipe: Any,
-                 base_dir: Path, cache_dir: Path | None = None):
+    def __init__(
+        self,
+        splits: Mapping[str, Split],
+        measured: Mapping[str, np.ndarray],
+        model: Any,
+        recipe: Any,
+        base_dir: Path,
+        cache_dir: Path | None = None,
+    ):
         self.splits, self.measured = dict(splits), dict(measured)
         self.model, self.recipe = model, recipe
         self.base_dir, self.cache_dir = base_dir, cache_dir
@@ -45,7 +52,7 @@ class TextTask:
         return self.splits["train"].classes
 
     def train_identity(self) -> dict[str, Any]:
-        """Digest of the train split's ids, joined texts, labels and class order, and the encoding; no tokenising, no torch."""
+        """Digest of ids, joined texts, labels and class order of train, and the encoding; no tokenising, no torch."""
         return {"version": self.version, "train": self._train_digest, "encoding": self.encoding.identity()}
 
     def model_identity(self) -> dict[str, Any]:
@@ -71,7 +78,10 @@ class TextTask:
             return
         train_texts = self._texts("train")
         tokeniser = self.encoding.fit(train_texts, self.cache_dir)
-        self._tokens = {name: cached_tokens(tokeniser, self.encoding, train_texts, self._texts(name), self.cache_dir) for name in self.splits}
+        self._tokens = {
+            name: cached_tokens(tokeniser, self.encoding, train_texts, self._texts(name), self.cache_dir)
+            for name in self.splits
+        }
         self._base_state = self.model.base_state(self.base_dir)
         self._tokeniser = tokeniser
 
@@ -80,7 +90,7 @@ class TextTask:
 
     @property
     def tokeniser(self) -> Tokeniser:
-        """The fitted tokeniser: vocabulary_size, pad_id, neutral_ids, special_ids. Raises RuntimeError before `prepare`."""
+        """The fitted tokeniser: vocabulary_size, pad_id, neutral_ids ... Raises RuntimeError before `prepare`."""
         if self._tokeniser is None:
             raise RuntimeError("the task is not prepared")
         return self._tokeniser
@@ -89,7 +99,9 @@ class TextTask:
         """A fresh network; what is random in it is keyed (seed, 'init')."""
         return self.model.build(len(self.classes), self.tokeniser.vocabulary_size, seed, self._base_state)
 
-    def batch(self, split: str, rows: np.ndarray, *, blank: np.ndarray | None = None, device: torch.device | str = "cpu") -> Batch:
+    def batch(
+        self, split: str, rows: np.ndarray, *, blank: np.ndarray | None = None, device: torch.device | str = "cpu"
+    ) -> Batch:
         """`input_ids` int64 [n, length], `attention_mask` bool [n, length], `labels` int64 [n].
 
         `length`: the longest row that is not blank, rounded up to a multiple of 16, at most the encoding's max_length.
@@ -124,7 +136,9 @@ class TextTask:
 
         return torch.nn.functional.cross_entropy(self.logits(network, batch), batch["labels"], reduction="none")
 
-    def outputs(self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu") -> np.ndarray:
+    def outputs(
+        self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu"
+    ) -> np.ndarray:
         """Logits in evaluation mode, float32 [len(rows), n_classes], in batches of 64 in the order of `rows`."""
         import torch
 
@@ -136,7 +150,9 @@ class TextTask:
             with torch.no_grad():
                 for start in range(0, len(rows), INFERENCE_BATCH):
                     part = slice(start, start + INFERENCE_BATCH)
-                    found[part] = self.logits(network, self.batch(split, rows[part], device=device)).float().cpu().numpy()
+                    found[part] = (
+                        self.logits(network, self.batch(split, rows[part], device=device)).float().cpu().numpy()
+                    )
         finally:
             network.train(was_training)
         return found
@@ -145,7 +161,10 @@ class TextTask:
         """(start, end, token id) of every token of a row, characters of its text; (0, 0, id) for special tokens."""
         tokens = self._tokens[split]
         part = slice(tokens.offsets[row], tokens.offsets[row + 1])
-        return [(start, end, token) for (start, end), token in zip(tokens.spans[part].tolist(), tokens.ids[part].tolist(), strict=True)]
+        return [
+            (start, end, token)
+            for (start, end), token in zip(tokens.spans[part].tolist(), tokens.ids[part].tolist(), strict=True)
+        ]
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -169,5 +188,3 @@ def _subset(split: Split, rows: np.ndarray) -> Split:
 def first_rows(splits: Mapping[str, Split], limits: Sequence[tuple[str, int | None]]) -> dict[str, np.ndarray]:
     """Measured rows: the first `limit` of each named split, or all of them."""
     return {name: np.arange(len(splits[name]), dtype=np.int64)[:limit] for name, limit in limits}
-
-

@@ -1,4 +1,4 @@
-"""What every recipe shares: process settings for equal bits, batches under an edit, weighted steps, checkpoints and observers."""
+"""What recipes share: process settings for equal bits, batches under an edit, weighted steps, keeping, observing."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ DTYPES = ("float32", "float64")
 
 
 def deterministic(numerics: Numerics) -> None:
-    """Set this process to give the same bits for the same arguments: threads, deterministic kernels, full float32 products.
+    """Set this process to give the same bits for the same arguments: threads, deterministic kernels, float32 products.
 
-    Call it before the first CUDA operation. Raises ValueError on numerics that recipes do not offer.
+    Call it before the first CUDA operation, in the thread that trains. Raises ValueError on numerics that recipes do
+    not offer.
     """
     import torch
 
@@ -37,7 +38,8 @@ def deterministic(numerics: Numerics) -> None:
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
-    # The flag is per thread and inherited at thread start, so with a pool the bits would depend on the process's history.
+    # Decayed Adam moments become denormal after some 850 updates, and updates 5 to 20 times slower. The flag is per
+    # thread and inherited at thread start, so with a pool of threads the bits would depend on the process's history.
     torch.set_flush_denormal(numerics.threads == 1)
 
 
@@ -66,14 +68,19 @@ class EditedTrainSet:
         return int(self.kept.sum())
 
     def batches(self, seed: int, epoch: int, batch_size: int) -> Iterator[np.ndarray]:
-        """Row arrays of one epoch: the permutation of the full train set keyed (seed, 'order', epoch), less the rows without a slot."""
+        """Row arrays of one epoch: the permutation of the full train set keyed (seed, 'order', epoch).
+
+        Rows without a slot are left out of it.
+        """
         order = generator(seed, "order", epoch).permutation(len(self.kept))
         order = order[self.kept[order]]
         for start in range(0, len(order), batch_size):
-            yield order[start:start + batch_size]
+            yield order[start : start + batch_size]
 
 
-def weighted_backward(task: Task, network: nn.Module, rows: np.ndarray, weights: np.ndarray, numerics: Numerics) -> float:
+def weighted_backward(
+    task: Task, network: nn.Module, rows: np.ndarray, weights: np.ndarray, numerics: Numerics
+) -> float:
     """Add the gradient of sum(w l) / max(sum w, 1) over `rows` to the parameters and return sum(w l).
 
     `weights` float32 [len(rows)]. Rows of weight zero are blanked, so that their content changes no bit. Micro-batches
@@ -84,7 +91,7 @@ def weighted_backward(task: Task, network: nn.Module, rows: np.ndarray, weights:
     denominator, total = max(float(weights.sum(dtype=np.float64)), 1.0), 0.0
     size = numerics.micro_batch or len(rows)
     for start in range(0, len(rows), size):
-        part, weight = rows[start:start + size], weights[start:start + size]
+        part, weight = rows[start : start + size], weights[start : start + size]
         batch = task.batch("train", part, blank=weight == 0, device=numerics.device)
         losses = task.losses(network, batch)
         loss = (losses * torch.as_tensor(weight, device=losses.device, dtype=losses.dtype)).sum()
@@ -108,7 +115,9 @@ class Watch:
     observed: dict[str, np.ndarray] = field(default_factory=dict)
 
     @staticmethod
-    def of(keep_steps: Sequence[int], keep: KeepCheckpoint | None, observers: Sequence[Observer], n_steps: int) -> Watch:
+    def of(
+        keep_steps: Sequence[int], keep: KeepCheckpoint | None, observers: Sequence[Observer], n_steps: int
+    ) -> Watch:
         """Raises ValueError on steps that training never reaches."""
         outside = [step for step in keep_steps if not 1 <= step <= n_steps]
         if outside:

@@ -20,7 +20,7 @@ BLANK = np.array([START, END])
 
 @dataclass(frozen=True)
 class TokenTask:
-    """Classify token rows; implements tasks.base.Task. `tokens[split]` holds one id array per row, start and end included."""
+    """Classify token rows; implements tasks.base.Task. `tokens[split]`: id arrays, start and end included."""
 
     model: Any
     recipe: Any
@@ -46,12 +46,14 @@ class TokenTask:
     def network(self, seed: int) -> nn.Module:
         return self.model.build(len(self.splits["train"].classes), self.vocabulary_size, seed, self.base_state)
 
-    def batch(self, split: str, rows: np.ndarray, *, blank: np.ndarray | None = None, device: torch.device | str = "cpu") -> Batch:
+    def batch(
+        self, split: str, rows: np.ndarray, *, blank: np.ndarray | None = None, device: torch.device | str = "cpu"
+    ) -> Batch:
         blank = np.zeros(len(rows), bool) if blank is None else blank
         content = [BLANK if empty else self.tokens[split][row] for row, empty in zip(rows, blank, strict=True)]
         ids = np.full((len(rows), max(map(len, content))), PAD)
         for position, row in enumerate(content):
-            ids[position, :len(row)] = row
+            ids[position, : len(row)] = row
         labels = np.where(blank, 0, self.splits[split].labels[rows])
         arrays = {"input_ids": ids, "attention_mask": ids != PAD, "labels": labels}
         return {name: torch.as_tensor(array, device=device) for name, array in arrays.items()}
@@ -62,7 +64,9 @@ class TokenTask:
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
         return nn.functional.cross_entropy(self.logits(network, batch), batch["labels"], reduction="none")
 
-    def outputs(self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu") -> np.ndarray:
+    def outputs(
+        self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu"
+    ) -> np.ndarray:
         network.eval()
         with torch.no_grad():
             return self.logits(network, self.batch(split, rows, device=device)).float().cpu().numpy()
@@ -79,9 +83,22 @@ class TokenTask:
         return replace(self, splits=splits, tokens={**self.tokens, "train": tuple(tokens)})
 
 
-def token_task(model: Any, recipe: Any, *, n_train: int = 24, n_test: int = 6, n_classes: int = 3, vocabulary_size: int = 40,
-               max_tokens: int = 9, seed: int = 0, base_state: Mapping[str, np.ndarray] | None = None) -> TokenTask:
-    """A task whose label is readable from the tokens: rows of class c favour ids that are c modulo `n_classes`. Ids are not positions."""
+def token_task(
+    model: Any,
+    recipe: Any,
+    *,
+    n_train: int = 24,
+    n_test: int = 6,
+    n_classes: int = 3,
+    vocabulary_size: int = 40,
+    max_tokens: int = 9,
+    seed: int = 0,
+    base_state: Mapping[str, np.ndarray] | None = None,
+) -> TokenTask:
+    """A task whose label is readable from the tokens: rows of class c favour ids that are c modulo `n_classes`.
+
+    Example ids are not positions.
+    """
     random, splits, tokens = np.random.default_rng(seed), {}, {}
     for name, n, first_id in (("train", n_train, 100), ("test", n_test, 5000)):
         labels = random.integers(0, n_classes, n)
@@ -92,7 +109,9 @@ def token_task(model: Any, recipe: Any, *, n_train: int = 24, n_test: int = 6, n
     return TokenTask(model, recipe, splits, {"test": np.arange(n_test)}, tokens, vocabulary_size, base_state)
 
 
-def _content(random: np.random.Generator, label: int, n_classes: int, vocabulary_size: int, max_tokens: int) -> np.ndarray:
+def _content(
+    random: np.random.Generator, label: int, n_classes: int, vocabulary_size: int, max_tokens: int
+) -> np.ndarray:
     ids = random.integers(4, vocabulary_size, random.integers(1, max_tokens + 1))
     telling = random.random(len(ids)) < 0.7
     own = np.arange(4, vocabulary_size)[np.arange(4, vocabulary_size) % n_classes == label]
@@ -104,25 +123,34 @@ def _row(content: np.ndarray) -> np.ndarray:
 
 
 def _split(ids: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], rows: list[np.ndarray]) -> Split:
-    return Split(np.asarray(ids, np.int64), np.asarray(labels, np.int64), classes, tuple(" ".join(map(str, row)) for row in rows))
+    return Split(
+        np.asarray(ids, np.int64), np.asarray(labels, np.int64), classes, tuple(" ".join(map(str, row)) for row in rows)
+    )
 
 
 def tiny_bert(directory: Path, *, vocabulary_size: int = 40, layers: int = 2, seed: int = 0) -> Path:
-    """Save a random two-layer BERT encoder of width 16 with its word-piece tokeniser, as safetensors; returns `directory`."""
+    """Save a random BERT encoder of width 16 with its word-piece tokeniser, as safetensors; returns `directory`."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     from tasks.models.pretrained import quiet_transformers
 
-    config = BertConfig(vocab_size=vocabulary_size, hidden_size=16, num_hidden_layers=layers, num_attention_heads=2,
-                        intermediate_size=32, max_position_embeddings=64)
-    words = {word: position for position, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{i}" for i in range(4, vocabulary_size))])}
-    fast = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))
+    config = BertConfig(
+        vocab_size=vocabulary_size,
+        hidden_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{i}" for i in range(4, vocabulary_size))]
+    fast = Tokenizer(models.WordPiece({word: position for position, word in enumerate(words)}, unk_token="[UNK]"))
     fast.pre_tokenizer = pre_tokenizers.Whitespace()
     fast.post_processor = processors.BertProcessing(("[SEP]", END), ("[CLS]", START))
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         BertModel(config).save_pretrained(directory)
-        PreTrainedTokenizerFast(tokenizer_object=fast, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]",
-                                sep_token="[SEP]").save_pretrained(directory)
+        PreTrainedTokenizerFast(
+            tokenizer_object=fast, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+        ).save_pretrained(directory)
     return directory

@@ -53,5 +53,7 @@ def checkpoint_terms(method: Method, checkpoints: Sequence[Checkpoint]) -> list[
     by_rate = getattr(method, "learning_rate_weights", True)
     terms = [(i, c.weight if by_rate else 1 / len(models)) for i, c in enumerate(checkpoints)]
     if terms and not any(weight for _, weight in terms):
-        raise ValueError(f"{method.name}: the learning rate is zero at every checkpoint; set learning_rate_weights: false")
+        raise ValueError(
+            f"{method.name}: the learning rate is zero at every checkpoint; set learning_rate_weights: false"
+        )
     return terms

@@ -95,6 +95,8 @@ class ScoresFile(Method):
 def _check_train_ids(found: np.ndarray, expected: np.ndarray, where: str) -> None:
     missing, unknown = np.setdiff1d(expected, found), np.setdiff1d(found, expected)
     if len(missing):
-        raise InputError(where, f"{len(missing)} of {len(expected)} train ids have no scores, the first is {missing[0]}")
+        raise InputError(
+            where, f"{len(missing)} of {len(expected)} train ids have no scores, the first is {missing[0]}"
+        )
     if len(unknown):
         raise InputError(where, f"{len(unknown)} train ids are not in the train set, the first is {unknown[0]}")

@@ -47,9 +47,11 @@ class TfIdf(CheckpointSum):
         """Fit on the whole train split and compare the queries with it."""
         from sklearn.feature_extraction.text import TfidfTransformer
 
-        train, asked = _words(task, "train"), _words(task, queries.split)[queries.rows]
-        transformer = TfidfTransformer(sublinear_tf=self.sublinear).fit(train)
-        similarity = transformer.transform(asked) @ transformer.transform(train).T
+        counts = _words(task, "train")
+        transformer = TfidfTransformer(sublinear_tf=self.sublinear).fit(counts)
+        train: Any = transformer.transform(counts)
+        asked: Any = transformer.transform(_words(task, queries.split)[queries.rows])
+        similarity = asked @ train.T
         return Similarity(np.asarray(queries.ids, np.int64), similarity.toarray().astype(np.float32))
 
     def score(self, queries: GradientShard, train: GradientShard, prepared: Similarity) -> np.ndarray:

@@ -47,9 +47,7 @@ class TracInWE(CheckpointSum):
             return gradients.embedding
         return gradients.embedding.of_tokens(special, inside=self.tokens == "special")
 
-    def term(
-        self, queries: CheckpointGradients, train: CheckpointGradients, context: tuple[int, ...]
-    ) -> np.ndarray:
+    def term(self, queries: CheckpointGradients, train: CheckpointGradients, context: tuple[int, ...]) -> np.ndarray:
         """Sum over shared words of the inner products of their gradients."""
         return self.used(queries, context).dot(self.used(train, context))
 

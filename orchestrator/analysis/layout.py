@@ -76,7 +76,7 @@ class Layout:
     @cached_property
     def solve_repeats(self) -> np.ndarray:
         """Inverse of the normal equations of the repeats, queries eliminated, under sum b = 0: float64 [n_repeats, n_repeats]."""
-        shared = _product("qr,qs->rs", self.cells / self.per_query, self.cells)
+        shared = _sum_last((self.cells / self.per_query).T[:, None, :] * self.cells.T[None, :, :])
         return np.linalg.inv(np.diag(self.cells.sum(axis=0)) - shared + 1 / self.n_repeats)
 
     @cached_property
@@ -86,21 +86,27 @@ class Layout:
             return self.cells / self.n_cells
         share = self.cells / self.per_query
         lack = 1 / self.n_repeats - share.mean(axis=0)
-        pull = _product("rs,s->r", self.solve_repeats, lack)
+        pull = _sum_last(self.solve_repeats * lack)
         return self.cells / (self.n_queries * self.per_query) + self.cells * (pull - (share * pull).sum(axis=1, keepdims=True))
 
     def mean(self, y: np.ndarray) -> np.ndarray:
         """Weighted mean of y [..., n_queries, n_repeats]: [...]; exactly the constant where y is one."""
-        first = y[..., [self.cells.ravel().argmax() // self.n_repeats], :][..., [self.cells.ravel().argmax() % self.n_repeats]]
-        return first[..., 0, 0] + _sum(np.where(self.cells > 0, y - first, 0.0) * self.weights)
+        first = y[..., :1, self.cells[0].argmax(), None]
+        return first[..., 0, 0] + _sum_table(np.where(self.cells > 0, y - first, 0.0) * self.weights)
 
     def additive_fit(self, y: np.ndarray) -> np.ndarray:
         """Least-squares fit a_q + b_r of y [..., n_queries, n_repeats], zero outside the cells, to the cells: same shape."""
-        by_query = y.sum(axis=-1, keepdims=True) / self.per_query
-        column_sums = (self.cells * (y - by_query)).sum(axis=-2)
-        b = _product("rs,...s->...r", self.solve_repeats, column_sums)[..., None, :]
-        a = (self.cells * (y - b)).sum(axis=-1, keepdims=True) / self.per_query
-        return self.cells * (a + b)
+        by_repeat = _sum_last(np.swapaxes(self.cells * (y - self.query_means(y)), -1, -2))
+        b = self.cells * _sum_last(self.solve_repeats * by_repeat[..., None, :])[..., None, :]
+        return self.cells * (self.query_means(y - b) + b)
+
+    def query_means(self, y: np.ndarray) -> np.ndarray:
+        """Means over repeats of y [..., n_queries, n_repeats], zero outside the cells: [..., n_queries, 1]."""
+        return _sum_last(y)[..., None] / self.per_query
+
+    def repeat_means(self, y: np.ndarray) -> np.ndarray:
+        """Means over queries of y [..., n_queries, n_repeats], zero outside the cells: [..., 1, n_repeats]."""
+        return (_sum_last(np.swapaxes(y, -1, -2)) / self.cells.sum(axis=0))[..., None, :]
 
 
 @dataclass(frozen=True)
@@ -119,25 +125,24 @@ def mean_squares(layout: Layout, y: np.ndarray) -> MeanSquares:
     """
     y = np.where(layout.cells > 0, y, 0.0)
     fit = layout.additive_fit(y)
-    by_query = layout.cells * (y.sum(axis=-1, keepdims=True) / layout.per_query)
-    by_repeat = layout.cells * (y.sum(axis=-2, keepdims=True) / layout.cells.sum(axis=0))
+    by_query, by_repeat = layout.cells * layout.query_means(y), layout.cells * layout.repeat_means(y)
     noise = (ROUNDING * np.abs(y).max(axis=(-2, -1))) ** 2
 
     def mean_square(part: np.ndarray, degrees_of_freedom: int) -> np.ndarray:
         if degrees_of_freedom < 1:
             return np.full(noise.shape, np.nan)
-        found = _sum(part**2) / degrees_of_freedom
+        found = _sum_table(part**2) / degrees_of_freedom
         return np.where(found <= noise, 0.0, found)
 
     parts = (fit - by_repeat, fit - by_query, y - fit)
     return MeanSquares(*(mean_square(part, f) for part, f in zip(parts, layout.degrees_of_freedom, strict=True)))
 
 
-def _sum(table: np.ndarray) -> np.ndarray:
-    """Sum over the last two axes in one fixed order, so that a table has the same sum whatever other tables are beside it."""
-    return np.ascontiguousarray(table).reshape(*table.shape[:-2], -1).sum(axis=-1)
+def _sum_last(y: np.ndarray) -> np.ndarray:
+    """Sum over the last axis in one fixed order: the same bits whatever other tables are beside it, and for any number of threads (no BLAS)."""
+    return np.ascontiguousarray(y).sum(axis=-1)
 
 
-def _product(subscripts: str, *operands: np.ndarray) -> np.ndarray:
-    """einsum without BLAS: the same bits for any number of threads."""
-    return np.einsum(subscripts, *operands, optimize=False)
+def _sum_table(y: np.ndarray) -> np.ndarray:
+    """Sum over the last two axes, in the same sense."""
+    return _sum_last(y.reshape(*y.shape[:-2], -1))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib.style
 import pandas as pd
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 # The page's style sheet finds these two in the SVG and swaps them in dark mode.
 INK, GRID = "#3d4450", "#d7dbe0"
@@ -51,16 +54,18 @@ def curves_svg(curves: pd.DataFrame) -> str:
     methods, groups = _unique(curves, "method"), _unique(curves, "group")
     style = looks(methods)
     rows = [methods[i : i + METHODS_PER_PANEL] for i in range(0, len(methods), METHODS_PER_PANEL)]
-    with _figure((max(4.6 * len(groups), 5.2), 3.5 * len(rows) + 0.5), "curves") as (figure, out):
+    width = max(4.6 * len(groups), 5.2)
+    columns = _columns(methods, width)
+    with _figure((width, 3.5 * len(rows) + 0.2 * -(-len(methods) // columns) + 0.3), "curves") as (figure, out):
         axes = figure.subplots(len(rows), len(groups), squeeze=False, sharex=True, sharey=True)
         for row, shown in zip(axes, rows, strict=True):
             for ax, group in zip(row, groups, strict=True):
-                _frame(ax, f"{_short(group)} removed", DIRECTIONS.get(group, ""))
+                _frame(ax, group)
                 _draw_curves(ax, curves[curves["group"] == group], shown, style, ("ci_low", "ci_high"))
             row[0].set_ylabel("change of the measurement")
         for ax in axes[-1]:
             ax.set_xlabel("examples removed (k)")
-        _legend(figure, methods, style, columns=min(len(methods), 5))
+        _legend(figure, methods, style, columns)
     return out.getvalue()
 
 
@@ -68,12 +73,16 @@ def query_svg(query_id: int, curves: pd.DataFrame, methods: Sequence[str]) -> st
     """One query's curves, small: bands are `ci_fixed_low` to `ci_fixed_high`, since the query is given and only seeds vary."""
     groups, style = _unique(curves, "group"), looks(methods)
     shown = [method for method in methods if method in set(curves["method"])]
-    with _figure((max(3.6 * len(groups), 4.4), 2.5 + 0.18 * ((len(shown) - 1) // 4)), f"query-{query_id}") as (figure, out):
+    width = max(3.6 * len(groups), 4.4)
+    columns = _columns(shown, width)
+    height = 2.3 + 0.2 * -(-len(shown) // columns)
+    with _figure((width, height), f"query-{query_id}", fitted=False) as (figure, out):
         axes = figure.subplots(1, len(groups), squeeze=False, sharey=True)[0]
         for ax, group in zip(axes, groups, strict=True):
-            _frame(ax, f"{_short(group)} removed", "")
+            _frame(ax, group)
             _draw_curves(ax, curves[curves["group"] == group], shown, style, ("ci_fixed_low", "ci_fixed_high"))
-        _legend(figure, shown, style, columns=min(len(shown), 4))
+        figure.subplots_adjust(0.62 / width, (height - 1.85) / height, 1 - 0.1 / width, 1 - 0.48 / height, wspace=0.08)
+        _legend(figure, shown, style, columns, "lower center")
     return out.getvalue()
 
 
@@ -84,10 +93,11 @@ def forest_svg(summary: pd.DataFrame) -> str:
     with _figure((max(4.6 * len(groups), 5.2), 0.34 * len(methods) + 1.3), "auc-del") as (figure, out):
         axes = figure.subplots(1, len(groups), squeeze=False, sharex=True, sharey=True)[0]
         for ax, group in zip(axes, groups, strict=True):
-            _frame(ax, f"{_short(group)} removed", DIRECTIONS.get(group, ""), horizontal=False)
+            _frame(ax, group, horizontal=False)
             for row in summary[summary["group"] == group].to_dict("records"):
                 _draw_interval(ax, methods.index(row["method"]), row, style[row["method"]])
             ax.set_xlabel("AUC-DEL")
+            ax.xaxis.set_major_locator(MaxNLocator(5))
         axes[0].set_yticks(range(len(methods)), [_short(method) for method in methods])
         axes[0].set_ylim(len(methods) - 0.4, -0.6)
     return out.getvalue()
@@ -95,31 +105,76 @@ def forest_svg(summary: pd.DataFrame) -> str:
 
 def inline(svg: str) -> str:
     """The `<svg>` element alone, for a page that holds several: without the prologue and the group ids, which repeat."""
-    import re
+    bare = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], count=1, flags=re.DOTALL)
+    return re.sub(r'<g id="[^"]*">', "<g>", bare)
 
-    return re.sub(r'<g id="[^"]*">', "<g>", svg[svg.index("<svg") :])
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none", "text.parse_math": False, "font.size": 9, "axes.titlesize": 10, "axes.linewidth": 0.7,
+    "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": INK,
+    "axes.spines.top": False, "axes.spines.right": False,
+}
 
 
 @contextmanager
-def _figure(size: tuple[float, float], name: str) -> Iterator[tuple[Figure, io.StringIO]]:
-    """A figure and where its SVG goes at the end. Ids are salted with `name`: no two figures of a page share one."""
-    import matplotlib
-    import matplotlib.style
-    from matplotlib.figure import Figure
+def _figure(size: tuple[float, float], name: str, *, fitted: bool = True) -> Iterator[tuple[Figure, io.StringIO]]:
+    """A figure, and where its SVG goes at the end. Ids are salted with `name`: no two figures of a page share one.
 
-    settings: dict[str, Any] = {
-        "svg.hashsalt": f"refit-{name}", "svg.fonttype": "none", "text.parse_math": False, "font.size": 9,
-        "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": INK,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "figure.constrained_layout.use": True,
-    }
+    `fitted`: margins fitted to the labels, which takes a third of the time; without it the caller sets them.
+    """
     out = io.StringIO()
-    import warnings
-
+    settings = {**_STYLE, "svg.hashsalt": f"refit-{name}", "figure.constrained_layout.use": fitted}
     with matplotlib.style.context(["default", settings]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # only measures; the browser's font draws it
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the browser's font draws it
         figure = Figure(figsize=size)
         yield figure, out
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+
+
+def _frame(ax: Axes, group: str, *, horizontal: bool = True) -> None:
+    """Title, zero line and grid. Groups the planner does not know get no direction."""
+    ax.set_title(f"{_short(group).capitalize()} removed", loc="left", fontweight="bold", pad=18 if group in DIRECTIONS else 6)
+    ax.text(0, 1.025, DIRECTIONS.get(group, ""), transform=ax.transAxes, fontsize=8.5)
+    (ax.axhline if horizontal else ax.axvline)(0, color=INK, linewidth=0.8)
+    ax.grid(axis="y" if horizontal else "x", color=GRID, linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def _draw_curves(ax: Axes, curves: pd.DataFrame, methods: Sequence[str], style: Mapping[str, Look], band: tuple[str, str]) -> None:
+    ks = sorted(curves["k"].unique())
+    for method in methods:
+        curve = curves[curves["method"] == method].sort_values("k")
+        look = style[method]
+        ax.plot(curve["k"], curve["delta"], color=look.colour, marker=look.marker, linestyle=look.dashes, linewidth=1.6, markersize=4.5)
+        if len(curve) == 1:  # a band needs two points
+            ax.vlines(curve["k"], curve[band[0]], curve[band[1]], color=look.colour, linewidth=1.2)
+        else:
+            ax.fill_between(curve["k"], curve[band[0]], curve[band[1]], color=look.colour, alpha=0.13, linewidth=0)
+    if ks and ks[-1] > 40 * ks[0] > 0:
+        ax.set_xscale("log")
+    if len(ks) <= 8:
+        ax.set_xticks(ks, [f"{k:g}" for k in ks])
+        ax.set_xticks([], minor=True)
+
+
+def _draw_interval(ax: Axes, place: int, row: Mapping[Any, Any], look: Look) -> None:
+    ax.hlines(place, row["ci_low"], row["ci_high"], color=look.colour, linewidth=1.2)
+    ax.hlines(place, row["ci_fixed_low"], row["ci_fixed_high"], color=look.colour, linewidth=3.6)
+    ax.plot(row["auc_del"], place, color=look.colour, marker=look.marker, markersize=6.5, markeredgecolor="white", markeredgewidth=0.6)
+
+
+def _legend(figure: Figure, methods: Sequence[str], style: Mapping[str, Look], columns: int, place: str = "outside lower center") -> None:
+    handles = [Line2D([], [], color=style[m].colour, marker=style[m].marker, linestyle=style[m].dashes, linewidth=1.6, markersize=4.5)
+               for m in methods]
+    # A label with a leading underscore would be left out of a legend.
+    labels = [" " + _short(m) if m.startswith("_") else _short(m) for m in methods]
+    figure.legend(handles, labels, loc=place, ncols=columns, frameon=False, handlelength=2.6)
+
+
+def _columns(methods: Sequence[str], width: float) -> int:
+    """How many legend entries fit side by side in `width` inches: about 13 characters an inch, and the line before each."""
+    longest = max((len(_short(method)) for method in methods), default=0)
+    return max(1, min(len(methods), int(width / (longest / 13 + 0.6))))
 
 
 def _unique(table: pd.DataFrame, column: str) -> list[str]:
@@ -127,6 +182,5 @@ def _unique(table: pd.DataFrame, column: str) -> list[str]:
 
 
 def _short(label: str) -> str:
-    """A label that fits; a leading underscore would hide it from a legend."""
-    text = label if len(label) <= LABEL_LENGTH else label[: LABEL_LENGTH - 1] + "…"
-    return (" " + text if text.startswith("_") else text).capitalize() if text in DIRECTIONS else text.replace("_", " _", 1) if text.startswith("_") else text
+    printable = "".join(char if char.isprintable() else "?" for char in label)
+    return printable if len(printable) <= LABEL_LENGTH else printable[: LABEL_LENGTH - 1] + "…"

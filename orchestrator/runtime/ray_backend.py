@@ -1,4 +1,4 @@
-"""Retrains and scores on Ray: long-lived actors, the task put once in the object store. The only module that imports ray."""
+"""Retrains and scores on Ray: long-lived actors, the task put once in the object store. Nothing else imports ray."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
 import ray
 from ray import exceptions as failures
+from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]  compiled
 
 from orchestrator.records import Work
 from orchestrator.runtime import ray_environment as environment
 from orchestrator.runtime.backend import ScoreBlock, ScoreJob, WorkerContext
 from orchestrator.runtime.ray_calls import FREE_KINDS, Happening, RangeQueue, Slot
-from orchestrator.runtime.ray_worker import Failure, Joined, Lost, WorkerProcess
+from orchestrator.runtime.ray_worker import Answer, Failure, Joined, Lost, WorkerProcess
 from orchestrator.runtime.worker import LONGEST_MESSAGE, describe
 from orchestrator.scheduling.events import Event, FailureKind, WorkerJoined, WorkerLost
 from tasks.base import Numerics
@@ -30,7 +31,7 @@ DOUBT_S = 60.0  # how long an unreachable worker may take to answer or to be dec
 
 
 class RayWorker(WorkerProcess):
-    """The actor. Ray hands the objects behind `context` and `job` to it; arrays in them are read-only views of the object store."""
+    """The actor. Ray hands it the objects behind references; their arrays are read-only views of the object store."""
 
     def join(self, context: WorkerContext) -> Joined | Failure:
         """Get ready for work."""
@@ -39,18 +40,22 @@ class RayWorker(WorkerProcess):
 
 
 class RayBackend:
-    """A pool of at most `workers` actors. `address` None starts a Ray of our own, which `close` stops; else that cluster is joined, and left.
+    """A pool of at most `workers` actors.
 
-    The same actors retrain and score, never both at once, so that what suffices for one suffices for the other. Actors that cannot be
-    scheduled yet join when the cluster has grown. A lost worker is replaced by one with a new name; after `START_ATTEMPTS` failed starts
-    in a row the pool goes on with the workers it has, and raises RefitError once it has none. A retrain that takes longer than
-    `timeout_s` is ended with its worker: WorkerLost(kind="timeout").
+    `address` None starts a Ray of our own, which `close` stops; else that cluster is joined, and left. The same actors
+    retrain and score, never both at once, so that what suffices for one suffices for the other. Actors that cannot be
+    scheduled yet join when the cluster has grown. A lost worker is replaced by one with a new name; after
+    `START_ATTEMPTS` failed starts in a row the pool goes on with the workers it has, and raises RefitError once it has
+    none. A retrain that takes longer than `timeout_s` is ended with its worker: WorkerLost(kind="timeout").
     """
 
-    def __init__(self, context: WorkerContext, *, workers: int = 1, cpus_per_worker: float = 1.0, gpus_per_worker: float = 0.0,
-                 timeout_s: float | None = None, address: str | None = None, start_timeout_s: float = 1800.0,
-                 object_store_bytes: int = 512 * 2**20):
-        self._context, self._workers, self._timeout_s, self._start_timeout_s = context, workers, timeout_s, start_timeout_s
+    def __init__(
+        self, context: WorkerContext, *, workers: int = 1, cpus_per_worker: float = 1.0, gpus_per_worker: float = 0.0,
+        timeout_s: float | None = None, address: str | None = None, start_timeout_s: float = 1800.0,
+        object_store_bytes: int = 512 * 2**20,
+    ):
+        self._context, self._workers = context, workers
+        self._timeout_s, self._start_timeout_s = timeout_s, start_timeout_s
         self._resources = {"num_cpus": cpus_per_worker, "num_gpus": gpus_per_worker}
         self._session = _Session(address, math.ceil(workers * cpus_per_worker), gpus_per_worker > 0, object_store_bytes)
         self._shared: ray.ObjectRef | None = None
@@ -60,7 +65,7 @@ class RayBackend:
         self._last_failure, self._alone_since = "", 0.0
 
     def start(self) -> None:
-        """Ask for the workers, without waiting for them; called again, those at hand join again. Raises InputError, RefitError."""
+        """Ask for the workers, without waiting for them; called again, those at hand join again. Raises InputError."""
         if self._shared is None:
             self._session.open()
             self._shared = ray.put(self._context)
@@ -82,7 +87,7 @@ class RayBackend:
             slot.limit(time.monotonic() + self._timeout_s, late)
 
     def wait(self, timeout_s: float) -> list[Event]:
-        """Events since the last call, in the order they were seen. Raises RefitError when no worker is left and none can be started."""
+        """Events since the last call, in the order they were seen. Raises RefitError if no worker can be started."""
         if not self._events:
             self._events = [happening.event() for happening in self._poll(timeout_s)]
         events, self._events = self._events, []
@@ -90,12 +95,15 @@ class RayBackend:
 
     def probe(self, numerics: Numerics) -> Numerics:
         """`numerics` as the first worker at hand resolves them. Raises RefitError, ValueError while all are busy."""
-        while not any(slot.joined for slot in self._slots.values()):
+        while not self._has_joined():
             self._events += [happening.event() for happening in self._poll(LONGEST_WAIT_S)]
         slot = next((slot for slot in self._slots.values() if slot.is_idle), None)
         if slot is None:
             raise ValueError("every worker is busy")
-        found = ray.get(slot.actor.probe.remote(numerics), timeout=FETCH_TIMEOUT_S)
+        try:
+            found = cast(Numerics | Failure, ray.get(slot.actor.probe.remote(numerics), timeout=FETCH_TIMEOUT_S))
+        except failures.RayError as error:
+            raise RefitError(f"a worker was lost while it was asked for its device: {_one_line(error)}") from error
         if isinstance(found, Failure):
             raise RefitError(f"a worker cannot say what it runs on: {found.message}")
         return found
@@ -136,11 +144,8 @@ class RayBackend:
     def _hand_out(self, queue: RangeQueue, shared: ray.ObjectRef) -> None:
         for slot in self._slots.values():
             if slot.is_idle and queue.todo:
-                if not slot.has_job:
-                    slot.actor.take.remote(shared)
-                    slot.has_job = True
                 task = queue.todo.popleft()
-                slot.begin(slot.actor.score.remote(*task), task)
+                slot.begin(slot.actor.score.remote(None if slot.has_job else shared, *task), task)
 
     def _set_back(self, queue: RangeQueue, happening: Happening) -> None:
         if isinstance(happening.what, (Joined, Lost)):
@@ -164,18 +169,16 @@ class RayBackend:
             name = f"ray-{self._serial}"
             actor = ray.remote(RayWorker).options(**options).remote(name, self._context.numerics.threads)
             self._slots[name] = Slot(name, actor, call=actor.join.remote(self._shared))
-        if not self._slots:
-            raise RefitError(f"no worker can be started: {self._last_failure}")
 
     def _poll(self, timeout_s: float) -> list[Happening]:
         """What happened, as soon as something did; [] after `timeout_s`."""
         until = time.monotonic() + timeout_s
         while True:
+            self._check_pool()
             happened = [h for slot in self._answered(until) for h in self._settle(slot)]
             happened += [h for slot in self._late() for h in self._lose(slot, slot.overdue)]
             if happened or time.monotonic() >= until:
                 return happened
-            self._check_alone()
 
     def _answered(self, until: float) -> list[Slot]:
         calls = {slot.call: slot for slot in self._slots.values() if slot.call is not None}
@@ -196,7 +199,7 @@ class RayBackend:
     def _settle(self, slot: Slot) -> list[Happening]:
         """What the answer of a call means; [] if nobody has to know."""
         try:
-            answer = ray.get(slot.call, timeout=FETCH_TIMEOUT_S)
+            answer = cast(Answer, ray.get(slot.call, timeout=FETCH_TIMEOUT_S))
         except failures.RayTaskError as error:
             answer = Failure("error", describe(error.cause or error))
         except failures.ActorUnavailableError as error:
@@ -210,11 +213,11 @@ class RayBackend:
         if isinstance(answer, Joined):
             slot.joined, self._failed_starts = answer, 0
         happening = Happening(slot.name, slot.task, answer)
-        slot.finish()
+        slot.finish(has_job=isinstance(answer, ScoreBlock))
         return [happening]
 
     def _doubt(self, slot: Slot, message: str) -> list[Happening]:
-        """The connection broke and Ray does not know yet whether the process lives: ask again, until it does or time is up.
+        """The connection broke and Ray does not know yet whether the process lives: ask again until it does.
 
         The answer is lost in any case (calls are at-most-once), so a worker that turns out to live is given up too.
         """
@@ -241,19 +244,29 @@ class RayBackend:
     def _has_joined(self) -> bool:
         return any(slot.joined for slot in self._slots.values())
 
-    def _check_alone(self) -> None:
+    def _check_pool(self) -> None:
+        if not self._slots:
+            raise RefitError(f"no worker can be started: {self._last_failure}")
         if self._has_joined() or time.monotonic() - self._alone_since < self._start_timeout_s:
             return
         wanted = " and ".join(f"{amount:g} {name[4:].upper()}" for name, amount in self._resources.items() if amount)
         offered = " and ".join(f"{ray.cluster_resources().get(name, 0):g} {name}" for name in ("CPU", "GPU"))
-        raise RefitError(f"no worker could start within {self._start_timeout_s:g} s: each needs {wanted}, the cluster has {offered}")
+        waited = f"no worker could start within {self._start_timeout_s:g} s"
+        raise RefitError(f"{waited}: each needs {wanted}, the cluster has {offered}")
+
+
+def secure_ray(*, make_token: bool) -> None:
+    """Token authentication on in this process and what it starts; `make_token`: for a Ray of our own, one if none is there."""
+    environment.secure(os.environ, make_token=make_token)
+    Config.initialize("")  # Ray read the environment when it was imported; this reads it again
 
 
 class _Session:
     """The connection: a Ray of our own, a cluster, or a Ray that this process is in already, which is left as it is."""
 
     def __init__(self, address: str | None, num_cpus: int, gpus: bool, object_store_bytes: int):
-        self._address, self._num_cpus, self._gpus, self._object_store_bytes = address, num_cpus, gpus, object_store_bytes
+        self._address, self._num_cpus, self._gpus = address, num_cpus, gpus
+        self._object_store_bytes = object_store_bytes
         self._temp_dir: environment.TempDir | None = None
         self._opened = False
 
@@ -261,8 +274,7 @@ class _Session:
         """Connect. Raises InputError if there is no such cluster, no token for it, or no GPU where one is asked for."""
         if ray.is_initialized():
             return
-        environment.secure(os.environ, make_token=self._address is None)
-        ray._raylet.Config.initialize("")  # pyright: ignore  Ray read the environment when it was imported; ray.init refreshes it so too
+        secure_ray(make_token=self._address is None)
         with environment.keeping_sigterm(), environment.driver_import_path():
             self._opened = True
             if self._address is None:
@@ -277,18 +289,19 @@ class _Session:
                  _temp_dir=self._temp_dir.path)
         if self._gpus and not ray.cluster_resources().get("GPU"):
             self.close()
-            raise InputError("compute.gpus_per_worker", "this machine has no GPU; allowed: 0, or the --address of a cluster that has GPUs")
+            raise InputError("compute.gpus_per_worker", "this machine has no GPU; allowed: 0, or a cluster (--address)")
 
     def _join_cluster(self, address: str) -> None:
         if "://" in address:
-            raise InputError("--address", f"{address!r} is a Ray Client address; run on the head node with auto, or give host:port")
+            raise InputError("--address", f"{address!r} is a Ray Client address; allowed: auto, host:port")
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except failures.AuthenticationError as error:
-            hint = "RAY_AUTH_TOKEN_PATH must name the cluster's token file (RAY_AUTH_MODE=disabled: a cluster without token)"
+            hint = "RAY_AUTH_TOKEN_PATH must name the cluster's token file (RAY_AUTH_MODE=disabled: it has none)"
             raise InputError("--address", f"{address!r}: no token, or a wrong one; {hint}") from error
         except ConnectionError as error:
-            raise InputError("--address", f"no Ray cluster answers at {address!r}; allowed: auto, host:port, local") from error
+            problem = f"no Ray cluster answers at {address!r}; allowed: auto, host:port, local"
+            raise InputError("--address", problem) from error
 
     def close(self) -> None:
         """Disconnect, and stop Ray if it was started here; idempotent."""
@@ -314,4 +327,4 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:LONGEST_MESSAGE] or type(error).__name__
 
 
-__all__ = ["RayBackend"]
+__all__ = ["RayBackend", "secure_ray"]

@@ -14,6 +14,7 @@ from orchestrator.scheduling.events import Completed, Event, Failed, FailureKind
 from tasks.errors import RefitError
 
 SCORE_ATTEMPTS = 3
+UNLIMITED = Lost("timeout", "")
 FREE_KINDS: tuple[FailureKind, ...] = ("preempted", "node_lost")  # nobody's fault: never charged
 Range = tuple[int, int]
 Task = str | Range  # a spec id, or train rows to score
@@ -21,14 +22,14 @@ Task = str | Range  # a spec id, or train rows to score
 
 @dataclass
 class Slot:
-    """One actor as the driver sees it: at most one call is in flight, which should answer before `deadline` (monotonic seconds)."""
+    """One actor as the driver sees it: at most one call in flight, due before `deadline` (monotonic seconds)."""
 
     name: str
     actor: Any
     call: Any = None
     task: Task | None = None
     deadline: float = math.inf
-    overdue: Lost = Lost("timeout", "")
+    overdue: Lost = UNLIMITED
     joined: Joined | None = None
     in_doubt: str = ""
     has_job: bool = False
@@ -41,9 +42,9 @@ class Slot:
         """Past `deadline` the worker is given up, as `overdue`."""
         self.deadline, self.overdue = deadline, overdue
 
-    def finish(self) -> None:
-        """The call was answered."""
-        self.call, self.task, self.deadline = None, None, math.inf
+    def finish(self, has_job: bool) -> None:
+        """The call was answered; `has_job`: the worker holds the score job."""
+        self.call, self.task, self.deadline, self.has_job = None, None, math.inf, has_job
 
     @property
     def is_idle(self) -> bool:
@@ -85,11 +86,12 @@ class RangeQueue:
         return RangeQueue(todo, len(todo))
 
     def set_back(self, happening: Happening) -> None:
-        """Put the range of a failure or a loss first in the queue. Raises RefitError if it has failed in every attempt."""
+        """Put the range of a failure or a loss first in the queue. Raises RefitError if every attempt has failed."""
         task, what = happening.task, happening.what
         if not isinstance(what, (Failure, Lost)) or not isinstance(task, tuple):
             return
         self.failed[task] += what.kind not in FREE_KINDS
         if self.failed[task] >= SCORE_ATTEMPTS:
-            raise RefitError(f"scoring train rows {task[0]} to {task[1] - 1} failed {SCORE_ATTEMPTS} times: {what.message}")
+            rows = f"train rows {task[0]} to {task[1] - 1}"
+            raise RefitError(f"scoring {rows} failed {SCORE_ATTEMPTS} times: {what.message}")
         self.todo.appendleft(task)

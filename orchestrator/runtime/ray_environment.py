@@ -20,7 +20,7 @@ QUIET = {
 
 
 def secure(environment: MutableMapping[str, str], *, make_token: bool, home: Path | None = None) -> None:
-    """Turn token authentication on unless the user has chosen a mode; `make_token` gives a Ray of our own a token when there is none.
+    """Turn token authentication on unless the user has chosen a mode; `make_token`: make one when there is none.
 
     The token stays in the environment of this process and its children: nothing is written to disk.
     """

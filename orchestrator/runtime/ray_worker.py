@@ -54,7 +54,6 @@ class WorkerProcess:
     """One long-lived process with the task in memory; does one retrain or one score range at a time."""
 
     _context: WorkerContext
-    _job: ScoreJob
     _scorer: Scorer | None = None
 
     def __init__(self, name: str, threads: int):
@@ -80,16 +79,13 @@ class WorkerProcess:
         """One attempt of one spec."""
         return attempt(lambda: worker.retrain(self._context, work, self._name))
 
-    def take(self, job: ScoreJob) -> None:
-        """The job of the ranges that follow."""
-        self._job, self._scorer = job, None
-
-    def score(self, start: int, stop: int) -> ScoreBlock | Failure:
-        """Train rows [start, stop); what the ranges of a job share is computed once."""
+    def score(self, job: ScoreJob | None, start: int, stop: int) -> ScoreBlock | Failure:
+        """Train rows [start, stop) of `job`, or of the one before if None: what its ranges share is computed once."""
 
         def score_range() -> ScoreBlock:
-            if self._scorer is None:
-                self._scorer = worker.make_scorer(self._context, self._job)
+            if job is not None:
+                self._scorer = worker.make_scorer(self._context, job)
+            assert self._scorer is not None
             return worker.score_block(self._context, self._scorer, start, stop)
 
         return attempt(score_range)
@@ -98,7 +94,6 @@ class WorkerProcess:
         """Give back what scoring holds in memory."""
         import torch
 
-        del self._job
         self._scorer = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -184,8 +184,6 @@ class Scheduler:
         self._stopping = True
         for spec_id in list(self._runner):
             self._move(spec_id, "give_up")
-        self._busy.clear()
-        self._idle.clear()
 
     def _release(self, worker: str, spec_id: str) -> None:
         if self._busy.get(worker) == spec_id:

@@ -50,7 +50,7 @@ class Lease:
     driver: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def acquire(self, now: float) -> None:
-        """Take a lease that is free, expired, damaged or whose process ended; `now` in s since the epoch. Raises LeaseHeld."""
+        """Take it if it is free, expired, damaged or of an ended process; `now` in epoch seconds. Raises LeaseHeld."""
         mine = self._mine(now)
         if self.blobs.create(self._key, _encode(mine)):
             return

@@ -90,7 +90,7 @@ class Ledger:
         return LedgerIndex({spec_id: same[0] for spec_id, same in kept.items()}, bad)
 
     def verify(self) -> list[BadPart]:
-        """Every part that is damaged, or holds a row whose id is not the digest of its spec or whose edit is another."""
+        """Every part that is damaged, or has a row whose id is not the digest of its spec or whose edit is another."""
         return [BadPart(name, problem) for name in self.parts() if (problem := self._problem(name))]
 
     def set_aside(self, name: str) -> None:
@@ -100,9 +100,9 @@ class Ledger:
         self._indexed.pop(name, None)
 
     def compact(self, min_parts: int = 16, max_rows: int = 4096, max_bytes: int = 256 << 20) -> list[str]:
-        """Merge small parts into parts of up to `max_rows` rows, if there are `min_parts` small ones; the new parts' names.
+        """Merge small parts into ones of up to `max_rows`, about `max_bytes`, if there are `min_parts`; the new names.
 
-        Sources are deleted once the merged part has been read back; a crash at any point leaves every row readable.
+        A part is deleted once the merged one has been read back; a crash at any point leaves every row readable.
         """
         counts = {name: len(entries) for name, entries in self._scan(self._entries)[0].items()}
         sizes = {name: self._size(name) for name in counts}
@@ -183,10 +183,10 @@ class Ledger:
     def _merge(self, sources: Sequence[str]) -> str | None:
         try:
             rows = [row for name in sources for row in decode_rows(self._verified(name))]
+            merged = self._write(encode_rows(list({row_key(row): row for row in rows}.values())))
+            decode_rows(self._verified(merged))
         except (FileNotFoundError, DamagedError):
-            return None  # another driver merged it first, or it went bad: nothing is deleted
-        merged = self._write(encode_rows(list({row_key(row): row for row in rows}.values())))
-        decode_rows(self._verified(merged))
+            return None  # another driver merged it too, or it went bad: nothing is deleted
         for name in set(sources) - {merged}:
             self._blobs.delete(self._folder + name)
             self._indexed.pop(name, None)

@@ -47,7 +47,8 @@ def read_scores_table(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     train_ids = trains[:n_train]
     query_ids = queries[::n_train] if n_train else queries
     grid = np.repeat(query_ids, n_train), np.tile(train_ids, len(query_ids))
-    if not (np.array_equal(queries, grid[0]) and np.array_equal(trains, grid[1])):
+    is_once = len(np.unique(query_ids)) == len(query_ids) and len(np.unique(train_ids)) == n_train
+    if not (is_once and np.array_equal(queries, grid[0]) and np.array_equal(trains, grid[1])):
         raise DamagedError(f"{path}: not one score for every query and training example, query by query")
     return query_ids, train_ids, scores.reshape(len(query_ids), n_train)
 

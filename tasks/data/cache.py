@@ -20,7 +20,7 @@ _KEY = b"refit-key"
 def cached_table(cache_dir: Path | None, key: str, build: Callable[[], pa.Table]) -> pa.Table:
     """The table that `build` makes, from `<cache_dir>/<key>.arrow` if a whole one is there; `cache_dir` None: no cache.
 
-    The file is an Arrow IPC stream followed by its SHA-256. A damaged, foreign or truncated file is built again and replaced.
+    The file is an Arrow IPC stream followed by its SHA-256. A damaged, foreign or truncated file is built again.
     """
     if cache_dir is None:
         return build()

@@ -23,7 +23,9 @@ def resolve_path(path: str, base_dir: Path, where: object) -> Path:
     except (OSError, ValueError) as error:
         raise InputError(where, f"{path!r} is not a usable path: {error}") from error
     if not exists:
-        raise InputError(where, f"{path!r} does not exist (looked at {found}); relative paths start at the config's folder")
+        raise InputError(
+            where, f"{path!r} does not exist (looked at {found}); relative paths start at the config's folder"
+        )
     return found
 
 

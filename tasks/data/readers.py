@@ -1,4 +1,4 @@
-"""Files -> columns: csv, tsv, jsonl, parquet, one folder per class, Hugging Face datasets. Nothing is guessed, nothing is skipped."""
+"""Files -> columns: csv, tsv, jsonl, parquet, one folder per class, Hugging Face datasets. Nothing is guessed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TextFormat:
 
 
 def read_delimited(path: Path, columns: Sequence[str], how: TextFormat, delimiter: str) -> Table:
-    """Records of a csv or tsv file with a header line. Raises InputError naming the line on ragged rows or broken quotes."""
+    """Records of a csv or tsv file with a header line. Raises InputError naming the line that is broken."""
     text = _decoded(_file_bytes(path), path, how)
     header, records, lines = _parsed(text, path, how, delimiter)
     repeated = sorted({name for name in columns if header.count(name) > 1})
@@ -45,8 +45,12 @@ def read_delimited(path: Path, columns: Sequence[str], how: TextFormat, delimite
         raise InputError(path, f"column {repeated[0]!r} appears {header.count(repeated[0])} times in the header")
     _check_columns(path, columns, header)
     chosen = {name: header.index(name) for name in columns}
-    return Table({name: [record[at] for record in records] for name, at in chosen.items()}, len(records), path,
-                 lambda row: f"line {lines[row]}")
+    return Table(
+        {name: [record[at] for record in records] for name, at in chosen.items()},
+        len(records),
+        path,
+        lambda row: f"line {lines[row]}",
+    )
 
 
 def _parsed(text: str, path: Path, how: TextFormat, delimiter: str) -> tuple[list[str], list[list[str]], list[int]]:
@@ -65,13 +69,18 @@ def _parsed(text: str, path: Path, how: TextFormat, delimiter: str) -> tuple[lis
             if not header:
                 header = record
             elif len(record) != len(header):
-                raise InputError(f"{path}: line {first_line}", f"{len(record)} fields, the header has {len(header)} ({', '.join(header)})")
+                raise InputError(
+                    f"{path}: line {first_line}",
+                    f"{len(record)} fields, the header has {len(header)} ({', '.join(header)})",
+                )
             else:
                 records.append(record)
                 lines.append(first_line)
     except csv.Error as error:
-        raise InputError(f"{path}: line {before + 1}", f"not valid {'csv' if delimiter == ',' else 'tsv'}: {error}; "
-                         "quoting: none reads quotes as text") from error
+        raise InputError(
+            f"{path}: line {before + 1}",
+            f"not valid {'csv' if delimiter == ',' else 'tsv'}: {error}; quoting: none reads quotes as text",
+        ) from error
     if not header:
         raise InputError(path, "the file is empty; a header line with column names is needed")
     return header, records, lines
@@ -92,7 +101,9 @@ def read_jsonl(path: Path, columns: Sequence[str], how: TextFormat) -> Table:
         record = _json_object(line, f"{path}: line {number}")
         for name in columns:
             if name not in record:
-                raise InputError(f"{path}: line {number}", f"no column {name!r}; columns: {', '.join(map(str, record))}")
+                raise InputError(
+                    f"{path}: line {number}", f"no column {name!r}; columns: {', '.join(map(str, record))}"
+                )
             values[name].append(record[name])
         lines.append(number)
     return Table(values, len(lines), path, lambda row: f"line {lines[row]}")
@@ -125,22 +136,24 @@ def read_parquet(path: Path, columns: Sequence[str]) -> Table:
 
 
 def read_folder(path: Path, how: TextFormat) -> Table:
-    """One folder a class, one text file an example: columns `text` and `label`; classes sorted, files in natural order (2 before 10)."""
+    """One folder a class, one text file an example: columns `text`, `label`; files in natural order (2 before 10)."""
     if not path.is_dir():
         raise InputError(path, "not a directory; format: folder wants one folder per class")
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not _is_hidden(entry))
+    folders = [entry for entry in _entries(path) if entry.is_dir()]
     if not folders:
         raise InputError(path, "holds no folder; format: folder wants one folder per class")
-    files = [file for folder in folders for file in sorted(folder.iterdir(), key=_natural) if file.is_file() and not _is_hidden(file)]
+    files = [file for folder in folders for file in sorted(_entries(folder), key=_natural) if file.is_file()]
     texts = [_decoded(_file_bytes(file), file, how) for file in files]
     names = [str(file.relative_to(path)) for file in files]
-    return Table({"text": texts, "label": [file.parent.name for file in files]}, len(files), path, lambda row: names[row])
+    return Table(
+        {"text": texts, "label": [file.parent.name for file in files]}, len(files), path, lambda row: names[row]
+    )
 
 
 def read_hf(path: str, local: Path | None, split: str, columns: Sequence[str], where: object) -> Table:
-    """A Hugging Face dataset, from a directory made by save_to_disk or by its hub name; code from the hub is never run."""
+    """A Hugging Face dataset, from a save_to_disk directory or by its hub name; code from the hub is never run."""
     try:
-        import datasets
+        import datasets  # type: ignore[import-not-found]
     except ImportError as error:
         raise InputError(where, "format: hf needs the package datasets; pip install 'refit[hf]'") from error
     try:
@@ -181,8 +194,11 @@ def _decoded(data: bytes, path: Path, how: TextFormat) -> str:
         text = data.decode(how.encoding, "replace" if how.bad_bytes == "replace" else "strict")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}: line {line}", f"byte 0x{data[error.start]:02x} is not {how.encoding}; "
-                         "encoding: names another, bad_bytes: replace puts U+FFFD there") from error
+        raise InputError(
+            f"{path}: line {line}",
+            f"byte 0x{data[error.start]:02x} is not {how.encoding}; "
+            "encoding: names another, bad_bytes: replace puts U+FFFD there",
+        ) from error
     return text.removeprefix("\ufeff")
 
 
@@ -207,5 +223,8 @@ def _natural(path: Path) -> tuple[list[tuple[int, int | str]], str]:
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", path.name)], path.name
 
 
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith((".", "__"))
+def _entries(path: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in path.iterdir() if not entry.name.startswith((".", "__")))
+    except OSError as error:
+        raise InputError(path, f"cannot be read: {error.strerror or error}") from error

@@ -18,13 +18,20 @@ from tasks.data import readers
 from tasks.data.paths import PACKAGE, resolve_path
 from tasks.errors import InputError
 
+_FORMATS_OF = {
+    "split": ("hf",),
+    "quoting": ("csv", "tsv"),
+    "encoding": ("csv", "tsv", "jsonl", "folder"),
+    "bad_bytes": ("csv", "tsv", "jsonl", "folder"),
+}
 
 
 class SplitConfig(BaseModel):
     """Where the records of a split lie and which of them are taken.
 
-    Without `id`, a record's id is its number in the source, counted before `take` and `limit`. `take: [start, stop]` keeps that part,
-    as fractions, of the records in file order or, with `shuffle_seed`, in a random order drawn from it; `limit` then keeps the first ones.
+    Without `id`, a record's id is its number in the source, counted before `take` and `limit`. `take: [start, stop]`
+    keeps that part, as fractions, of the records in file order or, with `shuffle_seed`, in a random order drawn from
+    it; `limit` then keeps the first ones.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,7 +40,7 @@ class SplitConfig(BaseModel):
     text: str | list[str] | None = None
     label: str | None = None
     id: str | None = None
-    split: str = "train"  # hf only
+    split: str = "train"
     shuffle_seed: int | None = Field(default=None, ge=0)
     take: tuple[float, float] | None = None
     limit: int | None = Field(default=None, ge=1)
@@ -54,6 +61,13 @@ class SplitConfig(BaseModel):
         return take
 
     @model_validator(mode="after")
+    def _options_fit_format(self) -> SplitConfig:
+        for option, formats in _FORMATS_OF.items():
+            if option in self.model_fields_set and self.format not in formats:
+                raise ValueError(f"{option} is an option of format {', '.join(formats)}, not of {self.format}")
+        return self
+
+    @model_validator(mode="after")
     def _columns_fit_format(self) -> SplitConfig:
         if self.format == "folder":
             if self.text is not None or self.label is not None or self.id is not None:
@@ -66,6 +80,14 @@ class SplitConfig(BaseModel):
     def text_columns(self) -> list[str]:
         """Columns whose texts are joined with one space."""
         return [self.text] if isinstance(self.text, str) else list(self.text or ["text"])
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column that is read, once."""
+        columns: list[str] = [*self.text_columns, self.label_column]
+        if self.id:
+            columns.append(self.id)
+        return list(dict.fromkeys(columns))
 
     @property
     def label_column(self) -> str:
@@ -90,20 +112,31 @@ def read_records(config: SplitConfig, base_dir: Path, where: object, key: str) -
     if not table.n_rows:
         raise InputError(table.source, f"holds no records ({key})")
     ids = _ids(config, table)
-    labels = [_label(value, table, row, config.label_column) for row, value in enumerate(table.columns[config.label_column])]
+    labels = [
+        _label(value, table, row, config.label_column) for row, value in enumerate(table.columns[config.label_column])
+    ]
     texts = _texts(config, table)
     rows = _taken(config, table.n_rows)
     if not len(rows):
-        raise InputError(place(where, f"{key}.take"), f"{list(config.take or ())} of {table.n_rows} records leaves none")
-    return Records(ids[rows], tuple(texts[row] for row in rows), tuple(labels[row] for row in rows), str(table.source),
-                   tuple(table.row_name(row) for row in rows.tolist()))
+        raise InputError(
+            place(where, f"{key}.take"), f"{list(config.take or ())} of {table.n_rows} records leaves none"
+        )
+    return Records(
+        ids[rows],
+        tuple(texts[row] for row in rows),
+        tuple(labels[row] for row in rows),
+        str(table.source),
+        tuple(table.row_name(row) for row in rows.tolist()),
+    )
 
 
 def _table(config: SplitConfig, base_dir: Path, where: str) -> readers.Table:
-    columns = list(dict.fromkeys([*config.text_columns, config.label_column, *([config.id] if config.id else [])]))
+    columns = config.columns
     if config.format == "hf":
         is_local = config.path.startswith((PACKAGE, ".", "/", "~")) or (base_dir / config.path).exists()
-        return readers.read_hf(config.path, resolve_path(config.path, base_dir, where) if is_local else None, config.split, columns, where)
+        return readers.read_hf(
+            config.path, resolve_path(config.path, base_dir, where) if is_local else None, config.split, columns, where
+        )
     path = resolve_path(config.path, base_dir, where)
     how = readers.TextFormat(config.encoding, config.bad_bytes, config.quoting)
     if config.format == "folder":
@@ -132,7 +165,10 @@ def _ids(config: SplitConfig, table: readers.Table) -> np.ndarray:
     first: dict[int, int] = {}
     for row, number in enumerate(ids):
         if first.setdefault(number, row) != row:
-            raise InputError(_row(table, row, config.id), f"id {number} is also that of {table.row_name(first[number])}; ids are unique")
+            raise InputError(
+                _row(table, row, config.id),
+                f"id {number} is also that of {table.row_name(first[number])}; ids are unique",
+            )
     return np.asarray(ids, np.int64)
 
 
@@ -147,7 +183,9 @@ def _id(value: Any, table: readers.Table, row: int, column: str) -> int:
 def _label(value: Any, table: readers.Table, row: int, column: str) -> str:
     if not isinstance(value, (str, int)) or not str(value).strip():
         is_missing = value is None or isinstance(value, str) or value != value
-        raise InputError(_row(table, row, column), f"{'no label' if is_missing else repr(value)}; labels are text or whole numbers")
+        raise InputError(
+            _row(table, row, column), f"{'no label' if is_missing else repr(value)}; labels are text or whole numbers"
+        )
     return _unicode(str(value), table, row, column)
 
 
@@ -156,7 +194,9 @@ def _texts(config: SplitConfig, table: readers.Table) -> list[str]:
     for column in config.text_columns:
         for row, value in enumerate(table.columns[column]):
             if not isinstance(value, str):
-                raise InputError(_row(table, row, column), f"{'no text' if value is None else repr(value)}; text is needed")
+                raise InputError(
+                    _row(table, row, column), f"{'no text' if value is None else repr(value)}; text is needed"
+                )
             _unicode(value, table, row, column)
         parts.append(table.columns[column])
     return [" ".join(row) for row in zip(*parts, strict=True)]
@@ -167,7 +207,9 @@ def _unicode(text: str, table: readers.Table, row: int, column: str) -> str:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise InputError(_row(table, row, column), f"a lone surrogate at character {error.start} is not Unicode text") from error
+            raise InputError(
+                _row(table, row, column), f"a lone surrogate at character {error.start} is not Unicode text"
+            ) from error
     return text
 
 
@@ -183,10 +225,12 @@ def class_order(labels: Sequence[str]) -> list[str]:
 
 
 def to_split(records: Records, classes: Mapping[str, str], allowed_from: str) -> Split:
-    """Records with labels as indices into `classes` (label in the data -> name shown). Raises InputError naming row and label."""
+    """Labels as indices into `classes` (label in the data -> name shown). Raises InputError naming row and label."""
     index = {label: position for position, label in enumerate(classes)}
     for label, name in zip(records.labels, records.names, strict=True):
         if label not in index:
-            raise InputError(f"{records.source}: {name}", f"label {label!r} is not one of {allowed_from}: {', '.join(index)}")
+            raise InputError(
+                f"{records.source}: {name}", f"label {label!r} is not one of {allowed_from}: {', '.join(index)}"
+            )
     labels = np.asarray([index[label] for label in records.labels], np.int64)
     return Split(records.ids, labels, tuple(classes.values()), records.texts)

@@ -1,4 +1,4 @@
-"""Texts -> tokens: a word vocabulary made from the train set, or a pretrained tokeniser; kept in an Arrow cache by content."""
+"""Texts -> tokens: words of the train set, or a pretrained tokeniser; kept in an Arrow cache by content."""
 
 from __future__ import annotations
 
@@ -10,60 +10,37 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import numpy as np
-
 from tasks.data.cache import cached_table
+from tasks.data.token_arrays import Tokens, join_tokens, table_of_tokens, tokens_of_table
 from tasks.digests import digest, digest_file, digest_texts
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-    from scipy.sparse import csr_matrix
     from tokenizers import Tokenizer
 
 PAD, UNKNOWN, START, END = 0, 1, 2, 3
 _WORD_SPECIALS = ("[PAD]", "[UNK]", "[START]", "[END]")
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
-TOKENISER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json",
-                   "merges.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Tokens of n texts, end to end: text i is ids[offsets[i]:offsets[i + 1]].
-
-    `offsets` int64 [n + 1], `ids` int32 [total], `spans` int32 [total, 2]: (start, end) characters in the text, (0, 0) for special tokens.
-    """
-
-    offsets: np.ndarray
-    ids: np.ndarray
-    spans: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def lengths(self, rows: np.ndarray) -> np.ndarray:
-        """Number of tokens of each of `rows`: int64 [len(rows)]."""
-        return self.offsets[rows + 1] - self.offsets[rows]
-
-    def padded(self, rows: np.ndarray, length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids int64 [len(rows), length], cut or filled with `pad_id`, and the mask bool of real positions."""
-        positions = np.arange(length)
-        mask = positions < self.lengths(rows)[:, None]
-        at = np.minimum(self.offsets[rows][:, None] + positions, max(len(self.ids) - 1, 0))
-        return np.where(mask, self.ids[at], pad_id).astype(np.int64), mask
-
-    def counts(self, vocabulary_size: int) -> csr_matrix:
-        """How often each token id occurs in each text: CSR float64 [n, vocabulary_size]."""
-        from scipy.sparse import csr_matrix
-
-        counts = csr_matrix((np.ones(len(self.ids)), self.ids, self.offsets), shape=(len(self), vocabulary_size))
-        counts.sum_duplicates()
-        return counts
+TOKENISER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+)
 
 
 class Tokeniser(Protocol):
-    """A fitted encoding. `neutral_ids` are the tokens of an empty text: what a removed example is replaced by."""
+    """A fitted encoding; picklable.
+
+    `neutral_ids` are the tokens of an empty text, what a removed example is replaced by; `special_ids` stand for no
+    word (pad, start, end).
+    """
 
     vocabulary_size: int
     pad_id: int
@@ -82,7 +59,10 @@ class Tokeniser(Protocol):
 class Encoding(Protocol):
     """How texts become tokens; what enters the train digest."""
 
-    max_length: int
+    @property
+    def max_length(self) -> int:
+        """The most tokens a text has, special ones included."""
+        ...
 
     def identity(self) -> dict[str, Any]:
         """Content digests and options, never a path."""
@@ -97,8 +77,8 @@ class Encoding(Protocol):
 class WordEncoding:
     """Words and punctuation marks between a start and an end token, at most `max_length` tokens in all.
 
-    The vocabulary holds the words that occur at least `min_count` times in the first `max_length` - 2 words of the train texts, the most
-    frequent `max_vocabulary` of them (special tokens not counted), in order of falling count, then of text.
+    The vocabulary holds the words that occur at least `min_count` times in the first `max_length` - 2 words of the
+    train texts, the most frequent `max_vocabulary` of them (special tokens not counted), by falling count, then by text.
     """
 
     max_length: int
@@ -116,7 +96,9 @@ class WordEncoding:
         import pyarrow as pa
 
         key = digest(["vocabulary", digest_texts(train_texts), self.identity()])
-        table = cached_table(cache_dir, key, lambda: pa.table({"word": pa.array(self._vocabulary(train_texts), pa.string())}))
+        table = cached_table(
+            cache_dir, key, lambda: pa.table({"word": pa.array(self._vocabulary(train_texts), pa.string())})
+        )
         return WordTokeniser(self, tuple(table.column("word").to_pylist()))
 
     def words(self, text: str) -> list[re.Match[str]]:
@@ -129,12 +111,14 @@ class WordEncoding:
         return found
 
     def form(self, word: str) -> str:
-        """The word as the vocabulary has it. Lower-cased word by word: lower-casing a whole text can move its characters."""
+        """The word as the vocabulary has it; never a whole text, whose characters lower-casing can move."""
         return word.lower() if self.lowercase else word
 
     def _vocabulary(self, texts: Sequence[str]) -> list[str]:
         counts = Counter(self.form(match.group()) for text in texts for match in self.words(text))
-        kept = sorted((word for word, count in counts.items() if count >= self.min_count), key=lambda word: (-counts[word], word))
+        kept = sorted(
+            (word for word, count in counts.items() if count >= self.min_count), key=lambda word: (-counts[word], word)
+        )
         return kept[: self.max_vocabulary]
 
 
@@ -158,7 +142,7 @@ class WordTokeniser:
             words = self.encoding.words(text)
             ids = [self._ids.get(self.encoding.form(word.group()), UNKNOWN) for word in words]
             rows.append(([START, *ids, END], [(0, 0), *(word.span() for word in words), (0, 0)]))
-        return _tokens(rows)
+        return join_tokens(rows)
 
     def token_text(self, token_id: int) -> str:
         """The word, or the special token's name in brackets."""
@@ -167,7 +151,7 @@ class WordTokeniser:
 
 @dataclass(frozen=True)
 class PretrainedEncoding:
-    """A Hugging Face tokeniser from `directory`, special tokens included, cut at `max_length`; `digest` is that of its files."""
+    """A Hugging Face tokeniser from `directory`, cut at `max_length`; `digest` is that of its files."""
 
     directory: Path
     max_length: int
@@ -196,12 +180,15 @@ class PretrainedTokeniser:
         self.special_ids = tuple(sorted({self.pad_id, *self.neutral_ids}))
 
     def encode(self, texts: Sequence[str]) -> Tokens:
-        """Tokens of `texts` with the tokeniser's own special tokens; a text without any token is one pad token."""
+        """Tokens of `texts` with the tokeniser's own special ones; a text of no token is one pad token."""
         rows = []
         for encoded in self._fast.encode_batch(list(texts)):
-            spans = [(0, 0) if special else span for span, special in zip(encoded.offsets, encoded.special_tokens_mask, strict=True)]
+            spans = [
+                (0, 0) if special else span
+                for span, special in zip(encoded.offsets, encoded.special_tokens_mask, strict=True)
+            ]
             rows.append((encoded.ids or [self.pad_id], spans or [(0, 0)]))
-        return _tokens(rows)
+        return join_tokens(rows)
 
     def token_text(self, token_id: int) -> str:
         """The token as its vocabulary has it."""
@@ -216,33 +203,12 @@ def tokeniser_digest(directory: Path) -> str:
     return digest(files)
 
 
-def cached_tokens(tokeniser: Tokeniser, encoding: Encoding, train_texts: Sequence[str], texts: Sequence[str], cache_dir: Path | None) -> Tokens:
+def cached_tokens(
+    tokeniser: Tokeniser, encoding: Encoding, train_texts: Sequence[str], texts: Sequence[str], cache_dir: Path | None
+) -> Tokens:
     """Tokens of `texts`, from the cache if they were made before from the same texts by the same encoding."""
     key = digest(["tokens", digest_texts(train_texts), digest_texts(texts), encoding.identity()])
-    return _from_table(cached_table(cache_dir, key, lambda: _to_table(tokeniser.encode(texts))))
-
-
-def _tokens(rows: Sequence[tuple[Sequence[int], Sequence[tuple[int, int]]]]) -> Tokens:
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum([len(ids) for ids, _ in rows], out=offsets[1:])
-    ids = np.fromiter((token for ids, _ in rows for token in ids), np.int32, offsets[-1])
-    spans = np.asarray([span for _, spans in rows for span in spans], np.int32).reshape(-1, 2)
-    return Tokens(offsets, ids, spans)
-
-
-def _to_table(tokens: Tokens) -> pa.Table:
-    import pyarrow as pa
-
-    offsets = pa.array(tokens.offsets, pa.int64())
-    columns = {"id": tokens.ids, "start": tokens.spans[:, 0], "end": tokens.spans[:, 1]}
-    return pa.table({name: pa.LargeListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values), pa.int32()))
-                     for name, values in columns.items()})
-
-
-def _from_table(table: pa.Table) -> Tokens:
-    id_, start, end = (table.column(name).combine_chunks() for name in ("id", "start", "end"))
-    spans = np.stack([column.values.to_numpy() for column in (start, end)], axis=1)
-    return Tokens(id_.offsets.to_numpy().copy(), id_.values.to_numpy().copy(), spans)
+    return tokens_of_table(cached_table(cache_dir, key, lambda: table_of_tokens(tokeniser.encode(texts))))
 
 
 def _fast_tokeniser(directory: Path) -> Tokenizer:
@@ -254,14 +220,19 @@ def _fast_tokeniser(directory: Path) -> Tokenizer:
             return Tokenizer.from_file(str(file))
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(directory, use_fast=True, trust_remote_code=False, local_files_only=True).backend_tokenizer
+        return AutoTokenizer.from_pretrained(
+            directory, use_fast=True, trust_remote_code=False, local_files_only=True
+        ).backend_tokenizer
     except Exception as error:  # the library raises bare Exception on a broken file
         raise InputError(directory, f"not a usable fast tokeniser: {error}") from error
 
 
 def _pad_id(fast: Tokenizer, directory: Path) -> int:
     file = directory / "tokenizer_config.json"
-    name = json.loads(file.read_text(encoding="utf-8")).get("pad_token") if file.is_file() else None
+    try:
+        name = json.loads(file.read_text(encoding="utf-8")).get("pad_token") if file.is_file() else None
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(file, f"not a tokeniser configuration: {error}") from error
     names = [name.get("content") if isinstance(name, dict) else name, "[PAD]", "<pad>", "<|endoftext|>"]
     ids = [fast.token_to_id(name) for name in names if name]
     return next((token for token in ids if token is not None), 0)

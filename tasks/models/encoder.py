@@ -66,8 +66,15 @@ class Encoder(Component):
             try:
                 config = self._config(directory)
                 network, report = AutoModelForSequenceClassification.from_pretrained(
-                    directory, config=config, attn_implementation="eager", dtype=torch.float32, use_safetensors=True,
-                    trust_remote_code=False, local_files_only=True, output_loading_info=True)
+                    directory,
+                    config=config,
+                    attn_implementation="eager",
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    local_files_only=True,
+                    output_loading_info=True,
+                )
             except Exception as error:  # broken files surface as any of a dozen types
                 raise InputError(WHERE, f"{self.pretrained!r} makes no sequence classifier: {error}") from error
         prefix = network.base_model_prefix + "."
@@ -77,9 +84,14 @@ class Encoder(Component):
         state = {name: tensor.numpy() for name, tensor in encoder.items() if name not in absent}
         return {CONFIG_KEY: np.frombuffer(config.to_json_string(use_diff=False).encode(), np.uint8), **state}
 
-    def build(self, n_outputs: int, vocabulary_size: int, generator_seed: int,
-              base_state: Mapping[str, np.ndarray] | None = None) -> nn.Module:
-        """A fresh classifier with logits [n, n_outputs]: pretrained weights, and the rest drawn under (generator_seed, 'init').
+    def build(
+        self,
+        n_outputs: int,
+        vocabulary_size: int,
+        generator_seed: int,
+        base_state: Mapping[str, np.ndarray] | None = None,
+    ) -> nn.Module:
+        """A fresh classifier onto `n_outputs` logits: pretrained weights, the rest drawn by (seed, 'init').
 
         Raises InputError if the tokeniser knows more ids than the embedding, or a `freeze` pattern does not fit.
         """
@@ -94,7 +106,9 @@ class Encoder(Component):
         config.num_labels = n_outputs
         with quiet_transformers(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(purpose_seed(generator_seed, "init"))
-            network = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager", dtype=torch.float32)
+            network = AutoModelForSequenceClassification.from_config(
+                config, attn_implementation="eager", dtype=torch.float32
+            )
         weights = {name: torch.tensor(array) for name, array in base_state.items() if name != CONFIG_KEY}
         _refuse_absent(set(network.base_model.load_state_dict(weights, strict=False).missing_keys), self.pretrained)
         try:
@@ -120,7 +134,9 @@ class Encoder(Component):
 
     def layer_modules(self, network: nn.Module) -> list[str]:
         """Names of the modules that own weights (embeddings, linear layers, normalisations), in the network's order."""
-        return [name for name, module in network.named_modules() if next(module.parameters(recurse=False), None) is not None]
+        return [
+            name for name, module in network.named_modules() if next(module.parameters(recurse=False), None) is not None
+        ]
 
     def _directory(self, base_dir: Path) -> Path:
         """The checked directory. Raises InputError if the options do not fit its config."""
@@ -128,10 +144,12 @@ class Encoder(Component):
         config = read_config(directory)
         depth = next((config[key] for key in _DEPTH_KEYS if isinstance(config.get(key), int)), None)
         if self.num_layers is not None and depth is not None and self.num_layers > depth:
-            raise InputError("task.model.num_layers", f"{self.num_layers} is more than the {depth} layers of {self.pretrained!r}")
+            problem = f"{self.num_layers} is more than the {depth} layers of {self.pretrained!r}"
+            raise InputError("task.model.num_layers", problem)
         longest = next((config[key] for key in _LENGTH_KEYS if isinstance(config.get(key), int)), None)
         if longest is not None and self.max_length > longest:
-            raise InputError("task.model.max_length", f"{self.max_length} is more than the {longest} positions of {self.pretrained!r}")
+            problem = f"{self.max_length} is more than the {longest} positions of {self.pretrained!r}"
+            raise InputError("task.model.max_length", problem)
         return directory
 
     def _config(self, directory: Path) -> Any:
@@ -141,7 +159,7 @@ class Encoder(Component):
         if self.num_layers is not None:
             config.num_hidden_layers = self.num_layers
             if getattr(config, "layer_types", None):
-                config.layer_types = config.layer_types[:self.num_layers]
+                config.layer_types = config.layer_types[: self.num_layers]
         if self.dropout is not None:
             for key, value in config.to_dict().items():
                 if ("dropout" in key or key.endswith("pdrop")) and type(value) in (float, int, type(None)):
@@ -155,4 +173,5 @@ def _refuse_absent(names: set[str], pretrained: str) -> None:
     """A pooler may start at random, as the head does; nothing else of the encoder may."""
     absent = sorted(name for name in names if "pooler" not in name)
     if absent:
-        raise InputError(WHERE, f"{pretrained!r} lacks the weights {', '.join(absent[:3])}" + (" ..." if len(absent) > 3 else ""))
+        shown = ", ".join(absent[:3]) + (" ..." if len(absent) > 3 else "")
+        raise InputError(WHERE, f"{pretrained!r} lacks the weights {shown}")

@@ -1,4 +1,4 @@
-"""Where pretrained weights are, what their content is called, and how they are read: safetensors only, no remote code."""
+"""Where pretrained weights are and what their content is called: safetensors only, no remote code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HUB_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors"]
 
 
 def pretrained_directory(pretrained: str, revision: str | None, base_dir: Path) -> Path:
-    """The directory of `pretrained`: a directory, `package:<module>/<dir>`, or the local snapshot of a hub name's commit.
+    """The directory of `pretrained`: itself, `package:<module>/<dir>`, or the local snapshot of a hub name's commit.
 
     Raises InputError if there is none, or if the hub cannot be asked and nothing is cached.
     """
@@ -29,7 +29,8 @@ def pretrained_directory(pretrained: str, revision: str | None, base_dir: Path) 
     elif _HUB_NAME.fullmatch(pretrained):
         found = _hub_snapshot(pretrained, revision)
     else:
-        raise InputError(WHERE, f"{pretrained!r} is no directory; allowed: a directory, package:<module>/<dir>, or a hub name")
+        allowed = "a directory, package:<module>/<dir>, or a hub name"
+        raise InputError(WHERE, f"{pretrained!r} is no directory; allowed: {allowed}")
     if not (found / "config.json").is_file():
         raise InputError(WHERE, f"{pretrained!r} holds no config.json; a directory saved by save_pretrained is needed")
     return found
@@ -38,7 +39,8 @@ def pretrained_directory(pretrained: str, revision: str | None, base_dir: Path) 
 def content_identity(directory: Path) -> dict[str, Any]:
     """Digests of weights, config and tokeniser files: equal content under another name or path is the same model."""
     weights = {file.name: digest_file(file) for file in weight_files(directory)}
-    return {"weights": digest(weights), "config": digest_file(directory / "config.json"), "tokeniser": tokeniser_digest(directory)}
+    config = digest_file(directory / "config.json")
+    return {"weights": digest(weights), "config": config, "tokeniser": tokeniser_digest(directory)}
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -49,8 +51,11 @@ def weight_files(directory: Path) -> list[Path]:
     names = sorted(set(_read_json(index).get("weight_map", {}).values())) if index.is_file() else []
     missing = [name for name in names if not (directory / name).is_file()]
     if missing or not names:
-        raise InputError(WHERE, f"{directory} lacks {missing[0] if missing else 'model.safetensors'}; "
-                                "weights are read from safetensors files only")
+        raise InputError(
+            WHERE,
+            f"{directory} lacks {missing[0] if missing else 'model.safetensors'}; "
+            "weights are read from safetensors files only",
+        )
     return [directory / name for name in names]
 
 
@@ -92,4 +97,5 @@ def _hub_snapshot(name: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
     except (OSError, ValueError, HfHubHTTPError) as error:
-        raise InputError(WHERE, f"{name!r} is no directory, and not to be had from the hub: {type(error).__name__}: {error}") from error
+        cause = f"{type(error).__name__}: {error}"
+        raise InputError(WHERE, f"{name!r} is no directory, and not to be had from the hub: {cause}") from error

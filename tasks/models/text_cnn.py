@@ -21,11 +21,11 @@ LAYERS = ("embedding", "conv1", "conv2", "conv3", "linear")
 
 
 class TextCNN(Component):
-    """Token embedding, convolutions of width `kernel`, `kernel` and 1 with ReLU, global max pool over real positions, linear.
+    """Embedding, convolutions of width `kernel`, `kernel` and 1 with ReLU, global max pool over real positions, linear.
 
-    Yeh et al. 2022, section 3.2: embedding_dim 128, kernel 5, 10 filters. Their first, second, third and last layers are
-    embedding, conv1, conv2 and linear here; conv3 is the one of kernel 1. Embeddings start uniform in +-0.05, other weights
-    Glorot uniform, biases zero. `freeze` lists patterns of parameter or layer names that are not trained.
+    Yeh et al. 2022, section 3.2: embedding_dim 128, kernel 5, 10 filters. Their first, second, third and last layers
+    are embedding, conv1, conv2 and linear here; conv3 is the one of kernel 1. Embeddings start uniform in +-0.05,
+    other weights Glorot uniform, biases zero. `freeze` lists patterns of parameter or layer names that are not trained.
     """
 
     name: ClassVar[str] = "text_cnn"
@@ -50,13 +50,18 @@ class TextCNN(Component):
     @field_validator("freeze")
     @classmethod
     def _known_layers(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        frozen_names(["embedding.weight", *(f"{layer}.{kind}" for layer in LAYERS[1:] for kind in ("weight", "bias"))], patterns)
+        others = [f"{layer}.{kind}" for layer in LAYERS[1:] for kind in ("weight", "bias")]
+        frozen_names(["embedding.weight", *others], patterns)
         return patterns
 
     def encoding(self, base_dir: Path) -> WordEncoding:
         """Words of the train set between a start and an end token."""
-        return WordEncoding(max_length=self.max_length, lowercase=self.lowercase, max_vocabulary=self.max_vocabulary,
-                            min_count=self.min_count)
+        return WordEncoding(
+            max_length=self.max_length,
+            lowercase=self.lowercase,
+            max_vocabulary=self.max_vocabulary,
+            min_count=self.min_count,
+        )
 
     def base_state(self, base_dir: Path) -> None:
         """None: every weight starts at random."""
@@ -65,15 +70,20 @@ class TextCNN(Component):
         """Options and version: nothing is pretrained."""
         return self.identity()
 
-    def build(self, n_outputs: int, vocabulary_size: int, generator_seed: int,
-              base_state: Mapping[str, np.ndarray] | None = None) -> nn.ModuleDict:
-        """A fresh network with logits [n, n_outputs], drawn layer by layer from the generator keyed (generator_seed, 'init')."""
+    def build(
+        self,
+        n_outputs: int,
+        vocabulary_size: int,
+        generator_seed: int,
+        base_state: Mapping[str, np.ndarray] | None = None,
+    ) -> nn.ModuleDict:
+        """A fresh network onto `n_outputs` logits, drawn layer by layer from the generator (generator_seed, 'init')."""
         from torch import nn
         from torch.nn.utils import skip_init
 
-        widths = {"conv1": (self.embedding_dim, self.kernel), "conv2": (self.filters, self.kernel), "conv3": (self.filters, 1)}
+        shapes = ((self.embedding_dim, self.kernel), (self.filters, self.kernel), (self.filters, 1))
         layers: dict[str, nn.Module] = {"embedding": skip_init(nn.Embedding, vocabulary_size, self.embedding_dim)}
-        for layer, (channels, kernel) in widths.items():
+        for layer, (channels, kernel) in zip(LAYERS[1:4], shapes, strict=True):
             layers[layer] = skip_init(nn.Conv1d, channels, self.filters, kernel, padding=kernel // 2)
         layers["linear"] = skip_init(nn.Linear, self.filters, n_outputs)
         network = nn.ModuleDict(layers)
@@ -84,8 +94,8 @@ class TextCNN(Component):
     def forward(self, network: nn.ModuleDict, batch: Batch) -> Tensor:
         """Class logits [n, n_outputs]; the amount of padding in the batch does not enter them.
 
-        Padding is set to zero before and after every convolution. Values are never negative after a ReLU, so the maximum
-        over all positions is the maximum over the real ones.
+        Padding is set to zero before and after every convolution. Values are never negative after a ReLU, so the
+        maximum over all positions is the maximum over the real ones.
         """
         from torch.nn.functional import relu
 
@@ -110,7 +120,7 @@ class TextCNN(Component):
 
 
 def _initialise(network: nn.ModuleDict, generator: Generator) -> None:
-    """Keras defaults, with which the paper's network was trained: embedding U(+-0.05), Glorot uniform weights, zero biases."""
+    """Keras defaults, the paper's framework: embedding U(+-0.05), Glorot uniform weights, zero biases."""
     from torch import nn
 
     for layer in LAYERS:

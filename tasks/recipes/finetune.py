@@ -25,8 +25,8 @@ ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
 class Finetune(Component):
     """Train for `epochs` epochs; batch loss = sum(w l) / max(sum w, 1).
 
-    `warmup_frac`: share of all updates over which the learning rate rises. `momentum` is for sgd, `betas` and `eps` for adam
-    and adamw. `weight_decay` (decoupled for adamw, L2 otherwise) spares biases and normalisation weights.
+    `warmup_frac`: share of all updates over which the learning rate rises. `momentum` is for sgd, `betas` and `eps` for
+    adam and adamw. `weight_decay` (decoupled for adamw, L2 otherwise) spares biases and normalisation weights.
     `max_grad_norm`: clip the gradient's norm.
     """
 
@@ -65,15 +65,27 @@ class Finetune(Component):
         return max(1, round(epoch * n_batches(n_train, self.batch_size)))
 
     def learning_rate_at(self, n_train: int, step: int) -> float:
-        """The learning rate of update `step` (1-based) with `n_train` slots per epoch. Raises ValueError past the last update."""
+        """The learning rate of update `step` (1-based) with `n_train` slots per epoch.
+
+        Raises ValueError past the last update.
+        """
         n_steps = self.epochs * n_batches(n_train, self.batch_size)
         return self.learning_rate * rate_factor(self.schedule, self.warmup_frac, n_steps, step)
 
-    def train(self, task: Task, *, edit: Edit, seed: int, numerics: Numerics, keep_steps: Sequence[int] = (),
-              keep: KeepCheckpoint | None = None, observers: Sequence[Observer] = ()) -> Trained:
+    def train(
+        self,
+        task: Task,
+        *,
+        edit: Edit,
+        seed: int,
+        numerics: Numerics,
+        keep_steps: Sequence[int] = (),
+        keep: KeepCheckpoint | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> Trained:
         """Train a fresh network on the edited train set; same arguments, same bits.
 
-        `metrics`: n_steps (updates made) and train_loss (weighted mean over the last epoch, each batch before its update).
+        `metrics`: n_steps (updates made); train_loss (weighted mean over the last epoch, each batch before its update).
         Raises ValueError if a step of `keep_steps` is never reached.
         """
         deterministic(numerics)
@@ -98,8 +110,15 @@ class _Run:
         self.recipe, self.task, self.seed, self.numerics, self.step = recipe, task, seed, numerics, 0
         self.train_set = EditedTrainSet.of(task, edit)
         self.network: nn.Module = task.network(seed).to(device=numerics.device, dtype=getattr(torch, numerics.dtype))
-        self.optimizer = make_optimizer(self.network, recipe.optimizer, learning_rate=recipe.learning_rate, momentum=recipe.momentum,
-                                        weight_decay=recipe.weight_decay, betas=recipe.betas, eps=recipe.eps)
+        self.optimizer = make_optimizer(
+            self.network,
+            recipe.optimizer,
+            learning_rate=recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            betas=recipe.betas,
+            eps=recipe.eps,
+        )
 
     def epoch(self, epoch: int, watch: Watch) -> float:
         """Train one epoch and return its weighted mean loss; not finite as soon as one batch's is not."""

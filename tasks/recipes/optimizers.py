@@ -12,15 +12,25 @@ OptimizerName = Literal["adam", "adamw", "sgd"]
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trained parameters in two groups: with `weight_decay`, and without (biases and normalisation weights, that is vectors)."""
+    """Trained parameters in two groups: with `weight_decay`, and without (vectors: biases, normalisation weights)."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [{"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-              {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(network: nn.Module, name: OptimizerName, *, learning_rate: float, momentum: float, weight_decay: float,
-                   betas: tuple[float, float], eps: float) -> Optimizer:
+def make_optimizer(
+    network: nn.Module,
+    name: OptimizerName,
+    *,
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    eps: float,
+) -> Optimizer:
     """The optimiser `name`; `fused` kernels give the same update, several times faster on wide embeddings."""
     import torch
 

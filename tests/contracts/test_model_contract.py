@@ -11,7 +11,7 @@ import torch
 
 from tasks.digests import canonical_json
 from tasks.registry import MODELS
-from tests.fakes import token_task, tiny_bert
+from tests.fakes import tiny_bert, token_task
 
 N_CLASSES, VOCABULARY = 3, 40
 OPTIONS = {"text_cnn": {"embedding_dim": 8, "filters": 4}, "encoder": {"pretrained": "encoder", "max_length": 32}}
@@ -67,8 +67,10 @@ def test_logits_have_one_column_per_class(model, network):
 
 def test_padding_does_not_enter_the_logits(model, network):
     batch = batch_of(model, range(5))
-    wider = {"input_ids": torch.nn.functional.pad(batch["input_ids"], (0, 7)),
-             "attention_mask": torch.nn.functional.pad(batch["attention_mask"], (0, 7))}
+    wider = {
+        "input_ids": torch.nn.functional.pad(batch["input_ids"], (0, 7)),
+        "attention_mask": torch.nn.functional.pad(batch["attention_mask"], (0, 7)),
+    }
     torch.testing.assert_close(model.forward(network, wider), model.forward(network, batch), rtol=0, atol=1e-6)
 
 
@@ -87,11 +89,14 @@ def test_a_row_has_the_same_logits_alone_as_in_a_batch(model, network):
 
 def test_padding_gets_no_gradient_at_the_word_embedding(model, network):
     seen = []
-    handle = network.get_submodule(model.embedding_module(network)).register_forward_hook(
-        lambda module, inputs, output: (output.retain_grad(), seen.append(output)) and None)
+
+    def remember(module, inputs, output):
+        output.retain_grad()
+        seen.append(output)
+
+    network.get_submodule(model.embedding_module(network)).register_forward_hook(remember)
     batch = batch_of(model, range(5))
     model.forward(network, batch).sum().backward()
-    handle.remove()
     gradient = seen[0].grad
     assert gradient[batch["attention_mask"]].abs().sum() > 0
     assert gradient[~batch["attention_mask"]].abs().max() < 1e-9
@@ -129,8 +134,13 @@ def test_identity_has_a_canonical_text_and_names_no_path(model, base_dir):
 
 @pytest.mark.parametrize("name", sorted(MODELS.entries()))
 def test_identity_and_encoding_need_no_torch(name, base_dir):
-    program = (f"import sys; from pathlib import Path; from tasks.registry import MODELS; model = MODELS.load({name!r}, 'test')"
-               f"(**{OPTIONS.get(name, {})!r}); model.identity_of_weights(Path({str(base_dir)!r})); "
-               f"model.encoding(Path({str(base_dir)!r})); sys.exit('torch' in sys.modules)")
+    program = f"""
+import sys
+from pathlib import Path
+from tasks.registry import MODELS
+model, base_dir = MODELS.load({name!r}, "test")(**{OPTIONS.get(name, {})!r}), Path({str(base_dir)!r})
+model.identity_of_weights(base_dir), model.encoding(base_dir).identity()
+sys.exit("torch" in sys.modules)
+"""
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", program], cwd=root, timeout=60).returncode == 0

@@ -1,4 +1,4 @@
-"""What every registered recipe must do, with a model that draws dropout masks and one that does not, in both modes of removal."""
+"""What every registered recipe must do, with a model with dropout and one without, in both modes of removal."""
 
 from dataclasses import dataclass, field
 
@@ -14,19 +14,27 @@ from tasks.registry import RECIPES
 from tests.fakes import TokenTask, tiny_bert, token_task
 
 SMALL = {"epochs": 3, "batch_size": 5, "learning_rate": 0.01}
-N_TRAIN, N_STEPS = 24, 15
+N_TRAIN = 24
 NUMERICS = Numerics()
 
 
-@pytest.fixture(scope="module", params=sorted(RECIPES.entries()))
+CLASSES = {name: RECIPES.load(name, "test") for name in sorted(RECIPES.entries())}
+
+
+def small_options(cls):
+    return {name: value for name, value in SMALL.items() if name in cls.model_fields}
+
+
+@pytest.fixture(scope="module", params=sorted(CLASSES))
 def recipe(request):
-    cls = RECIPES.load(request.param, "test")
-    return cls(**{name: value for name, value in SMALL.items() if name in cls.model_fields})
+    return CLASSES[request.param](**small_options(CLASSES[request.param]))
 
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    model = Encoder(pretrained=str(tiny_bert(tmp_path_factory.mktemp("bert"))), max_length=64, num_layers=1, dropout=0.1)
+    model = Encoder(
+        pretrained=str(tiny_bert(tmp_path_factory.mktemp("bert"))), max_length=64, num_layers=1, dropout=0.1
+    )
     return model, model.base_state(tmp_path_factory.getbasetemp())
 
 
@@ -70,7 +78,11 @@ class Nosy:
         torch.rand(3)
         network.eval()
         self.task.losses(network, self.task.batch("train", np.arange(3))).sum().backward()
-        return {"sum": sum(weight.detach().double().sum().numpy() for weight in network.parameters())} if step % 5 == 0 else {}
+        return (
+            {"sum": sum(weight.detach().double().sum().numpy() for weight in network.parameters())}
+            if step % 5 == 0
+            else {}
+        )
 
 
 def test_same_arguments_give_the_same_bits(task, mode):
@@ -121,13 +133,17 @@ def test_mask_takes_every_step_and_drop_rebuilds_the_batches(task):
     ids = some_ids(task, 12)
     epochs = train(task).metrics["n_steps"] / task.recipe.checkpoint_step(N_TRAIN, 1)
     assert train(task, Edit.removal(ids, "mask")).metrics["n_steps"] == task.recipe.checkpoint_step(N_TRAIN, epochs)
-    assert train(task, Edit.removal(ids, "drop")).metrics["n_steps"] == task.recipe.checkpoint_step(N_TRAIN - 12, epochs)
+    assert train(task, Edit.removal(ids, "drop")).metrics["n_steps"] == task.recipe.checkpoint_step(
+        N_TRAIN - 12, epochs
+    )
 
 
 def test_checkpoints_are_kept_after_the_asked_updates(task):
     n_steps, kept = int(train(task).metrics["n_steps"]), {}
+
     def keep(step, network):
         kept[step] = {name: weight.clone() for name, weight in network.state_dict().items()}
+
     network = train(task, keep_steps=(1, n_steps // 2, n_steps), keep=keep).network
     assert list(kept) == [1, n_steps // 2, n_steps]
     assert all(torch.equal(weight, kept[n_steps][name]) for name, weight in network.state_dict().items())
@@ -142,7 +158,9 @@ def test_a_checkpoint_that_is_never_reached_is_refused(task):
 
 def test_keeping_and_observing_change_no_bit(task, mode):
     edit, nosy = Edit.removal(some_ids(task), mode), Nosy(task)
-    assert bits(task, edit, observers=[nosy], keep_steps=(2,), keep=lambda step, network: torch.rand(1)) == bits(task, edit)
+    assert bits(task, edit, observers=[nosy], keep_steps=(2,), keep=lambda step, network: torch.rand(1)) == bits(
+        task, edit
+    )
 
 
 def test_observers_are_asked_at_every_step_and_recorded_by_name(task):
@@ -151,23 +169,6 @@ def test_observers_are_asked_at_every_step_and_recorded_by_name(task):
     n_steps = int(trained.metrics["n_steps"])
     assert nosy.steps == list(range(n_steps + 1))
     assert list(trained.observed) == [f"nosy/sum@{step}" for step in range(0, n_steps + 1, 5)]
-
-
-def test_paired_retrains_agree_until_the_removed_rows_are_met(task, mode):
-    """The last rows of the first epoch's order are removed: every update before their batch has the reference's bits."""
-    from tasks.seeds import generator
-
-    if type(task.recipe).__name__ != "Finetune":
-        pytest.skip("the recipe has an order of its own")
-    order = generator(7, "order", 1).permutation(N_TRAIN)
-    last = task.splits["train"].ids[order[-(N_TRAIN % SMALL["batch_size"]):]]
-    kept = []
-    def keep(step, network):
-        kept.append(b"".join(weight.numpy().tobytes() for weight in network.state_dict().values()))
-    train(task, keep_steps=(4, 5), keep=keep)
-    train(task, Edit.removal(last, mode), keep_steps=(4, 5), keep=keep)
-    assert kept[0] == kept[2]
-    assert kept[1] != kept[3]
 
 
 def test_learning_rates_are_known_for_every_update_and_no_other(task):
@@ -193,10 +194,9 @@ def test_micro_batches_give_the_same_weights(recipe, mode):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
-def test_a_diverging_training_is_a_result(recipe):
-    if "learning_rate" not in type(recipe).model_fields:
-        pytest.skip("the recipe has no learning rate to break it with")
-    wild = type(recipe)(**{**recipe.model_dump(), "learning_rate": 1e38})
+@pytest.mark.parametrize("name", [name for name, cls in CLASSES.items() if "learning_rate" in cls.model_fields])
+def test_a_diverging_training_is_a_result(name):
+    wild = CLASSES[name](**{**small_options(CLASSES[name]), "learning_rate": 1e38})
     trained = train(token_task(TextCNN(embedding_dim=8, filters=4), wild, n_train=N_TRAIN))
     assert trained.diverged
-    assert "train_loss" not in trained.metrics or np.isfinite(trained.metrics["train_loss"])
+    assert all(np.isfinite(value) for value in trained.metrics.values())

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from orchestrator.records import RetrainSpec, Work
+from orchestrator.runtime.backend import WorkerContext
 from tasks.base import KeepCheckpoint, Numerics, Observer, Split, Trained
 from tasks.data.edits import Edit
 from tasks.seeds import generator, torch_generator
@@ -149,3 +150,8 @@ def tiny_works(n: int) -> dict[str, Work]:
     """n different retrains by spec id, in dispatch order."""
     works = [tiny_work(seed, removed) for seed in range(n) for removed in ((), (100,), (101, 102))]
     return {work.spec_id: work for work in works[:n]}
+
+
+def make_context(**options: Any) -> WorkerContext:
+    """A worker context of a TinyTask on the CPU."""
+    return WorkerContext(TinyTask(), Numerics(), **options)

@@ -1,0 +1,122 @@
+"""A Ray of a test module's own: short temp dir, token, one port range of its own, no trace left."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+from orchestrator.records import Outcome, Work
+from orchestrator.runtime import ray_environment
+from orchestrator.runtime.backend import Backend
+from orchestrator.runtime.ray_backend import secure_ray
+from orchestrator.scheduling.events import Completed, Event, Failed, WorkerJoined, WorkerLost
+
+MARK = "REFIT_TEST_RAY"  # inherited by every process that Ray starts: how they are found again
+PATIENCE_S = 60.0
+
+
+@contextmanager
+def ray_of_our_own(num_cpus: int, num_gpus: int = 0) -> Iterator[None]:
+    """A local Ray that this process is connected to; `num_gpus` are fake."""
+    secure_ray(make_token=True)
+    with marked() as mark:
+        temp_dir = ray_environment.TempDir()
+        with ray_environment.driver_import_path(), ray_environment.keeping_sigterm():
+            ray.init("local", num_cpus=num_cpus, num_gpus=num_gpus, include_dashboard=False, log_to_driver=False,
+                     object_store_memory=128 * 2**20, logging_level=logging.ERROR, _temp_dir=temp_dir.path)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+            wait_until(lambda: not processes(mark))
+            temp_dir.remove()
+
+
+@contextmanager
+def marked() -> Iterator[str]:
+    """While it lasts, child processes carry a mark of their own in their environment."""
+    mark = secrets.token_hex(8)
+    os.environ[MARK] = mark
+    try:
+        yield mark
+    finally:
+        del os.environ[MARK]
+
+
+def processes(mark: str) -> dict[int, str]:
+    """Living processes that carry `mark`, this one excepted: pid -> command line."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                environment, command = (folder / "environ").read_bytes(), (folder / "cmdline").read_bytes()
+                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            if f"{MARK}={mark}".encode() in environment.split(b"\0") and state != "Z":
+                found[int(folder.name)] = command.replace(b"\0", b" ").decode()
+    return found
+
+
+def wait_until(condition: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
+    """Return once `condition()` is true; AssertionError after `patience_s`."""
+    end = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < end, f"not within {patience_s:g} s"
+        time.sleep(0.05)
+
+
+def events_until(backend: Backend, enough: Callable[[list[Event]], object]) -> list[Event]:
+    """Events of `backend` until there are enough."""
+    seen: list[Event] = []
+    wait_until(lambda: seen.extend(backend.wait(0.5)) or enough(seen))
+    return seen
+
+
+def join(backend: Backend, n_workers: int) -> list[str]:
+    """Start, and return the names of the first `n_workers` workers."""
+    backend.start()
+    seen = events_until(backend, lambda events: len(events) >= n_workers)
+    assert all(isinstance(event, WorkerJoined) for event in seen)
+    return [event.worker for event in seen]
+
+
+def run_all(backend: Backend, works: Mapping[str, Work]) -> tuple[dict[str, Outcome], list[Event]]:
+    """Do all works, again if they fail or are lost: outcomes in the order of `works`, and every event."""
+    backend.start()
+    waiting, running, idle, done, events = list(works), {}, [], {}, []
+    end = time.monotonic() + PATIENCE_S
+    while len(done) < len(works):
+        assert time.monotonic() < end, f"{len(done)} of {len(works)} done; events: {events}"
+        for event in backend.wait(0.5):
+            events.append(event)
+            settle(event, waiting, running, idle, done)
+        while waiting and idle:
+            worker, spec_id = idle.pop(0), waiting.pop(0)
+            running[worker] = spec_id
+            backend.submit(worker, works[spec_id], 1)
+    return {spec_id: done[spec_id] for spec_id in works}, events
+
+
+def settle(event: Event, waiting: list[str], running: dict[str, str], idle: list[str], done: dict[str, Outcome]) -> None:
+    """What one event means to `run_all`."""
+    if isinstance(event, Completed):
+        done[event.outcome.spec_id] = event.outcome
+    if isinstance(event, (Failed, WorkerLost)) and event.worker in running:
+        waiting.insert(0, running[event.worker])
+    if isinstance(event, (Completed, Failed, WorkerLost)):
+        running.pop(event.worker, None)
+    if isinstance(event, (WorkerJoined, Completed, Failed)):
+        idle.append(event.worker)
+
+
+def results(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, bytes]]:
+    """spec id -> split -> bytes of the outputs."""
+    return {spec_id: {split: a.tobytes() for split, a in o.outputs.items()} for spec_id, o in outcomes.items()}

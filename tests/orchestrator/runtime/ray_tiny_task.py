@@ -1,0 +1,88 @@
+"""Tasks and methods that misbehave on request, importable by Ray workers."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from tiny_task import TinyRecipe, TinyTask
+
+from influence.base import Method, QueryBlock
+from orchestrator.runtime.backend import ScoreJob, WorkerContext
+from tasks.base import Numerics, Trained
+
+HANGS = 1000
+pickled: list[str] = []  # one entry each time this process pickles a WatchedTask
+
+
+@dataclass(frozen=True)
+class WatchedRecipe(TinyRecipe):
+    """Records the process that trains; the first training of a seed of at least HANGS leaves its pid in `hang_in` and never ends."""
+
+    hang_in: str = ""
+
+    def train(self, task: Any, *, seed: int, **options: Any) -> Trained:
+        if seed >= HANGS:
+            hang_once(Path(self.hang_in), str(seed))
+        trained = super().train(task, seed=seed, **options)
+        trained.metrics["pid"] = os.getpid()
+        trained.metrics["threads"] = int(os.environ["OMP_NUM_THREADS"])
+        return trained
+
+
+@dataclass
+class WatchedTask(TinyTask):
+    """A TinyTask that counts how often it is pickled and may refuse to prepare."""
+
+    refuses: str = ""
+
+    def prepare(self) -> None:
+        if self.refuses:
+            raise OSError(self.refuses)
+
+    def __getstate__(self) -> dict[str, Any]:
+        pickled.append("task")
+        return dict(self.__dict__)
+
+
+class Products(Method):
+    """score = 1000 query row + train row: known without gradients. `hang_in`, `bad_row`: what goes wrong on the way."""
+
+    name: ClassVar[str] = "products"
+    hang_in: str = ""
+    bad_row: int = -1
+
+    def score(self, queries: Any, train: Any, prepared: Any) -> np.ndarray:
+        if self.hang_in and 4 in train.rows:
+            hang_once(Path(self.hang_in), "scorer")
+        if self.bad_row in train.rows:
+            raise ValueError("cannot score this row")
+        return (1000 * queries.rows[:, None] + train.rows[None, :]).astype(np.float32)
+
+
+def hang_once(folder: Path, name: str) -> None:
+    """Leave this process's pid in `folder/name` and hang, unless somebody has done so before."""
+    try:
+        descriptor = os.open(folder / f"{name}.claimed", os.O_CREAT | os.O_EXCL)
+    except FileExistsError:
+        return
+    os.close(descriptor)
+    (folder / f"{name}.part").write_text(str(os.getpid()))
+    (folder / f"{name}.part").rename(folder / name)
+    while True:
+        time.sleep(0.05)
+
+
+def tiny_context(task: TinyTask | None = None, threads: int = 1) -> WorkerContext:
+    """A context of the watched task on the CPU."""
+    return WorkerContext(task or WatchedTask(recipe=WatchedRecipe()), Numerics(threads=threads))
+
+
+def tiny_job(ranges: list[tuple[int, int]], **options: Any) -> ScoreJob:
+    """Score `ranges` for two queries of the test split."""
+    queries = QueryBlock("test", np.array([100, 101]), np.array([0, 1]), np.array([0, 1]))
+    return ScoreJob({"products": Products(**options)}, {"products": None}, [], queries, ranges)

@@ -1,0 +1,314 @@
+import threading
+import weakref
+from datetime import datetime
+
+import pytest
+from fake_backend import Chaos, FakeBackend, VirtualClock, numbers_of
+from tiny_task import tiny_works
+
+from orchestrator.runtime.driver import DriveOptions, LedgerUnwritableError, StopSignal, drive
+from orchestrator.scheduling.policies import Backoff, Budgets
+from orchestrator.scheduling.scheduler import Scheduler
+from tasks.seeds import generator
+
+GENEROUS = Budgets(retries=50, preemptions=50)
+PATIENCE_S = 60.0
+
+
+class MemoryLedger:
+    """Rows by key, first commit wins; `before_write` may wait or raise, as disks do."""
+
+    def __init__(self, before_write=lambda: None):
+        self.rows, self.parts, self.before_write = {}, [], before_write
+        self.tries = 0
+
+    def publish(self, rows):
+        self.tries += 1
+        self.before_write()
+        self.parts.append([row.spec_id for row in rows])
+        for row in rows:
+            self.rows.setdefault(row.spec_id, row)
+
+    def bytes(self):
+        """What must not depend on luck."""
+        rows = {spec_id: row.outcome for spec_id, row in self.rows.items()}
+        return {s: (o.status, o.outputs["test"].tobytes(), o.metrics) for s, o in sorted(rows.items())}
+
+
+class Campaign:
+    """One plan and one ledger; `run` is one session of the driver."""
+
+    def __init__(self, n_specs=20, ledger=None, budgets=GENEROUS):
+        self.works, self.ledger, self.budgets = tiny_works(n_specs), ledger or MemoryLedger(), budgets
+        self.clock, self.stop, self.progress = VirtualClock(), StopSignal(), []
+
+    def backend(self, **options):
+        return FakeBackend(self.clock, **options)
+
+    def run(self, backend, listener=None, **options):
+        self.scheduler = Scheduler(list(self.works), self.budgets, set(self.ledger.rows))
+        return drive(
+            self.scheduler, backend, self.ledger.publish, self.works, listener or self.progress.append, self.stop,
+            self.clock, code_version="v1", options=DriveOptions(**options),
+        )  # fmt: skip
+
+
+def quiet_bytes(n_specs=20):
+    campaign = Campaign(n_specs)
+    campaign.run(campaign.backend())
+    return campaign.ledger.bytes()
+
+
+def test_a_quiet_campaign_runs_every_spec_once():
+    campaign = Campaign()
+    result = campaign.run(campaign.backend())
+    assert (result.complete, result.stopped) == (True, None)
+    assert (result.n_total, result.n_finished, result.n_ok, result.n_attempts) == (20, 20, 20, 20)
+    assert (result.n_diverged, result.n_quarantined, result.failures) == (0, 0, {})
+    assert set(campaign.ledger.rows) == set(campaign.works)
+
+
+def test_a_ledger_row_says_what_was_trained_and_when_it_was_written():
+    campaign = Campaign(3)
+    campaign.run(campaign.backend())
+    for spec_id, row in campaign.ledger.rows.items():
+        work = campaign.works[spec_id]
+        assert (row.spec, row.edit, row.attempts, row.code_version) == (work.spec.json, work.edit, 1, "v1")
+        assert len(row.committed_at) == len("2024-01-01T00:00:00.000000+00:00")
+        assert datetime.fromisoformat(row.committed_at).utcoffset().total_seconds() == 0
+        assert (row.outcome.status, row.outcome.error) == ("ok", None)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_outcomes_are_the_same_bytes_whatever_fails_meanwhile(seed):
+    chaos = Chaos(seed, fail=0.2, lose=0.3, late=0.5)
+    luck = generator(seed, "disk")
+
+    def sometimes_full():
+        if luck.uniform() < 0.3:
+            raise OSError(28, "No space left on device")
+
+    campaign = Campaign(ledger=MemoryLedger(sometimes_full))
+    result = campaign.run(campaign.backend(chaos=chaos, n_workers=1 + seed))
+    assert result.complete
+    assert sum(result.failures.values()) > 0
+    assert campaign.ledger.bytes() == quiet_bytes()
+
+
+class KilledError(BaseException):
+    """The process dies here."""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_and_restarted_the_ledger_ends_like_a_quiet_one(seed):
+    campaign, luck = Campaign(), generator(seed, "kills")
+    attempts = repeatable = 0
+    for _ in range(1000):
+        waits_left = int(luck.integers(3, 30))
+
+        def die_after_a_while():
+            nonlocal waits_left
+            waits_left -= 1
+            if waits_left == 0:
+                raise KilledError
+
+        backend = campaign.backend(n_workers=2, on_wait=die_after_a_while)
+        try:
+            done = campaign.run(backend, poll_s=0.5).complete
+        except KilledError:
+            done = False
+            repeatable += len(backend.submitted) - campaign.scheduler.count("finished")
+        attempts += len(backend.submitted)
+        campaign.clock = VirtualClock()
+        if done:
+            break
+    assert done
+    assert campaign.ledger.bytes() == quiet_bytes()
+    written = [spec_id for part in campaign.ledger.parts for spec_id in part]
+    assert len(written) == len(set(written))
+    assert attempts >= len(campaign.works)
+
+
+def test_only_what_was_not_published_is_repeated_after_a_kill():
+    campaign = Campaign()
+    ran = []
+
+    def die_when_half_is_done():
+        if campaign.scheduler.count("finished") >= 10:
+            raise KilledError
+
+    first = campaign.backend(on_wait=die_when_half_is_done)
+    with pytest.raises(KilledError):
+        campaign.run(first)
+    in_ledger = set(campaign.ledger.rows)
+    second = campaign.backend()
+    campaign.run(second)
+    ran = {spec_id for _, spec_id, _ in second.submitted}
+    assert len(in_ledger) >= 10
+    assert ran == set(campaign.works) - in_ledger
+
+
+def test_a_disk_that_is_full_for_ten_seconds_loses_nothing_and_repeats_nothing():
+    campaign = Campaign()
+
+    def full_at_first():
+        if campaign.clock.now() < 10:
+            raise OSError(28, "No space left on device")
+
+    campaign.ledger.before_write = full_at_first
+    result = campaign.run(campaign.backend())
+    assert (result.complete, result.n_attempts, result.failures) == (True, 20, {})
+    assert 2 < campaign.ledger.tries <= 20 + 10
+    assert campaign.ledger.bytes() == quiet_bytes()
+
+
+def test_a_ledger_that_stays_unwritable_ends_the_session_with_an_error_for_people():
+    def full():
+        raise OSError(28, "No space left on device")
+
+    campaign = Campaign(2, ledger=MemoryLedger(full))
+    with pytest.raises(LedgerUnwritableError, match=r"4 writes in a row failed.*No space left.*will be repeated"):
+        campaign.run(campaign.backend(), backoff=Backoff(first_s=1.0, longest_s=4.0, limit=3))
+    assert campaign.clock.now() >= 1 + 2 + 4
+
+
+def test_a_bug_in_the_ledger_is_not_retried():
+    def bug():
+        raise TypeError("not a disk's fault")
+
+    campaign = Campaign(2, ledger=MemoryLedger(bug))
+    with pytest.raises(TypeError):
+        campaign.run(campaign.backend())
+    assert campaign.ledger.tries == 1
+
+
+def test_training_goes_on_while_a_part_is_written_and_the_next_part_holds_all_that_finished_meanwhile():
+    campaign = Campaign(12)
+    trained_on = threading.Event()
+
+    def slow_at_first():
+        if campaign.ledger.tries == 1:
+            assert trained_on.wait(PATIENCE_S), "nothing was trained while the first part was written"
+
+    campaign.ledger.before_write = slow_at_first
+    backend = campaign.backend(n_workers=1)
+    backend.on_wait = lambda: trained_on.set() if len(backend.submitted) == 12 else None
+    campaign.run(backend)
+    assert len(campaign.ledger.parts[0]) == 1
+    assert len(campaign.ledger.parts[1]) >= 10
+
+
+def test_outcomes_are_let_go_once_they_are_published():
+    campaign = Campaign(60)
+    alive, most = weakref.WeakSet(), 0
+
+    class Array(numbers_of(next(iter(campaign.works.values()))).outputs["test"].__class__):
+        pass  # arrays of a class of their own have an identity that a WeakSet can hold
+
+    class Tracked:
+        def __init__(self, array):
+            self.array = array
+
+    def tracked(work):
+        outcome = numbers_of(work)
+        outcome.outputs["test"] = outcome.outputs["test"].view(Array)
+        token = outcome.outputs["test"].token = Tracked(None)
+        alive.add(token)
+        return outcome
+
+    class Forgetful(MemoryLedger):
+        def publish(self, rows):
+            self.rows.update({row.spec_id: None for row in rows})
+
+    def wait_for_the_writer():
+        nonlocal most
+        limit = threading.Event()
+        for _ in range(2000):
+            if campaign.scheduler.count("publishing") <= 0 or set(campaign.scheduler._publishing) <= set(campaign.ledger.rows):
+                break
+            limit.wait(0.001)
+        most = max(most, len(alive))
+
+    campaign.ledger = Forgetful()
+    campaign.run(campaign.backend(n_workers=2, result_of=tracked, on_wait=wait_for_the_writer))
+    assert len(campaign.ledger.rows) == 60
+    assert 0 < most < 20
+
+
+def test_a_quarantined_spec_is_published_with_its_last_error_and_the_rest_is_done():
+    campaign = Campaign(10, budgets=Budgets(retries=1, preemptions=0))
+    result = campaign.run(campaign.backend(chaos=Chaos(seed=3, fail=0.6)))
+    bad = {s: row for s, row in campaign.ledger.rows.items() if row.outcome.status == "quarantined"}
+    assert 0 < len(bad) < 10
+    assert (result.complete, result.n_quarantined, result.n_ok) == (True, len(bad), 10 - len(bad))
+    for row in bad.values():
+        assert (row.attempts, row.outcome.error, row.outcome.outputs) == (2, "attempt 2", {})
+        assert row.outcome.seconds > 0.9  # both attempts
+
+
+def test_a_stop_publishes_what_is_finished_closes_the_backend_and_can_be_resumed():
+    campaign = Campaign()
+
+    def stop_at_five(progress):
+        if progress.done >= 5:
+            campaign.stop.request("budget")
+
+    backend = campaign.backend()
+    result = campaign.run(backend, listener=stop_at_five, progress_s=0.0)
+    assert (result.complete, result.stopped, backend.closed) == (False, "budget", True)
+    assert result.n_finished == len(campaign.ledger.rows) == result.n_ok < 20
+    assert result.n_finished >= 5
+    campaign.stop = StopSignal()
+    result = campaign.run(campaign.backend())
+    assert (result.complete, result.n_finished) == (True, 20)
+    assert campaign.ledger.bytes() == quiet_bytes()
+
+
+@pytest.mark.parametrize("where", ["wait", "submit", "close"])
+def test_when_the_backend_breaks_what_is_finished_is_published_before_the_error_is_raised(where):
+    campaign = Campaign()
+    backend = campaign.backend()
+    original = getattr(backend, where)
+
+    def broken(*arguments):
+        if campaign.scheduler.count("finished") >= 5:
+            raise RuntimeError("the cluster is gone")
+        return original(*arguments)
+
+    setattr(backend, where, broken)
+    if where == "close":
+        backend.on_wait = lambda: campaign.stop.request("enough") if len(campaign.ledger.rows) >= 8 else None
+    with pytest.raises(RuntimeError, match="the cluster is gone"):
+        campaign.run(backend)
+    scheduler = campaign.scheduler
+    assert scheduler.count("finished") == len(campaign.ledger.rows) >= 5
+    assert scheduler.count("done_unpublished") == scheduler.count("publishing") == 0
+
+
+def test_a_finished_campaign_does_not_start_the_backend():
+    campaign = Campaign(4)
+    campaign.run(campaign.backend())
+    backend = campaign.backend()
+    backend.start = lambda: pytest.fail("started")
+    result = campaign.run(backend)
+    assert (result.complete, result.n_finished, result.n_ok, result.n_attempts) == (True, 4, 0, 0)
+
+
+def test_progress_is_told_at_most_every_interval_and_at_the_end():
+    campaign = Campaign(30)
+    result = campaign.run(campaign.backend(), progress_s=2.0)
+    told = campaign.progress
+    assert 3 <= len(told) <= result.seconds / 2.0 + 2
+    assert [p.done for p in told] == sorted(p.done for p in told)
+    last = told[-1]
+    assert (last.done, last.total, last.running, last.failed, last.quarantined) == (30, 30, 0, 0, 0)
+    assert (last.seconds_per_retrain, last.eta_s) == (1.0, 0.0)
+    assert told[0].eta_s is None
+
+
+def test_a_listener_that_cannot_write_does_not_fail_the_campaign():
+    def full(progress):
+        raise OSError(28, "No space left on device")
+
+    campaign = Campaign(4)
+    assert campaign.run(campaign.backend(), listener=full).complete

@@ -1,0 +1,221 @@
+import errno
+import os
+import pickle
+import resource
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from orchestrator.storage import blobs as blobs_module
+from orchestrator.storage.blobs import LocalBlobs, open_blobs, write_file
+from tasks.errors import InputError
+
+
+@pytest.fixture
+def store(tmp_path):
+    return LocalBlobs(tmp_path / "store")
+
+
+@contextmanager
+def full_disk(limit_bytes):
+    """The kernel refuses to let a file grow past `limit_bytes`, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def files_under(folder):
+    return sorted(p.name for p in Path(folder).rglob("*") if p.is_file())
+
+
+def test_what_is_put_is_got_and_replaced(store):
+    store.put("ledger/a/x", b"one")
+    store.put("ledger/a/x", b"three")
+    assert store.get("ledger/a/x") == b"three"
+    assert store.size("ledger/a/x") == 5
+    assert store.exists("ledger/a/x")
+    assert not store.exists("ledger/a")
+    assert store.url("ledger/a/x").startswith("file:///")
+    assert files_under(store.root) == ["x"]
+
+
+def test_absent_keys(store):
+    assert not store.exists("a/b")
+    assert store.list("a/") == []
+    store.delete("a/b")
+    for read in (store.get, store.size):
+        with pytest.raises(FileNotFoundError):
+            read("a/b")
+
+
+def test_create_happens_once(store):
+    assert store.create("a/b", b"first")
+    assert not store.create("a/b", b"second")
+    assert store.get("a/b") == b"first"
+    assert files_under(store.root) == ["b"]
+
+
+def test_of_many_creators_one_wins_and_its_content_stands(store):
+    won = []
+
+    def create(i):
+        if store.create("a/b", b"%d" % i):
+            won.append(i)
+
+    threads = [threading.Thread(target=create, args=(i,)) for i in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.get("a/b") == b"%d" % won[0]
+
+
+def test_create_without_hard_links(store, monkeypatch):
+    def no_links(*_):
+        raise OSError(errno.EPERM, "no hard links on this file system")
+
+    monkeypatch.setattr(blobs_module.os, "link", no_links)
+    assert store.create("a/b", b"first")
+    assert not store.create("a/b", b"second")
+    assert store.get("a/b") == b"first"
+    assert files_under(store.root) == ["b"]
+
+
+def test_list_is_sorted_and_goes_by_prefix(store):
+    for key in ("a/part-2", "a/part-1", "a/corrupt/part-3", "a/lease", "ab/part-4"):
+        store.put(key, b"")
+    assert store.list("a/part-") == ["a/part-1", "a/part-2"]
+    assert store.list("a/") == ["a/corrupt/part-3", "a/lease", "a/part-1", "a/part-2"]
+    assert len(store.list("")) == len(store.list("a")) == 5
+
+
+@pytest.mark.parametrize("key", ["", "/etc/x", "../x", "a/../../x", "a//b", "a/.", "a\\b", "a\0b", "a/.refit-tmp-1"])
+def test_keys_that_could_leave_the_store_are_refused(store, key):
+    with pytest.raises(ValueError, match="not a key"):
+        store.put(key, b"")
+    with pytest.raises(ValueError, match="not a key"):
+        store.get(key)
+
+
+def test_a_full_disk_leaves_the_old_content_and_no_rubbish(store):
+    store.put("a/b", b"old")
+    with full_disk(1000):
+        for write in (store.put, store.create):
+            with pytest.raises(OSError, match="File too large"):
+                write("a/c", b"x" * 5000)
+        with pytest.raises(OSError, match="File too large"):
+            store.put("a/b", b"x" * 5000)
+    assert store.get("a/b") == b"old"
+    assert files_under(store.root) == ["b"]
+
+
+@pytest.mark.parametrize("step", ["open", "fsync", "replace"])
+def test_a_write_that_stops_at_any_step_leaves_the_old_content_or_the_new(store, monkeypatch, step):
+    store.put("a/b", b"old")
+    real, calls = getattr(os, step), []
+
+    def stop_at(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == stop_at.call:
+            raise OSError(errno.EIO, "stopped")
+        return real(*args, **kwargs)
+
+    for stop_at.call in (1, 2):
+        calls.clear()
+        monkeypatch.setattr(blobs_module.os, step, stop_at)
+        try:
+            store.put("a/b", b"new")
+        except OSError as error:
+            assert error.errno == errno.EIO  # noqa: PT017
+        monkeypatch.undo()
+        assert store.get("a/b") in (b"old", b"new")
+        assert files_under(store.root) == ["b"]
+
+
+def test_leftovers_are_not_listed_and_old_ones_are_swept_on_open(store):
+    store.put("ledger/t/part-1", b"x")
+    old, young = (store.root / "ledger/t" / f".refit-tmp-{i}" for i in range(2))
+    outside = store.root / "runs" / ".refit-tmp-0"
+    outside.parent.mkdir()
+    for leftover in (old, young, outside):
+        leftover.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    assert store.list("ledger/") == ["ledger/t/part-1"]
+    open_blobs(str(store.root), "config.yaml: output")
+    assert (old.exists(), young.exists(), outside.exists()) == (False, True, True)
+
+
+def test_a_store_means_the_same_folder_in_another_process(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = pickle.loads(pickle.dumps(LocalBlobs(Path("runs"))))
+    store.put("a", b"x")
+    monkeypatch.chdir("/")
+    assert store.get("a") == b"x"
+    assert store.root == tmp_path / "runs"
+
+
+def test_opening_makes_nothing(tmp_path):
+    open_blobs(str(tmp_path / "new" / "runs"), "config.yaml: output")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_local_uris_open(tmp_path):
+    for uri in (str(tmp_path / "a b"), f"file://{tmp_path}/a%20b", f"file://localhost{tmp_path}/a%20b"):
+        store = open_blobs(uri, "config.yaml: output")
+        assert isinstance(store, LocalBlobs)
+        assert store.root == tmp_path / "a b"
+    assert open_blobs(str(tmp_path / "@home"), "x").root == tmp_path / "@home"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("uri", "problem"),
+    [
+        ("s3://bucket/runs", "object stores are not supported by this version"),
+        ("gs://bucket/runs", "object stores are not supported by this version"),
+        ("https://host/runs", "not supported by this version"),
+        ("file://server/runs", "another host"),
+        ("", "not a path"),
+        ("  ", "not a path"),
+        ("runs\0", "not a path"),
+        (__file__, "is a file"),
+        (__file__ + "/runs", "is a file"),
+    ],
+)
+def test_what_is_no_store_is_refused_by_name(uri, problem):
+    with pytest.raises(InputError, match=problem) as caught:
+        open_blobs(uri, "config.yaml: output")
+    assert caught.value.where == "config.yaml: output"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://key:hunter2@bucket/runs",
+        "s3://hunter2@bucket",
+        "s3://key:hunter2/with/slashes@bucket",
+        "gs://bucket/runs?secret_key=hunter2",
+        "s3://bucket?access_key=k&session_token=hunter2",
+        "file://user:hunter2@localhost/runs",
+        "user:hunter2@host/runs",
+    ],
+)
+def test_a_password_is_refused_and_never_repeated(uri):
+    with pytest.raises(InputError, match="environment") as caught:
+        open_blobs(uri, "config.yaml: output")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_written_files_are_readable_by_others(tmp_path):
+    mask = os.umask(0o022)
+    try:
+        write_file(tmp_path / "deep" / "er" / "x", b"1")
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "deep/er/x").stat().st_mode & 0o777 == 0o644
