@@ -28,8 +28,9 @@ def capture(
 ) -> tuple[Tensor, dict[str, list[Call]]]:
     """Logits [n, n_classes] and the calls of each module, with gradients of sum_i -log p(labels[i]).
 
-    The parameters of the network must be frozen: gradients then flow to module outputs only, and no further back than the
-    first of `modules`. Raises InputError when a module is not used in the forward pass, or its output is overwritten.
+    The parameters of the network must be frozen: gradients then flow to module outputs only, and no further back than
+    the first of `modules`. Raises InputError when a module is not used in the forward pass, or its output is
+    overwritten.
     """
     calls: dict[str, list[Call]] = {name: [] for name in modules}
     handles = [
@@ -79,7 +80,10 @@ def _check_calls(calls: Mapping[str, list[Call]], n: int) -> None:
 
 
 def layer_gradients(name: str, module: nn.Module, calls: list[Call]) -> LayerGradients:
-    """Per-example gradients of a module's weights, summed over its calls. Raises InputError for a module of another kind."""
+    """Per-example gradients of a module's weights, summed over its calls.
+
+    Raises InputError for a module of another kind.
+    """
     parts = [_of_call(name, module, call.inputs, call.deltas) for call in calls if call.deltas is not None]
     first = parts[0]
     if len(parts) == 1:

@@ -32,7 +32,8 @@ class LastLayer:
 class CheckpointGradients:
     """Gradients at one checkpoint, whose term in a sum over checkpoints has the factor `weight`. What nobody needs is not there.
 
-    embedding: per-position gradients of the word embedding; layers: weight gradients by module name; last: the last layer's factors.
+    embedding: per-position gradients of the word embedding; layers: weight gradients by module name; last: the last
+    layer's factors.
     """
 
     weight: float
@@ -65,8 +66,9 @@ class GradientShard:
 class GradientSource:
     """The networks of some checkpoints, and what is to be captured in them.
 
-    needs: any of influence.base.NEEDS; layers: module names whose weight gradients `layers` asks for; `network` may be none when nothing is
-    needed. Raises InputError for a module whose per-example gradients cannot be formed, ValueError on an unknown need.
+    needs: any of influence.base.NEEDS; layers: module names whose weight gradients `layers` asks for; `network` may be
+    none when nothing is needed. Raises InputError for a module whose per-example gradients cannot be formed, ValueError
+    on an unknown need.
     """
 
     def __init__(
@@ -157,7 +159,10 @@ def last_name(task: Task, network: nn.Module) -> str:
 
 
 def loaded(network: nn.Module, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> nn.Module:
-    """A copy of `network` with the checkpoint's weights, frozen and in evaluation mode. Raises ValueError when they do not fit."""
+    """A copy of `network` with the checkpoint's weights, frozen and in evaluation mode.
+
+    Raises ValueError when they do not fit.
+    """
     network = copy.deepcopy(network)
     dtypes = {name: parameter.dtype for name, parameter in network.named_parameters()}
     state = {name: torch.tensor(array, dtype=dtypes.get(name)) for name, array in checkpoint.state.items()}

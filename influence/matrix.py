@@ -16,8 +16,8 @@ Orientation = Literal["helpful_positive", "harmful_positive"]
 class ScoreMatrix:
     """Influence of every training example on every query; positive = the example helps the query.
 
-    query_ids int64 [n_queries], train_ids int64 [n_train], scores float32 [n_queries, n_train]; the arrays are read-only.
-    Raises ValueError on a wrong shape, on repeated ids, and on scores that are not finite.
+    query_ids int64 [n_queries], train_ids int64 [n_train], scores float32 [n_queries, n_train]; the arrays are
+    read-only. Raises ValueError on a wrong shape, on repeated ids, and on scores that are not finite.
     """
 
     query_ids: np.ndarray
@@ -44,7 +44,10 @@ class ScoreMatrix:
         return self.scores[positions_of([query_id], self.query_ids, "query")[0]]
 
     def reordered(self, query_ids: np.ndarray, train_ids: np.ndarray) -> ScoreMatrix:
-        """The same scores for these ids in this order; ids may be left out. Raises KeyError naming an id that is not here."""
+        """The same scores for these ids in this order; ids may be left out.
+
+        Raises KeyError naming an id that is not here.
+        """
         rows = positions_of(query_ids, self.query_ids, "query")
         columns = positions_of(train_ids, self.train_ids, "train")
         return ScoreMatrix(np.asarray(query_ids), np.asarray(train_ids), self.scores[np.ix_(rows, columns)])
@@ -55,8 +58,8 @@ def assemble(
 ) -> ScoreMatrix:
     """Join score blocks (start, stop, scores [n_queries, stop - start]), whatever their order.
 
-    `start` and `stop` are positions in `train_ids`. Raises ValueError naming the range when blocks leave a gap, overlap,
-    reach outside, or have the wrong shape.
+    `start` and `stop` are positions in `train_ids`. Raises ValueError naming the range when blocks leave a gap,
+    overlap, reach outside, or have the wrong shape.
     """
     scores = np.empty((len(query_ids), len(train_ids)), np.float32)
     ranges = []
@@ -75,8 +78,8 @@ def assemble(
 def from_foreign(array: np.ndarray, axes: Axes, orientation: Orientation) -> np.ndarray:
     """Somebody else's scores in our axes and sign: [n_queries, n_train], positive = the example helps the query.
 
-    axes: `query_train` = one row per query, `train_query` = one row per training example. orientation: `helpful_positive` as ours,
-    `harmful_positive` the other way round. Raises ValueError.
+    axes: `query_train` = one row per query, `train_query` = one row per training example. orientation:
+    `helpful_positive` as ours, `harmful_positive` the other way round. Raises ValueError.
     """
     scores = np.asarray(array)
     if scores.ndim != 2:

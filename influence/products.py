@@ -18,8 +18,9 @@ CHUNK = 1 << 22  # numbers per temporary: 16 MB in float32, near the size of a c
 class TokenGradients:
     """Gradients of the rows of an embedding, sparse: never [vocabulary, dim].
 
-    Entry e is d loss(example rows[e]) / d (embedding output) at one position, which held tokens[e]: rows, tokens int64 [E] and
-    vectors [E, dim], over `n` examples. The gradient of token w for an example is the sum of its entries (Yeh et al. 2022, section 4.1).
+    Entry e is d loss(example rows[e]) / d (embedding output) at one position, which held tokens[e]: rows, tokens int64
+    [E] and vectors [E, dim], over `n` examples. The gradient of token w for an example is the sum of its entries (Yeh
+    et al. 2022, section 4.1).
     """
 
     n: int
@@ -54,7 +55,10 @@ class TokenGradients:
         return self.kept(listed if inside else ~listed)
 
     def top(self, k: int) -> TokenGradients:
-        """The k positions of each example with the largest gradient norm; of equal ones the earlier (Yeh et al. 2022, equation 5)."""
+        """The k positions of each example with the largest gradient norm; of equal ones the earlier (Yeh et al.
+
+        2022, equation 5).
+        """
         by_norm = torch.argsort(self.vectors.norm(dim=1), descending=True, stable=True)
         order = by_norm[torch.argsort(self.rows[by_norm], stable=True)]
         rows = self.rows[order]
@@ -71,7 +75,10 @@ class TokenGradients:
         return TokenGradients(self.n, keys % max(self.n, 1), keys // max(self.n, 1), vectors)
 
     def dot(self, train: TokenGradients, bias: bool = False) -> np.ndarray:
-        """Sum over shared tokens of the inner products of their gradients (Yeh et al. 2022, equation 4): float64 [n_queries, n_train]."""
+        """Sum over shared tokens of the inner products of their gradients (Yeh et al.
+
+        2022, equation 4): float64 [n_queries, n_train].
+        """
         scores = np.zeros(self.n * train.n)
         for rows, columns, _, products in self._matches(train):
             scores += np.bincount(rows * train.n + columns, weights=products, minlength=len(scores))
@@ -106,8 +113,8 @@ class TokenGradients:
 class PositionGradients:
     """Weight gradients of a Linear or Conv1d, as their two factors at every position.
 
-    inputs [n, T, I] and output gradients deltas [n, T, O]; the weight gradient of an example is sum_t deltas[t] inputs[t]^T, [O, I],
-    and that of the bias sum_t deltas[t].
+    inputs [n, T, I] and output gradients deltas [n, T, O]; the weight gradient of an example is sum_t deltas[t]
+    inputs[t]^T, [O, I], and that of the bias sum_t deltas[t].
     """
 
     inputs: Tensor

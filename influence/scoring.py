@@ -28,9 +28,10 @@ def needs_of(methods: Iterable[Method]) -> frozenset[str]:
 class Scorer:
     """Scores ranges of the train split by several methods, with one forward and one backward pass per checkpoint and batch.
 
-    `methods` label -> method and `prepared` label -> what Method.prepare returned; controls are left out. Train gradients are those of the
-    gold labels, live for one batch of `batch_size` rows, and are dropped. Batches start at the start of the range: the same range
-    gives the same bits, whatever else was computed. Raises InputError when a method's layers are not in the model.
+    `methods` label -> method and `prepared` label -> what Method.prepare returned; controls are left out. Train
+    gradients are those of the gold labels, live for one batch of `batch_size` rows, and are dropped. Batches start at
+    the start of the range: the same range gives the same bits, whatever else was computed. Raises InputError when a
+    method's layers are not in the model.
     """
 
     def __init__(
@@ -91,7 +92,8 @@ def word_contributions(
 ) -> dict[tuple[int, int], list[tuple[int, float]]]:
     """What each word adds to the score of each (query id, train id): lists of (token id, contribution), largest magnitude first.
 
-    The contributions of a pair sum to its score. For tracin_we and tracin_we_topk (Yeh et al. 2022, section 4.3). Raises KeyError on an unknown id.
+    The contributions of a pair sum to its score. For tracin_we and tracin_we_topk (Yeh et al. 2022, section 4.3).
+    Raises KeyError on an unknown id.
     """
     if not pairs:
         return {}

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class CheckpointSum(Method):
     """score = sum over checkpoints c of weight_c term_c(query, train).
 
-    weight_c = learning rate at c / number of scoring models (Pruthi et al. 2020, section 3.2), or 1 / number of scoring models without
-    `learning_rate_weights`. `checkpoints: last` takes the last one of each scoring model, with weight 1 / number of scoring models.
+    weight_c = learning rate at c / number of scoring models (Pruthi et al. 2020, section 3.2), or 1 / number of scoring
+    models without `learning_rate_weights`. `checkpoints: last` takes the last one of each scoring model, with weight 1
+    / number of scoring models.
     """
 
     checkpoints: Literal["all", "last"] = "all"
@@ -42,7 +43,8 @@ class CheckpointSum(Method):
 def checkpoint_terms(method: Method, checkpoints: Sequence[Checkpoint]) -> list[tuple[int, float]]:
     """Which checkpoints a method sums over, and the weight of each: (position, weight).
 
-    Methods that do not use checkpoints get the last one of each scoring model. Raises ValueError when every weight is zero.
+    Methods that do not use checkpoints get the last one of each scoring model. Raises ValueError when every weight is
+    zero.
     """
     models = {checkpoint.spec_id for checkpoint in checkpoints}
     last = {spec_id: max(c.step for c in checkpoints if c.spec_id == spec_id) for spec_id in models}

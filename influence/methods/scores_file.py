@@ -23,9 +23,10 @@ PLANTED = "planted:"
 class ScoresFile(Method):
     """Scores made elsewhere, in a file (npz, parquet or csv) or under a name that the task knows (`planted:<name>`).
 
-    npz: arrays scores, query_ids, train_ids; `axes` says whether a row of scores is a query (query_train) or a training example
-    (train_query). parquet and csv: one row per pair with columns query_id, train_id, score. `orientation` says what a positive score
-    means; it is turned to ours, positive = helpful, here and nowhere else. A path is relative to the config file.
+    npz: arrays scores, query_ids, train_ids; `axes` says whether a row of scores is a query (query_train) or a training
+    example (train_query). parquet and csv: one row per pair with columns query_id, train_id, score. `orientation` says
+    what a positive score means; it is turned to ours, positive = helpful, here and nowhere else. A path is relative to
+    the config file.
     """
 
     name: ClassVar[str] = "scores_file"
@@ -36,13 +37,19 @@ class ScoresFile(Method):
     orientation: Orientation
 
     def check(self, task: Task, base_dir: Path, where: str) -> None:
-        """Read the whole file: shapes, ids, repeats, NaN, and that its train ids are those of the task. Raises InputError."""
+        """Read the whole file: shapes, ids, repeats, NaN, and that its train ids are those of the task.
+
+        Raises InputError.
+        """
         if not self.path.startswith(PLANTED) and not (base_dir / self.path).is_file():
             raise InputError(where, f"path {self.path!r} is not a file (looked for {base_dir / self.path})")
         self._matrix(task, base_dir, where)
 
     def options_identity(self, base_dir: Path) -> dict[str, Any]:
-        """Name, version and options, with the digest of the file's content in the place of its path. Raises InputError."""
+        """Name, version and options, with the digest of the file's content in the place of its path.
+
+        Raises InputError.
+        """
         if self.path.startswith(PLANTED):
             return self.identity()
         try:
@@ -52,7 +59,10 @@ class ScoresFile(Method):
         return {**{k: v for k, v in self.identity().items() if k != "path"}, "content": content}
 
     def prepare(self, task: Task, base_dir: Path, queries: QueryBlock) -> ScoreMatrix:
-        """The scores of these queries, columns in the order of the train split. Raises InputError when a query has none."""
+        """The scores of these queries, columns in the order of the train split.
+
+        Raises InputError when a query has none.
+        """
         where = self._where(base_dir)
         try:
             return self._matrix(task, base_dir, where).reordered(queries.ids, task.splits["train"].ids)

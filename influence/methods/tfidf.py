@@ -28,9 +28,9 @@ class Similarity:
 class TfIdf(CheckpointSum):
     """TF-IDF similarity times the inner product of the loss gradients at the logits.
 
-    score(q, i) = tfidf_q . tfidf_i sum_c weight_c <d_i, d_q>, d = dl/dlogits. Yeh et al. 2022, equation 7. The vectors are counts times
-    ln((1 + n) / (1 + df)) + 1 with df from all n training texts (removals never change it), scaled to length one; start, end and padding
-    are not words. `sublinear` takes 1 + ln(count) for the count.
+    score(q, i) = tfidf_q . tfidf_i sum_c weight_c <d_i, d_q>, d = dl/dlogits. Yeh et al. 2022, equation 7. The vectors
+    are counts times ln((1 + n) / (1 + df)) + 1 with df from all n training texts (removals never change it), scaled to
+    length one; start, end and padding are not words. `sublinear` takes 1 + ln(count) for the count.
     """
 
     name: ClassVar[str] = "tfidf"

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 class TracIn(CheckpointSum):
     """Gradient dot product over chosen layers, summed over checkpoints.
 
-    score(q, i) = sum_c weight_c sum_layers <dl_i/dW, dl_q/dW>. `layers`: all (that are trained), first (the word embedding), second ...
-    tenth, last, or a list of name patterns. Biases are left out unless `bias`: they cancel most (Yeh et al. 2022, section 3.2).
-    The sign is that of Pruthi et al. 2020, equation 1, positive = helpful; equation 2 of Yeh et al. has it the other way round.
+    score(q, i) = sum_c weight_c sum_layers <dl_i/dW, dl_q/dW>. `layers`: all (that are trained), first (the word
+    embedding), second ... tenth, last, or a list of name patterns. Biases are left out unless `bias`: they cancel most
+    (Yeh et al. 2022, section 3.2). The sign is that of Pruthi et al. 2020, equation 1, positive = helpful; equation 2
+    of Yeh et al. has it the other way round.
     """
 
     name: ClassVar[str] = "tracin"

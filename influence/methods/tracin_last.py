@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class TracInLast(CheckpointSum):
     """TracIn on the weights of the last layer, without forming a gradient.
 
-    score(q, i) = sum_c weight_c (a_i . a_q) (d_i . d_q), a = activation into the last layer, d = dl/dlogits; with `bias` plus d_i . d_q.
-    Yeh et al. 2022, section 3.3.
+    score(q, i) = sum_c weight_c (a_i . a_q) (d_i . d_q), a = activation into the last layer, d = dl/dlogits; with
+    `bias` plus d_i . d_q. Yeh et al. 2022, section 3.3.
     """
 
     name: ClassVar[str] = "tracin_last"

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 class TracInWE(CheckpointSum):
     """Gradient dot product on the word embeddings, exact and word by word.
 
-    score(q, i) = sum_c weight_c sum over words w in both of <dl_i/dE_w, dl_q/dE_w>. Yeh et al. 2022, equations 3 and 4 (whose minus sign
-    contradicts the paper's own definition of proponents). `tokens`: all; special = start, end and padding only (the paper's
-    TR-common); content = the others. Gradients are taken even where the embedding is frozen (Yeh et al. 2022, section 5).
+    score(q, i) = sum_c weight_c sum over words w in both of <dl_i/dE_w, dl_q/dE_w>. Yeh et al. 2022, equations 3 and 4
+    (whose minus sign contradicts the paper's own definition of proponents). `tokens`: all; special = start, end and
+    padding only (the paper's TR-common); content = the others. Gradients are taken even where the embedding is frozen
+    (Yeh et al. 2022, section 5).
     """
 
     name: ClassVar[str] = "tracin_we"

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class TracInWETopK(TracInWE):
     """tracin_we on the k positions with the largest gradient norm, chosen per checkpoint in the query and in the training example.
 
-    Positions, not words: a word kept at two positions has the sum of both. Yeh et al. 2022, equations 5 and 6, with k = 10 as there.
-    `tokens` is applied before the choice.
+    Positions, not words: a word kept at two positions has the sum of both. Yeh et al. 2022, equations 5 and 6, with k =
+    10 as there. `tokens` is applied before the choice.
     """
 
     name: ClassVar[str] = "tracin_we_topk"
