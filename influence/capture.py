@@ -1,4 +1,4 @@
-"""One forward and one backward pass: what goes into chosen modules and the loss gradient at what comes out, example by example."""
+"""One forward and one backward pass: what goes into chosen modules, and the loss gradient at what comes out."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def layer_gradients(name: str, module: nn.Module, calls: list[Call]) -> LayerGra
             first.n, *(torch.cat([getattr(p, f) for p in parts]) for f in ("rows", "tokens", "vectors"))
         )
     if isinstance(first, PositionGradients):
-        factors = (torch.cat([getattr(p, f) for p in parts], 1) for f in ("inputs", "deltas"))
-        return PositionGradients(*factors, first.has_bias)
+        inputs, deltas = (torch.cat([getattr(p, f) for p in parts], 1) for f in ("inputs", "deltas"))
+        return PositionGradients(inputs, deltas, first.has_bias)
     weights, biases = ([getattr(p, f) for p in parts] for f in ("weight", "bias"))
     return ElementGradients(torch.stack(weights).sum(0), None if first.bias is None else torch.stack(biases).sum(0))
 
@@ -123,7 +123,9 @@ def _of_call(name: str, module: nn.Module, inputs: Tensor, deltas: Tensor) -> La
     if isinstance(module, nn.Embedding):
         return TokenGradients.of_positions(inputs.flatten(1), deltas.flatten(1, -2), module.padding_idx)
     if isinstance(module, nn.Conv1d):
-        return PositionGradients(_windows(module, inputs), deltas.transpose(1, 2), module.bias is not None)
+        return PositionGradients(
+            _windows(module, inputs, deltas.shape[2]), deltas.transpose(1, 2), module.bias is not None
+        )
     if isinstance(module, nn.LayerNorm):
         return _layer_norm(module, inputs, deltas)
     n = len(inputs)
@@ -131,17 +133,18 @@ def _of_call(name: str, module: nn.Module, inputs: Tensor, deltas: Tensor) -> La
     return PositionGradients(positions[0], positions[1], module.bias is not None)
 
 
-def _windows(conv: nn.Conv1d, inputs: Tensor) -> Tensor:
-    """What the convolution sees at each output position: [n, T, channels * kernel], in the order of its weight."""
+def _windows(conv: nn.Conv1d, inputs: Tensor, length: int) -> Tensor:
+    """What the convolution sees at each output position: [n, length, channels * kernel], in the order of its weight."""
     (kernel,), (stride,), (dilation,) = conv.kernel_size, conv.stride, conv.dilation
-    reach = dilation * (kernel - 1)
-    pad = (
-        {"valid": (0, 0), "same": (reach // 2, reach - reach // 2)}[conv.padding]
-        if isinstance(conv.padding, str)
-        else (conv.padding[0],) * 2
-    )
-    padded = functional.pad(inputs, pad).unsqueeze(2)
-    return functional.unfold(padded, (1, kernel), dilation=(1, dilation), stride=(1, stride)).transpose(1, 2)
+    if isinstance(conv.padding, str):
+        before = dilation * (kernel - 1) // 2 if conv.padding == "same" else 0
+        pad = (before, dilation * (kernel - 1) - before if conv.padding == "same" else 0)
+    else:
+        pad = (conv.padding[0], conv.padding[0])
+    padded, reach = functional.pad(inputs, pad), stride * (length - 1) + 1
+    # torch's unfold gives the same in 10 times the time on a CPU
+    shifts = [padded[:, :, start : start + reach : stride] for start in range(0, dilation * kernel, dilation)]
+    return torch.stack(shifts, 2).reshape(len(inputs), -1, length).transpose(1, 2)
 
 
 def _layer_norm(norm: nn.LayerNorm, inputs: Tensor, deltas: Tensor) -> ElementGradients:

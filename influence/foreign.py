@@ -53,13 +53,15 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    import pandas as pd
+
     table = _read_table(path)
     if sorted(table.columns) != sorted(COLUMNS):
         raise InputError(
             path, f"columns are {', '.join(map(str, table.columns))}; exactly {', '.join(COLUMNS)} are needed"
         )
     for column in COLUMNS:
-        _check_column(path, table[column], whole=column != "score")
+        _check_column(path, pd.Series(table[column]), whole=column != "score")
     query_ids, rows = np.unique(table["query_id"].to_numpy(np.int64), return_inverse=True)
     train_ids, columns = np.unique(table["train_id"].to_numpy(np.int64), return_inverse=True)
     counts = np.bincount(rows * len(train_ids) + columns, minlength=len(query_ids) * len(train_ids))

@@ -1,4 +1,4 @@
-"""Gradient shards: per-example gradients of some rows at some checkpoints, one forward and one backward pass for all that is needed."""
+"""Gradient shards: per-example gradients of some rows at some checkpoints, in one forward and one backward pass."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class LastLayer:
 
 @dataclass(frozen=True, eq=False)
 class CheckpointGradients:
-    """Gradients at one checkpoint, whose term in a sum over checkpoints has the factor `weight`. What nobody needs is not there.
+    """Gradients at one checkpoint, whose term in a sum over checkpoints has the factor `weight`.
 
-    embedding: per-position gradients of the word embedding; layers: weight gradients by module name; last: the last
-    layer's factors.
+    What nobody needs is not there. embedding: per-position gradients of the word embedding; layers: weight gradients by
+    module name; last: the last layer's factors.
     """
 
     weight: float
@@ -139,7 +139,10 @@ def gradient_shard(
     batch_size: int = BATCH_SIZE,
     device: torch.device | str = "cpu",
 ) -> GradientShard:
-    """Gradients of -log p(labels[i]) for rows[i] of `split` at each checkpoint, in evaluation mode; GradientSource for repeated use."""
+    """Gradients of -log p(labels[i]) for rows[i] of `split` at each checkpoint, in evaluation mode.
+
+    For repeated use make a GradientSource.
+    """
     source = GradientSource(task, task.network(0), checkpoints, needs, layers, device)
     return source.shard(split, rows, labels, batch_size)
 

@@ -19,8 +19,9 @@ KEYWORDS = ("all", *ORDINALS, "last")
 
 @dataclass(frozen=True)
 class Layers:
-    """`groups`: layer -> names of its modules that have weights, in forward order; `frozen`: modules that are not trained.
+    """The layers of a network.
 
+    `groups`: layer -> names of its modules that have weights, in forward order; `frozen`: modules that are not trained.
     The word embedding is a layer of its own and the first; the module onto the logits is one and the last.
     """
 
@@ -45,7 +46,7 @@ class Layers:
         return Layers(groups, frozenset(leaf for leaf in leaves if not _is_trained(network, leaf)))
 
     def choose(self, selection: str | Sequence[str]) -> list[str]:
-        """Names of the chosen modules: `all` that are trained, one layer by ordinal, or those whose name fits a pattern.
+        """Names of the chosen modules: `all` that are trained, one layer by ordinal, or those that fit a pattern.
 
         A pattern is matched against names of layers and of modules. Raises InputError for what is not there.
         """

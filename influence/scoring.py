@@ -26,7 +26,7 @@ def needs_of(methods: Iterable[Method]) -> frozenset[str]:
 
 
 class Scorer:
-    """Scores ranges of the train split by several methods, with one forward and one backward pass per checkpoint and batch.
+    """Scores ranges of the train split by several methods; one forward and backward pass per checkpoint and batch.
 
     `methods` label -> method and `prepared` label -> what Method.prepare returned; controls are left out. Train
     gradients are those of the gold labels, live for one batch of `batch_size` rows, and are dropped. Batches start at
@@ -76,9 +76,8 @@ class Scorer:
             raise ValueError(f"method {label} returned scores of shape {scores.shape}, not {expected}")
         if not np.isfinite(scores).all():
             row, column = np.argwhere(~np.isfinite(scores))[0]
-            raise ValueError(
-                f"method {label}: the score of query {queries.ids[row]} and train {train.ids[column]} is {scores[row, column]}"
-            )
+            pair = f"query {queries.ids[row]} and train {train.ids[column]}"
+            raise ValueError(f"method {label}: the score of {pair} is {scores[row, column]}")
         return scores
 
 
@@ -90,10 +89,10 @@ def word_contributions(
     pairs: Sequence[tuple[int, int]],
     device: torch.device | str = "cpu",
 ) -> dict[tuple[int, int], list[tuple[int, float]]]:
-    """What each word adds to the score of each (query id, train id): lists of (token id, contribution), largest magnitude first.
+    """What each word adds to the score of each (query id, train id).
 
-    The contributions of a pair sum to its score. For tracin_we and tracin_we_topk (Yeh et al. 2022, section 4.3).
-    Raises KeyError on an unknown id.
+    Lists of (token id, contribution), largest magnitude first. The contributions of a pair sum to its score. For
+    tracin_we and tracin_we_topk (Yeh et al. 2022, section 4.3). Raises KeyError on an unknown id.
     """
     if not pairs:
         return {}

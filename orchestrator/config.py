@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from influence.base import Method
 from influence.registry import METHODS
 from orchestrator.campaigns.registry import CAMPAIGNS
+from orchestrator.tracking.record import check_uri
 from orchestrator.uris import refuse_password
 from tasks.base import Component
 from tasks.components import parse_component, parse_named
@@ -181,6 +182,8 @@ def parse_config(raw: dict[str, Any], path: Path) -> LoadedConfig:
     top = {key: value for key, value in raw.items() if key != block_name or key in Settings.model_fields}
     settings: Settings = parse_component(Settings, top, where, "")
     _refuse_secrets(raw, where)
+    if settings.tracking is not None:
+        check_uri(settings.tracking.uri, f"{where}: tracking.uri")
     campaign_class = CAMPAIGNS.load(settings.campaign, f"{where}: campaign", settings.plugins)
     campaign = parse_component(campaign_class, block, where, settings.campaign)
     task = parse_named(TASKS, settings.task, where, "task", settings.plugins)

@@ -49,9 +49,10 @@ class Experiment:
                 raise ConfigError(f"{where}: scores.checkpoints", str(error)) from error
         if not self.settings.queries.where:
             self._draw_queries(self._measured_rows())
-        for position, (label, method) in enumerate(self.methods.items()):
+        for position, method in enumerate(self.methods.values()):
             method.check(self.task, self.config.base_dir, f"{where}: methods[{position}]")
-            del label
+            if not method.needs and not self.needs_scoring_outputs:  # a file of scores: does it hold these queries?
+                method.prepare(self.task, self.config.base_dir, self.queries(None))
 
     @property
     def train(self) -> Split:

@@ -24,7 +24,7 @@ from orchestrator.runtime.machine import cpu_numerics
 from orchestrator.scheduling.policies import Budgets
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.scoring import ScoreStage
-from orchestrator.storage.files import write_atomic
+from orchestrator.storage.blobs import write_file
 from orchestrator.store import Store
 from tasks.base import Numerics
 from tasks.errors import InputError, RefitError
@@ -69,7 +69,7 @@ class Pipeline:
     def run(self, until: str = "analyse") -> Report:
         """All stages up to `until`. Raises Stopped, InputError or RefitError; what is finished is kept."""
         try:
-            self._set_bad_parts_aside()
+            self._tidy_ledger()
             for stage in STAGES[: STAGES.index(until) + 1]:
                 self.report.stage = stage
                 getattr(self, f"_{stage}")()
@@ -128,12 +128,14 @@ class Pipeline:
             "code_version": code_version(), "git_commit": git_commit(), "versions": versions(),
         })
 
-    def _set_bad_parts_aside(self) -> None:
+    def _tidy_ledger(self) -> None:
         bad = self.ledger.index().bad_parts
         for part in bad:
             self.ledger.set_aside(part.name)
             self.progress.say(f"ledger part {part.name} is damaged ({part.problem}): set aside, its retrains will be done again")
         self.report.set_aside = tuple(part.name for part in bad)
+        self.ledger.compact()
+        self.ledger.describe(self.experiment.task.record_identity())
 
     # --- train ---------------------------------------------------------------------------------------------------
 
@@ -273,7 +275,7 @@ class Pipeline:
         self.report.quarantined = tuple(s for s, row in rows.items() if row.outcome.status == "quarantined")
         results = analyse(self.experiment, self.planned, self.queries, rows)
         for name, text in results.csv().items():
-            write_atomic(self.run_dir.results / name, text)
+            write_file(self.run_dir.results / name, text.encode())
         return results
 
 

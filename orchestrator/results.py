@@ -50,15 +50,6 @@ def analyse(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mappi
     cells = experiment.campaign.analyse(plan, measured_values(experiment, plan, queries, rows))
     contrasts = tables.contrasts(cells)
     found = {"curves": tables.curves(cells), "query_curves": tables.query_curves(cells), "summary": tables.summary(cells),
-             "contrasts": contrasts, "pairing": tables.pairing(cells), "holes": holes(cells)}
+             "contrasts": contrasts, "pairing": tables.pairing(cells), "holes": tables.holes(cells)}
     return Results(found, tuple(verdicts(contrasts.to_dict("records"))), cells)
 
-
-def holes(cells: Cells) -> pd.DataFrame:
-    """The cells without a usable delta: method, group, k, query_id, repeat."""
-    where = np.argwhere(np.isnan(cells.delta))
-    return pd.DataFrame({
-        "method": [cells.methods[m] for m in where[:, 0]], "group": [cells.groups[g] for g in where[:, 1]],
-        "k": [cells.ks[k] for k in where[:, 2]], "query_id": [cells.query_ids[q] for q in where[:, 3]],
-        "repeat": [cells.repeats[r] for r in where[:, 4]],
-    }, columns=["method", "group", "k", "query_id", "repeat"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import LoadedConfig, dump_config, parse_config, read_yaml
-from orchestrator.storage.files import write_atomic
+from orchestrator.storage.blobs import write_file
 from tasks.base import Numerics
 from tasks.errors import InputError, RefitError
 
@@ -65,9 +65,9 @@ class RunDir:
     def write(self, config: LoadedConfig, provenance: Mapping[str, Any]) -> None:
         """Write config.yaml and provenance.json; what provenance.json already holds for other keys stays."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.path / "config.yaml", dump_config(config))
+        write_file(self.path / "config.yaml", dump_config(config).encode())
         merged = {**self.provenance(), **provenance}
-        write_atomic(self.provenance_path, json.dumps(merged, indent=2, sort_keys=True) + "\n")
+        write_file(self.provenance_path, (json.dumps(merged, indent=2, sort_keys=True) + "\n").encode())
 
     def config(self) -> LoadedConfig:
         """The config this run was made with; relative data paths resolve against the directory of the original file."""

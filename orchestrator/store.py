@@ -17,7 +17,7 @@ class Store:
     def __init__(self, uri: str, where: object):
         self.uri = uri
         self.blobs = open_blobs(uri, where)
-        self.root = Path(uri.removeprefix("file://"))
+        self.root: Path = self.blobs.root  # type: ignore[attr-defined]  # only local stores so far
 
     @property
     def cache_dir(self) -> Path:

@@ -68,14 +68,18 @@ def _path_in(options: Any, location: Sequence[int | str], missing: bool) -> list
     path: list[int | str] = []
     here = options
     for position, step in enumerate(location):
-        if (isinstance(here, Mapping) and step in here) or (
-            isinstance(here, list) and isinstance(step, int) and step < len(here)
-        ):
+        if _holds(here, step):
             here = here[step]
             path.append(step)
         elif missing and position == len(location) - 1:
             path.append(step)
     return path
+
+
+def _holds(value: Any, step: int | str) -> bool:
+    if isinstance(value, list):
+        return isinstance(step, int) and step < len(value)
+    return isinstance(value, Mapping) and step in value
 
 
 def _value_at(options: Any, path: Sequence[Any]) -> Any:

@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 
 from tasks.base import Component, Split
 from tasks.components import parse_named
-from tasks.errors import InputError
 from tasks.registry import MODELS, RECIPES
 from tasks.seeds import generator
 from tasks.text_classification import MeasureConfig, measured_limits
@@ -36,7 +35,7 @@ class PlantedTask(TextTask):
         """(scores float32 [n_queries, n_train], query ids, train ids) called `oracle` or `shuffled-<seed>`.
 
         Shuffled: each query's row of the oracle in an order of its own, drawn from the seed: as many ones, on rows that
-        decide nothing in particular. Positive = helps. Raises InputError on another name.
+        decide nothing in particular. Positive = helps. Raises ValueError on another name.
         """
         query_ids, train_ids = self.splits["test"].ids, self.splits["train"].ids
         scores = self.oracle(query_ids)
@@ -45,7 +44,7 @@ class PlantedTask(TextTask):
             rows = zip(query_ids.tolist(), scores, strict=True)
             scores = np.stack([generator(int(seed), "shuffled-oracle", query).permutation(row) for query, row in rows])
         elif name != "oracle":
-            raise InputError(f"planted:{name}", f"unknown scores {name!r}; allowed: oracle, shuffled-<seed>")
+            raise ValueError(f"{name!r} is not one of: oracle, shuffled-<seed>")
         return scores, query_ids, train_ids
 
 

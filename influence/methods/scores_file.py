@@ -98,7 +98,7 @@ class ScoresFile(Method):
             raise InputError(where, f"path {self.path!r}: this task ({type(task).__name__}) has no scores of its own")
         try:
             return task.named_scores(name)
-        except (KeyError, ValueError) as error:
+        except (InputError, KeyError, ValueError) as error:
             raise InputError(where, f"path {self.path!r}: the task knows no scores {name!r}: {error}") from error
 
 

@@ -55,9 +55,9 @@ class TracInWE(CheckpointSum):
     def words(
         self, queries: GradientShard, train: GradientShard, query_row: int, train_row: int, special: tuple[int, ...]
     ) -> list[tuple[int, float]]:
-        """(token id, contribution), largest magnitude first; the contributions sum to the score. Yeh et al. 2022, section 4.3.
+        """(token id, contribution), largest magnitude first; the contributions sum to the score.
 
-        `query_row` and `train_row` are positions in the shards.
+        Yeh et al. 2022, section 4.3. `query_row` and `train_row` are positions in the shards.
         """
         total: dict[int, float] = {}
         for ours, theirs in zip(queries.checkpoints, train.checkpoints, strict=True):

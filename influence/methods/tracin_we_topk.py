@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class TracInWETopK(TracInWE):
-    """tracin_we on the k positions with the largest gradient norm, chosen per checkpoint in the query and in the training example.
+    """tracin_we on the k positions with the largest gradient norm, of the query and of the training example.
 
-    Positions, not words: a word kept at two positions has the sum of both. Yeh et al. 2022, equations 5 and 6, with k =
-    10 as there. `tokens` is applied before the choice.
+    The choice is made anew at each checkpoint. Positions, not words: a word kept at two positions has the sum of both.
+    Yeh et al. 2022, equations 5 and 6, with k = 10 as there. `tokens` is applied before the choice.
     """
 
     name: ClassVar[str] = "tracin_we_topk"

@@ -14,8 +14,9 @@ class Cells:
     """What one campaign measured, one number per (method, group, k, query, repeat).
 
     delta = f(query; removal) - f(query; reference of the same repeat), in the measurement's unit, more is better.
-    `delta` and the optional `values` (the removal's own measurement) are float64 [n_methods, n_groups, n_ks, n_queries, n_repeats];
-    the optional `reference` is float64 [n_queries, n_repeats]. NaN marks a hole: not measured, quarantined or diverged.
+    `delta` and the optional `values` (the removal's own measurement) are float64
+    [n_methods, n_groups, n_ks, n_queries, n_repeats]; the optional `reference` is float64 [n_queries, n_repeats].
+    NaN marks a hole: not measured, quarantined or diverged.
     Raises ValueError when a shape differs from the labels, or a label is there twice.
     """
 
@@ -29,12 +30,14 @@ class Cells:
     reference: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        axes = dict(methods=self.methods, groups=self.groups, ks=self.ks, query_ids=self.query_ids, repeats=self.repeats)
-        for axis, labels in axes.items():
+        axes = ("methods", "groups", "ks", "query_ids", "repeats")
+        for axis in axes:
+            labels = getattr(self, axis)
             if len(set(labels)) != len(labels):
                 raise ValueError(f"{axis} holds a label twice: {list(labels)}")
-        shape = tuple(len(labels) for labels in axes.values())
-        for name, array, wanted in (("delta", self.delta, shape), ("values", self.values, shape), ("reference", self.reference, shape[3:])):
+        shape = tuple(len(getattr(self, axis)) for axis in axes)
+        for name, wanted in (("delta", shape), ("values", shape), ("reference", shape[3:])):
+            array = getattr(self, name)
             if array is not None and np.shape(array) != wanted:
                 raise ValueError(f"{name} has shape {np.shape(array)}, but the labels say {wanted}")
 
@@ -44,7 +47,7 @@ class Cells:
 
         Only these cells enter any table, so that every method is judged on the same ones.
         """
-        return np.isfinite(self.delta).all(axis=(0, 1, 2))
+        return np.asarray(np.isfinite(self.delta).all(axis=(0, 1, 2)))
 
     @property
     def n_excluded(self) -> int:
@@ -53,8 +56,9 @@ class Cells:
 
     @cached_property
     def auc(self) -> np.ndarray:
-        """AUC-DEL per (query, repeat): the plain mean of delta over k, float64 [n_methods, n_groups, n_queries, n_repeats].
+        """AUC-DEL per (query, repeat), the plain mean of delta over k: [n_methods, n_groups, n_queries, n_repeats].
 
-        AUC-DEL+ where the group is proponents (lower is better), AUC-DEL- where it is opponents (higher is better); Yeh et al. 2022, section 2.
+        AUC-DEL+ where the group is proponents (lower is better), AUC-DEL- where it is opponents (higher is better);
+        Yeh et al. 2022, section 2.
         """
         return np.asarray(self.delta, np.float64).mean(axis=2)

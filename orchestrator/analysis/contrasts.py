@@ -16,9 +16,11 @@ CONTROL = "random"
 def contrast_rows(cells: Cells) -> list[Row]:
     """Every method against `random`, then every two methods, per group: mean difference, 95% interval, p and Holm's p.
 
-    diff = mean over (query, repeat) of AUC(method) - AUC(baseline); in the group `least` of |AUC(method)| - |AUC(baseline)|, since there
-    the claim is that nothing moves. Interval and p are those of queries of this kind; Holm's family is all contrasts of one group.
-    Identical methods have diff exactly 0 and p 1. With fewer than two queries or repeats se, interval and p are NaN.
+    diff = mean over (query, repeat) of AUC(method) - AUC(baseline); in the group `least`, where the claim is that
+    nothing moves, of |AUC(method)| - |AUC(baseline)|.
+    Interval and p are those of queries of this kind; Holm's family is all
+    contrasts of one group. Identical methods have diff exactly 0 and p 1. With fewer than two queries or repeats se,
+    interval and p are NaN.
     """
     return [row for g, group in enumerate(cells.groups) for row in _group_rows(cells, g, group)]
 
@@ -52,6 +54,16 @@ def _group_rows(cells: Cells, g: int, group: str) -> list[Row]:
     first, second = ([methods.index(pair[side]) for pair in pairs] for side in (0, 1))
     found = estimate(auc[first] - auc[second], cells.complete)
     low, high = found.ci
-    columns = dict(diff=found.mean, se=found.se, ci_low=low, ci_high=high, p=found.p, p_holm=holm(found.p),
-                   n_queries=found.n_queries, n_repeats=found.n_repeats)  # fmt: skip
-    return [{"method": method, "baseline": baseline, "group": group, **row_at(columns, (i,))} for i, (method, baseline) in enumerate(pairs)]
+    numbers = {
+        "diff": found.mean,
+        "se": found.se,
+        "ci_low": low,
+        "ci_high": high,
+        "p": found.p,
+        "p_holm": holm(found.p),
+    }
+    columns = {**numbers, "n_queries": found.n_queries, "n_repeats": found.n_repeats}
+    return [
+        {"method": method, "baseline": baseline, "group": group, **row_at(columns, (i,))}
+        for i, (method, baseline) in enumerate(pairs)
+    ]

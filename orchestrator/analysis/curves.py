@@ -25,7 +25,10 @@ def curve_rows(cells: Cells) -> list[Row]:
 
 
 def query_curve_rows(cells: Cells) -> list[Row]:
-    """Mean delta per query. With one query only seeds vary: ci_* equals ci_fixed_*; `n_excluded` counts the query's own repeats."""
+    """Mean delta per query; with one query only seeds vary, so ci_* equals ci_fixed_*.
+
+    `n_excluded` counts the query's own repeats that are left out.
+    """
     by_query = []
     for q in range(len(cells.query_ids)):
         found = estimate(cells.delta[..., q : q + 1, :], cells.complete[q : q + 1])
@@ -55,11 +58,21 @@ def estimate_columns(found: Estimate, name: str, n_excluded: int, *, only_seeds_
     low_fixed, high_fixed = found.ci_fixed
     return {
         name: found.mean,
-        **dict(se=se, ci_low=low, ci_high=high, se_fixed=found.se_fixed, ci_fixed_low=low_fixed, ci_fixed_high=high_fixed),
-        **dict(n_queries=found.n_queries, n_repeats=found.n_repeats, n_excluded=n_excluded),
+        "se": se,
+        "ci_low": low,
+        "ci_high": high,
+        "se_fixed": found.se_fixed,
+        "ci_fixed_low": low_fixed,
+        "ci_fixed_high": high_fixed,
+        "n_queries": found.n_queries,
+        "n_repeats": found.n_repeats,
+        "n_excluded": n_excluded,
     }
 
 
 def row_at(columns: Mapping[str, Any], index: tuple[int, ...]) -> Row:
     """One row of columns: arrays are read at `index`, counts are the same in every row; a minus zero becomes zero."""
-    return {name: column if isinstance(column, int) else float(np.asarray(column)[index]) + 0.0 for name, column in columns.items()}
+    return {
+        name: column if isinstance(column, int) else float(np.asarray(column)[index]) + 0.0
+        for name, column in columns.items()
+    }

@@ -1,7 +1,7 @@
-"""Intervals of a mean over queries x repeats, which are crossed: one seed serves every query, one query meets every seed.
+"""Intervals of a mean over queries x repeats, which are crossed: one seed serves every query.
 
 Model: y_qr = mu + a_q + b_r + e_qr, with a_q ~ (0, s_q^2) for queries, b_r ~ (0, s_r^2) for repeats, e_qr ~ (0, s_e^2).
-Searle, Casella & McCulloch, Variance Components (1992), chapters 4 (balanced) and 5 (Henderson's method 3, layouts with holes).
+Searle, Casella & McCulloch, Variance Components (1992): chapter 4 (balanced), 5 (with holes, Henderson's method 3).
 """
 
 from __future__ import annotations
@@ -61,11 +61,16 @@ def estimate(y: np.ndarray, complete: np.ndarray | None = None) -> Estimate:
     """Mean of a two-way layout with both standard errors, at once for any number of layouts that share their holes.
 
     y: float64 [..., n_queries, n_repeats]; complete: bool [n_queries, n_repeats], cells outside it are not read.
-    mean = average over queries of the additive least-squares fit: the plain mean without holes; with holes still every query and every repeat counts alike.
-    Without holes se^2 = max(MS_q + MS_r - MS_e, MS_q, MS_r, MS_e) / (n_queries n_repeats), Satterthwaite degrees of freedom;
-    se_fixed^2 = MS_r / (n_queries n_repeats) with n_repeats - 1 degrees of freedom: exactly the t interval of the repeats' means.
-    se is NaN below two queries or two repeats, se_fixed below two repeats; both where the cells fall into parts that share neither query nor repeat
-    (the mean is then the plain mean of the cells); everything is NaN without cells. A layout without any spread has se 0.
+    mean = average of the additive least-squares fit: the plain mean without holes; with holes every query and every
+    repeat still counts alike. Without holes
+        se^2 = max(MS_q + MS_r - MS_e, MS_q, MS_r, MS_e) / (n_queries n_repeats), Satterthwaite degrees of freedom;
+        se_fixed^2 = MS_r / (n_queries n_repeats), n_repeats - 1 degrees of freedom: the exact t interval of the means
+    of the repeats, so it has no floor: a floor at MS_e with its larger degrees of freedom would
+    undercover when MS_r is small by chance.
+    se is NaN below two queries or two repeats or without residual degrees of freedom, se_fixed below two repeats.
+    Both are NaN where the cells fall into parts that share neither query nor repeat (the mean is then the plain mean);
+    everything is NaN without cells. A layout without any spread has se 0.
+    Crossed effects of items and seeds: Owen 2007, "The pigeonhole bootstrap", section 2.
     """
     y = np.asarray(y, np.float64)
     layout = Layout.of(np.ones(y.shape[-2:], bool) if complete is None else complete)
@@ -80,24 +85,28 @@ def estimate(y: np.ndarray, complete: np.ndarray | None = None) -> Estimate:
     variance, df = _variance(layout, ms)
     variance_fixed = max(layout.c_residual, layout.c_repeats) * ms.repeats
     df_fixed = np.full(y.shape[:-2], layout.n_repeats - 1.0)
-    return Estimate(mean, np.sqrt(variance), df, np.sqrt(variance_fixed), df_fixed, layout.n_queries, layout.n_repeats)
+    se, se_fixed = np.sqrt(variance), np.sqrt(variance_fixed)
+    return Estimate(mean, se, df, se_fixed, df_fixed, layout.n_queries, layout.n_repeats)
 
 
 def _variance(layout: Layout, ms: MeanSquares) -> tuple[np.ndarray, np.ndarray]:
     """Variance of the mean for queries of this kind, and its degrees of freedom (Satterthwaite 1946).
 
-    A sum of mean squares V = sum c_i MS_i has df = V^2 / sum((c_i MS_i)^2 / f_i). The plug-in shares are too sure of a mean square with few degrees
-    of freedom: when MS_r on 2 of them is small by chance, V is too small and df too large together (92.5% coverage with 20 queries x 3 repeats).
-    In df alone each MS_i is therefore raised by its relative variance, 1 + 2 / f_i (at least 93.8% then; docs/results/interval_coverage.md).
+    A sum of mean squares V = sum c_i MS_i has df = V^2 / sum((c_i MS_i)^2 / f_i). The plug-in shares are too sure of a
+    mean square with few degrees of freedom: when MS_r on 2 of them is small by chance, V is too small and df too large
+    together (92.6% coverage with 20 queries x 3 repeats). In df alone each MS_i is therefore raised by its relative
+    variance, 1 + 2 / f_i (at least 93.7% then; docs/results/interval_coverage.md).
     """
     f_queries, f_repeats, f_residual = layout.degrees_of_freedom
     if min(f_queries, f_repeats, f_residual) < 1:
         blank = np.full(ms.repeats.shape, np.nan)
         return blank, blank
-    queries, repeats, residual = layout.c_queries * ms.queries, layout.c_repeats * ms.repeats, layout.c_residual * ms.residual
+    queries, repeats = layout.c_queries * ms.queries, layout.c_repeats * ms.repeats
+    residual = layout.c_residual * ms.residual
     excess = (layout.c_queries + layout.c_repeats - layout.c_residual) * ms.residual
     variance = np.maximum.reduce([queries + repeats - excess, queries, repeats, residual])
     a, b, c = queries * (1 + 2 / f_queries), repeats * (1 + 2 / f_repeats), excess * (1 + 2 / f_residual)
     with np.errstate(divide="ignore", invalid="ignore"):  # all zero: no spread, se 0, df NaN
-        df = np.maximum.reduce([a + b - c, a, b, np.abs(c)]) ** 2 / (a**2 / f_queries + b**2 / f_repeats + c**2 / f_residual)
+        total = np.maximum.reduce([a + b - c, a, b, np.abs(c)])
+        df = total**2 / (a**2 / f_queries + b**2 / f_repeats + c**2 / f_residual)
     return variance, np.maximum(df, min(f_queries, f_repeats))

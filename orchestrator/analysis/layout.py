@@ -14,8 +14,10 @@ ROUNDING = 32 * np.finfo(np.float64).eps
 class Layout:
     """Which cells of a queries x repeats table are there, and what follows from that alone.
 
-    `cells`: float64 [n_queries, n_repeats], 1 where there is a number; every row and column has one. `rows`, `columns`: where they were in the table given.
-    With weights w of the mean (sum w y) Var(mean) = s_q^2 / n_queries + s_r^2 / n_repeats + s_e^2 sum(w^2), since every query and repeat counts alike.
+    `cells`: float64 [n_queries, n_repeats], 1 where there is a number; every row and column has one.
+    `rows`, `columns`: where they were in the table given.
+    With weights w of the mean (sum w y) Var(mean) = s_q^2 / n_queries + s_r^2 / n_repeats + s_e^2 sum(w^2),
+    since every query and every repeat counts alike.
     """
 
     cells: np.ndarray
@@ -48,9 +50,9 @@ class Layout:
     @cached_property
     def is_connected(self) -> bool:
         """Whether every two repeats are joined through shared queries; if not, their levels cannot be compared."""
-        joined = (self.cells[:, :, None] * self.cells[:, None, :]).any(axis=0)
+        joined = self.cells.T @ self.cells > 0
         for _ in range(self.n_repeats.bit_length()):
-            joined = joined @ joined
+            joined = np.matmul(joined, joined)
         return bool(joined.all())
 
     @property
@@ -60,34 +62,46 @@ class Layout:
 
     @property
     def c_queries(self) -> float:
-        """Factor of MS_q in the variance of the mean: 1 / (n_queries k), E MS_q = s_e^2 + k s_q^2, k = (n_cells - n_repeats) / (n_queries - 1)."""
+        """Factor of MS_q in the variance of the mean: 1 / (n_queries k), where E MS_q = s_e^2 + k s_q^2.
+
+        k = (n_cells - n_repeats) / (n_queries - 1)
+        """
         return (self.n_queries - 1) / (self.n_queries * (self.n_cells - self.n_repeats))
 
     @property
     def c_repeats(self) -> float:
-        """Factor of MS_r in the variance of the mean: 1 / (n_repeats k), E MS_r = s_e^2 + k s_r^2, k = (n_cells - n_queries) / (n_repeats - 1)."""
+        """Factor of MS_r in the variance of the mean: 1 / (n_repeats k), where E MS_r = s_e^2 + k s_r^2.
+
+        k = (n_cells - n_queries) / (n_repeats - 1)
+        """
         return (self.n_repeats - 1) / max(self.n_repeats * (self.n_cells - self.n_queries), 1)
 
     @cached_property
     def c_residual(self) -> float:
-        """Factor of s_e^2 in the variance of the mean: the sum of squared weights; all three are 1 / (n_queries n_repeats) without holes."""
+        """Factor of s_e^2 in the variance of the mean: the sum of squared weights.
+
+        All three factors are 1 / (n_queries n_repeats) without holes.
+        """
         return float((self.weights**2).sum())
 
     @cached_property
     def solve_repeats(self) -> np.ndarray:
-        """Inverse of the normal equations of the repeats, queries eliminated, under sum b = 0: float64 [n_repeats, n_repeats]."""
+        """Inverse of the repeats' normal equations, queries eliminated, sum b = 0: float64 [n_repeats, n_repeats]."""
         shared = _sum_last((self.cells / self.per_query).T[:, None, :] * self.cells.T[None, :, :])
         return np.linalg.inv(np.diag(self.cells.sum(axis=0)) - shared + 1 / self.n_repeats)
 
     @cached_property
     def weights(self) -> np.ndarray:
-        """Weights of the cells in the mean, float64 [n_queries, n_repeats]: the average fitted value over the whole table; the plain mean if not connected."""
+        """Weights of the cells in the mean: float64 [n_queries, n_repeats].
+
+        The mean is the average fitted value over the whole table, or the plain mean if the layout is not connected.
+        """
         if not self.is_connected or self.n_cells == self.cells.size:
             return self.cells / self.n_cells
         share = self.cells / self.per_query
         lack = 1 / self.n_repeats - share.mean(axis=0)
         pull = _sum_last(self.solve_repeats * lack)
-        return self.cells / (self.n_queries * self.per_query) + self.cells * (pull - (share * pull).sum(axis=1, keepdims=True))
+        return self.cells * (1 / (self.n_queries * self.per_query) + pull - (share * pull).sum(axis=1, keepdims=True))
 
     def mean(self, y: np.ndarray) -> np.ndarray:
         """Weighted mean of y [..., n_queries, n_repeats]: [...]; exactly the constant where y is one."""
@@ -95,7 +109,7 @@ class Layout:
         return first[..., 0, 0] + _sum_table(np.where(self.cells > 0, y - first, 0.0) * self.weights)
 
     def additive_fit(self, y: np.ndarray) -> np.ndarray:
-        """Least-squares fit a_q + b_r of y [..., n_queries, n_repeats], zero outside the cells, to the cells: same shape."""
+        """Least-squares fit a_q + b_r of y [..., n_queries, n_repeats], zero outside the cells: same shape."""
         by_repeat = _sum_last(np.swapaxes(self.cells * (y - self.query_means(y)), -1, -2))
         b = self.cells * _sum_last(self.solve_repeats * by_repeat[..., None, :])[..., None, :]
         return self.cells * (self.query_means(y - b) + b)
@@ -111,7 +125,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class MeanSquares:
-    """Mean squares [...] of queries (repeats fitted), repeats (queries fitted) and residual; NaN without degrees of freedom."""
+    """Mean squares [...] of queries (repeats fitted), repeats (queries fitted), residual; NaN without freedom."""
 
     queries: np.ndarray
     repeats: np.ndarray
@@ -119,8 +133,9 @@ class MeanSquares:
 
 
 def mean_squares(layout: Layout, y: np.ndarray) -> MeanSquares:
-    """Two-way analysis of variance of y [..., n_queries, n_repeats], each factor adjusted for the other (Henderson's method 3, Searle et al. section 5.6).
+    """Two-way analysis of variance of y [..., n_queries, n_repeats], each factor adjusted for the other.
 
+    Henderson's method 3 (Searle, Casella & McCulloch 1992, chapter 5): reductions in sums of squares.
     Below the rounding error of the data a mean square is 0.
     """
     y = np.where(layout.cells > 0, y, 0.0)
@@ -139,7 +154,7 @@ def mean_squares(layout: Layout, y: np.ndarray) -> MeanSquares:
 
 
 def _sum_last(y: np.ndarray) -> np.ndarray:
-    """Sum over the last axis in one fixed order: the same bits whatever other tables are beside it, and for any number of threads (no BLAS)."""
+    """Sum over the last axis in one order: the same bits whatever is beside it and for any number of threads."""
     return np.ascontiguousarray(y).sum(axis=-1)
 
 

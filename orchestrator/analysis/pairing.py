@@ -11,10 +11,13 @@ from orchestrator.analysis.curves import Row
 def pairing_rows(cells: Cells) -> list[Row]:
     """Variance over repeats of removal minus reference, with the same seed and with another, per method and group.
 
-    paired = var_r(removal_r - reference_r); unpaired = the variance of removal_r - reference_s over independent seeds r != s
-           = var_r(removal_r) + var_s(reference_s), unbiased from the same retrains; ratio = unpaired / paired, above 1 where pairing helps.
-    Variances divide by n_repeats - 1, over complete cells; they are averaged over queries with at least two of them and over ks.
-    NaN without such a query; ratio is NaN also where the paired variance is 0. Raises ValueError without `values` and `reference`.
+    paired   = var_r(removal_r - reference_r)
+    unpaired = variance of removal_r - reference_s over independent seeds r != s
+             = var_r(removal_r) + var_s(reference_s), unbiased from the same retrains
+    ratio    = unpaired / paired, above 1 where pairing helps.
+    Variances divide by n_repeats - 1, over complete cells; they are averaged over queries with at least two of them and
+    over ks. NaN without such a query; ratio is NaN also where the paired variance is 0.
+    Raises ValueError without `values` and `reference`.
     """
     if cells.values is None or cells.reference is None:
         raise ValueError("the variance ratio of pairing needs `values` and `reference`")
@@ -22,12 +25,17 @@ def pairing_rows(cells: Cells) -> list[Row]:
     cell = cell & (cell.sum(axis=1, keepdims=True) >= 2)
     paired = _mean_variance(cells.delta, cell)
     unpaired = _mean_variance(cells.values, cell) + _mean_variance(cells.reference[None, None, None], cell)
-    return [_row(method, group, paired[m, g], unpaired[m, g]) for m, method in enumerate(cells.methods) for g, group in enumerate(cells.groups)]
+    return [
+        _row(method, group, paired[m, g], unpaired[m, g])
+        for m, method in enumerate(cells.methods)
+        for g, group in enumerate(cells.groups)
+    ]
 
 
 def _row(method: str, group: str, paired: float, unpaired: float) -> Row:
     ratio = float(unpaired / paired) if paired > 0 else np.nan
-    return {"method": method, "group": group, "variance_paired": float(paired), "variance_unpaired": float(unpaired), "ratio": ratio}
+    variances = {"variance_paired": float(paired), "variance_unpaired": float(unpaired)}
+    return {"method": method, "group": group, **variances, "ratio": ratio}
 
 
 def _mean_variance(values: np.ndarray, cell: np.ndarray) -> np.ndarray:

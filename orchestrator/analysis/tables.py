@@ -10,7 +10,8 @@ from orchestrator.analysis.contrasts import contrast_rows
 from orchestrator.analysis.curves import Row, curve_rows, query_curve_rows, summary_rows
 from orchestrator.analysis.pairing import pairing_rows
 
-_ESTIMATE = ["se", "ci_low", "ci_high", "se_fixed", "ci_fixed_low", "ci_fixed_high", "n_queries", "n_repeats", "n_excluded"]
+_INTERVALS = ["se", "ci_low", "ci_high", "se_fixed", "ci_fixed_low", "ci_fixed_high"]
+_ESTIMATE = [*_INTERVALS, "n_queries", "n_repeats", "n_excluded"]
 CURVES = ["method", "group", "k", "delta", *_ESTIMATE]
 QUERY_CURVES = ["method", "group", "query_id", "k", "delta", *_ESTIMATE]
 SUMMARY = ["method", "group", "auc_del", *_ESTIMATE]
@@ -35,7 +36,7 @@ def summary(cells: Cells) -> pd.DataFrame:
 
 
 def contrasts(cells: Cells) -> pd.DataFrame:
-    """Differences of AUC-DEL between methods per group (columns CONTRASTS); `verdicts(frame.to_dict("records"))` puts them in words."""
+    """Differences of AUC-DEL per group (columns CONTRASTS); `verdicts(frame.to_dict("records"))` puts them in words."""
     return _frame(contrast_rows(cells), CONTRASTS)
 
 
@@ -45,12 +46,10 @@ def pairing(cells: Cells) -> pd.DataFrame:
 
 
 def holes(cells: Cells) -> pd.DataFrame:
-    """Cells with a number missing at any k (columns HOLES): the reason why their (query, repeat) is left out for every method."""
-    missing = ~np.isfinite(cells.delta).all(axis=2)
-    rows = [
-        {"method": cells.methods[m], "group": cells.groups[g], "query_id": cells.query_ids[q], "repeat": cells.repeats[r]}
-        for m, g, q, r in zip(*missing.nonzero(), strict=True)
-    ]
+    """Cells with a number missing at any k (columns HOLES): why their (query, repeat) is left out for all."""
+    missing = np.argwhere(~np.isfinite(cells.delta).all(axis=2))
+    axes = (cells.methods, cells.groups, cells.query_ids, cells.repeats)
+    rows = [dict(zip(HOLES, (axis[i] for axis, i in zip(axes, index, strict=True)), strict=True)) for index in missing]
     return _frame(rows, HOLES)
 
 

@@ -22,13 +22,15 @@ def verdicts(contrasts: Iterable[Mapping[str, Any]], level: float = 0.05) -> lis
 def verdict(row: Mapping[str, Any], level: float = 0.05) -> str:
     """What one row of contrasts.csv says: beats, loses to or could not be told apart from, by Holm's p < level.
 
-    Better is lower for proponents, higher for opponents, a smaller absolute change for least. Numbers are the row's own to three digits.
+    Better is lower for proponents, higher for opponents, a smaller absolute change for least.
+    Numbers are the row's own to three digits.
     """
     method, baseline, group = row["method"], row["baseline"], row["group"]
     if isnan(row["p_holm"]):
         return f"For {group}, {method} could not be compared with {baseline}: too few complete queries or repeats."
     sign, when_lower, when_higher = SENSE[group]
-    found = f"difference {number(row['diff'])} [{number(row['ci_low'])}, {number(row['ci_high'])}], Holm p {number(row['p_holm'])}."
+    interval = f"[{number(row['ci_low'])}, {number(row['ci_high'])}]"
+    found = f"difference {number(row['diff'])} {interval}, Holm p {number(row['p_holm'])}."
     if row["p_holm"] >= level:
         return f"For {group}, {method} and {baseline} could not be told apart: {found}"
     outcome = "beats" if row["diff"] * sign > 0 else "loses to"

@@ -16,7 +16,7 @@ from orchestrator.progress import duration
 from orchestrator.records import LedgerRow
 from orchestrator.report.data import Example, QueryPage, ReportData
 from orchestrator.results import Results
-from orchestrator.storage.files import write_atomic
+from orchestrator.storage.blobs import write_file
 from orchestrator.storage.ledger_parts import encode_rows
 from orchestrator.tracking.record import TrackRecord
 from tasks.measurements import GoldProbability
@@ -61,7 +61,7 @@ def track_record(pipeline: Pipeline) -> TrackRecord:
 def _artifacts(pipeline: Pipeline) -> list[tuple[Any, str]]:
     run_dir = pipeline.run_dir
     rows = pipeline.ledger_rows(w.spec_id for w in pipeline.planned.works)
-    write_atomic(run_dir.path / "ledger.parquet", encode_rows(list(rows.values())))
+    write_file(run_dir.path / "ledger.parquet", encode_rows(list(rows.values())))
     found = [(path, "results") for path in sorted(run_dir.results.glob("*.csv"))]
     found += [(path, "figures") for path in sorted((run_dir.path / "figures").glob("*.svg"))]
     found += [(run_dir.path / name, "") for name in ("report.html", "config.yaml", "plan.parquet", "ledger.parquet")]

@@ -16,7 +16,7 @@ Span = tuple[int, int, float]
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text. `level` 0: no mark; 1-5: the mark's intensity; `value`: the contribution, positive = helpful."""
+    """A stretch of text. `level` 0: no mark, 1-5: its intensity; `value`: the contribution, positive = helpful."""
 
     text: str
     value: float = 0.0

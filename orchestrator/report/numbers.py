@@ -13,7 +13,7 @@ _MINUS = "\N{MINUS SIGN}"
 
 def is_missing(value: Any) -> bool:
     """None, NaN, NA and the empty string."""
-    return value is None or value == "" or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
+    return bool(pd.isna(value)) or value == "" if pd.api.types.is_scalar(value) else False
 
 
 def number(value: Any, digits: int = 4) -> str:
@@ -31,6 +31,13 @@ def signed(value: Any, digits: int = 4) -> str:
     """As `number`, with a plus sign where the value is positive."""
     text = number(value, digits)
     return f"+{text}" if not is_missing(value) and float(value) > 0 else text
+
+
+def significant(value: Any, digits: int = 3) -> str:
+    """With its sign and `digits` significant digits: for scores, whose scale is the method's own."""
+    if is_missing(value):
+        return MISSING
+    return f"{float(value):+.{digits}g}".replace("-", _MINUS).replace("inf", "∞") if float(value) else "0"
 
 
 def interval(low: Any, high: Any, digits: int = 4) -> str:

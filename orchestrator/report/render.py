@@ -17,13 +17,15 @@ from markupsafe import Markup
 from orchestrator.report import figures, highlight, numbers
 from orchestrator.report.data import QueryPage, ReportData
 
+_HERE = Path(__file__).parent
 HOLES_SHOWN = 40
+WORDS_SHOWN = 12  # in the list below a pair of texts; the texts themselves mark them all
 EXAMPLE_GROUPS = ("proponents", "opponents")
 
 
 def write_report(data: ReportData, run_dir: Path) -> Path:
     """Write `figures/*.svg` and `report.html` under `run_dir`; returns the page. The same data give the same bytes."""
-    drawn = _figures(data)
+    drawn = draw(data)
     (run_dir / "figures").mkdir(parents=True, exist_ok=True)
     for name, svg in drawn.items():
         _replace(run_dir / "figures" / f"{name}.svg", svg)
@@ -33,27 +35,31 @@ def write_report(data: ReportData, run_dir: Path) -> Path:
 
 
 def page(data: ReportData, drawn: Mapping[str, str]) -> str:
-    """The page as HTML; `drawn` maps figure names (curves, auc-del, query-<id>) to SVG."""
+    """The page as HTML; `drawn` are its figures by name, as `draw` returns them."""
     environment = _environment()
-    script = environment.loader.get_source(environment, "report.js")[0] if environment.loader else ""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.jinja").render(
+    script = (_HERE / "report.js").read_text(encoding="utf-8")
+    script_digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(
+        "report.html.jinja"
+    ).render(
         data=data,
         figures={name: Markup(figures.inline(svg)) for name, svg in drawn.items()},  # matplotlib escapes labels
         script=Markup(script),
-        script_digest=digest,
-        style=Markup(environment.loader.get_source(environment, "report.css")[0] if environment.loader else ""),
+        script_digest=script_digest,
+        style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
         methods=_unique(data.summary, "method"),
         groups=_unique(data.summary, "group"),
         example_groups=EXAMPLE_GROUPS,
         failures=_records(data.failures),
+        words_shown=WORDS_SHOWN,
         holes=_records(data.holes)[:HOLES_SHOWN],
         n_holes=len(data.holes),
         provenance=list(_flat(data.provenance)),
     )
 
 
-def _figures(data: ReportData) -> dict[str, str]:
+def draw(data: ReportData) -> dict[str, str]:
+    """Every figure as SVG, by name: curves, auc-del, query-<id>."""
     drawn = {}
     if len(data.curves):
         drawn["curves"] = figures.curves_svg(data.curves)
@@ -61,19 +67,34 @@ def _figures(data: ReportData) -> dict[str, str]:
         drawn["auc-del"] = figures.forest_svg(data.summary)
     methods = _unique(data.curves, "method")
     for query in data.queries:
-        curves = data.query_curves[data.query_curves["query_id"] == query.query_id] if len(data.query_curves) else data.query_curves
-        if len(curves):
+        if len(data.query_curves) and len(
+            curves := data.query_curves.loc[data.query_curves["query_id"] == query.query_id]
+        ):
             drawn[f"query-{int(query.query_id)}"] = figures.query_svg(query.query_id, curves, methods)
     return drawn
 
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("orchestrator.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True)
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters.update(
-        number=numbers.number, signed=numbers.signed, interval=_interval, count=numbers.count, p_value=numbers.p_value,
-        plain=numbers.plain, records=_records, of_group=_of_group, passage=highlight.passage, methods_of=_methods_of)
+        number=numbers.number,
+        signed=numbers.signed,
+        significant=numbers.significant,
+        interval=_interval,
+        count=numbers.count,
+        p_value=numbers.p_value,
+        plain=numbers.plain,
+        records=_records,
+        of_group=_of_group,
+        passage=highlight.passage,
+        methods_of=_methods_of,
+    )
     return environment
 
 
@@ -86,7 +107,7 @@ def _records(table: pd.DataFrame) -> list[dict[Any, Any]]:
 
 
 def _of_group(table: pd.DataFrame, group: str) -> list[dict[Any, Any]]:
-    return _records(table.loc[table["group"].astype(str) == group])
+    return _records(table.loc[table["group"].astype(str) == group]) if len(table) else []
 
 
 def _methods_of(query: QueryPage) -> list[str]:

@@ -18,7 +18,9 @@ def summary_table(summary: pd.DataFrame, verdicts: Sequence[str], width: int = 1
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     lines = [_line(row, widths) for row in rows]
     lines.insert(1, "  ".join("-" * one for one in widths))
-    told = [textwrap.fill(_printable(verdict), width, initial_indent="- ", subsequent_indent="  ") for verdict in verdicts]
+    told = [
+        textwrap.fill(_printable(verdict), width, initial_indent="- ", subsequent_indent="  ") for verdict in verdicts
+    ]
     return "\n".join([*lines, *([""] if told else []), *told])
 
 
@@ -40,5 +42,8 @@ def _printable(label: object) -> str:
 
 
 def _line(row: tuple[str, ...], widths: list[int]) -> str:
-    aligned = [cell.ljust(w) if position < 2 else cell.rjust(w) for position, (cell, w) in enumerate(zip(row, widths, strict=True))]
+    aligned = [
+        cell.ljust(w) if position < 2 else cell.rjust(w)
+        for position, (cell, w) in enumerate(zip(row, widths, strict=True))
+    ]
     return "  ".join(aligned).rstrip()

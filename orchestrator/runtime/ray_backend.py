@@ -249,7 +249,7 @@ class RayBackend:
             raise RefitError(f"no worker can be started: {self._last_failure}")
         if self._has_joined() or time.monotonic() - self._alone_since < self._start_timeout_s:
             return
-        wanted = " and ".join(f"{amount:g} {name[4:].upper()}" for name, amount in self._resources.items() if amount)
+        wanted = " and ".join(f"{amount:g} {name[4:7].upper()}" for name, amount in self._resources.items() if amount)
         offered = " and ".join(f"{ray.cluster_resources().get(name, 0):g} {name}" for name in ("CPU", "GPU"))
         waited = f"no worker could start within {self._start_timeout_s:g} s"
         raise RefitError(f"{waited}: each needs {wanted}, the cluster has {offered}")
@@ -292,16 +292,12 @@ class _Session:
             raise InputError("compute.gpus_per_worker", "this machine has no GPU; allowed: 0, or a cluster (--address)")
 
     def _join_cluster(self, address: str) -> None:
-        if "://" in address:
-            raise InputError("--address", f"{address!r} is a Ray Client address; allowed: auto, host:port")
+        environment.check_address(address)
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        except failures.AuthenticationError as error:
+        except (failures.AuthenticationError, ConnectionError) as error:
             hint = "RAY_AUTH_TOKEN_PATH must name the cluster's token file (RAY_AUTH_MODE=disabled: it has none)"
-            raise InputError("--address", f"{address!r}: no token, or a wrong one; {hint}") from error
-        except ConnectionError as error:
-            problem = f"no Ray cluster answers at {address!r}; allowed: auto, host:port, local"
-            raise InputError("--address", problem) from error
+            raise InputError("--address", f"no Ray cluster that takes our token answers at {address!r}; {hint}") from error
 
     def close(self) -> None:
         """Disconnect, and stop Ray if it was started here; idempotent."""

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -13,6 +14,9 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tasks.errors import InputError
+
+CONNECT_S = 5.0
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else every worker without a GPU warns that Ray will stop doing it
@@ -35,6 +39,21 @@ def has_token(environment: Mapping[str, str], home: Path | None = None) -> bool:
     """Whether Ray would find a token: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token."""
     default = (home or Path.home()) / ".ray" / "auth_token"
     return bool(environment.get("RAY_AUTH_TOKEN") or environment.get("RAY_AUTH_TOKEN_PATH")) or default.is_file()
+
+
+def check_address(address: str) -> None:
+    """See that something listens at `address`; Ray itself would try for more than a minute. Raises InputError."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "")
+        if not address:
+            return
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdigit():
+        raise InputError("--address", f"{address!r} is not an address of a Ray cluster; allowed: auto, host:port, local")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise InputError("--address", f"nothing answers at {address!r} ({error}); allowed: auto, host:port, local") from error
 
 
 class TempDir:

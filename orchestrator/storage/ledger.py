@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from orchestrator.storage.parquet import DamagedError
 from tasks.digests import canonical_json
 
 T = TypeVar("T")
+Row = TypeVar("Row", LedgerRow, IndexEntry)
 
 
 @dataclass(frozen=True)
@@ -77,16 +78,14 @@ class Ledger:
         Of several rows of one spec the first by (committed_at, part name) stands; finished come before quarantined.
         """
         parts, bad = self._scan(lambda name: decode_rows(self._verified(name), spec_ids))
-        kept = _by_spec(
-            (row.spec_id, row.outcome.status, row.committed_at, name, row) for name in parts for row in parts[name]
-        )
+        kept = _by_spec(parts, lambda row: (row.outcome.status == "quarantined", row.committed_at))
         conflicts = tuple(spec_id for spec_id, same in kept.items() if _differ(same))
         return LedgerView({spec_id: same[0] for spec_id, same in kept.items()}, conflicts, bad)
 
     def index(self) -> LedgerIndex:
         """The rows without outputs; parts this Ledger has verified before are not read again."""
         parts, bad = self._scan(self._entries)
-        kept = _by_spec((row.spec_id, row.status, row.committed_at, name, row) for name in parts for row in parts[name])
+        kept = _by_spec(parts, lambda row: (row.status == "quarantined", row.committed_at))
         return LedgerIndex({spec_id: same[0] for spec_id, same in kept.items()}, bad)
 
     def verify(self) -> list[BadPart]:
@@ -193,16 +192,20 @@ class Ledger:
         return merged
 
 
-def _by_spec(found: Iterable[tuple[str, str, str, str, T]]) -> dict[str, list[T]]:
-    """Per spec id, its finished rows, or its quarantined ones if it has no other, by (committed_at, part)."""
-    grouped: dict[str, list[tuple[bool, str, str, T]]] = {}
-    for spec_id, status, committed_at, part, row in found:
-        grouped.setdefault(spec_id, []).append((status == "quarantined", committed_at, part, row))
-    kept = {}
-    for spec_id in sorted(grouped):
-        same = sorted(grouped[spec_id], key=lambda item: item[:3])
-        kept[spec_id] = [row for quarantined, _, _, row in same if quarantined == same[0][0]]
-    return kept
+def _by_spec(parts: Mapping[str, list[Row]], rank: Callable[[Row], tuple[bool, str]]) -> dict[str, list[Row]]:
+    """Per spec id its rows by `rank` = (is quarantined, committed_at); quarantined ones only if it has no other."""
+    grouped: dict[str, list[Row]] = {}
+    for name in sorted(parts):
+        for row in parts[name]:
+            grouped.setdefault(row.spec_id, []).append(row)
+    return {spec_id: _standing(grouped[spec_id], rank) for spec_id in sorted(grouped)}
+
+
+def _standing(same: list[Row], rank: Callable[[Row], tuple[bool, str]]) -> list[Row]:
+    if len(same) == 1:
+        return same
+    ordered = sorted(same, key=rank)  # stable: equal times stay in the order of part names
+    return [row for row in ordered if rank(row)[0] == rank(ordered[0])[0]]
 
 
 def _differ(rows: Sequence[LedgerRow]) -> bool:

@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from orchestrator.records import LedgerRow, Outcome
 from orchestrator.storage.parquet import DamagedError, from_bytes, to_bytes
 from tasks.data.edits import Edit
-from tasks.digests import canonical_json
 
 _COLUMNS = (
     ("spec_id", pa.string()),
@@ -174,7 +173,8 @@ def _texts(column: pa.Array | pa.ChunkedArray) -> list[str]:
 
 
 def _edit_json(edit: Edit) -> str:
-    return canonical_json({"ids": list(edit.ids), "weights": list(edit.weights), "mode": edit.mode})
+    stored = {"ids": edit.ids, "mode": edit.mode, "weights": edit.weights}  # ints and floats only
+    return json.dumps(stored, separators=(",", ":"), allow_nan=False)
 
 
 def _edit(text: str) -> Edit:

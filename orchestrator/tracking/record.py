@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-import pandas as pd
-
 from tasks.errors import InputError, RefitError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ALLOWED_URIS = "sqlite:///<path of a database file>, http://<host> or https://<host>"
 _SECRET_KEYS = ("password", "passwd", "pwd", "token", "secret", "key")

@@ -78,7 +78,7 @@ class WordEncoding:
     """Words and punctuation marks between a start and an end token, at most `max_length` tokens in all.
 
     The vocabulary holds the words that occur at least `min_count` times in the first `max_length` - 2 words of the
-    train texts, the most frequent `max_vocabulary` of them (special tokens not counted), by falling count, then by text.
+    train texts, the most frequent `max_vocabulary` of them (special tokens not counted), by falling count, then text.
     """
 
     max_length: int
@@ -196,7 +196,7 @@ class PretrainedTokeniser:
 
 
 def tokeniser_digest(directory: Path) -> str:
-    """Digest of the tokeniser files that are in `directory`, by name and content. Raises InputError when there is none."""
+    """Digest of the tokeniser files that are in `directory`, by name and content. Raises InputError without any."""
     files = {name: digest_file(directory / name) for name in TOKENISER_FILES if (directory / name).is_file()}
     if not files:
         raise InputError(directory, f"holds no tokeniser; looked for {', '.join(TOKENISER_FILES)}")

@@ -1,4 +1,4 @@
-"""What every backend must do. A subclass in the backend's own test module says how to make one, and pytest runs it there."""
+"""What every backend must do: a subclass in its own test module says how to make one, and pytest runs it there."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def bytes_of(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
 
 
 class BackendContract:
-    """Subclasses set `context` (options -> WorkerContext), `works` (n -> works by id) and the fixture `make_backend`."""
+    """Subclasses set `context` (options -> WorkerContext), `works` (n -> works by id) and fixture `make_backend`."""
 
     context: Callable[..., WorkerContext]
     works: Callable[[int], dict[str, Work]]

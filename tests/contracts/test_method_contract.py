@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,19 @@ def test_scores_follow_the_label_asked_about(name):
 def test_controls_are_never_scored(name):
     scorer = Scorer(TASK, [checkpoint(TASK)], query_block(TASK), {"c": make(name)}, {})
     assert scorer.score_range(0, 3) == {}
+
+
+def test_configs_with_methods_are_checked_without_torch_or_pyarrow():
+    """`refit plan` and errors about input answer fast because of this."""
+    code = (
+        "import sys; from influence.registry import METHODS; import influence.matrix, influence.ranking\n"
+        "for name in METHODS.entries(): METHODS.load(name, 'test')\n"
+        "print(sorted({'torch', 'pyarrow', 'ray', 'mlflow', 'transformers', 'sklearn', 'pandas'} & set(sys.modules)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
+    )
+    assert found.stdout.strip() == "[]"
 
 
 class Bare:

@@ -189,9 +189,10 @@ def test_the_last_epoch_ends_with_the_last_update(task):
 def test_micro_batches_give_the_same_weights(recipe, mode):
     task = token_task(TextCNN(embedding_dim=8, filters=4), recipe, n_train=N_TRAIN)
     edit = Edit.removal(some_ids(task), mode)
-    whole, parts = (train(task, edit, numerics=Numerics(micro_batch=size)).network for size in (0, 2))
-    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+    whole, parts = (train(task, edit, numerics=Numerics(micro_batch=size)) for size in (0, 2))
+    for one, other in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    assert parts.metrics == pytest.approx(whole.metrics, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name, cls in CLASSES.items() if "learning_rate" in cls.model_fields])

@@ -146,7 +146,7 @@ def query_block(task: SmallTask, rows=(4, 0, 7)) -> QueryBlock:
 
 
 def autograd_gradients(task: SmallTask, state: Checkpoint, split: str, rows, labels) -> list[dict[str, torch.Tensor]]:
-    """Dense gradients of -log p(label) with respect to every parameter, one example at a time: what the shards must equal."""
+    """Dense gradients of -log p(label) for every parameter, one example at a time: what the shards must equal."""
     from influence.gradients import loaded
 
     network = loaded(task.network(0), state).requires_grad_(True)

@@ -8,6 +8,7 @@ import torch
 from small_task import CLASSES, SmallBert, SmallCNN, SmallTask, autograd_gradients, checkpoint
 from torch import nn
 
+from influence.capture import Call, layer_gradients
 from influence.gradients import gradient_shard, loaded
 from influence.layers import Layers
 from influence.products import PositionGradients, TokenGradients
@@ -222,3 +223,33 @@ def test_the_word_embedding_is_the_first_layer_of_an_encoder():
     assert layers.choose("first") == ["bert.embeddings.word_embeddings"]
     assert layers.choose("last") == ["classifier"]
     assert "bert.embeddings.word_embeddings" not in layers.choose("second")
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"stride": 2},
+        {"dilation": 2},
+        {"padding": 3, "stride": 3, "dilation": 2},
+        {"padding": "same"},
+        {"padding": "valid"},
+        {"padding": "same", "dilation": 3},
+        {"bias": False},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kernel", [1, 4, 5])
+def test_convolutions_of_every_shape_equal_autograd(options, kernel):
+    torch.manual_seed(0)
+    conv, inputs = nn.Conv1d(3, 4, kernel, **options).requires_grad_(False), torch.randn(5, 3, 17)
+    deltas = torch.randn_like(conv(inputs))
+    found = layer_gradients("conv", conv, [Call(inputs, conv(inputs), 0, deltas)])
+    for row in range(5):
+        weight = conv.weight.detach().requires_grad_()
+        outputs = nn.functional.conv1d(
+            inputs[row : row + 1], weight, conv.bias, conv.stride, conv.padding, conv.dilation
+        )
+        (expected,) = torch.autograd.grad(outputs, weight, deltas[row : row + 1])
+        torch.testing.assert_close(found.dense[row], expected.flatten(), rtol=1e-5, atol=1e-5)

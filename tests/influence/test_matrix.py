@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +18,7 @@ def blocks(*cuts):
 @given(st.sets(st.integers(1, 4)), st.randoms())
 def test_any_cut_in_any_order_assembles_to_the_same_matrix(cuts, random):
     edges = [0, *sorted(cuts), 5]
-    parts = blocks(*zip(edges, edges[1:], strict=False))
+    parts = blocks(*pairwise(edges))
     random.shuffle(parts)
     np.testing.assert_array_equal(assemble(QUERIES, TRAIN, parts).scores, SCORES)
 
@@ -102,5 +104,5 @@ def test_foreign_axes_and_signs_are_converted(axes, orientation):
     ],
 )
 def test_unknown_conventions_raise(array, axes, orientation):
-    with pytest.raises(ValueError, match="axes|orientation"):
+    with pytest.raises(ValueError, match=r"axes|orientation"):
         from_foreign(array, axes, orientation)

@@ -43,7 +43,7 @@ def test_shards_give_the_numbers_of_the_whole(model, size):
     scores = scorer(task)
     whole, parts = scores.score_range(0, 30), in_shards(scores, size)
     for label, expected in whole.items():
-        np.testing.assert_allclose(parts[label], expected, rtol=1e-6, atol=2e-6 * np.abs(expected).max(), err_msg=label)
+        np.testing.assert_allclose(parts[label], expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max(), err_msg=label)
 
 
 def test_a_range_has_the_same_bits_whatever_else_was_scored():

@@ -11,7 +11,13 @@ from orchestrator.analysis import tables
 from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.intervals import estimate
 
-METHODS, GROUPS, KS, QUERIES, REPEATS = ("tracin_we", "tfidf", "random"), ("proponents", "opponents"), (10, 20, 50), (7, 3, 11, 40), (0, 1, 2, 3, 4)
+METHODS, GROUPS, KS, QUERIES, REPEATS = (
+    ("tracin_we", "tfidf", "random"),
+    ("proponents", "opponents"),
+    (10, 20, 50),
+    (7, 3, 11, 40),
+    (0, 1, 2, 3, 4),
+)
 
 
 @pytest.fixture
@@ -29,20 +35,39 @@ def with_hole(cells, index):
 
 
 def test_columns_and_row_order_are_the_published_ones(cells):
-    estimated = "se ci_low ci_high se_fixed ci_fixed_low ci_fixed_high n_queries n_repeats n_excluded".split()
+    intervals = ["se", "ci_low", "ci_high", "se_fixed", "ci_fixed_low", "ci_fixed_high"]
+    estimated = [*intervals, "n_queries", "n_repeats", "n_excluded"]
     assert list(tables.curves(cells).columns) == ["method", "group", "k", "delta", *estimated]
     assert list(tables.query_curves(cells).columns) == ["method", "group", "query_id", "k", "delta", *estimated]
     assert list(tables.summary(cells).columns) == ["method", "group", "auc_del", *estimated]
-    assert list(tables.contrasts(cells).columns) == "method baseline group diff se ci_low ci_high p p_holm n_queries n_repeats".split()
-    assert list(tables.pairing(cells).columns) == "method group variance_paired variance_unpaired ratio".split()
+    compared = [
+        "method",
+        "baseline",
+        "group",
+        "diff",
+        "se",
+        "ci_low",
+        "ci_high",
+        "p",
+        "p_holm",
+        "n_queries",
+        "n_repeats",
+    ]
+    assert list(tables.contrasts(cells).columns) == compared
+    variances = ["variance_paired", "variance_unpaired", "ratio"]
+    assert list(tables.pairing(cells).columns) == ["method", "group", *variances]
     curves, by_query = tables.curves(cells), tables.query_curves(cells)
-    assert list(zip(curves.method, curves.group, curves.k, strict=True)) == [(m, g, k) for m in METHODS for g in GROUPS for k in KS]
+    assert list(zip(curves.method, curves.group, curves.k, strict=True)) == [
+        (m, g, k) for m in METHODS for g in GROUPS for k in KS
+    ]
     assert list(by_query.query_id[:12]) == [7] * 3 + [3] * 3 + [11] * 3 + [40] * 3
 
 
 def test_curves_are_means_over_queries_and_repeats(cells):
     np.testing.assert_allclose(tables.curves(cells).delta, cells.delta.mean(axis=(-2, -1)).ravel(), rtol=1e-12)
-    np.testing.assert_allclose(tables.query_curves(cells).delta, cells.delta.mean(axis=-1).transpose(0, 1, 3, 2).ravel(), rtol=1e-11)
+    np.testing.assert_allclose(
+        tables.query_curves(cells).delta, cells.delta.mean(axis=-1).transpose(0, 1, 3, 2).ravel(), rtol=1e-11
+    )
 
 
 def test_auc_is_formed_per_query_and_repeat_before_any_interval(cells):
@@ -56,7 +81,9 @@ def test_auc_is_formed_per_query_and_repeat_before_any_interval(cells):
 
 def test_with_one_query_only_seeds_vary(cells):
     table = tables.query_curves(cells)
-    np.testing.assert_array_equal(table[["se", "ci_low", "ci_high"]], table[["se_fixed", "ci_fixed_low", "ci_fixed_high"]])
+    np.testing.assert_array_equal(
+        table[["se", "ci_low", "ci_high"]], table[["se_fixed", "ci_fixed_low", "ci_fixed_high"]]
+    )
     first = cells.delta[0, 0, 0, 0]
     np.testing.assert_allclose(table.se[0], first.std(ddof=1) / np.sqrt(5), rtol=1e-12)
     assert set(table.n_queries) == {1}
@@ -102,7 +129,10 @@ def test_without_a_complete_cell_every_number_is_empty(cells):
 
 def test_an_edit_without_effect_is_exactly_zero(cells):
     nothing = replace(cells, delta=-np.zeros_like(cells.delta))
-    assert tables.format_csv(tables.curves(nothing)).splitlines()[1] == "tracin_we,proponents,10,0.0,0.0,0.0,0.0,0.0,0.0,0.0,4,5,0"
+    assert (
+        tables.format_csv(tables.curves(nothing)).splitlines()[1]
+        == "tracin_we,proponents,10,0.0,0.0,0.0,0.0,0.0,0.0,0.0,4,5,0"
+    )
 
 
 def test_csv_reads_back_to_the_same_bits_and_is_the_same_each_time(cells):
@@ -112,10 +142,14 @@ def test_csv_reads_back_to_the_same_bits_and_is_the_same_each_time(cells):
     frame.loc[2, "se"] = 1.2345678901234567e17
     text = tables.format_csv(frame)
     for read, row in zip(csv.DictReader(io.StringIO(text)), frame.to_dict("records"), strict=True):
-        assert {name: float(read[name]) for name in frame.columns[2:]} == {name: row[name] for name in frame.columns[2:]}
+        assert {name: float(read[name]) for name in frame.columns[2:]} == {
+            name: row[name] for name in frame.columns[2:]
+        }
     assert ",0.30000000000000004," in text
     assert "\r" not in text
-    assert tables.format_csv(tables.curves(cells)) == tables.format_csv(tables.curves(replace(cells, delta=cells.delta.copy())))
+    assert tables.format_csv(tables.curves(cells)) == tables.format_csv(
+        tables.curves(replace(cells, delta=cells.delta.copy()))
+    )
 
 
 def test_numbers_of_a_method_do_not_depend_on_the_methods_beside_it(cells):
@@ -140,7 +174,9 @@ def paired_cells(n_repeats, shared, n_queries=6, seed=8):
     seeds = shared * rng.normal(size=(n_queries, n_repeats))
     reference = level + seeds + own * rng.normal(size=(n_queries, n_repeats))
     values = (level + seeds - 1 + own * rng.normal(size=(1, 1, 2, n_queries, n_repeats))).astype(float)
-    return Cells(["m"], ["proponents"], [1, 2], range(n_queries), range(n_repeats), values - reference, values, reference)
+    return Cells(
+        ["m"], ["proponents"], [1, 2], range(n_queries), range(n_repeats), values - reference, values, reference
+    )
 
 
 def test_pairing_measures_how_much_variance_the_shared_seed_saves():

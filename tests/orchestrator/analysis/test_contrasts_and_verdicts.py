@@ -59,7 +59,14 @@ def test_identical_methods_differ_by_exactly_nothing():
 
 
 def test_pairs_put_the_control_first_and_keep_the_order_of_methods():
-    assert compared_pairs(["b", "random", "a", "c"]) == [("b", "random"), ("a", "random"), ("c", "random"), ("b", "a"), ("b", "c"), ("a", "c")]
+    assert compared_pairs(["b", "random", "a", "c"]) == [
+        ("b", "random"),
+        ("a", "random"),
+        ("c", "random"),
+        ("b", "a"),
+        ("b", "c"),
+        ("a", "c"),
+    ]
     assert compared_pairs(["b", "a"]) == [("b", "a")]
     assert compared_pairs(["random"]) == []
     lonely = campaign({"random": (0.0, 0.0)})
@@ -85,12 +92,15 @@ def test_each_group_is_its_own_family():
 
 def test_false_alarms_against_random_are_rarer_than_five_percent():
     rng = np.random.default_rng(4)
-    auc = 0.2 * rng.normal(size=(4000, 8, 1)) + 0.2 * rng.normal(size=(4000, 1, 5)) + 0.3 * rng.normal(size=(4000, 8, 5))
+    auc = (
+        0.2 * rng.normal(size=(4000, 8, 1)) + 0.2 * rng.normal(size=(4000, 1, 5)) + 0.3 * rng.normal(size=(4000, 8, 5))
+    )
     assert (estimate(auc).p < 0.05).mean() < 0.05 + 0.012
 
 
 def row(group="proponents", diff=-0.12, low=-0.2, high=-0.05, p=0.003):
-    return dict(method="tracin_we", baseline="random", group=group, diff=diff, ci_low=low, ci_high=high, p_holm=p)
+    numbers = {"diff": diff, "ci_low": low, "ci_high": high, "p_holm": p}
+    return {"method": "tracin_we", "baseline": "random", "group": group, **numbers}
 
 
 @pytest.mark.parametrize(
@@ -107,19 +117,25 @@ def row(group="proponents", diff=-0.12, low=-0.2, high=-0.05, p=0.003):
 def test_a_clear_difference_is_told_whichever_way_it_falls(group, diff, expected):
     sentence = verdict(row(group, diff, diff - 0.05, diff + 0.05))
     assert sentence.startswith(expected)
-    assert verdict(row(group, diff, diff - 0.05, diff + 0.05, p=0.05)).startswith(f"For {group}, tracin_we and random could not be told apart: ")
+    assert verdict(row(group, diff, diff - 0.05, diff + 0.05, p=0.05)).startswith(
+        f"For {group}, tracin_we and random could not be told apart: "
+    )
 
 
 def test_a_sentence_shows_the_numbers_of_its_row():
     assert verdict(row()) == (
-        "For proponents, tracin_we beats random: its removals leave the measurement lower, difference -0.12 [-0.2, -0.05], Holm p 0.003."
+        "For proponents, tracin_we beats random: its removals leave the measurement lower, "
+        "difference -0.12 [-0.2, -0.05], Holm p 0.003."
     )
     assert verdict(row(p=0.2)).endswith("could not be told apart: difference -0.12 [-0.2, -0.05], Holm p 0.2.")
     assert "difference 0 [-0.01, 0.01]" in verdict(row(diff=-0.0, low=-0.01, high=0.01, p=1.0))
 
 
 def test_a_missing_interval_is_said_to_be_missing():
-    assert verdict(row(p=float("nan"))) == "For proponents, tracin_we could not be compared with random: too few complete queries or repeats."
+    assert (
+        verdict(row(p=float("nan")))
+        == "For proponents, tracin_we could not be compared with random: too few complete queries or repeats."
+    )
 
 
 def test_level_moves_the_verdict():
@@ -138,6 +154,7 @@ def test_sentences_follow_from_the_csv_alone(sign):
     assert said == verdicts(frame.to_dict("records")) == verdicts(contrast_rows(cells))
     for sentence, r in zip(said, back, strict=True):
         shown = [float(x) for x in re.findall(r"-?\d[\d.e-]*\d|\d", sentence.split("difference ")[1])]
-        np.testing.assert_allclose(shown, [r["diff"], r["ci_low"], r["ci_high"], r["p_holm"]], rtol=6e-3, atol=1e-12)
+        wanted = np.array([float(r[name]) for name in ("diff", "ci_low", "ci_high", "p_holm")])
+        np.testing.assert_allclose(shown, wanted, rtol=6e-3, atol=1e-12)
     expected = {-1: "loses to", 0: "told apart", 1: "beats"}[sign]
     assert all(expected in sentence for sentence in said[:2])

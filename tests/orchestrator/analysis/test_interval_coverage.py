@@ -27,7 +27,7 @@ def covered(interval, truth):
 
 
 def coverages(n_queries, n_repeats, complete, seed):
-    """{ratio: (coverage for queries of this kind, coverage for these queries)}; the truth is 0, or the mean of the queries' own effects."""
+    """{ratio: (coverage for queries of this kind, where the truth is 0; for these, where it is their own mean)}."""
     queries, repeats, residual = effects(n_queries, n_repeats, seed)
     found = {}
     for sd in RATIOS:

@@ -97,12 +97,18 @@ def test_mean_with_holes_is_the_average_fitted_value(rng):
     y, complete = crossed(rng, 6, 4), random_holes(rng, 6, 4)
     queries, repeats = designs(complete)
     coefficients = np.linalg.lstsq(np.hstack([queries, repeats]), y[complete], rcond=None)[0]
-    np.testing.assert_allclose(estimate(y, complete).mean, coefficients[:6].mean() + coefficients[6:].mean(), rtol=1e-11)
+    np.testing.assert_allclose(
+        estimate(y, complete).mean, coefficients[:6].mean() + coefficients[6:].mean(), rtol=1e-11
+    )
 
 
 def test_variance_with_holes_is_unbiased_before_the_floor(rng):
     complete, sd = random_holes(rng, 8, 5), (1.0, 0.8, 0.9)
-    y = sd[0] * rng.normal(size=(40000, 8, 1)) + sd[1] * rng.normal(size=(40000, 1, 5)) + sd[2] * rng.normal(size=(40000, 8, 5))
+    y = (
+        sd[0] * rng.normal(size=(40000, 8, 1))
+        + sd[1] * rng.normal(size=(40000, 1, 5))
+        + sd[2] * rng.normal(size=(40000, 8, 5))
+    )
     layout = Layout.of(complete)
     ms = mean_squares(layout, y)
     excess = layout.c_queries + layout.c_repeats - layout.c_residual
@@ -130,7 +136,9 @@ def test_a_table_has_the_same_numbers_whatever_stands_beside_it(rng):
     together = estimate(y, complete)
     for index in np.ndindex(3, 4):
         alone = estimate(y[index], complete)
-        assert (alone.mean, alone.se, alone.df, alone.se_fixed) == tuple(getattr(together, name)[index] for name in ("mean", "se", "df", "se_fixed"))
+        assert (alone.mean, alone.se, alone.df, alone.se_fixed) == tuple(
+            getattr(together, name)[index] for name in ("mean", "se", "df", "se_fixed")
+        )
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -7.3e-5])

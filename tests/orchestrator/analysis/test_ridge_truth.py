@@ -24,7 +24,9 @@ class Ridge:
         self.train, self.queries = rng.normal(size=(N_TRAIN, N_FEATURES)), rng.normal(size=(N_QUERIES, N_FEATURES))
         truth = rng.normal(size=N_FEATURES)
         self.targets = self.queries @ truth + rng.normal(size=N_QUERIES)
-        self.labels = self.train @ truth + rng.normal(size=N_TRAIN) + 0.3 * np.random.default_rng(seed + 1).normal(size=N_TRAIN)
+        self.labels = (
+            self.train @ truth + rng.normal(size=N_TRAIN) + 0.3 * np.random.default_rng(seed + 1).normal(size=N_TRAIN)
+        )
 
     def refit(self, removed):
         """Weights trained without `removed`, by solving the smaller problem: [n_features]."""
@@ -48,7 +50,7 @@ class Ridge:
 
 
 def removal_sets(query):
-    """{(method, group): ranked rows, per repeat}: `exact` ranks by leave-one-out on seeds of its own, `random` by one permutation per repeat."""
+    """{(method, group): ranked rows per repeat}: `exact` by leave-one-out on other seeds, `random` by a permutation."""
     scoring = [Ridge(1000 + s) for s in range(3)]
     scores = [-np.mean([model.closed_form([row])[query] for model in scoring]) for row in range(N_TRAIN)]
     ranked = np.argsort(scores)[::-1]

@@ -7,9 +7,9 @@ from orchestrator.report.data import Example, QueryPage, ReportData
 
 CLASSES = ("business", "entertainment", "politics", "sport", "tech")
 WORDS = (
-    "the company said on monday that profits rose after strong sales of games and phones while the government minister told"
-    " reporters a new film won the award as England beat Wales in the final match of this year market shares fell sharply"
-).split()
+    *["the", "company", "said", "on", "monday", "profits", "rose", "after", "strong", "sales", "of", "games", "and"],
+    *["phones", "while", "government", "minister", "told", "a", "new", "film", "won", "award", "as", "England", "beat"],
+)
 HOSTILE = "<script>alert(1)</script> {{7*7}} {% raw %} & \"quoted\" 'single' <img src=x onerror=alert(2)>"
 METHODS = ("tracin_we", "tracin_we_topk", "tracin_last", "tfidf", "random")
 
@@ -30,9 +30,15 @@ def spans_of(rng, text, share=0.3):
 def with_intervals(value, rng, n_queries=10, n_repeats=5, wide=0.02):
     se, se_fixed = wide * (0.5 + rng.random()), wide * 0.4 * (0.5 + rng.random())
     return {
-        "se": se, "ci_low": value - 2.2 * se, "ci_high": value + 2.2 * se, "se_fixed": se_fixed,
-        "ci_fixed_low": value - 2.4 * se_fixed, "ci_fixed_high": value + 2.4 * se_fixed,
-        "n_queries": n_queries, "n_repeats": n_repeats, "n_excluded": 1,
+        "se": se,
+        "ci_low": value - 2.2 * se,
+        "ci_high": value + 2.2 * se,
+        "se_fixed": se_fixed,
+        "ci_fixed_low": value - 2.4 * se_fixed,
+        "ci_fixed_high": value + 2.4 * se_fixed,
+        "n_queries": n_queries,
+        "n_repeats": n_repeats,
+        "n_excluded": 1,
     }
 
 
@@ -44,10 +50,17 @@ def effect(method, group, k):
 
 def example(rng, train_id, query_text, *, decomposes, n_words=60, sign=1, text=None):
     text = text if text is not None else text_of(rng, n_words)
-    words = [(str(word), float(value)) for word, value in zip(rng.choice(WORDS, 8), sorted(rng.normal(size=8), key=abs)[::-1], strict=True)]
+    words = [
+        (str(word), float(value))
+        for word, value in zip(rng.choice(WORDS, 8), sorted(rng.normal(size=8), key=abs)[::-1], strict=True)
+    ]
     return Example(
-        train_id=train_id, score=sign * abs(float(rng.normal())), label=str(rng.choice(CLASSES)), text=text,
-        train_spans=spans_of(rng, text) if decomposes else (), query_spans=spans_of(rng, query_text) if decomposes else (),
+        train_id=train_id,
+        score=sign * abs(float(rng.normal())),
+        label=str(rng.choice(CLASSES)),
+        text=text,
+        train_spans=spans_of(rng, text) if decomposes else (),
+        query_spans=spans_of(rng, query_text) if decomposes else (),
         words=words if decomposes else (),
     )
 
@@ -61,50 +74,167 @@ def query_page(rng, query_id, methods, *, n_examples=3, n_words=60, hostile=Fals
             continue
         decomposes = method.startswith("tracin_we")
         examples[method] = {
-            group: [example(rng, 100 * query_id + i, text, decomposes=decomposes, n_words=n_words, sign=sign,
-                            text=HOSTILE if hostile and i == 0 else None) for i in range(n_examples)]
+            group: [
+                example(
+                    rng,
+                    100 * query_id + i,
+                    text,
+                    decomposes=decomposes,
+                    n_words=n_words,
+                    sign=sign,
+                    text=HOSTILE if hostile and i == 0 else None,
+                )
+                for i in range(n_examples)
+            ]
             for group, sign in (("proponents", 1), ("opponents", -1))
         }
-    return QueryPage(query_id, text, label, label if query_id % 3 else str(rng.choice(CLASSES)), float(rng.random()), examples)
+    return QueryPage(
+        query_id, text, label, label if query_id % 3 else str(rng.choice(CLASSES)), float(rng.random()), examples
+    )
 
 
-def report_data(methods=METHODS, groups=("proponents", "opponents"), ks=(10, 20, 50, 100), n_queries=3, seed=0, **pages):
+def report_data(
+    methods=METHODS, groups=("proponents", "opponents"), ks=(10, 20, 50, 100), n_queries=1, seed=0, **pages
+):
     rng = np.random.default_rng(seed)
     pairs = [(method, group) for method in methods for group in groups]
     ids = [7 + 30 * i for i in range(n_queries)]
-    curves = [{"method": m, "group": g, "k": k, "delta": (d := effect(m, g, k) + 0.004 * rng.normal()), **with_intervals(d, rng)}
-              for m, g in pairs for k in ks]
-    query_curves = [{"query_id": q, "method": m, "group": g, "k": k, "delta": (d := effect(m, g, k) + 0.02 * rng.normal()),
-                     **with_intervals(d, rng, n_queries=1)} for q in ids for m, g in pairs for k in ks]
-    summary = [{"method": m, "group": g, "auc_del": (a := float(np.mean([effect(m, g, k) for k in ks]))), **with_intervals(a, rng)}
-               for m, g in pairs]
-    contrasts = [{"method": m, "baseline": "random", "group": g, "diff": (d := float(np.mean([effect(m, g, k) for k in ks]))),
-                  "se": 0.01, "ci_low": d - 0.02, "ci_high": d + 0.02, "p": 0.0004, "p_holm": 0.032, "n_queries": 10, "n_repeats": 5}
-                 for m, g in pairs if m != "random"]
+    curves = [
+        {
+            "method": m,
+            "group": g,
+            "k": k,
+            "delta": (d := effect(m, g, k) + 0.004 * rng.normal()),
+            **with_intervals(d, rng),
+        }
+        for m, g in pairs
+        for k in ks
+    ]
+    query_curves = [
+        {
+            "query_id": q,
+            "method": m,
+            "group": g,
+            "k": k,
+            "delta": (d := effect(m, g, k) + 0.02 * rng.normal()),
+            **with_intervals(d, rng, n_queries=1),
+        }
+        for q in ids
+        for m, g in pairs
+        for k in ks
+    ]
+    summary = [
+        {
+            "method": m,
+            "group": g,
+            "auc_del": (a := float(np.mean([effect(m, g, k) for k in ks]))),
+            **with_intervals(a, rng),
+        }
+        for m, g in pairs
+    ]
+    contrasts = [
+        {
+            "method": m,
+            "baseline": "random",
+            "group": g,
+            "diff": (d := float(np.mean([effect(m, g, k) for k in ks]))),
+            "se": 0.01,
+            "ci_low": d - 0.02,
+            "ci_high": d + 0.02,
+            "p": 0.0004,
+            "p_holm": 0.032,
+            "n_queries": 10,
+            "n_repeats": 5,
+        }
+        for m, g in pairs
+        if m != "random"
+    ]
     return ReportData(
-        name="bbc-quickstart", campaign="deletion",
-        asked=[("Task", "text_classification, BBC News, 5 classes"), ("Model", "text_cnn"), ("Queries", "10 of the test split, 2 per class"),
-               ("Measurement", "gold_probability: probability of the gold label"), ("Methods", ", ".join(methods)), ("k", ", ".join(map(str, ks))),
-               ("Groups", ", ".join(groups)), ("Repeats", "5 seeds, base seed 2021")],
-        data_card=[{"split": "train", "n": 1780, "n_measured": 0, "classes": dict(zip(CLASSES, (408, 309, 333, 409, 321), strict=True)),
-                    "digest": "5d41402abc4b2a76b9719d911017c592"},
-                   {"split": "test", "n": 445, "n_measured": 445, "classes": dict(zip(CLASSES, (102, 77, 84, 102, 80), strict=True)),
-                    "digest": "7d793037a0760186574b0282f2f435e7"}],
-        model_card=[("Model", "text_cnn, version 1"), ("Embedding", "128 dimensions"), ("Recipe", "finetune: 10 epochs, adam, 1e-3"),
-                    ("Parameters", "3 412 005")],
-        accuracies=[{"role": "scoring model", "split": "test", "mean": 0.9573, "sd": float("nan"), "n": 1},
-                    {"role": "reference", "split": "test", "mean": 0.9551, "sd": 0.0042, "n": 5}],
-        curves=pd.DataFrame(curves), query_curves=pd.DataFrame(query_curves), summary=pd.DataFrame(summary), contrasts=pd.DataFrame(contrasts),
-        verdicts=["tracin_we beats random on proponents: AUC-DEL lower by 0.051 (95% CI 0.031 to 0.071, Holm p 0.032).",
-                  "No difference was found between tfidf and random on opponents (Holm p 0.41)."],
-        notes=["All scores come from one scoring model: the intervals are conditional on it.", "3 cells were excluded; see holes."],
-        pairing=pd.DataFrame([{"method": m, "group": g, "variance_paired": 1e-4, "variance_unpaired": 4.1e-4, "ratio": 4.1} for m, g in pairs]),
+        name="bbc-quickstart",
+        campaign="deletion",
+        asked=[
+            ("Task", "text_classification, BBC News, 5 classes"),
+            ("Model", "text_cnn"),
+            ("Queries", "10 of the test split, 2 per class"),
+            ("Measurement", "gold_probability: probability of the gold label"),
+            ("Methods", ", ".join(methods)),
+            ("k", ", ".join(map(str, ks))),
+            ("Groups", ", ".join(groups)),
+            ("Repeats", "5 seeds, base seed 2021"),
+        ],
+        data_card=[
+            {
+                "split": "train",
+                "n": 1780,
+                "n_measured": 0,
+                "classes": dict(zip(CLASSES, (408, 309, 333, 409, 321), strict=True)),
+                "digest": "5d41402abc4b2a76b9719d911017c592",
+            },
+            {
+                "split": "test",
+                "n": 445,
+                "n_measured": 445,
+                "classes": dict(zip(CLASSES, (102, 77, 84, 102, 80), strict=True)),
+                "digest": "7d793037a0760186574b0282f2f435e7",
+            },
+        ],
+        model_card=[
+            ("Model", "text_cnn, version 1"),
+            ("Embedding", "128 dimensions"),
+            ("Recipe", "finetune: 10 epochs, adam, 1e-3"),
+            ("Parameters", "3 412 005"),
+        ],
+        accuracies=[
+            {"role": "scoring model", "split": "test", "mean": 0.9573, "sd": float("nan"), "n": 1},
+            {"role": "reference", "split": "test", "mean": 0.9551, "sd": 0.0042, "n": 5},
+        ],
+        curves=pd.DataFrame(curves),
+        query_curves=pd.DataFrame(query_curves),
+        summary=pd.DataFrame(summary),
+        contrasts=pd.DataFrame(contrasts),
+        verdicts=[
+            "tracin_we beats random on proponents: AUC-DEL lower by 0.051 (95% CI 0.031 to 0.071, Holm p 0.032).",
+            "No difference was found between tfidf and random on opponents (Holm p 0.41).",
+        ],
+        notes=[
+            "All scores come from one scoring model: the intervals are conditional on it.",
+            "3 cells were excluded; see holes.",
+        ],
+        pairing=pd.DataFrame(
+            [
+                {"method": m, "group": g, "variance_paired": 1e-4, "variance_unpaired": 4.1e-4, "ratio": 4.1}
+                for m, g in pairs
+            ]
+        ),
         queries=[query_page(rng, q, methods, **pages) for q in ids],
-        failures=pd.DataFrame([{"spec_id": "ab" * 16, "status": "quarantined", "attempts": 3, "error": "RuntimeError: <b>out of memory</b>"},
-                               {"spec_id": "cd" * 16, "status": "diverged", "attempts": 1, "error": None}]),
+        failures=pd.DataFrame(
+            [
+                {
+                    "spec_id": "ab" * 16,
+                    "status": "quarantined",
+                    "attempts": 3,
+                    "error": "RuntimeError: <b>out of memory</b>",
+                },
+                {"spec_id": "cd" * 16, "status": "diverged", "attempts": 1, "error": None},
+            ]
+        ),
         holes=pd.DataFrame([{"method": "tfidf", "group": "proponents", "query_id": 7, "repeat": 3}]),
-        cost=[("Retrains asked", "2 000"), ("Distinct", "1 432"), ("Saved by deduplication", "28.4 %"), ("Training time", "7 min 12 s"), ("Workers", "2")],
-        reproduce=["refit run configs/quickstart.yaml --yes", "refit verify runs/bbc-quickstart-0123456789abcdef --rerun 3"],
-        provenance={"git_commit": "0123abcd", "versions": {"torch": "2.13.0", "ray": "2.60.0"}, "seeds": [2021, 2022], "numerics": {"device": "cpu", "threads": 1},
-                    "store": None},
+        cost=[
+            ("Retrains asked", "2 000"),
+            ("Distinct", "1 432"),
+            ("Saved by deduplication", "28.4 %"),
+            ("Training time", "7 min 12 s"),
+            ("Workers", "2"),
+        ],
+        reproduce=[
+            "refit run configs/quickstart.yaml --yes",
+            "refit verify runs/bbc-quickstart-0123456789abcdef --rerun 3",
+        ],
+        provenance={
+            "git_commit": "0123abcd",
+            "versions": {"torch": "2.13.0", "ray": "2.60.0"},
+            "seeds": [2021, 2022],
+            "numerics": {"device": "cpu", "threads": 1},
+            "store": None,
+        },
     )

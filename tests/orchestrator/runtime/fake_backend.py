@@ -55,7 +55,7 @@ class FakeBackend:
 
     clock: VirtualClock
     n_workers: int = 3
-    chaos: Chaos = Chaos()  # noqa: RUF009 frozen
+    chaos: Chaos = Chaos()
     result_of: Callable[[Work], Outcome] = numbers_of
     on_wait: Callable[[], None] = lambda: None
     submitted: list[tuple[str, str, int]] = field(default_factory=list)
@@ -91,6 +91,7 @@ class FakeBackend:
             self._later(seconds, Completed(worker, outcome))
 
     def wait(self, timeout_s: float) -> list[Event]:
+        assert not self.closed, "waited on a closed backend"
         self.on_wait()
         until = self.clock.time + timeout_s
         if not self._pending or self._pending[0][0] > until:

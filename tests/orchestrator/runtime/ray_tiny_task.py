@@ -16,7 +16,7 @@ from orchestrator.runtime.backend import ScoreJob, WorkerContext
 from tasks.base import Numerics, Trained
 
 HANGS = 1000
-pickled: list[str] = []  # one entry each time this process pickles a WatchedTask
+pickled: list[int] = []  # id of a WatchedTask each time this process pickles it
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class WatchedTask(TinyTask):
             raise OSError(self.refuses)
 
     def __getstate__(self) -> dict[str, Any]:
-        pickled.append("task")
+        pickled.append(id(self))
         return dict(self.__dict__)
 
 
@@ -57,7 +57,7 @@ class Products(Method):
     bad_row: int = -1
 
     def score(self, queries: Any, train: Any, prepared: Any) -> np.ndarray:
-        if self.hang_in and 4 in train.rows:
+        if self.hang_in and 2 in train.rows:
             hang_once(Path(self.hang_in), "scorer")
         if self.bad_row in train.rows:
             raise ValueError("cannot score this row")

@@ -33,7 +33,7 @@ def test_ctrl_c_in_a_retrain_is_not_a_failure_of_it():
 
 
 def test_a_time_limit_ends_its_body_only():
-    with pytest.raises(TimeoutError, match="still running after 0.05 s"), time_limit(0.05):
+    with pytest.raises(TimeoutError, match=r"still running after 0\.05 s"), time_limit(0.05):
         time.sleep(30)
     with time_limit(0.02):
         pass

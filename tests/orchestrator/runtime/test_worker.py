@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_task import CheckpointFolder, TinyRecipe, TinyTask, tiny_work
 
 from orchestrator.runtime import worker
 from orchestrator.runtime.backend import WorkerContext
 from tasks.base import Numerics, Trained
 from tasks.errors import RefitError
-from tiny_task import CheckpointFolder, TinyRecipe, TinyTask, tiny_work
 
 
 def context(**options):

@@ -1,4 +1,4 @@
-"""Any order of events, however unlikely: invariants hold after each, and the campaign can always be brought to its end."""
+"""Any order of events: invariants hold after each, and the campaign can always be brought to its end."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -113,7 +113,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def a_stop_is_asked_for(self):
         self.stopped = True
         self.lost += [(worker, spec_id) for worker, spec_id in self.working.items() if spec_id]
-        self.working = {worker: None for worker in self.working}
+        self.working = dict.fromkeys(self.working)
         self.send(StopRequested("test"))
 
     @invariant()

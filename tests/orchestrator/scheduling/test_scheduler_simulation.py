@@ -1,4 +1,4 @@
-"""Whole campaigns in virtual time, with failures decided by a seed: they end with exactly the sets that the failures imply."""
+"""Whole campaigns in virtual time, failures decided by a seed: they end with exactly the sets these imply."""
 
 import heapq
 import itertools

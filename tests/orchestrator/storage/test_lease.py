@@ -117,7 +117,9 @@ def test_the_lease_of_a_killed_process_is_taken_over_at_once(store, tmp_path):
 def test_a_process_that_got_the_number_of_a_dead_one_does_not_hold_its_lease(store):
     lease_on(store).acquire(0)
     edit(store, started="1")
-    lease_on(store).acquire(1)
+    second = lease_on(store)
+    second.acquire(1)
+    assert second.renew(2)
 
 
 def test_the_process_of_another_machine_is_believed_until_expiry(store):
@@ -146,7 +148,10 @@ def test_a_damaged_lease_is_replaced(store, damage):
 def test_an_expiry_that_is_no_time_is_damage(store, expires_at):
     lease_on(store).acquire(0)
     edit(store, expires_at=expires_at)
-    lease_on(store).acquire(1)
+    second = lease_on(store)
+    assert second.holder() is None
+    second.acquire(1)
+    assert second.renew(2)
 
 
 def test_of_many_drivers_at_once_one_gets_it(store):

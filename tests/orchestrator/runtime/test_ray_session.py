@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ray_fixtures import marked, processes, wait_until
+from ray_tiny_task import HANGS, tiny_context
+
+from orchestrator.runtime.ray_backend import RayBackend
+from tasks.errors import InputError
+
+pytestmark = pytest.mark.slow
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def driver(tmp_path):
+    """Starts `ray_driver.py` with a home and a Ray temp dir of its own: process, mark, temp dir, home."""
+    short = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / f"rt-{os.getpid()}"
+    short.mkdir()
+    home = tmp_path / "home"
+    home.mkdir()
+    started = []
+
+    def start(mark: str, *arguments: str):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment |= {"HOME": str(home), "RAY_TMPDIR": str(short), "PYTHONPATH": os.pathsep.join(sys.path), "REFIT_TEST_RAY": mark}
+        started.append(subprocess.Popen([sys.executable, HERE / "ray_driver.py", *arguments], env=environment,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1], short, home
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+    for file in sorted(short.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
+    short.rmdir()
+
+
+def test_a_ray_of_our_own_leaves_no_process_no_file_and_no_warning(driver):
+    with marked() as mark:
+        process, temp_dir, home = driver(mark)
+        output, errors = process.communicate(timeout=120)
+        assert (output, errors, process.returncode) == ("3 token\n", "", 0)
+        wait_until(lambda: not processes(mark))
+    assert list(temp_dir.iterdir()) == []
+    assert list(home.iterdir()) == []
+
+
+def test_ray_dies_with_a_driver_that_is_killed(driver, tmp_path):
+    with marked() as mark:
+        process, _, _ = driver(mark, str(tmp_path))
+        wait_until((tmp_path / str(HANGS)).exists)
+        assert any("raylet" in command for command in processes(mark).values())
+        process.send_signal(signal.SIGKILL)
+        wait_until(lambda: not processes(mark), patience_s=30)
+
+
+@pytest.mark.parametrize(("address", "problem"), [
+    ("ray://127.0.0.1:10001", "is not an address of a Ray cluster; allowed: auto, host:port, local"),
+    ("nonsense", "is not an address of a Ray cluster; allowed: auto, host:port, local"),
+    ("127.0.0.1:1", "nothing answers at '127.0.0.1:1'"),
+    ("127.0.0.1:99999", "nothing answers at '127.0.0.1:99999'"),
+])
+def test_an_address_that_cannot_be_used_is_refused(address, problem):
+    backend = RayBackend(tiny_context(), address=address)
+    with pytest.raises(InputError, match=problem):
+        backend.start()
+    backend.close()

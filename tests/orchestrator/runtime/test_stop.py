@@ -1,0 +1,102 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from orchestrator.runtime.stop import StopSignal, stop_on_signals
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+
+# Three quick retrains, then one that hangs; what the ledger got is printed, and the exit code is that of a stop.
+CAMPAIGN = """
+import sys
+from tiny_task import make_context, tiny_works
+from orchestrator.runtime.driver import StopSignal, drive, stop_on_signals
+from orchestrator.runtime.local import LocalBackend
+from orchestrator.scheduling.scheduler import Scheduler
+
+works = tiny_works(6)
+backend = LocalBackend(make_context(faults={list(works)[3]: "hang"}))
+ledger = []
+def publish(rows):
+    ledger.extend(rows)
+    if len(ledger) == 3:
+        print("three done", flush=True)
+with stop_on_signals(StopSignal()) as stop:
+    result = drive(Scheduler(list(works)), backend, publish, works, None, stop, code_version="test")
+print(len(ledger), result.n_finished, result.stopped, result.failures, flush=True)
+sys.exit(0 if result.complete else 3)
+"""
+
+
+def test_the_first_signal_asks_for_a_stop_and_the_second_interrupts():
+    with stop_on_signals(StopSignal()) as stop:
+        assert stop.reason is None
+        signal.raise_signal(signal.SIGINT)
+        assert stop.reason == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_sigterm_asks_for_a_stop_too():
+    with stop_on_signals(StopSignal()) as stop:
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.reason == "SIGTERM"
+
+
+def test_the_handlers_of_before_come_back():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(ValueError, match="boom"), stop_on_signals(StopSignal()):
+        raise ValueError("boom")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_work_in_this_thread_is_interrupted_by_the_first_signal():
+    with stop_on_signals(StopSignal()) as stop:
+        with pytest.raises(KeyboardInterrupt), stop.interruptible(True):
+            signal.raise_signal(signal.SIGINT)
+        assert (stop.reason, stop.n_signals) == ("SIGINT", 1)
+
+
+def test_the_first_reason_stays():
+    stop = StopSignal()
+    stop.request("budget")
+    stop.request("deadline")
+    assert stop.reason == "budget"
+
+
+def test_outside_the_main_thread_handlers_are_left_alone():
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def run():
+        with stop_on_signals(StopSignal()):
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+@pytest.fixture
+def campaign():
+    path = os.pathsep.join([str(HERE), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", CAMPAIGN]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_ctrl_c_during_a_retrain_ends_the_campaign_cleanly(campaign):
+    assert campaign.stdout.readline() == "three done\n"
+    campaign.send_signal(signal.SIGINT)
+    output, errors = campaign.communicate(timeout=60)
+    assert (campaign.returncode, output, errors) == (3, "3 3 SIGINT {}\n", "")

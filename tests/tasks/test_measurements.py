@@ -1,0 +1,63 @@
+"""Contract of every measurement: its numpy value is a stated function of its torch loss."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tasks.components import parse_named
+from tasks.registry import MEASUREMENTS
+
+VALUE_OF_LOSS = {
+    "gold_probability": lambda loss: np.exp(-loss),
+    "predicted_probability": lambda loss: np.exp(-loss),
+    "loss": lambda loss: -loss,
+    "margin": lambda loss: -loss - np.log(-np.expm1(-loss)),  # log(p / (1 - p))
+}
+LABEL = {"gold_probability": "gold", "predicted_probability": "predicted", "loss": "gold", "margin": "gold"}
+
+
+def measurement(name):
+    return parse_named(MEASUREMENTS, {"name": name}, "c.yaml", "measurement")
+
+
+def test_every_registered_measurement_is_under_contract():
+    assert set(MEASUREMENTS.entries()) == set(VALUE_OF_LOSS)
+
+
+@pytest.mark.parametrize("name", VALUE_OF_LOSS)
+@given(data=st.data())
+def test_value_is_the_stated_function_of_the_loss(name, data):
+    outputs = data.draw(arrays(np.float64, (4, 3), elements=st.floats(-12, 12)))
+    labels = data.draw(arrays(np.int64, 4, elements=st.integers(0, 2)))
+    found = measurement(name)
+    loss = found.loss(torch.from_numpy(outputs), torch.from_numpy(labels)).numpy()
+    value = found.value(outputs, labels)
+    assert value.dtype == np.float64
+    assert value.shape == (4,)
+    np.testing.assert_allclose(value, VALUE_OF_LOSS[name](loss), rtol=1e-6, atol=1e-9)
+    assert found.label == LABEL[name]
+
+
+@pytest.mark.parametrize("name", VALUE_OF_LOSS)
+def test_more_evidence_for_the_label_is_more(name):
+    low, high = measurement(name).value(np.float32([[0, 0.5, 0.1], [1, 0.5, 0.1]]), np.array([0, 0]))
+    assert high > low
+
+
+@pytest.mark.parametrize("name", VALUE_OF_LOSS)
+def test_extreme_logits_are_exact_and_nan_stays_nan(name):
+    outputs = np.float32([[1000, 0, 0], [-1000, 0, 0], [np.nan, 0, 0], [np.inf, 0, 0]])
+    value = measurement(name).value(outputs, np.zeros(4, np.int64))
+    expected = {"loss": [0, -1000 - np.log(2)], "margin": [1000 - np.log(2), -1000 - np.log(2)]}.get(name, [1, 0])
+    np.testing.assert_allclose(value[:2], expected, atol=1e-12)
+    assert np.isnan(value[2])
+
+
+def test_known_numbers():
+    outputs, labels = np.log([[0.2, 0.3, 0.5]]), np.array([2])
+    assert measurement("gold_probability").value(outputs, labels) == pytest.approx(0.5)
+    assert measurement("loss").value(outputs, labels) == pytest.approx(np.log(0.5))
+    assert measurement("margin").value(outputs, labels) == pytest.approx(0)
