@@ -81,7 +81,7 @@ class Submit:
 
 @dataclass(frozen=True)
 class Publish:
-    """Write one ledger part with these finished specs, quarantined ones included (`errors` names those, with their last error)."""
+    """Write one ledger part with these finished specs, quarantined ones included."""
 
     spec_ids: tuple[str, ...]
 

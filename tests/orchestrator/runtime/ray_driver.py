@@ -7,7 +7,7 @@ import signal
 import sys
 import warnings
 
-from ray_fixtures import events_until, join, run_all
+from ray_fixtures import join, run_all
 from ray_tiny_task import HANGS, WatchedRecipe, WatchedTask, tiny_context
 from tiny_task import tiny_work, tiny_works
 
@@ -18,14 +18,26 @@ def main(hang_in: str = "") -> None:
     warnings.simplefilter("error")
     handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     pool = RayBackend(tiny_context(WatchedTask(recipe=WatchedRecipe(hang_in=hang_in))), workers=2)
-    if hang_in:
-        [worker] = join(pool, 1)
-        pool.submit(worker, tiny_work(HANGS), 1)
-        events_until(pool, lambda seen: False)
-    outcomes, _ = run_all(pool, tiny_works(3))
-    assert signal.signal(signal.SIGTERM, handler) is signal.SIG_IGN
-    pool.close()
-    print(len(outcomes), os.environ["RAY_AUTH_MODE"], flush=True)
+    try:
+        if hang_in:
+            hang(pool)
+        else:
+            print(len(run_all(pool, tiny_works(3))[0]), os.environ["RAY_AUTH_MODE"], flush=True)
+        assert signal.signal(signal.SIGTERM, handler) is signal.SIG_IGN
+    finally:
+        pool.close()
+
+
+def hang(pool: RayBackend) -> None:
+    """Wait for a retrain that never ends, until Ctrl-C; the workers must not have got it too."""
+    workers = join(pool, 2)
+    pool.submit(workers[0], tiny_work(HANGS), 1)
+    try:
+        while True:
+            pool.wait(1.0)
+    except KeyboardInterrupt:
+        assert pool.wait(1.0) == []
+        print(f"interrupted with {len(pool.device_ids())} workers", flush=True)
 
 
 if __name__ == "__main__":

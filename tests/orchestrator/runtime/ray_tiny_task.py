@@ -21,7 +21,7 @@ pickled: list[int] = []  # id of a WatchedTask each time this process pickles it
 
 @dataclass(frozen=True)
 class WatchedRecipe(TinyRecipe):
-    """Records the process that trains; the first training of a seed of at least HANGS leaves its pid in `hang_in` and never ends."""
+    """Records the process that trains; the first training of a seed >= HANGS leaves its pid in `hang_in`, and hangs."""
 
     hang_in: str = ""
 

@@ -25,7 +25,7 @@ RANGES = [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10), (10, 12)]
 
 @pytest.fixture(scope="module", autouse=True)
 def our_ray():
-    with ray_of_our_own(num_cpus=6, num_gpus=2):
+    with ray_of_our_own(num_cpus=4, num_gpus=2):
         yield
 
 
@@ -134,7 +134,7 @@ def test_a_retrain_past_its_time_is_ended_with_its_worker(backend, hang_in):
 
 
 def test_what_does_not_fit_yet_does_not_hold_up_what_does(backend):
-    outcomes, events = run_all(backend(workers=2, cpus_per_worker=2.5), tiny_works(5))
+    outcomes, events = run_all(backend(workers=2, cpus_per_worker=1.5), tiny_works(5))
     assert len(outcomes) == 5
     assert [type(event) for event in events].count(WorkerJoined) == 1
 
@@ -149,7 +149,7 @@ def test_workers_that_cannot_start_end_in_one_error_that_says_why(backend):
 def test_workers_that_fit_nowhere_end_in_one_error_that_says_what_is_missing(backend):
     pool = backend(cpus_per_worker=50, start_timeout_s=0.5)
     pool.start()
-    with pytest.raises(RefitError, match=r"within 0.5 s: each needs 50 CPU, the cluster has 6 CPU and 2 GPU"):
+    with pytest.raises(RefitError, match=r"within 0.5 s: each needs 50 CPU, the cluster has 4 CPU and 2 GPU"):
         events_until(pool, lambda seen: False)
 
 

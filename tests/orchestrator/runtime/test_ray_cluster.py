@@ -45,7 +45,7 @@ def cluster(own_temp_dir):
 
     with marked() as mark:
         with ray_environment.driver_import_path():
-            head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 * 2**20, "_system_config": SOON}
+            head = {**NODE, "num_cpus": 0, "num_gpus": 0, "include_dashboard": False, "_system_config": SOON}
             cluster = Cluster(initialize_head=True, head_node_args=head)
             for _ in range(2):
                 cluster.add_node(**NODE)
@@ -67,8 +67,8 @@ def announce_preemption(cluster, node) -> None:
     from ray.core.generated import autoscaler_pb2
 
     reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-    deadline_s = time.time() + 1
-    accepted, why = GcsClient(address=cluster.address).drain_node(node.node_id, reason, "spot", int(deadline_s * 1000))
+    client, deadline_s = GcsClient(address=cluster.address), time.time() + 1
+    accepted, why = client.drain_node(node.node_id, reason, "spot", int(deadline_s * 1000))
     assert accepted, why
     wait_until(lambda: time.time() > deadline_s)
 

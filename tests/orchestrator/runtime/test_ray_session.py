@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ray_fixtures import marked, processes, wait_until
+from ray_fixtures import MARK, marked, processes, wait_until
 from ray_tiny_task import HANGS, tiny_context
 
 from orchestrator.runtime.ray_backend import RayBackend
@@ -29,9 +29,10 @@ def driver(tmp_path):
 
     def start(mark: str, *arguments: str):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        environment |= {"HOME": str(home), "RAY_TMPDIR": str(short), "PYTHONPATH": os.pathsep.join(sys.path), "REFIT_TEST_RAY": mark}
-        started.append(subprocess.Popen([sys.executable, HERE / "ray_driver.py", *arguments], env=environment,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        environment |= {"HOME": str(home), "RAY_TMPDIR": str(short), MARK: mark, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, HERE / "ray_driver.py", *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, env=environment, start_new_session=True, **pipes))
         return started[-1], short, home
 
     yield start
@@ -60,6 +61,17 @@ def test_ray_dies_with_a_driver_that_is_killed(driver, tmp_path):
         assert any("raylet" in command for command in processes(mark).values())
         process.send_signal(signal.SIGKILL)
         wait_until(lambda: not processes(mark), patience_s=30)
+
+
+def test_ctrl_c_reaches_the_driver_only_so_that_it_can_close(driver, tmp_path):
+    with marked() as mark:
+        process, temp_dir, _ = driver(mark, str(tmp_path))
+        wait_until((tmp_path / str(HANGS)).exists)
+        os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+        assert (output, errors) == ("interrupted with 2 workers\n", "")
+        wait_until(lambda: not processes(mark))
+    assert list(temp_dir.iterdir()) == []
 
 
 @pytest.mark.parametrize(("address", "problem"), [
