@@ -20,7 +20,18 @@ def killed_run(config: Path, output: Path, kills: int, workers: int, rng: random
     history = []
     for number in range(kills):
         before = len(parts(output))
-        process = start("run", config, "--yes", "--set", f"output={output}", "--set", f"compute.workers={workers}", "--set", "tracking=null", log=log)
+        process = start(
+            "run",
+            config,
+            "--yes",
+            "--set",
+            f"output={output}",
+            "--set",
+            f"compute.workers={workers}",
+            "--set",
+            "tracking=null",
+            log=log,
+        )
         alive = wait_until(lambda before=before: len(parts(output)) > before, 300, process)
         if alive and process.poll() is None:
             time.sleep(rng.uniform(0.0, 12.0))
@@ -28,7 +39,13 @@ def killed_run(config: Path, output: Path, kills: int, workers: int, rng: random
         if killed:
             kill(process.pid)
         process.wait()
-        history.append({"kill": number + 1, "killed": killed, "finished_then": len({row["spec_id"] for row in ledger_rows(output)})})
+        history.append(
+            {
+                "kill": number + 1,
+                "killed": killed,
+                "finished_then": len({row["spec_id"] for row in ledger_rows(output)}),
+            }
+        )
         print(history[-1], flush=True)
     return history
 
@@ -52,7 +69,9 @@ def main() -> int:
 def compare(options: argparse.Namespace, folder: Path) -> dict:
     """The faulted and the quiet run, and what they agree on."""
     faulted, quiet = folder / "faulted", folder / "quiet"
-    history = killed_run(options.config, faulted, options.kills, options.workers, random.Random(options.seed), folder / "log")
+    history = killed_run(
+        options.config, faulted, options.kills, options.workers, random.Random(options.seed), folder / "log"
+    )
     common = ("--yes", "--set", f"compute.workers={options.workers}", "--set", "tracking=null")
     refit("run", options.config, *common, "--set", f"output={faulted}", timeout=1800)
     refit("run", options.config, *common, "--set", f"output={quiet}", timeout=1800)
@@ -61,9 +80,20 @@ def compare(options: argparse.Namespace, folder: Path) -> dict:
     started = sum(row["attempts"] for row in rows)
     one, other = tables(faulted), tables(quiet)
     kills = sum(entry["killed"] for entry in history)
-    return {"config": options.config.name, "kills": kills, "workers": options.workers, "history": history, "tables": sorted(one),
-            "identical_tables": one == other, "retrains": len(distinct), "rows_in_ledger": len(rows), "attempts_in_ledger": started,
-            "repeated": len(rows) - len(distinct), "repeated_at_most": kills * options.workers, "machine": machine()}
+    return {
+        "config": options.config.name,
+        "kills": kills,
+        "workers": options.workers,
+        "history": history,
+        "tables": sorted(one),
+        "identical_tables": one == other,
+        "retrains": len(distinct),
+        "rows_in_ledger": len(rows),
+        "attempts_in_ledger": started,
+        "repeated": len(rows) - len(distinct),
+        "repeated_at_most": kills * options.workers,
+        "machine": machine(),
+    }
 
 
 if __name__ == "__main__":

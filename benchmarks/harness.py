@@ -17,10 +17,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def refit(*arguments: object, cwd: Path = ROOT, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+def refit(
+    *arguments: object, cwd: Path = ROOT, check: bool = True, timeout: float = 900
+) -> subprocess.CompletedProcess[str]:
     """Run one refit command to its end."""
     command = [sys.executable, "-m", "orchestrator.cli", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False, env=environment())
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False, env=environment()
+    )
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
@@ -29,8 +33,14 @@ def refit(*arguments: object, cwd: Path = ROOT, check: bool = True, timeout: flo
 def start(*arguments: object, log: Path) -> subprocess.Popen:
     """Start one refit command in a session of its own."""
     with open(log, "ab") as stream:
-        return subprocess.Popen([sys.executable, "-m", "orchestrator.cli", *map(str, arguments)], cwd=ROOT, stdout=stream, stderr=stream,
-                                env=environment(), start_new_session=True)
+        return subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.cli", *map(str, arguments)],
+            cwd=ROOT,
+            stdout=stream,
+            stderr=stream,
+            env=environment(),
+            start_new_session=True,
+        )
 
 
 def environment() -> dict[str, str]:
@@ -52,7 +62,16 @@ def descendants(pid: int) -> list[tuple[int, str]]:
         for child in children.get(todo.pop(), []):
             todo.append(child)
             try:
-                found.append((child, Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()))
+                found.append(
+                    (
+                        child,
+                        Path(f"/proc/{child}/cmdline")
+                        .read_bytes()
+                        .replace(b"\0", b" ")
+                        .decode(errors="replace")
+                        .strip(),
+                    )
+                )
             except OSError:
                 continue
     return found
@@ -106,8 +125,13 @@ def machine() -> dict:
     from orchestrator.runtime.machine import cpu_model
 
     packages = ("torch", "ray", "mlflow", "pyarrow", "numpy")
-    return {"cpu": cpu_model(), "cores": os.cpu_count(), "python": platform.python_version(),
-            "date": datetime.now(UTC).date().isoformat(), **{name: metadata.version(name) for name in packages}}
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "date": datetime.now(UTC).date().isoformat(),
+        **{name: metadata.version(name) for name in packages},
+    }
 
 
 def write_json(path: Path, value: object) -> None:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights of one scoring model at one step. `weight` = learning rate at that step / number of scoring models: the factor of its term in a sum over checkpoints."""
+    """Weights of one scoring model at one step.
+
+    `weight` = learning rate at that step / number of scoring models: the factor of its term in a sum over checkpoints.
+    """
 
     spec_id: str
     step: int

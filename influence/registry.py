@@ -5,12 +5,40 @@ from __future__ import annotations
 from tasks.registry import Entry, Registry
 
 _YEH = "Yeh et al. 2022"
-METHODS = Registry("methods", {
-    "tracin": Entry("influence.methods.tracin:TracIn", "gradient dot product summed over checkpoints, over chosen layers", f"Pruthi et al. 2020; {_YEH}, equation 2"),
-    "tracin_last": Entry("influence.methods.tracin_last:TracInLast", "tracin on the last layer, from activations and logit gradients", f"{_YEH}, section 3.3"),
-    "tracin_we": Entry("influence.methods.tracin_we:TracInWE", "gradient dot product on the word embeddings, word by word", f"{_YEH}, equations 3 and 4"),
-    "tracin_we_topk": Entry("influence.methods.tracin_we_topk:TracInWETopK", "tracin_we on the k positions with the largest gradients", f"{_YEH}, equation 6"),
-    "tfidf": Entry("influence.methods.tfidf:TfIdf", "TF-IDF similarity times the dot product of logit gradients", f"{_YEH}, equation 7"),
-    "scores_file": Entry("influence.methods.scores_file:ScoresFile", "somebody else's score matrix (npz, parquet or csv)"),
-    "random": Entry("influence.methods.random:RandomControl", "the control: one permutation of the train set per repeat, shared by all queries"),
-})
+METHODS = Registry(
+    "methods",
+    {
+        "tracin": Entry(
+            "influence.methods.tracin:TracIn",
+            "gradient dot product summed over checkpoints, over chosen layers",
+            f"Pruthi et al. 2020; {_YEH}, equation 2",
+        ),
+        "tracin_last": Entry(
+            "influence.methods.tracin_last:TracInLast",
+            "tracin on the last layer, from activations and logit gradients",
+            f"{_YEH}, section 3.3",
+        ),
+        "tracin_we": Entry(
+            "influence.methods.tracin_we:TracInWE",
+            "gradient dot product on the word embeddings, word by word",
+            f"{_YEH}, equations 3 and 4",
+        ),
+        "tracin_we_topk": Entry(
+            "influence.methods.tracin_we_topk:TracInWETopK",
+            "tracin_we on the k positions with the largest gradients",
+            f"{_YEH}, equation 6",
+        ),
+        "tfidf": Entry(
+            "influence.methods.tfidf:TfIdf",
+            "TF-IDF similarity times the dot product of logit gradients",
+            f"{_YEH}, equation 7",
+        ),
+        "scores_file": Entry(
+            "influence.methods.scores_file:ScoresFile", "somebody else's score matrix (npz, parquet or csv)"
+        ),
+        "random": Entry(
+            "influence.methods.random:RandomControl",
+            "the control: one permutation of the train set per repeat, shared by all queries",
+        ),
+    },
+)

@@ -24,6 +24,8 @@ from tasks.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from orchestrator.results import Results
+
 EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
 
 
@@ -34,6 +36,7 @@ class RunResult:
     exit_code: int
     run_dir: Path
     report: Report
+    results: Results | None = None
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig:
@@ -41,8 +44,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig
     return _load_config(path, overrides)
 
 
-def open_pipeline(config: LoadedConfig, *, run_dir: str | Path | None = None, address: str | None = None,
-                  progress: Progress | None = None, stop: StopSignal | None = None) -> Pipeline:
+def open_pipeline(
+    config: LoadedConfig,
+    *,
+    run_dir: str | Path | None = None,
+    address: str | None = None,
+    progress: Progress | None = None,
+    stop: StopSignal | None = None,
+) -> Pipeline:
     """A pipeline over the config's store, nothing started. `address`: 'local' in-process, None a local Ray, else a cluster."""
     store = Store(config.settings.output, f"{config.where}: output")
     experiment = Experiment(config, store.cache_dir)
@@ -53,7 +62,9 @@ def open_pipeline(config: LoadedConfig, *, run_dir: str | Path | None = None, ad
     def make_backend(context: WorkerContext) -> Backend:
         return backend_for(config, address, context)
 
-    return Pipeline(experiment, store, RunDir(path), make_backend, progress or Progress(quiet=True), stop or StopSignal())
+    return Pipeline(
+        experiment, store, RunDir(path), make_backend, progress or Progress(quiet=True), stop or StopSignal()
+    )
 
 
 def backend_for(config: LoadedConfig, address: str | None, context: WorkerContext) -> Backend:
@@ -65,8 +76,14 @@ def backend_for(config: LoadedConfig, address: str | None, context: WorkerContex
         return LocalBackend(context, timeout_s=compute.timeout_s)
     from orchestrator.runtime.ray_backend import RayBackend
 
-    return RayBackend(context, workers=compute.workers, cpus_per_worker=compute.cpus_per_worker, gpus_per_worker=compute.gpus_per_worker,
-                      timeout_s=compute.timeout_s, address=address)
+    return RayBackend(
+        context,
+        workers=compute.workers,
+        cpus_per_worker=compute.cpus_per_worker,
+        gpus_per_worker=compute.gpus_per_worker,
+        timeout_s=compute.timeout_s,
+        address=address,
+    )
 
 
 def plan(config: LoadedConfig, run_dir: str | Path | None = None) -> Estimate:
@@ -74,8 +91,14 @@ def plan(config: LoadedConfig, run_dir: str | Path | None = None) -> Estimate:
     return estimate(open_pipeline(config, run_dir=run_dir))
 
 
-def run(config: LoadedConfig, *, until: str = "analyse", run_dir: str | Path | None = None, address: str | None = None,
-        progress: Progress | None = None) -> RunResult:
+def run(
+    config: LoadedConfig,
+    *,
+    until: str = "analyse",
+    run_dir: str | Path | None = None,
+    address: str | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
     """Run a campaign to the end, or to a stage; the same call resumes.
 
     Raises InputError (bad input), Stopped or LeaseHeld (resumable), RefitError (it cannot go on).
@@ -89,7 +112,7 @@ def run(config: LoadedConfig, *, until: str = "analyse", run_dir: str | Path | N
 
                 write_projections(pipeline)
     code = EXIT_QUARANTINED if report.quarantined else EXIT_COMPLETE
-    return RunResult(code, pipeline.run_dir.path, report)
+    return RunResult(code, pipeline.run_dir.path, report, pipeline.results if until == "analyse" else None)
 
 
 class RunView:
@@ -129,7 +152,9 @@ class RunView:
         from orchestrator.storage.tables import read_scores_table
 
         query_ids, train_ids, scores = read_scores_table(self.run_dir.scores(label))
-        return pd.DataFrame(scores, index=pd.Index(query_ids, name="query_id"), columns=pd.Index(train_ids, name="train_id"))
+        return pd.DataFrame(
+            scores, index=pd.Index(query_ids, name="query_id"), columns=pd.Index(train_ids, name="train_id")
+        )
 
     def pipeline(self) -> Pipeline:
         """The pipeline behind this run, to re-derive or extend it."""

@@ -15,7 +15,10 @@ from tasks.errors import InputError, RefitError
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
 STAGES = ("train", "score", "plan", "retrain", "analyse")
-EXIT_CODES = "exit codes: 0 complete, 1 error or verification mismatch, 2 invalid input, 3 stopped early (the same command resumes), 4 complete with quarantined retrains"
+EXIT_CODES = (
+    "exit codes: 0 complete, 1 error or verification mismatch, 2 invalid input, "
+    "3 stopped early (the same command resumes), 4 complete with quarantined retrains"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger("refit").error("internal error\n%s", traceback.format_exc())
         if os.environ.get("REFIT_TRACEBACK"):
             traceback.print_exc()
-        return _fail(f"refit: internal error: {type(error).__name__}: {error} (set REFIT_TRACEBACK=1 for the traceback)", EXIT_ERROR)
+        return _fail(
+            f"refit: internal error: {type(error).__name__}: {error} (set REFIT_TRACEBACK=1 for the traceback)",
+            EXIT_ERROR,
+        )
 
 
 def _is_resumable(error: RefitError) -> bool:
@@ -51,7 +57,11 @@ def _fail(message: str, code: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="refit", description="Finds out whether influence methods are right: remove the examples, retrain, measure.", epilog=EXIT_CODES)
+    parser = argparse.ArgumentParser(
+        prog="refit",
+        description="Finds out whether influence methods are right: remove the examples, retrain, measure.",
+        epilog=EXIT_CODES,
+    )
     commands = parser.add_subparsers(required=True, metavar="command")
     run = _command(commands, "run", _run, "estimate, run, report; the same command resumes")
     _config_arguments(run)
@@ -100,15 +110,18 @@ def _run(options: argparse.Namespace) -> int:
         return EXIT_STOPPED
     progress = Progress()
     result = api.run(config, until=options.until, run_dir=options.run_dir, address=options.address, progress=progress)
-    if result.report.results is not None:
+    if result.results is not None:
         from orchestrator.report.terminal import summary_table
 
-        results = result.report.results
+        results = result.results
         print(summary_table(results.tables["summary"], results.verdicts))
         print(f"\nreport    {result.run_dir / 'report.html'}")
     print(f"run       {result.run_dir}\nretrained {result.report.retrained} (attempts {result.report.attempts})")
     if result.report.quarantined:
-        print(f"quarantined {len(result.report.quarantined)}: {', '.join(sorted(result.report.quarantined))}", file=sys.stderr)
+        print(
+            f"quarantined {len(result.report.quarantined)}: {', '.join(sorted(result.report.quarantined))}",
+            file=sys.stderr,
+        )
     return result.exit_code
 
 
@@ -149,6 +162,7 @@ def _report(options: argparse.Namespace) -> int:
     from orchestrator.report.render import write_report
 
     pipeline = open_run(options.run_dir).pipeline()
+    pipeline.write_results()
     print(write_report(report_data(pipeline), pipeline.run_dir.path))
     return EXIT_QUARANTINED if pipeline.report.quarantined else EXIT_COMPLETE
 

@@ -81,7 +81,9 @@ class ScoresConfig(_Block):
 
     @model_validator(mode="after")
     def _distinct(self) -> ScoresConfig:
-        if self.checkpoints is not None and (not self.checkpoints or len(set(self.checkpoints)) != len(self.checkpoints)):
+        if self.checkpoints is not None and (
+            not self.checkpoints or len(set(self.checkpoints)) != len(self.checkpoints)
+        ):
             raise ValueError("checkpoints: at least one epoch, each once")
         return self
 
@@ -188,8 +190,13 @@ def parse_config(raw: dict[str, Any], path: Path) -> LoadedConfig:
     campaign = parse_component(campaign_class, block, where, settings.campaign)
     task = parse_named(TASKS, settings.task, where, "task", settings.plugins)
     measurement = settings.measurement
-    measurement = parse_named(MEASUREMENTS, {"name": measurement} if isinstance(measurement, str) else measurement, where,
-                              "measurement", settings.plugins)
+    measurement = parse_named(
+        MEASUREMENTS,
+        {"name": measurement} if isinstance(measurement, str) else measurement,
+        where,
+        "measurement",
+        settings.plugins,
+    )
     methods = _parse_methods(settings, measurement, where)
     return LoadedConfig(path, raw, settings, task, measurement, methods, campaign)
 
@@ -206,7 +213,9 @@ def _parse_methods(settings: Settings, measurement: Component, where: str) -> di
         if label in methods:
             raise ConfigError(f"{where}: {key}", f"duplicate label {label!r}; give one of the two an `as:` of its own")
         if getattr(measurement, "label", "gold") != "gold" and not method.follows_query_loss:
-            raise ConfigError(f"{where}: {key}", f"{label!r} cannot follow the measurement {measurement.name!r}; choose another")
+            raise ConfigError(
+                f"{where}: {key}", f"{label!r} cannot follow the measurement {measurement.name!r}; choose another"
+            )
         methods[label] = method
     return methods
 
@@ -226,14 +235,18 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-3 as a number and refuses duplicate keys."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
     for position, key in enumerate(keys):
         if key in keys[:position]:
-            raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", node.value[position][0].start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"duplicate key {key!r}", node.value[position][0].start_mark
+            )
     return loader.construct_mapping(node, deep=True)
 
 
@@ -263,7 +276,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(path, error.strerror or str(error)) from error
     value = _parse_yaml(text, str(path))
     if not isinstance(value, dict):
-        raise ConfigError(path, f"holds {'nothing' if value is None else type(value).__name__}; a config is a mapping of keys")
+        raise ConfigError(
+            path, f"holds {'nothing' if value is None else type(value).__name__}; a config is a mapping of keys"
+        )
     _check_keys(value, str(path))
     return value
 

@@ -37,8 +37,13 @@ class Estimate:
         else:
             work = f"retrains       {self.distinct} distinct for {self.cells} cells; {self.in_ledger} in the ledger, {self.to_do} to do"
         time = self.time_s if isinstance(self.time_s, str) else duration(self.time_s)
-        return [f"run directory  {self.run_dir}", f"scoring models {self.scoring_models_to_do} to train", f"scores         {self.scores}", work,
-                f"time           {time}   cost {self.cost}"]
+        return [
+            f"run directory  {self.run_dir}",
+            f"scoring models {self.scoring_models_to_do} to train",
+            f"scores         {self.scores}",
+            work,
+            f"time           {time}   cost {self.cost}",
+        ]
 
 
 def estimate(pipeline: Pipeline) -> Estimate:
@@ -62,9 +67,21 @@ def estimate(pipeline: Pipeline) -> Estimate:
     seconds = _seconds_per_retrain(history)
     workers = experiment.settings.compute.workers
     time_s: float | str = 0.0 if todo == 0 else (seconds * todo / workers if seconds is not None else "unknown")
-    return Estimate(experiment.run_name, str(pipeline.run_dir.path), cells, "missing" if missing else "complete", tuple(missing), distinct,
-                    bound, done, None if done is None or distinct is None else distinct - done, len(scoring) - len(known), seconds, time_s,
-                    "0" if todo == 0 else "unknown")
+    return Estimate(
+        experiment.run_name,
+        str(pipeline.run_dir.path),
+        cells,
+        "missing" if missing else "complete",
+        tuple(missing),
+        distinct,
+        bound,
+        done,
+        None if done is None or distinct is None else distinct - done,
+        len(scoring) - len(known),
+        seconds,
+        time_s,
+        "0" if todo == 0 else "unknown",
+    )
 
 
 def _missing_scores(pipeline: Pipeline, models_known: bool) -> list[str]:

@@ -33,13 +33,17 @@ class Experiment:
 
     def __init__(self, config: LoadedConfig, cache_dir: Path | None):
         self.config, self.settings, self.campaign = config, config.settings, config.campaign
-        self.task: Task = config.task.open(config.base_dir, cache_dir, where=config.where, plugins=config.settings.plugins)
+        self.task: Task = config.task.open(
+            config.base_dir, cache_dir, where=config.where, plugins=config.settings.plugins
+        )
         self._check()
 
     def _check(self) -> None:
         where, split = self.config.where, self.settings.queries.split
         if split not in self.task.measured:
-            raise ConfigError(f"{where}: queries.split", f"{split!r} is not measured; task.measure lists {sorted(self.task.measured)}")
+            raise ConfigError(
+                f"{where}: queries.split", f"{split!r} is not measured; task.measure lists {sorted(self.task.measured)}"
+            )
         if hasattr(self.campaign, "counts"):
             self.campaign.counts(len(self.train), where)
         for step_source in self._checkpoint_epochs():
@@ -78,7 +82,11 @@ class Experiment:
     def seeds(self) -> tuple[int, ...]:
         """One seed a repeat."""
         repeats = self.settings.repeats
-        return repeats.seeds if repeats.seeds is not None else tuple(repeat_seed(repeats.base_seed, r) for r in range(repeats.count or 0))
+        return (
+            repeats.seeds
+            if repeats.seeds is not None
+            else tuple(repeat_seed(repeats.base_seed, r) for r in range(repeats.count or 0))
+        )
 
     @cached_property
     def scoring_seeds(self) -> tuple[int, ...]:
@@ -116,13 +124,21 @@ class Experiment:
     def run_hex(self) -> str:
         """16 hex digits of what is asked; compute, tracking, output and budgets stay out."""
         settings, base = self.settings, self.config.base_dir
-        return digest({
-            "train": self.train_digest, "model": self.model_identity, "recipe": self.recipe_identity, "record": self.task_id,
-            "queries": settings.queries.model_dump(mode="json"), "measurement": self.config.measurement.identity(),
-            "scores": settings.scores.model_dump(mode="json"), "campaign": self.campaign.identity(), "seeds": list(self.seeds),
-            "methods": {label: method.options_identity(base) for label, method in self.methods.items()},
-            "order": list(self.methods),
-        })[:16]
+        return digest(
+            {
+                "train": self.train_digest,
+                "model": self.model_identity,
+                "recipe": self.recipe_identity,
+                "record": self.task_id,
+                "queries": settings.queries.model_dump(mode="json"),
+                "measurement": self.config.measurement.identity(),
+                "scores": settings.scores.model_dump(mode="json"),
+                "campaign": self.campaign.identity(),
+                "seeds": list(self.seeds),
+                "methods": {label: method.options_identity(base) for label, method in self.methods.items()},
+                "order": list(self.methods),
+            }
+        )[:16]
 
     @property
     def run_name(self) -> str:
@@ -131,7 +147,9 @@ class Experiment:
 
     def spec(self, numerics: Numerics, edit: Edit, seed: int) -> RetrainSpec:
         """The identity of one retrain."""
-        return RetrainSpec(self.train_digest, self.model_identity, self.recipe_identity, edit.identity(), seed, numerics.identity())
+        return RetrainSpec(
+            self.train_digest, self.model_identity, self.recipe_identity, edit.identity(), seed, numerics.identity()
+        )
 
     def _checkpoint_epochs(self) -> tuple[float, ...]:
         epochs = self.settings.scores.checkpoints
@@ -142,7 +160,10 @@ class Experiment:
         n, recipe = len(self.train), self.task.recipe
         steps = sorted({recipe.checkpoint_step(n, epoch) for epoch in self._checkpoint_epochs()})
         rates = {step: recipe.learning_rate_at(n, step) for step in steps}
-        return [ScoringWork(Work(self.spec(numerics, Edit(), seed), Edit(), tuple(steps)), rates) for seed in self.scoring_seeds]
+        return [
+            ScoringWork(Work(self.spec(numerics, Edit(), seed), Edit(), tuple(steps)), rates)
+            for seed in self.scoring_seeds
+        ]
 
     def _measured_rows(self) -> np.ndarray:
         return self.task.measured[self.settings.queries.split]
@@ -186,7 +207,9 @@ class Experiment:
         if where.label is not None:
             classes = self.task.splits[self.settings.queries.split].classes
             if where.label not in classes:
-                raise ConfigError(f"{self.config.where}: queries.where.label", f"{where.label!r}; classes are {', '.join(classes)}")
+                raise ConfigError(
+                    f"{self.config.where}: queries.where.label", f"{where.label!r}; classes are {', '.join(classes)}"
+                )
             fits &= labels == classes.index(where.label)
         return fits
 
@@ -200,7 +223,10 @@ class Experiment:
                 raise InputError(f"{key}.ids", str(error.args[0])) from error
             outside = ~np.isin(chosen, rows)
             if outside.any():
-                raise InputError(f"{key}.ids", f"{int(np.asarray(block.ids)[outside][0])} is not measured; raise the limit in task.measure")
+                raise InputError(
+                    f"{key}.ids",
+                    f"{int(np.asarray(block.ids)[outside][0])} is not measured; raise the limit in task.measure",
+                )
             return chosen
         order = generator(block.seed, "queries").permutation(len(rows))
         if block.per_class is not None:
@@ -208,12 +234,18 @@ class Experiment:
             return np.sort(np.concatenate(picked))
         count = block.count if block.count is not None else len(rows)
         if count > len(rows) or not len(rows):
-            raise InputError(f"{key}.count" if block.count else f"{key}.where", f"only {len(rows)} measured points fit, {block.count or 'at least one'} asked for")
+            raise InputError(
+                f"{key}.count" if block.count else f"{key}.where",
+                f"only {len(rows)} measured points fit, {block.count or 'at least one'} asked for",
+            )
         return np.sort(rows[order[:count]])
 
     def _of_class(self, rows: np.ndarray, label: int, wanted: int, key: str) -> np.ndarray:
         split = self.task.splits[self.settings.queries.split]
         fitting = rows[split.labels[rows] == label]
         if len(fitting) < wanted:
-            raise InputError(f"{key}.per_class", f"class {split.classes[label]!r} has {len(fitting)} measured points that fit, {wanted} asked for")
+            raise InputError(
+                f"{key}.per_class",
+                f"class {split.classes[label]!r} has {len(fitting)} measured points that fit, {wanted} asked for",
+            )
         return fitting[:wanted]

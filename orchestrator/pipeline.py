@@ -36,7 +36,7 @@ STAGES = ("train", "score", "plan", "retrain", "analyse")
 BackendFactory = Callable[[WorkerContext], Backend]
 
 
-class Stopped(RefitError):
+class Stopped(RefitError):  # noqa: N818  it is no error: what is finished is kept
     """The run was asked to stop; the same command resumes it."""
 
 
@@ -48,7 +48,6 @@ class Report:
     retrained: int = 0
     attempts: int = 0
     quarantined: tuple[str, ...] = ()
-    results: Results | None = None
     score_seconds: float = 0.0
     set_aside: tuple[str, ...] = ()
 
@@ -120,19 +119,33 @@ class Pipeline:
 
     def _pin(self, numerics: Numerics) -> None:
         experiment = self.experiment
-        self.run_dir.write(experiment.config, {
-            "run": experiment.run_name, "task_id": experiment.task_id, "train_digest": experiment.train_digest,
-            "model": experiment.model_identity, "recipe": experiment.recipe_identity, "numerics": numerics.identity(),
-            "seeds": list(experiment.seeds), "scoring_seeds": list(experiment.scoring_seeds), "store": self.store.uri,
-            "config_dir": str(experiment.config.base_dir.resolve()), "config_file": experiment.config.path.name,
-            "code_version": code_version(), "git_commit": git_commit(), "versions": versions(),
-        })
+        self.run_dir.write(
+            experiment.config,
+            {
+                "run": experiment.run_name,
+                "task_id": experiment.task_id,
+                "train_digest": experiment.train_digest,
+                "model": experiment.model_identity,
+                "recipe": experiment.recipe_identity,
+                "numerics": numerics.identity(),
+                "seeds": list(experiment.seeds),
+                "scoring_seeds": list(experiment.scoring_seeds),
+                "store": self.store.uri,
+                "config_dir": str(experiment.config.base_dir.resolve()),
+                "config_file": experiment.config.path.name,
+                "code_version": code_version(),
+                "git_commit": git_commit(),
+                "versions": versions(),
+            },
+        )
 
     def _tidy_ledger(self) -> None:
         bad = self.ledger.index().bad_parts
         for part in bad:
             self.ledger.set_aside(part.name)
-            self.progress.say(f"ledger part {part.name} is damaged ({part.problem}): set aside, its retrains will be done again")
+            self.progress.say(
+                f"ledger part {part.name} is damaged ({part.problem}): set aside, its retrains will be done again"
+            )
         self.report.set_aside = tuple(part.name for part in bad)
         self.ledger.compact()
         self.ledger.describe(self.experiment.task.record_identity())
@@ -155,7 +168,10 @@ class Pipeline:
             if outcome.status == "quarantined":
                 raise RefitError(f"scoring model {work.spec_id} failed in every attempt: {outcome.error}")
             if outcome.status == "diverged":
-                raise InputError(f"{self.experiment.config.where}: task.recipe", "the scoring model diverged (NaN or infinite loss); lower learning_rate")
+                raise InputError(
+                    f"{self.experiment.config.where}: task.recipe",
+                    "the scoring model diverged (NaN or infinite loss); lower learning_rate",
+                )
 
     def ledger_rows(self, spec_ids: Iterable[str]) -> Mapping[str, LedgerRow]:
         """Ledger rows by spec id, for those of `spec_ids` that are finished."""
@@ -221,11 +237,18 @@ class Pipeline:
         """The plan: exact, since the scores are in the store."""
         experiment, matrices = self.experiment, self.matrices
 
-        def ranked(label: str, query: int, group: str) -> np.ndarray:
+        def ranked(label: str, query: int, group: Any) -> np.ndarray:
             return ranking.ranked(matrices[label].scores[query], experiment.train.ids, group)
 
-        return experiment.campaign.plan(experiment.controls, self.queries.ids, experiment.train.ids, experiment.seeds, ranked,
-                                        lambda edit, seed: experiment.spec(self.numerics, edit, seed), where=experiment.config.where)
+        return experiment.campaign.plan(
+            experiment.controls,
+            self.queries.ids,
+            experiment.train.ids,
+            experiment.seeds,
+            ranked,
+            lambda edit, seed: experiment.spec(self.numerics, edit, seed),
+            where=experiment.config.where,
+        )
 
     def _plan(self) -> None:
         from orchestrator.storage.tables import write_plan
@@ -246,8 +269,15 @@ class Pipeline:
         compute = self.experiment.settings.compute
         scheduler = Scheduler([w.spec_id for w in todo], Budgets(compute.retries, compute.preemptions))
         self.progress.begin(label, len(works), len(works) - len(todo))
-        result = drive(scheduler, backend, self.ledger.publish, {w.spec_id: w for w in todo}, stop=self.stop, code_version=code_version(),
-                       progress=lambda p: self.progress.update(len(works) - len(todo) + p.done, len(works), _note(p)))
+        result = drive(
+            scheduler,
+            backend,
+            self.ledger.publish,
+            {w.spec_id: w for w in todo},
+            stop=self.stop,
+            code_version=code_version(),
+            progress=lambda p: self.progress.update(len(works) - len(todo) + p.done, len(works), _note(p)),
+        )
         self.progress.end()
         n_done = result.n_ok + result.n_diverged + result.n_quarantined
         self.report.retrained += n_done
@@ -261,22 +291,32 @@ class Pipeline:
 
     # --- analyse -------------------------------------------------------------------------------------------------
 
-    def _analyse(self) -> None:
-        self.report.results = self.analyse()
+    @cached_property
+    def rows(self) -> Mapping[str, LedgerRow]:
+        """The ledger rows of the plan and the scoring models. Raises RefitError if a retrain is not there."""
+        wanted = [w.spec_id for w in self.planned.works] + [s.work.spec_id for s in self.scoring]
+        rows = self.ledger_rows(wanted)
+        lacking = sum(spec_id not in rows for spec_id in wanted)
+        if lacking:
+            raise RefitError(f"{lacking} of {len(wanted)} retrains are not in the ledger yet; refit run finishes them")
+        return rows
 
-    def analyse(self) -> Results:
-        """Write results/ from the ledger. Raises RefitError if a retrain of the plan is not there."""
+    @cached_property
+    def results(self) -> Results:
+        """The tables, from the ledger."""
         from orchestrator.results import analyse  # scipy is slow to import, and a plan does without it
 
-        rows = self.ledger_rows(w.spec_id for w in self.planned.works)
-        lacking = [w.spec_id for w in self.planned.works if w.spec_id not in rows]
-        if lacking:
-            raise RefitError(f"{len(lacking)} of {len(self.planned.works)} retrains are not in the ledger yet; refit run finishes them")
-        self.report.quarantined = tuple(s for s, row in rows.items() if row.outcome.status == "quarantined")
-        results = analyse(self.experiment, self.planned, self.queries, rows)
-        for name, text in results.csv().items():
+        return analyse(self.experiment, self.planned, self.queries, self.rows)
+
+    def _analyse(self) -> None:
+        self.write_results()
+
+    def write_results(self) -> None:
+        """Write results/ from the ledger."""
+        for name, text in self.results.csv().items():
             write_file(self.run_dir.results / name, text.encode())
-        return results
+        rows = self.rows
+        self.report.quarantined = tuple(s for s, row in rows.items() if row.outcome.status == "quarantined")
 
 
 def _note(progress: Any) -> str:

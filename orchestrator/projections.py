@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 from orchestrator.pipeline import Pipeline
-from orchestrator.report.build import report_data, track_record
+from orchestrator.report.build import report_data
 from orchestrator.report.render import write_report
+from orchestrator.tracking.build import track_record
 from orchestrator.tracking.record import SyncResult, TrackingError
 
 log = logging.getLogger("refit")
@@ -20,7 +21,9 @@ def write_projections(pipeline: Pipeline) -> None:
     try:
         sync(pipeline)
     except TrackingError as error:
-        pipeline.progress.say(f"warning: MLflow was not updated ({error}); the ledger has everything, refit sync makes up for it")
+        pipeline.progress.say(
+            f"warning: MLflow was not updated ({error}); the ledger has everything, refit sync makes up for it"
+        )
         log.warning("tracking: %s", error)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -32,8 +32,7 @@ class RetrainSpec:
     @cached_property
     def json(self) -> str:
         """Canonical JSON of the spec."""
-        return canonical_json(dict(train=self.train, model=self.model, recipe=self.recipe, edit=self.edit, seed=self.seed,
-                                   numerics=self.numerics, parent=self.parent))
+        return canonical_json({field.name: getattr(self, field.name) for field in fields(self)})
 
     @cached_property
     def spec_id(self) -> str:
@@ -106,4 +105,15 @@ class LedgerRow:
         return self.outcome.spec_id
 
 
-__all__ = ["Edit", "LedgerRow", "Outcome", "RemovalRequest", "RetrainSpec", "Status", "Work", "canonical_json", "digest", "digest_json"]
+__all__ = [
+    "Edit",
+    "LedgerRow",
+    "Outcome",
+    "RemovalRequest",
+    "RetrainSpec",
+    "Status",
+    "Work",
+    "canonical_json",
+    "digest",
+    "digest_json",
+]

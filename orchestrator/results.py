@@ -32,7 +32,9 @@ class Results:
         return {f"{name}.csv": tables.format_csv(frame) for name, frame in self.tables.items()}
 
 
-def measured_values(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mapping[str, LedgerRow]) -> np.ndarray:
+def measured_values(
+    experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mapping[str, LedgerRow]
+) -> np.ndarray:
     """The measurement of every query under every retrain: float64 [n_works, n_queries], NaN where there is no usable outcome."""
     values = np.full((len(plan.works), len(queries.ids)), np.nan)
     measured = experiment.task.measured[queries.split]
@@ -41,7 +43,9 @@ def measured_values(experiment: Experiment, plan: Plan, queries: QueryBlock, row
     for index, work in enumerate(plan.works):
         row = rows.get(work.spec_id)
         if row is not None and row.outcome.status == "ok":
-            values[index] = experiment.config.measurement.value(row.outcome.outputs[queries.split][position], queries.labels)
+            values[index] = experiment.config.measurement.value(
+                row.outcome.outputs[queries.split][position], queries.labels
+            )
     return values
 
 
@@ -49,7 +53,12 @@ def analyse(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mappi
     """All tables of a deletion campaign from the ledger rows of its plan."""
     cells = experiment.campaign.analyse(plan, measured_values(experiment, plan, queries, rows))
     contrasts = tables.contrasts(cells)
-    found = {"curves": tables.curves(cells), "query_curves": tables.query_curves(cells), "summary": tables.summary(cells),
-             "contrasts": contrasts, "pairing": tables.pairing(cells), "holes": tables.holes(cells)}
+    found = {
+        "curves": tables.curves(cells),
+        "query_curves": tables.query_curves(cells),
+        "summary": tables.summary(cells),
+        "contrasts": contrasts,
+        "pairing": tables.pairing(cells),
+        "holes": tables.holes(cells),
+    }
     return Results(found, tuple(verdicts(contrasts.to_dict("records"))), cells)
-

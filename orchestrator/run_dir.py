@@ -16,10 +16,22 @@ from orchestrator.storage.blobs import write_file
 from tasks.base import Numerics
 from tasks.errors import InputError, RefitError
 
-PACKAGES = ("refit", "torch", "transformers", "ray", "mlflow", "pyarrow", "numpy", "scipy", "scikit-learn", "pandas", "pydantic")
+PACKAGES = (
+    "refit",
+    "torch",
+    "transformers",
+    "ray",
+    "mlflow",
+    "pyarrow",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "pydantic",
+)
 
 
-class NumericsMismatch(InputError):
+class NumericsMismatchError(InputError):
     """A campaign was pinned to other numerics: no delta is ever taken across them."""
 
 
@@ -52,7 +64,9 @@ class RunDir:
         try:
             value = json.loads(self.provenance_path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InputError(self.provenance_path, f"cannot be read ({error}); move the run directory away to start anew") from error
+            raise InputError(
+                self.provenance_path, f"cannot be read ({error}); move the run directory away to start anew"
+            ) from error
         if not isinstance(value, dict):
             raise InputError(self.provenance_path, "does not hold a mapping; move the run directory away to start anew")
         return value
@@ -80,12 +94,15 @@ class RunDir:
 
 
 def require_same_numerics(pinned: Numerics | None, now: Numerics, where: object) -> None:
-    """Raise NumericsMismatch naming every difference between the pinned numerics and those here."""
+    """Raise NumericsMismatchError naming every difference between the pinned numerics and those here."""
     if pinned is None or pinned == now:
         return
     old, new = pinned.identity(), now.identity()
     changed = ", ".join(f"{key} was {old[key]!r} and is {new[key]!r}" for key in old if old[key] != new[key])
-    raise NumericsMismatch(where, f"this campaign is pinned to other numerics: {changed}; resume it where they are the same, or start anew elsewhere")
+    raise NumericsMismatchError(
+        where,
+        f"this campaign is pinned to other numerics: {changed}; resume it where they are the same, or start anew elsewhere",
+    )
 
 
 def code_version() -> str:
@@ -101,7 +118,9 @@ def git_commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        found = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
+        found = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip() or None
@@ -126,4 +145,13 @@ def existing(path: str | Path) -> RunDir:
     return RunDir(path)
 
 
-__all__ = ["NumericsMismatch", "RefitError", "RunDir", "code_version", "existing", "git_commit", "require_same_numerics", "versions"]
+__all__ = [
+    "NumericsMismatchError",
+    "RefitError",
+    "RunDir",
+    "code_version",
+    "existing",
+    "git_commit",
+    "require_same_numerics",
+    "versions",
+]

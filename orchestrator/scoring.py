@@ -26,12 +26,14 @@ class ScoreStage:
 
     def score_id(self, method: Method) -> str:
         """Scoring specs and steps + method + options + queries and their labels + shard size."""
-        return digest({
-            "scoring": [[s.work.spec_id, list(s.work.keep_steps)] for s in self.scoring],
-            "method": method.options_identity(self.experiment.config.base_dir),
-            "queries": [self.queries.split, digest_arrays(ids=self.queries.ids, labels=self.queries.labels)],
-            "rows_per_shard": self.experiment.settings.scores.rows_per_shard,
-        })
+        return digest(
+            {
+                "scoring": [[s.work.spec_id, list(s.work.keep_steps)] for s in self.scoring],
+                "method": method.options_identity(self.experiment.config.base_dir),
+                "queries": [self.queries.split, digest_arrays(ids=self.queries.ids, labels=self.queries.labels)],
+                "rows_per_shard": self.experiment.settings.scores.rows_per_shard,
+            }
+        )
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
@@ -41,15 +43,22 @@ class ScoreStage:
     def missing(self) -> dict[str, list[tuple[int, int]]]:
         """Label -> ranges that are not in the store."""
         wanted = self.ranges
-        found = {label: set(self.store.scores.ranges(self.score_id(method))) for label, method in self.experiment.scored.items()}
-        return {label: [r for r in wanted if r not in have] for label, have in found.items() if not have.issuperset(wanted)}
+        found = {
+            label: set(self.store.scores.ranges(self.score_id(method)))
+            for label, method in self.experiment.scored.items()
+        }
+        return {
+            label: [r for r in wanted if r not in have] for label, have in found.items() if not have.issuperset(wanted)
+        }
 
     def job(self, missing: Mapping[str, Iterable[tuple[int, int]]]) -> ScoreJob:
         """One pass over the gradients for everything that is missing."""
         self.experiment.task.prepare()
         methods = {label: self.experiment.scored[label] for label in missing}
-        prepared = {label: method.prepare(self.experiment.task, self.experiment.config.base_dir, self.queries)
-                    for label, method in methods.items()}
+        prepared = {
+            label: method.prepare(self.experiment.task, self.experiment.config.base_dir, self.queries)
+            for label, method in methods.items()
+        }
         ranges = sorted({r for ranges in missing.values() for r in ranges})
         checkpoints = self.checkpoints() if any(method.needs for method in methods.values()) else []
         return ScoreJob(methods, prepared, checkpoints, self.queries, ranges)
@@ -57,14 +66,24 @@ class ScoreStage:
     def checkpoints(self) -> list[Checkpoint]:
         """Weights of all scoring models at all kept steps, in that order."""
         n_models = len(self.scoring)
-        return [Checkpoint(s.work.spec_id, step, s.learning_rates[step], s.learning_rates[step] / n_models,
-                           self.store.checkpoints.load(s.work.spec_id, step))
-                for s in self.scoring for step in s.work.keep_steps]
+        return [
+            Checkpoint(
+                s.work.spec_id,
+                step,
+                s.learning_rates[step],
+                s.learning_rates[step] / n_models,
+                self.store.checkpoints.load(s.work.spec_id, step),
+            )
+            for s in self.scoring
+            for step in s.work.keep_steps
+        ]
 
     def keep(self, label: str, start: int, stop: int, scores: np.ndarray) -> None:
         """Store one shard of one method."""
         ids = self.experiment.train.ids[start:stop]
-        self.store.scores.put_block(self.score_id(self.experiment.scored[label]), start, stop, self.queries.ids, ids, scores)
+        self.store.scores.put_block(
+            self.score_id(self.experiment.scored[label]), start, stop, self.queries.ids, ids, scores
+        )
 
     def matrix(self, label: str) -> ScoreMatrix:
         """The assembled matrix of one method. Gaps and overlaps raise ValueError naming the range."""

@@ -38,7 +38,10 @@ class Status:
 
     def lines(self) -> list[str]:
         """For people."""
-        lines = [f"{self.run}: {self.stage}", f"retrains   {self.finished}/{self.planned} finished, {self.diverged} diverged, {self.quarantined} quarantined"]
+        lines = [
+            f"{self.run}: {self.stage}",
+            f"retrains   {self.finished}/{self.planned} finished, {self.diverged} diverged, {self.quarantined} quarantined",
+        ]
         if self.retries:
             lines.append(f"retries    {self.retries}")
         lines += [f"failures   {count} x {cause}" for cause, count in sorted(self.failures.items())]
@@ -59,13 +62,26 @@ def status(path: str | Path) -> Status:
     wanted = set(read_plan(run_dir.plan)["spec_id"])
     found = {spec_id: entry for spec_id, entry in ledger.index().rows.items() if spec_id in wanted}
     counts = Counter(entry.status for entry in found.values())
-    failures = Counter((entry.error or "unknown").partition(":")[0] for entry in found.values() if entry.status == "quarantined")
+    failures = Counter(
+        (entry.error or "unknown").partition(":")[0] for entry in found.values() if entry.status == "quarantined"
+    )
     seconds = [entry.seconds for entry in found.values() if entry.seconds > 0]
     complete = len(found) == len(wanted)
     stage = "complete" if complete and (run_dir.results / "curves.csv").exists() else "retraining"
-    return Status(run_dir.path.name, stage, len(wanted), len(found), counts["ok"], counts["diverged"], counts["quarantined"], dict(failures),
-                  sum(entry.attempts - 1 for entry in found.values()), sum(seconds) / len(seconds) if seconds else None,
-                  _eta(found.values(), len(wanted) - len(found)), complete)
+    return Status(
+        run_dir.path.name,
+        stage,
+        len(wanted),
+        len(found),
+        counts["ok"],
+        counts["diverged"],
+        counts["quarantined"],
+        dict(failures),
+        sum(entry.attempts - 1 for entry in found.values()),
+        sum(seconds) / len(seconds) if seconds else None,
+        _eta(found.values(), len(wanted) - len(found)),
+        complete,
+    )
 
 
 def _eta(entries, left: int) -> float | None:

@@ -37,7 +37,10 @@ class Component(BaseModel):
 
 @dataclass(frozen=True)
 class Split:
-    """A named part of the data. `ids` int64 [n] are stable ids (never positions), `labels` int64 [n] index `classes`; `texts` is for people and text methods."""
+    """A named part of the data.
+
+    `ids` int64 [n] are stable ids (never positions), `labels` int64 [n] index `classes`; `texts` is for people and text methods.
+    """
 
     ids: np.ndarray
     labels: np.ndarray
@@ -57,7 +60,11 @@ class Split:
         """Positions of `ids`: int64 [len(ids)]. Raises KeyError naming the first unknown id."""
         order = np.argsort(self.ids, kind="stable")
         wanted = np.asarray(ids, np.int64)
-        rows = order[np.searchsorted(self.ids, wanted, sorter=order).clip(max=len(self.ids) - 1)] if len(self.ids) else np.zeros(0, np.int64)
+        rows = (
+            order[np.searchsorted(self.ids, wanted, sorter=order).clip(max=len(self.ids) - 1)]
+            if len(self.ids)
+            else np.zeros(0, np.int64)
+        )
         if len(rows) != len(wanted) or (self.ids[rows] != wanted).any():
             missing = wanted[self.ids[rows] != wanted] if len(rows) == len(wanted) else wanted
             raise KeyError(f"id {int(missing[0])} is not in this split")
@@ -121,8 +128,17 @@ class Recipe(Protocol):
         """The learning rate of update `step` (1-based)."""
         ...
 
-    def train(self, task: Task, *, edit: Edit, seed: int, numerics: Numerics, keep_steps: Sequence[int] = (),
-              keep: KeepCheckpoint | None = None, observers: Sequence[Observer] = ()) -> Trained:
+    def train(
+        self,
+        task: Task,
+        *,
+        edit: Edit,
+        seed: int,
+        numerics: Numerics,
+        keep_steps: Sequence[int] = (),
+        keep: KeepCheckpoint | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> Trained:
         """Train a fresh network on the edited train set. Same arguments, same bits. `keep(step, network)` is called after each update in `keep_steps`."""
         ...
 
@@ -155,7 +171,9 @@ class Task(Protocol):
         """A fresh network; what is random in it is drawn from generators keyed (seed, 'init', ...)."""
         ...
 
-    def batch(self, split: str, rows: np.ndarray, *, blank: np.ndarray | None = None, device: torch.device | str = "cpu") -> Batch:
+    def batch(
+        self, split: str, rows: np.ndarray, *, blank: np.ndarray | None = None, device: torch.device | str = "cpu"
+    ) -> Batch:
         """Inputs and `labels` of `rows`. Rows where `blank` (bool [len(rows)]) is true carry neutral content and label 0:
         a removed example's text can then change no bit, not even through the padding length."""
         ...
@@ -168,7 +186,9 @@ class Task(Protocol):
         """Train loss of every example [n]."""
         ...
 
-    def outputs(self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu") -> np.ndarray:
+    def outputs(
+        self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu"
+    ) -> np.ndarray:
         """Outputs in evaluation mode, float32 [len(rows), n_outputs]."""
         ...
 

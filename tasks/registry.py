@@ -31,7 +31,9 @@ class Registry:
         """Built-in parts and those of installed entry points."""
         found = dict(self._entries)
         for point in importlib.metadata.entry_points(group=f"refit.{self.kind}"):
-            found.setdefault(point.name, Entry(point.value, f"from the package {point.dist.name if point.dist else point.module}"))
+            found.setdefault(
+                point.name, Entry(point.value, f"from the package {point.dist.name if point.dist else point.module}")
+            )
         return found
 
     def load(self, name: str, where: object, plugins: Sequence[str] = ()) -> Any:
@@ -40,7 +42,11 @@ class Registry:
         target = entries[name].target if name in entries else name
         module, _, attribute = target.partition(":")
         if name not in entries and (not attribute or module not in plugins):
-            hint = f"module {module!r} is not listed under plugins" if attribute else f"allowed: {', '.join(sorted(entries))}"
+            hint = (
+                f"module {module!r} is not listed under plugins"
+                if attribute
+                else f"allowed: {', '.join(sorted(entries))}"
+            )
             raise InputError(where, f"unknown {self.kind[:-1]} {name!r}; {hint}")
         try:
             found = getattr(importlib.import_module(module), attribute)
@@ -49,20 +55,49 @@ class Registry:
         return found
 
 
-TASKS = Registry("tasks", {
-    "text_classification": Entry("tasks.text_classification:TextClassification", "a text classifier on csv, tsv, jsonl, parquet, folder or hf data"),
-    "planted": Entry("tasks.planted:Planted", "generated text in which 20 known training rows decide each query"),
-})
-MODELS = Registry("models", {
-    "text_cnn": Entry("tasks.models.text_cnn:TextCNN", "embedding, three convolutions, global max pool, linear", "Yeh et al. 2022, section 3.2"),
-    "encoder": Entry("tasks.models.encoder:Encoder", "any Hugging Face sequence classifier, from a directory or a hub name"),
-})
-RECIPES = Registry("recipes", {
-    "finetune": Entry("tasks.recipes.finetune:Finetune", "Adam, AdamW or SGD with warm-up and decay, weighted examples"),
-})
-MEASUREMENTS = Registry("measurements", {
-    "gold_probability": Entry("tasks.measurements:GoldProbability", "probability of the gold label", "Yeh et al. 2022, section 2.2"),
-    "predicted_probability": Entry("tasks.measurements:PredictedProbability", "probability of the label the scoring model predicts", "Han et al. 2020"),
-    "loss": Entry("tasks.measurements:Loss", "minus the cross-entropy loss of the gold label"),
-    "margin": Entry("tasks.measurements:Margin", "log-odds of the gold label"),
-})
+TASKS = Registry(
+    "tasks",
+    {
+        "text_classification": Entry(
+            "tasks.text_classification:TextClassification",
+            "a text classifier on csv, tsv, jsonl, parquet, folder or hf data",
+        ),
+        "planted": Entry("tasks.planted:Planted", "generated text in which 20 known training rows decide each query"),
+    },
+)
+MODELS = Registry(
+    "models",
+    {
+        "text_cnn": Entry(
+            "tasks.models.text_cnn:TextCNN",
+            "embedding, three convolutions, global max pool, linear",
+            "Yeh et al. 2022, section 3.2",
+        ),
+        "encoder": Entry(
+            "tasks.models.encoder:Encoder", "any Hugging Face sequence classifier, from a directory or a hub name"
+        ),
+    },
+)
+RECIPES = Registry(
+    "recipes",
+    {
+        "finetune": Entry(
+            "tasks.recipes.finetune:Finetune", "Adam, AdamW or SGD with warm-up and decay, weighted examples"
+        ),
+    },
+)
+MEASUREMENTS = Registry(
+    "measurements",
+    {
+        "gold_probability": Entry(
+            "tasks.measurements:GoldProbability", "probability of the gold label", "Yeh et al. 2022, section 2.2"
+        ),
+        "predicted_probability": Entry(
+            "tasks.measurements:PredictedProbability",
+            "probability of the label the scoring model predicts",
+            "Han et al. 2020",
+        ),
+        "loss": Entry("tasks.measurements:Loss", "minus the cross-entropy loss of the gold label"),
+        "margin": Entry("tasks.measurements:Margin", "log-odds of the gold label"),
+    },
+)

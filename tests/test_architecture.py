@@ -19,9 +19,18 @@ HOMES = {
 FORBIDDEN = {
     "tasks/": {"ray", "mlflow"},
     "influence/": {"ray", "mlflow", "pyarrow"},
-    "influence/matrix.py": {"torch"}, "influence/ranking.py": {"torch"}, "influence/registry.py": {"torch"},
-    **{pure: {"torch", "transformers", "ray", "mlflow", "pyarrow", "time", "os"}
-       for pure in ("orchestrator/records.py", "orchestrator/campaigns/", "orchestrator/scheduling/", "orchestrator/analysis/")},
+    "influence/matrix.py": {"torch"},
+    "influence/ranking.py": {"torch"},
+    "influence/registry.py": {"torch"},
+    **{
+        pure: {"torch", "transformers", "ray", "mlflow", "pyarrow", "time", "os"}
+        for pure in (
+            "orchestrator/records.py",
+            "orchestrator/campaigns/",
+            "orchestrator/scheduling/",
+            "orchestrator/analysis/",
+        )
+    },
     "orchestrator/runtime/": {"mlflow", "pyarrow"},
 }
 SOURCES = sorted(path.relative_to(ROOT).as_posix() for room in LAYERS for path in (ROOT / room).rglob("*.py"))
@@ -42,7 +51,11 @@ def imported(source: str) -> set[str]:
 def texts(source: str) -> set[str]:
     """String constants of a file that look like a dotted path into a room."""
     tree = ast.parse((ROOT / source).read_text(encoding="utf-8"))
-    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and ":" in node.value}
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and ":" in node.value
+    }
 
 
 def test_there_are_sources():
@@ -52,7 +65,7 @@ def test_there_are_sources():
 @pytest.mark.parametrize("source", SOURCES)
 def test_no_room_imports_a_higher_one(source):
     level = LAYERS.index(source.split("/")[0])
-    higher = LAYERS[level + 1:]
+    higher = LAYERS[level + 1 :]
     assert not [name for name in imported(source) if name.split(".")[0] in higher]
     assert not [text for text in texts(source) if text.split(".")[0] in higher and " " not in text]
 
@@ -66,13 +79,29 @@ def test_heavy_dependencies_stay_at_home_and_pure_rooms_stay_pure(source):
         assert not [name for name in imported(source) if name.startswith("orchestrator.report")]
 
 
-@pytest.mark.parametrize("arguments", [
-    ("plan", "configs/quickstart.yaml"), ("plan", "configs/tiny.yaml"), ("plan", "configs/planted.yaml"), ("list", "methods"), ("--help",),
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan", "configs/quickstart.yaml"),
+        ("plan", "configs/tiny.yaml"),
+        ("plan", "configs/planted.yaml"),
+        ("list", "methods"),
+        ("--help",),
+    ],
+)
 def test_fast_commands_import_neither_torch_nor_ray_nor_mlflow(arguments, tmp_path):
-    code = ("import sys\nfrom orchestrator.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
-            "heavy = [m for m in ('torch', 'ray', 'mlflow', 'transformers', 'sklearn') if m in sys.modules]\nsys.exit(f'imported {heavy}' if heavy else 0)")
+    code = (
+        "import sys\nfrom orchestrator.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        "heavy = [m for m in ('torch', 'ray', 'mlflow', 'transformers', 'sklearn') if m in sys.modules]\nsys.exit(f'imported {heavy}' if heavy else 0)"
+    )
     overrides = ("--set", f"output={tmp_path}") if arguments[0] == "plan" else ()
-    done = subprocess.run([sys.executable, "-c", code, *arguments, *overrides], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments, *overrides],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout

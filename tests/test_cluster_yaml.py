@@ -1,4 +1,4 @@
-"""cluster.yaml passes Ray's own schema and defaults, and is closed to strangers, bounded in cost and free of secrets."""
+"""cluster.yaml passes Ray's own schema, and is closed to strangers, bounded in cost and free of secrets."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_ray_knows_every_flag(prepared):
     known = {name for parameter in start.params for name in (*parameter.opts, *parameter.secondary_opts)}
     for role in ("head", "worker"):
         words = starts(prepared, role)
-        flags = {word.partition("=")[0] for word in words[words.index("start"):] if word.startswith("--")}
+        flags = {word.partition("=")[0] for word in words[words.index("start") :] if word.startswith("--")}
         assert flags <= known
 
 

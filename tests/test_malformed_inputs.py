@@ -19,18 +19,26 @@ from orchestrator.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG: dict[str, Any] = {
-    "name": "bad", "campaign": "deletion",
+    "name": "bad",
+    "campaign": "deletion",
     "task": {
         "name": "text_classification",
-        "data": {"train": {"path": "train.csv", "format": "csv", "text": "text", "label": "label"},
-                 "test": {"path": "test.csv", "format": "csv", "text": "text", "label": "label"}},
+        "data": {
+            "train": {"path": "train.csv", "format": "csv", "text": "text", "label": "label"},
+            "test": {"path": "test.csv", "format": "csv", "text": "text", "label": "label"},
+        },
         "model": {"name": "text_cnn", "embedding_dim": 4, "filters": 2, "max_length": 8},
         "recipe": {"name": "finetune", "epochs": 1, "batch_size": 4, "optimizer": "adam", "learning_rate": 0.01},
         "measure": [{"split": "test"}],
     },
-    "queries": {"split": "test", "count": 1}, "measurement": "gold_probability", "scores": {"models": 1},
+    "queries": {"split": "test", "count": 1},
+    "measurement": "gold_probability",
+    "scores": {"models": 1},
     "methods": [{"name": "tracin_last"}, {"name": "random"}],
-    "deletion": {"k": [1, 2], "groups": ["proponents"], "mode": "mask"}, "repeats": {"count": 1}, "tracking": None, "output": "runs",
+    "deletion": {"k": [1, 2], "groups": ["proponents"], "mode": "mask"},
+    "repeats": {"count": 1},
+    "tracking": None,
+    "output": "runs",
 }
 ROWS = "text,label\n" + "".join(f"good words number {i},{'yes' if i % 2 else 'no'}\n" for i in range(12))
 
@@ -67,7 +75,9 @@ class Bad:
         self.train.update(path=name, **options)
 
     def scores(self, name: str, **options: Any) -> Path:
-        self.config["methods"].append({"name": "scores_file", "path": name, "axes": "query_train", "orientation": "helpful_positive", **options})
+        self.config["methods"].append(
+            {"name": "scores_file", "path": name, "axes": "query_train", "orientation": "helpful_positive", **options}
+        )
         return self.folder / name
 
     def score_arrays(self) -> dict[str, np.ndarray]:
@@ -140,7 +150,11 @@ CASES: list[Case] = [
     setting("methods", [{"name": "tracin", "layers": "last", "lr": 1}], "methods[0]"),
     setting("methods", [{"name": "os:system"}], "plugins"),
     setting("methods", [{"name": "scores_file", "path": "s.npz"}], "methods[0]"),
-    setting("methods", [{"name": "scores_file", "path": "s.npz", "axes": "query_train", "orientation": "helpful_positive"}], "s.npz"),
+    setting(
+        "methods",
+        [{"name": "scores_file", "path": "s.npz", "axes": "query_train", "orientation": "helpful_positive"}],
+        "s.npz",
+    ),
     setting("deletion.k", [0], "deletion.k"),
     setting("deletion.k", [12], "deletion.k"),
     setting("deletion.k", [1.5], "deletion.k"),
@@ -158,14 +172,26 @@ CASES: list[Case] = [
     ("empty train set", lambda bad: bad.train_text("text,label\n"), "train.csv"),
     ("empty train file", lambda bad: bad.train_text(""), "train.csv"),
     ("one class only", lambda bad: bad.train_text("text,label\na,x\nb,x\n"), "train"),
-    ("a label that train does not have", lambda bad: (bad.folder / "test.csv").write_text(ROWS + "odd one,maybe\n"), "maybe"),
+    (
+        "a label that train does not have",
+        lambda bad: (bad.folder / "test.csv").write_text(ROWS + "odd one,maybe\n"),
+        "maybe",
+    ),
     ("an empty label", lambda bad: bad.train_text(ROWS + "no label,\n"), "train.csv"),
     ("a ragged row", lambda bad: bad.train_text(ROWS + "a,b,c,d\n"), "train.csv"),
     ("duplicate ids", lambda bad: bad.train_text("id,text,label\n1,a,x\n1,b,y\n", id="id"), "train.csv"),
     ("ids that are no integers", lambda bad: bad.train_text("id,text,label\none,a,x\n2,b,y\n", id="id"), "train.csv"),
     ("bytes that are not UTF-8", lambda bad: bad.train_text(ROWS.encode() + b"caf\xe9,yes\n"), "train.csv"),
-    ("a bad JSON line", lambda bad: bad.train_text('{"text": "a", "label": "x"}\n{oops\n', "train.jsonl", format="jsonl"), "train.jsonl"),
-    ("text that is a number in JSON", lambda bad: bad.train_text('{"text": 5, "label": "x"}\n', "train.jsonl", format="jsonl"), "train.jsonl"),
+    (
+        "a bad JSON line",
+        lambda bad: bad.train_text('{"text": "a", "label": "x"}\n{oops\n', "train.jsonl", format="jsonl"),
+        "train.jsonl",
+    ),
+    (
+        "text that is a number in JSON",
+        lambda bad: bad.train_text('{"text": 5, "label": "x"}\n', "train.jsonl", format="jsonl"),
+        "train.jsonl",
+    ),
     ("truncated parquet", truncated_parquet, "train.parquet"),
     ("a directory where a file is expected", lambda bad: bad.train.update(path="."), "is a directory"),
     ("NaN scores", npz(nan_at), "scores.npz"),
@@ -176,11 +202,15 @@ CASES: list[Case] = [
     ("duplicate query ids in scores", npz(lambda a: a.update(query_ids=np.zeros(12, int))), "scores.npz"),
     ("pickled scores", npz(lambda a: a.update(scores=np.array([[object()]], object))), "scores.npz"),
     ("a score file that is text", lambda bad: bad.scores("scores.npz").write_text("hello"), "scores.npz"),
-    ("a csv of scores without its columns", lambda bad: bad.scores("scores.csv").write_text("a,b\n1,2\n"), "scores.csv"),
+    (
+        "a csv of scores without its columns",
+        lambda bad: bad.scores("scores.csv").write_text("a,b\n1,2\n"),
+        "scores.csv",
+    ),
 ]
 
 
-@pytest.fixture()
+@pytest.fixture
 def at(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return Bad(tmp_path)
@@ -192,7 +222,7 @@ def check_refused(code: int, err: str, names: str) -> None:
     assert len(lines) == 1, err
     assert names in lines[0], lines[0]
     assert "Traceback" not in err
-    assert "hunter2" not in err and "secret" not in err
+    assert not [word for word in ("hunter2", "secret") if word in err]
 
 
 def test_the_undamaged_config_is_accepted(at, capsys):
@@ -231,7 +261,10 @@ def test_config_files_that_are_no_configs(kind, tmp_path, capsys):
     check_refused(main(["run", str(path), "--yes"]), capsys.readouterr().err, names)
 
 
-@pytest.mark.parametrize("override", ["deletion.k", "=3", "deletion..k=3", "methods.7.name=random", "name.x=3", "deletion.k=[", "deletion.k=none"])
+@pytest.mark.parametrize(
+    "override",
+    ["deletion.k", "=3", "deletion..k=3", "methods.7.name=random", "name.x=3", "deletion.k=[", "deletion.k=none"],
+)
 def test_bad_overrides(override, at, capsys):
     path = at.write()
     check_refused(main(["plan", str(path), "--set", override]), capsys.readouterr().err, "config.yaml")
@@ -258,7 +291,11 @@ def test_no_refusal_imports_torch_or_starts_a_worker(at):
         bad = Bad(folder)
         damage(bad)
         configs.append(str(bad.write()))
-    code = ("import sys\nfrom orchestrator.cli import main\ncodes = [main(['run', path, '--yes']) for path in sys.argv[1:]]\n"
-            "print(codes.count(2), [m for m in ('torch', 'ray', 'mlflow') if m in sys.modules])")
-    done = subprocess.run([sys.executable, "-c", code, *configs], cwd=at.folder, capture_output=True, text=True, timeout=240, check=True)
+    code = (
+        "import sys\nfrom orchestrator.cli import main\ncodes = [main(['run', path, '--yes']) for path in sys.argv[1:]]\n"
+        "print(codes.count(2), [m for m in ('torch', 'ray', 'mlflow') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *configs], cwd=at.folder, capture_output=True, text=True, timeout=240, check=True
+    )
     assert done.stdout.strip() == f"{len(CASES)} []", done.stderr

@@ -56,7 +56,9 @@ def test_killing_the_driver_loses_nothing_finished(quiet, tmp_path):
 
 def test_killing_a_worker_loses_nothing(quiet, tmp_path):
     process = start("run", TINY, "--yes", "--set", f"output={tmp_path}", log=tmp_path / "log")
-    assert wait_until(lambda: len(parts(tmp_path)) >= 2 and bool(ray_workers(process.pid)), 120, process), (tmp_path / "log").read_text()
+    assert wait_until(lambda: len(parts(tmp_path)) >= 2 and bool(ray_workers(process.pid)), 120, process), (
+        tmp_path / "log"
+    ).read_text()
     kill(ray_workers(process.pid)[0])
     assert process.wait(timeout=200) == 0, (tmp_path / "log").read_text()
     assert tables(tmp_path) == tables(quiet)
@@ -85,7 +87,10 @@ def test_a_finished_campaign_trains_nothing_and_starts_nothing(quiet):
 
 
 def test_adding_a_method_plans_only_sets_that_are_new(quiet, tmp_path):
-    add = ("--set", "methods=[{name: tracin_we}, {name: tracin_last}, {name: random}, {name: tracin_last, as: twin}, {name: tfidf}]")
+    add = (
+        "--set",
+        "methods=[{name: tracin_we}, {name: tracin_last}, {name: random}, {name: tracin_last, as: twin}, {name: tfidf}]",
+    )
     output = ("--set", f"output={quiet}")
     refit("run", TINY, "--yes", "--until", "plan", "--address", "local", *output, *add)
     plan = json.loads(refit("plan", TINY, "--json", *output, *add).stdout)
@@ -138,7 +143,9 @@ def test_a_changed_table_is_a_mismatch(quiet, tmp_path):
 
 def test_status_and_report_from_the_ledger_alone(quiet):
     status = json.loads(refit("status", run_dir(quiet), "--json").stdout)
-    assert status["complete"] and status["finished"] == status["planned"] > 0 and status["quarantined"] == 0
+    assert status["complete"]
+    assert status["finished"] == status["planned"] > 0
+    assert status["quarantined"] == 0
     table = run_dir(quiet) / "results" / "curves.csv"
     kept = table.read_bytes()
     table.unlink()
@@ -147,7 +154,18 @@ def test_status_and_report_from_the_ledger_alone(quiet):
 
 
 def test_other_numerics_are_refused_by_name(quiet):
-    found = refit("run", TINY, "--yes", "--address", "local", "--set", f"output={quiet}", "--set", "compute.cpus_per_worker=2", check=False)
+    found = refit(
+        "run",
+        TINY,
+        "--yes",
+        "--address",
+        "local",
+        "--set",
+        f"output={quiet}",
+        "--set",
+        "compute.cpus_per_worker=2",
+        check=False,
+    )
     assert found.returncode == 2
     assert "threads was 1 and is 2" in found.stderr
 

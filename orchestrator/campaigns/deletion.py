@@ -41,15 +41,25 @@ class Deletion(Component):
         if counts[-1] >= n_train:
             raise InputError(f"{where}: deletion.k", f"{counts[-1]} is not below the {n_train} training examples")
         if len(set(counts)) != len(counts):
-            raise InputError(f"{where}: deletion.k", f"two values give the same count for {n_train} training examples: {counts}")
+            raise InputError(
+                f"{where}: deletion.k", f"two values give the same count for {n_train} training examples: {counts}"
+            )
         return tuple(counts)
 
     def distinct_max(self, n_scored: int, n_controls: int, n_queries: int, n_repeats: int) -> int:
         """Most distinct retrains while the scores are unknown."""
         return distinct_max(n_scored, n_controls, len(self.k) * len(self.groups), n_queries, n_repeats)
 
-    def plan(self, methods: Mapping[str, bool], query_ids: Sequence[int], train_ids: np.ndarray, seeds: Sequence[int],
-             ranking: Ranking, spec: SpecFactory, where: str = "config") -> Plan:
+    def plan(
+        self,
+        methods: Mapping[str, bool],
+        query_ids: Sequence[int],
+        train_ids: np.ndarray,
+        seeds: Sequence[int],
+        ranking: Ranking,
+        spec: SpecFactory,
+        where: str = "config",
+    ) -> Plan:
         """Removal sets of every cell and the distinct retrains behind them.
 
         `methods` maps label -> whether it is the planner's control. `ranking` gives the removal order of a scored method.
@@ -62,7 +72,9 @@ class Deletion(Component):
         edits: dict[tuple[str, int, str], list[Edit]] = {}
         for r, seed in enumerate(seeds):
             reference[r] = works.add(Edit(), seed)
-            control = {group: self._nested(order, ks) for group, order in control_orders(train_ids, seed, self.groups).items()}
+            control = {
+                group: self._nested(order, ks) for group, order in control_orders(train_ids, seed, self.groups).items()
+            }
             for q in range(len(query_ids)):
                 for m, (label, is_control) in enumerate(methods.items()):
                     for g, group in enumerate(self.groups):
@@ -73,7 +85,16 @@ class Deletion(Component):
                         else:
                             sets = edits[label, q, group] = self._nested(ranking(label, q, group), ks)
                         cell[m, g, :, q, r] = [works.add(edit, seed) for edit in sets]
-        return Plan(tuple(methods), tuple(self.groups), ks, tuple(int(i) for i in query_ids), tuple(seeds), tuple(works.works), cell, reference)
+        return Plan(
+            tuple(methods),
+            tuple(self.groups),
+            ks,
+            tuple(int(i) for i in query_ids),
+            tuple(seeds),
+            tuple(works.works),
+            cell,
+            reference,
+        )
 
     def _nested(self, order: np.ndarray, ks: Sequence[int]) -> list[Edit]:
         return [Edit.removal(order[:k], self.mode) for k in ks]
@@ -86,8 +107,16 @@ class Deletion(Component):
         queries = np.arange(len(plan.query_ids))[:, None]
         removal = values[plan.cell, queries]
         reference = values[plan.reference].T
-        return Cells(methods=plan.methods, groups=plan.groups, ks=plan.ks, query_ids=plan.query_ids, repeats=tuple(range(len(plan.seeds))),
-                     delta=removal - reference, values=removal, reference=reference)
+        return Cells(
+            methods=plan.methods,
+            groups=plan.groups,
+            ks=plan.ks,
+            query_ids=plan.query_ids,
+            repeats=tuple(range(len(plan.seeds))),
+            delta=removal - reference,
+            values=removal,
+            reference=reference,
+        )
 
 
 def control_orders(train_ids: np.ndarray, seed: int, groups: Sequence[str]) -> dict[str, np.ndarray]:

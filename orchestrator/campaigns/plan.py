@@ -38,7 +38,10 @@ class Plan:
     def columns(self) -> dict[str, list]:
         """The cells as the columns of plan.parquet."""
         requests = list(self.requests())
-        return {name: [getattr(request, name) for request in requests] for name in ("method", "query_id", "group", "k", "repeat", "spec_id")}
+        return {
+            name: [getattr(request, name) for request in requests]
+            for name in ("method", "query_id", "group", "k", "repeat", "spec_id")
+        }
 
     def requests(self) -> Iterator[RemovalRequest]:
         """The cells one by one, in the order of dispatch."""

@@ -27,7 +27,9 @@ class WorkerContext:
     task: Task
     numerics: Numerics
     checkpoints: CheckpointSink | None = None
-    faults: Mapping[str, str] = field(default_factory=dict)  # tests only: spec_id or "*" -> "raise" | "exit" | "hang" | "oom"
+    faults: Mapping[str, str] = field(
+        default_factory=dict
+    )  # tests only: spec_id or "*" -> "raise" | "exit" | "hang" | "oom"
 
 
 @dataclass(frozen=True)

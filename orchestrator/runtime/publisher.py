@@ -16,7 +16,7 @@ from tasks.errors import RefitError
 
 log = logging.getLogger(__name__)
 
-WriteRows = Callable[[Sequence[LedgerRow]], None]
+WriteRows = Callable[[Sequence[LedgerRow]], object]
 MakeRows = Callable[[Sequence[str]], Sequence[LedgerRow]]
 
 
@@ -28,7 +28,7 @@ class LedgerUnwritableError(RefitError):
 class _Part:
     spec_ids: tuple[str, ...]
     start_at: float
-    future: Future[None] | None = None
+    future: Future[object] | None = None
 
 
 class Publisher:
@@ -86,7 +86,7 @@ class Publisher:
         if part.future is None and self._clock.now() >= part.start_at:
             part.future = self._pool.submit(self._write, self._make_rows(part.spec_ids))
 
-    def _ended(self, part: _Part, future: Future[None]) -> Published | PublishFailed:
+    def _ended(self, part: _Part, future: Future[object]) -> Published | PublishFailed:
         try:
             future.result()
         except OSError as error:

@@ -50,8 +50,15 @@ class RayBackend:
     """
 
     def __init__(
-        self, context: WorkerContext, *, workers: int = 1, cpus_per_worker: float = 1.0, gpus_per_worker: float = 0.0,
-        timeout_s: float | None = None, address: str | None = None, start_timeout_s: float = 1800.0,
+        self,
+        context: WorkerContext,
+        *,
+        workers: int = 1,
+        cpus_per_worker: float = 1.0,
+        gpus_per_worker: float = 0.0,
+        timeout_s: float | None = None,
+        address: str | None = None,
+        start_timeout_s: float = 1800.0,
         object_store_bytes: int = 512 * 2**20,
     ):
         self._context, self._workers = context, workers
@@ -256,7 +263,7 @@ class RayBackend:
 
 
 def secure_ray(*, make_token: bool) -> None:
-    """Token authentication on in this process and what it starts; `make_token`: for a Ray of our own, one if none is there."""
+    """Token authentication on, here and in child processes; `make_token`: with a new token if there is none."""
     environment.secure(os.environ, make_token=make_token)
     Config.initialize("")  # Ray read the environment when it was imported; this reads it again
 
@@ -284,9 +291,16 @@ class _Session:
 
     def _start_local(self) -> None:
         self._temp_dir = environment.TempDir()
-        ray.init("local", num_cpus=max(1, self._num_cpus), num_gpus=None if self._gpus else 0, include_dashboard=False,
-                 object_store_memory=self._object_store_bytes, log_to_driver=False, logging_level=logging.ERROR,
-                 _temp_dir=self._temp_dir.path)
+        ray.init(
+            "local",
+            num_cpus=max(1, self._num_cpus),
+            num_gpus=None if self._gpus else 0,
+            include_dashboard=False,
+            object_store_memory=self._object_store_bytes,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=self._temp_dir.path,
+        )
         if self._gpus and not ray.cluster_resources().get("GPU"):
             self.close()
             raise InputError("compute.gpus_per_worker", "this machine has no GPU; allowed: 0, or a cluster (--address)")
@@ -297,7 +311,9 @@ class _Session:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (failures.AuthenticationError, ConnectionError) as error:
             hint = "RAY_AUTH_TOKEN_PATH must name the cluster's token file (RAY_AUTH_MODE=disabled: it has none)"
-            raise InputError("--address", f"no Ray cluster that takes our token answers at {address!r}; {hint}") from error
+            raise InputError(
+                "--address", f"no Ray cluster that takes our token answers at {address!r}; {hint}"
+            ) from error
 
     def close(self) -> None:
         """Disconnect, and stop Ray if it was started here; idempotent."""

@@ -49,11 +49,15 @@ def check_address(address: str) -> None:
             return
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():
-        raise InputError("--address", f"{address!r} is not an address of a Ray cluster; allowed: auto, host:port, local")
+        raise InputError(
+            "--address", f"{address!r} is not an address of a Ray cluster; allowed: auto, host:port, local"
+        )
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
     except (OSError, OverflowError) as error:
-        raise InputError("--address", f"nothing answers at {address!r} ({error}); allowed: auto, host:port, local") from error
+        raise InputError(
+            "--address", f"nothing answers at {address!r} ({error}); allowed: auto, host:port, local"
+        ) from error
 
 
 class TempDir:

@@ -139,7 +139,9 @@ def open_blobs(uri: str, where: object) -> BlobStore:
         raise InputError(where, "the URI carries a user or password; give credentials through the environment")
     if scheme and scheme != "file":
         known = "object stores are" if scheme in ("s3", "gs") else "this scheme is"
-        raise InputError(where, f"{scheme}://...: {known} not supported by this version; allowed: a local path or file://")
+        raise InputError(
+            where, f"{scheme}://...: {known} not supported by this version; allowed: a local path or file://"
+        )
     if scheme and authority not in ("", "localhost"):
         raise InputError(where, f"file://{authority}/...: another host; allowed: file:///absolute/path")
     path = unquote(rest[len(authority) :]) if scheme else uri

@@ -35,7 +35,9 @@ def _renew(lease: Lease, done: threading.Event) -> None:
     while not done.wait(lease.ttl_s / 3):
         try:
             if not lease.renew(time.time()):
-                log.warning("another driver took the lease of ledger %s; nothing is lost, work may be done twice", lease.task_id)
+                log.warning(
+                    "another driver took the lease of ledger %s; nothing is lost, work may be done twice", lease.task_id
+                )
                 return
         except OSError as error:
             log.warning("lease not renewed: %s", error)

@@ -13,14 +13,16 @@ from orchestrator.storage.parquet import DamagedError, from_bytes, to_bytes
 
 _SCORES = pa.schema([("query_id", pa.int64()), ("train_id", pa.int64()), ("score", pa.float32())])
 _NAME = pa.dictionary(pa.int32(), pa.string())
-_PLAN = pa.schema([
-    ("method", _NAME),
-    ("query_id", pa.int64()),
-    ("group", _NAME),
-    ("k", pa.int64()),
-    ("repeat", pa.int32()),
-    ("spec_id", pa.string()),
-])
+_PLAN = pa.schema(
+    [
+        ("method", _NAME),
+        ("query_id", pa.int64()),
+        ("group", _NAME),
+        ("k", pa.int64()),
+        ("repeat", pa.int32()),
+        ("spec_id", pa.string()),
+    ]
+)
 _REPETITIVE = ("method", "query_id", "group", "k", "repeat")
 
 

@@ -22,11 +22,24 @@ def spec(edit: Edit, seed: int) -> RetrainSpec:
     return RetrainSpec("train", "model", "recipe", edit.identity(), seed, {})
 
 
-def plan_of(scores: dict[str, np.ndarray], k=(1, 3), groups=("proponents", "opponents"), seeds=(1, 2), control="random", mode="mask"):
-    methods = {label: False for label in scores} | ({control: True} if control else {})
+def plan_of(
+    scores: dict[str, np.ndarray],
+    k=(1, 3),
+    groups=("proponents", "opponents"),
+    seeds=(1, 2),
+    control="random",
+    mode="mask",
+):
+    methods = dict.fromkeys(scores, False) | ({control: True} if control else {})
     n_queries = len(next(iter(scores.values())))
-    return Deletion(k=k, groups=groups, mode=mode).plan(methods, list(range(n_queries)), TRAIN, seeds,
-                                                        lambda label, q, group: ranked(scores[label][q], TRAIN, group), spec)
+    return Deletion(k=k, groups=groups, mode=mode).plan(
+        methods,
+        list(range(n_queries)),
+        TRAIN,
+        seeds,
+        lambda label, q, group: ranked(scores[label][q], TRAIN, group),
+        spec,
+    )
 
 
 SCORES = np.array([[3.0, 1, 2, 0, -1, -2, -3, -4], [0, 1, 2, 3, 4, 5, 6, 7]])
@@ -98,7 +111,9 @@ def test_fractions_become_counts():
     assert Deletion(k=(0.25, 3)).counts(8, "c") == (2, 3)
 
 
-@pytest.mark.parametrize(("k", "match"), [((8,), "not below the 8"), ((9,), "9 is not below"), ((2, 0.25), "same count")])
+@pytest.mark.parametrize(
+    ("k", "match"), [((8,), "not below the 8"), ((9,), "9 is not below"), ((2, 0.25), "same count")]
+)
 def test_k_that_do_not_fit_are_refused(k, match):
     with pytest.raises(InputError, match=match):
         Deletion(k=k).counts(8, "c")

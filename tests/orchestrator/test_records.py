@@ -17,7 +17,9 @@ from tasks.data.edits import Edit
 from tasks.digests import canonical_json, digest, digest_arrays, digest_texts
 from tasks.seeds import generator, purpose_seed, repeat_seed
 
-SPEC = RetrainSpec("t", {"name": "m"}, {"name": "r", "epochs": 2}, Edit.removal([3, 1]).identity(), 7, {"device": "cpu"})
+SPEC = RetrainSpec(
+    "t", {"name": "m"}, {"name": "r", "epochs": 2}, Edit.removal([3, 1]).identity(), 7, {"device": "cpu"}
+)
 
 
 def test_spec_id_is_the_sha256_of_the_canonical_json():
@@ -27,10 +29,18 @@ def test_spec_id_is_the_sha256_of_the_canonical_json():
     assert json.loads(SPEC.json).keys() == {"train", "model", "recipe", "edit", "seed", "numerics", "parent"}
 
 
-@pytest.mark.parametrize("change", [
-    {"train": "u"}, {"model": {"name": "n"}}, {"recipe": {"name": "r", "epochs": 3}}, {"edit": Edit.removal([3]).identity()},
-    {"seed": 8}, {"numerics": {"device": "cuda"}}, {"parent": {"spec_id": "x", "step": 1}},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train": "u"},
+        {"model": {"name": "n"}},
+        {"recipe": {"name": "r", "epochs": 3}},
+        {"edit": Edit.removal([3]).identity()},
+        {"seed": 8},
+        {"numerics": {"device": "cuda"}},
+        {"parent": {"spec_id": "x", "step": 1}},
+    ],
+)
 def test_every_field_is_identity(change):
     assert dataclasses.replace(SPEC, **change).spec_id != SPEC.spec_id
 
@@ -53,13 +63,21 @@ def test_weights_follow_ids_not_positions():
         Edit.removal([11]).weights_of(ids)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, {1: 2}, {1, 2}, b"x", np.float32(1), np.int64(1), Path("x"), object(), {"a": [math.nan]}])
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, {1: 2}, {1, 2}, b"x", np.float32(1), np.int64(1), Path("x"), object(), {"a": [math.nan]}],
+)
 def test_the_hasher_raises_on_unstable_values(value):
     with pytest.raises(TypeError):
         canonical_json(value)
 
 
-@given(st.dictionaries(st.text(max_size=4), st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=4) | st.none()))
+@given(
+    st.dictionaries(
+        st.text(max_size=4),
+        st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=4) | st.none(),
+    )
+)
 def test_canonical_json_ignores_key_order_and_round_trips(value):
     backwards = dict(reversed(list(value.items())))
     assert canonical_json(value) == canonical_json(backwards)
@@ -69,7 +87,12 @@ def test_canonical_json_ignores_key_order_and_round_trips(value):
 
 def test_array_digests_see_shape_dtype_and_name():
     a = np.arange(6, dtype=np.int32)
-    seen = {digest_arrays(x=a), digest_arrays(y=a), digest_arrays(x=a.reshape(2, 3)), digest_arrays(x=a.astype(np.int64))}
+    seen = {
+        digest_arrays(x=a),
+        digest_arrays(y=a),
+        digest_arrays(x=a.reshape(2, 3)),
+        digest_arrays(x=a.astype(np.int64)),
+    }
     assert len(seen) == 4
     assert digest_arrays(x=a) == digest_arrays(x=a.astype(">i4"))
 
@@ -84,6 +107,12 @@ def test_repeat_seeds_follow_the_formula():
 
 
 def test_generators_are_one_per_purpose_and_key():
-    draws = [generator(1, "order", 0), generator(1, "order", 1), generator(1, "init", 0), generator(2, "order", 0), generator(1, "order")]
+    draws = [
+        generator(1, "order", 0),
+        generator(1, "order", 1),
+        generator(1, "init", 0),
+        generator(2, "order", 0),
+        generator(1, "order"),
+    ]
     assert len({g.integers(2**62) for g in draws}) == len(draws)
     assert purpose_seed(1, "order", 0) == purpose_seed(1, "order", 0) < 2**63

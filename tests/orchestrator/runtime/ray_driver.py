@@ -1,4 +1,4 @@
-"""A driver of its own: python ray_driver.py [hang_in]. Retrains on a Ray of its own; with `hang_in`, until it is killed."""
+"""python ray_driver.py [hang_in]: a few retrains on a Ray of its own; with `hang_in`, one that never ends."""
 
 from __future__ import annotations
 

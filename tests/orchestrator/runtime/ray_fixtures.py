@@ -1,4 +1,4 @@
-"""A Ray of a test module's own: short temp dir, token, one port range of its own, no trace left."""
+"""A Ray of a test module's own: short temp dir, token, free ports, no trace left."""
 
 from __future__ import annotations
 
@@ -29,8 +29,16 @@ def ray_of_our_own(num_cpus: int, num_gpus: int = 0) -> Iterator[None]:
     with marked() as mark:
         temp_dir = ray_environment.TempDir()
         with ray_environment.driver_import_path(), ray_environment.keeping_sigterm():
-            ray.init("local", num_cpus=num_cpus, num_gpus=num_gpus, include_dashboard=False, log_to_driver=False,
-                     object_store_memory=128 * 2**20, logging_level=logging.ERROR, _temp_dir=temp_dir.path)
+            ray.init(
+                "local",
+                num_cpus=num_cpus,
+                num_gpus=num_gpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                object_store_memory=128 * 2**20,
+                logging_level=logging.ERROR,
+                _temp_dir=temp_dir.path,
+            )
         try:
             yield
         finally:
@@ -105,7 +113,9 @@ def run_all(backend: Backend, works: Mapping[str, Work]) -> tuple[dict[str, Outc
     return {spec_id: done[spec_id] for spec_id in works}, events
 
 
-def settle(event: Event, waiting: list[str], running: dict[str, str], idle: list[str], done: dict[str, Outcome]) -> None:
+def settle(
+    event: Event, waiting: list[str], running: dict[str, str], idle: list[str], done: dict[str, Outcome]
+) -> None:
     """What one event means to `run_all`."""
     if isinstance(event, Completed):
         done[event.outcome.spec_id] = event.outcome

@@ -107,7 +107,12 @@ def test_preemption_and_loss_of_a_node_are_told_from_a_crash_and_the_rest_goes_o
 
 
 def test_who_has_another_token_is_refused(cluster):
-    environment = {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}
-    stranger = subprocess.run([sys.executable, "-c", STRANGER.format(address=cluster.address)], env=environment,
-                              capture_output=True, text=True, timeout=60)
+    environment = {**os.environ, "RAY_AUTH_TOKEN": "0" * 64, "RAY_NUM_REDIS_GET_RETRIES": "2"}
+    stranger = subprocess.run(
+        [sys.executable, "-c", STRANGER.format(address=cluster.address)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert stranger.stdout.startswith("--address: no Ray cluster that takes our token answers at"), stranger

@@ -29,7 +29,8 @@ def driver(tmp_path):
 
     def start(mark: str, *arguments: str):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        environment |= {"HOME": str(home), "RAY_TMPDIR": str(short), MARK: mark, "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment |= {"HOME": str(home), "RAY_TMPDIR": str(short), MARK: mark}
+        environment["PYTHONPATH"] = os.pathsep.join(sys.path)
         command = [sys.executable, HERE / "ray_driver.py", *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         started.append(subprocess.Popen(command, env=environment, start_new_session=True, **pipes))
@@ -74,12 +75,15 @@ def test_ctrl_c_reaches_the_driver_only_so_that_it_can_close(driver, tmp_path):
     assert list(temp_dir.iterdir()) == []
 
 
-@pytest.mark.parametrize(("address", "problem"), [
-    ("ray://127.0.0.1:10001", "is not an address of a Ray cluster; allowed: auto, host:port, local"),
-    ("nonsense", "is not an address of a Ray cluster; allowed: auto, host:port, local"),
-    ("127.0.0.1:1", "nothing answers at '127.0.0.1:1'"),
-    ("127.0.0.1:99999", "nothing answers at '127.0.0.1:99999'"),
-])
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("ray://127.0.0.1:10001", "is not an address of a Ray cluster; allowed: auto, host:port, local"),
+        ("nonsense", "is not an address of a Ray cluster; allowed: auto, host:port, local"),
+        ("127.0.0.1:1", "nothing answers at '127.0.0.1:1'"),
+        ("127.0.0.1:99999", "nothing answers at '127.0.0.1:99999'"),
+    ],
+)
 def test_an_address_that_cannot_be_used_is_refused(address, problem):
     backend = RayBackend(tiny_context(), address=address)
     with pytest.raises(InputError, match=problem):

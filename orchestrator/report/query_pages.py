@@ -1,0 +1,116 @@
+"""A page per query: its text, its proponents and opponents by every method, and the words behind a score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from influence import ranking
+from influence.scoring import word_contributions
+from orchestrator.pipeline import Pipeline
+from orchestrator.records import LedgerRow
+from orchestrator.report.data import Example, QueryPage
+from tasks.measurements import GoldProbability
+
+EXAMPLES_SHOWN = 3
+QUERIES_SHOWN = 50
+
+
+def query_pages(pipeline: Pipeline, rows: Mapping[str, LedgerRow]) -> list[QueryPage]:
+    experiment, queries = pipeline.experiment, pipeline.queries
+    split = experiment.task.splits[queries.split]
+    scoring = rows[pipeline.scoring[0].work.spec_id].outcome.outputs[queries.split]
+    position = {int(row): i for i, row in enumerate(experiment.task.measured[queries.split])}
+    words = _words(pipeline)
+    pages = []
+    for q, (query_id, row) in enumerate(zip(queries.ids[:QUERIES_SHOWN], queries.rows, strict=False)):
+        logits = scoring[position[int(row)]]
+        label = int(split.labels[row])
+        pages.append(
+            QueryPage(
+                query_id=int(query_id),
+                text=_text(split, row),
+                label=split.classes[label],
+                predicted=split.classes[int(logits.argmax())],
+                probability=float(GoldProbability().value(logits[None], np.array([label]))[0]),
+                examples={
+                    m: {g: _examples(pipeline, m, g, q, words.get(m, {})) for g in ("proponents", "opponents")}
+                    for m in experiment.scored
+                },
+            )
+        )
+    return pages
+
+
+def _text(split: Any, row: int) -> str:
+    return (
+        split.texts[row] if split.texts is not None else np.array2string(split.features[row], precision=3, threshold=20)
+    )
+
+
+def _top(pipeline: Pipeline, label: str, group: str, query: int) -> list[int]:
+    matrix = pipeline.matrices[label]
+    order = ranking.ranked(matrix.scores[query], matrix.train_ids, group)  # type: ignore[arg-type]
+    return [int(i) for i in order[:EXAMPLES_SHOWN]]
+
+
+def _words(pipeline: Pipeline) -> dict[str, dict[tuple[int, int], list[tuple[int, float]]]]:
+    decomposing: dict[str, Any] = {label: m for label, m in pipeline.experiment.scored.items() if hasattr(m, "words")}
+    if not decomposing:
+        return {}
+    pipeline.experiment.task.prepare()
+    checkpoints, shown = pipeline.scores.checkpoints(), pipeline.queries.ids[:QUERIES_SHOWN]
+    found = {}
+    for label, method in decomposing.items():
+        pairs = [
+            (int(query_id), train_id)
+            for q, query_id in enumerate(shown)
+            for group in ("proponents", "opponents")
+            for train_id in _top(pipeline, label, group, q)
+        ]
+        found[label] = word_contributions(pipeline.experiment.task, method, checkpoints, pipeline.queries, pairs)
+    return found
+
+
+def _examples(pipeline: Pipeline, label: str, group: str, query: int, words: Mapping) -> list[Example]:
+    train, matrix = pipeline.experiment.train, pipeline.matrices[label]
+    ids = _top(pipeline, label, group, query)
+    found = []
+    for train_id, row in zip(ids, train.rows_of(ids), strict=True):
+        score = float(matrix.scores[query, np.flatnonzero(matrix.train_ids == train_id)[0]])
+        parts = words.get((int(pipeline.queries.ids[query]), train_id), ())
+        found.append(
+            Example(
+                train_id,
+                score,
+                train.classes[int(train.labels[row])],
+                _text(train, row),
+                **_highlights(pipeline, query, int(row), parts),
+            )
+        )
+    return found
+
+
+def _highlights(pipeline: Pipeline, query: int, row: int, parts: Sequence[tuple[int, float]]) -> dict[str, Any]:
+    if not parts:
+        return {}
+    task: Any = pipeline.experiment.task
+    contribution = dict(parts)
+    ranked = sorted(parts, key=lambda part: (-abs(part[1]), part[0]))
+    return {
+        "train_spans": _spans(task.token_spans("train", row), contribution),
+        "query_spans": _spans(
+            task.token_spans(pipeline.queries.split, int(pipeline.queries.rows[query])), contribution
+        ),
+        "words": [(task.token_text(token), value) for token, value in ranked],
+    }
+
+
+def _spans(spans: Iterable[tuple[int, int, int]], contribution: Mapping[int, float]) -> list[tuple[int, int, float]]:
+    return [
+        (int(start), int(end), contribution[token])
+        for start, end, token in spans
+        if end > start and token in contribution
+    ]

@@ -1,0 +1,99 @@
+"""A whole campaign of a few dozen trainings of some milliseconds each, in-process: what the tests of this folder share."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrator import api
+from orchestrator.config import LoadedConfig
+from orchestrator.pipeline import Pipeline
+
+CONFIG: dict[str, Any] = {
+    "name": "small",
+    "campaign": "deletion",
+    "task": {
+        "name": "planted",
+        "n_train": 40,
+        "n_queries": 6,
+        "deciders": 4,
+        "model": {"name": "text_cnn", "embedding_dim": 4, "filters": 2, "max_length": 16},
+        "recipe": {"name": "finetune", "epochs": 2, "batch_size": 10, "optimizer": "adam", "learning_rate": 0.02},
+    },
+    "queries": {"split": "test", "count": 3},
+    "measurement": "gold_probability",
+    "scores": {"models": 1, "checkpoints": [1, 2], "rows_per_shard": 16},
+    "methods": [{"name": "tracin_last"}, {"name": "tracin_last", "bias": True, "as": "with_bias"}, {"name": "random"}],
+    "deletion": {"k": [2, 5], "groups": ["proponents", "opponents"], "mode": "mask"},
+    "repeats": {"count": 2, "base_seed": 2021},
+    "compute": {"workers": 1, "retries": 1},
+    "tracking": None,
+    "output": "runs",
+}
+
+
+def options(changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """CONFIG with `changes`, {dotted key: value}."""
+    found = copy.deepcopy(CONFIG)
+    for dotted, value in (changes or {}).items():
+        *parents, last = dotted.split(".")
+        here = found
+        for part in parents:
+            here = here[part]
+        here[last] = value
+    return found
+
+
+def write_config(folder: Path, changes: dict[str, Any] | None = None) -> Path:
+    """Write the config under `folder`; its store is `folder`/runs."""
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(options({"output": str(folder / "runs"), **(changes or {})}), sort_keys=False))
+    return path
+
+
+def small_config(folder: Path, **changes: Any) -> LoadedConfig:
+    """The config, written and loaded; `a__b=1` sets a.b."""
+    return api.load_config(write_config(folder, {key.replace("__", "."): value for key, value in changes.items()}))
+
+
+def run_here(config: LoadedConfig, until: str = "analyse") -> api.RunResult:
+    """Run in this process."""
+    return api.run(config, until=until, address="local")
+
+
+def pipeline_of(config: LoadedConfig) -> Pipeline:
+    """A pipeline over the config's store that would run in this process."""
+    return api.open_pipeline(config, address="local")
+
+
+def result_bytes(run_dir: Path) -> dict[str, bytes]:
+    """results/*.csv of a run directory."""
+    return {path.name: path.read_bytes() for path in sorted((run_dir / "results").glob("*.csv"))}
+
+
+def part_names(config: LoadedConfig) -> list[str]:
+    """Names of the ledger's parts."""
+    return pipeline_of(config).ledger.parts()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A campaign that was run to the end."""
+
+    folder: Path
+    config: LoadedConfig
+    result: api.RunResult
+
+    @property
+    def run_dir(self) -> Path:
+        """Its run directory."""
+        return self.result.run_dir
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """A new pipeline over its store."""
+        return pipeline_of(self.config)
