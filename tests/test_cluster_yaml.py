@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import ValidationError
 
 PATH = Path(__file__).parents[1] / "cluster.yaml"
 SECRET = re.compile(r"AKIA[0-9A-Z]{16}|[0-9a-f]{40}|PRIVATE KEY|RAY_AUTH_TOKEN=|aws_secret|password", re.IGNORECASE)
@@ -37,7 +38,9 @@ def starts(prepared, role):
 def test_ray_accepts_it(prepared):
     from ray.autoscaler._private.util import validate_config
 
-    validate_config(prepared)
+    assert validate_config(prepared) is None  # raises on what the schema does not allow
+    with pytest.raises(ValidationError):
+        validate_config({**prepared, "max_worker": 1})
 
 
 def test_ray_knows_every_flag(prepared):

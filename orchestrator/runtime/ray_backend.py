@@ -26,6 +26,7 @@ from tasks.errors import InputError, RefitError
 
 START_ATTEMPTS = 3  # starts in a row that may fail before the pool stops asking for more
 LONGEST_WAIT_S = 1.0  # ray.wait has returned empty after days without a time-out (ray#44909): short waits in a loop
+OBJECT_STORE_BYTES = 512 * 2**20  # of a Ray of our own; what does not fit is kept on disk
 FETCH_TIMEOUT_S = 300.0  # of a result that is here already
 DOUBT_S = 60.0  # how long an unreachable worker may take to answer or to be declared dead
 
@@ -59,12 +60,11 @@ class RayBackend:
         timeout_s: float | None = None,
         address: str | None = None,
         start_timeout_s: float = 1800.0,
-        object_store_bytes: int = 512 * 2**20,
     ):
         self._context, self._workers = context, workers
         self._timeout_s, self._start_timeout_s = timeout_s, start_timeout_s
         self._resources = {"num_cpus": cpus_per_worker, "num_gpus": gpus_per_worker}
-        self._session = _Session(address, math.ceil(workers * cpus_per_worker), gpus_per_worker > 0, object_store_bytes)
+        self._session = _Session(address, math.ceil(workers * cpus_per_worker), gpus_per_worker > 0)
         self._shared: ray.ObjectRef | None = None
         self._slots: dict[str, Slot] = {}
         self._events: list[Event] = []
@@ -121,7 +121,7 @@ class RayBackend:
 
     def close(self) -> None:
         """End our actors, and Ray itself if it was started here; idempotent."""
-        for slot in self._slots.values():
+        for slot in self._slots.values() if ray.is_initialized() else ():
             ray.kill(slot.actor, no_restart=True)
         self._slots, self._events, self._shared = {}, [], None
         self._session.close()
@@ -150,8 +150,8 @@ class RayBackend:
 
     def _hand_out(self, queue: RangeQueue, shared: ray.ObjectRef) -> None:
         for slot in self._slots.values():
-            if slot.is_idle and queue.todo:
-                task = queue.todo.popleft()
+            if slot.is_idle and queue.waiting:
+                task = queue.waiting.popleft()
                 slot.begin(slot.actor.score.remote(None if slot.has_job else shared, *task), task)
 
     def _set_back(self, queue: RangeQueue, happening: Happening) -> None:
@@ -271,9 +271,8 @@ def secure_ray(*, make_token: bool) -> None:
 class _Session:
     """The connection: a Ray of our own, a cluster, or a Ray that this process is in already, which is left as it is."""
 
-    def __init__(self, address: str | None, num_cpus: int, gpus: bool, object_store_bytes: int):
+    def __init__(self, address: str | None, num_cpus: int, gpus: bool):
         self._address, self._num_cpus, self._gpus = address, num_cpus, gpus
-        self._object_store_bytes = object_store_bytes
         self._temp_dir: environment.TempDir | None = None
         self._opened = False
 
@@ -296,7 +295,7 @@ class _Session:
             num_cpus=max(1, self._num_cpus),
             num_gpus=None if self._gpus else 0,
             include_dashboard=False,
-            object_store_memory=self._object_store_bytes,
+            object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,
             logging_level=logging.ERROR,
             _temp_dir=self._temp_dir.path,
@@ -311,9 +310,8 @@ class _Session:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (failures.AuthenticationError, ConnectionError) as error:
             hint = "RAY_AUTH_TOKEN_PATH must name the cluster's token file (RAY_AUTH_MODE=disabled: it has none)"
-            raise InputError(
-                "--address", f"no Ray cluster that takes our token answers at {address!r}; {hint}"
-            ) from error
+            problem = f"no Ray cluster that takes our token answers at {address!r}; {hint}"
+            raise InputError("--address", problem) from error
 
     def close(self) -> None:
         """Disconnect, and stop Ray if it was started here; idempotent."""

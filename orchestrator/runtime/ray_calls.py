@@ -75,15 +75,15 @@ class Happening:
 class RangeQueue:
     """Score ranges still to hand out; each is done once, however often it is lost on the way."""
 
-    todo: deque[Range]
+    waiting: deque[Range]
     left: int
     failed: Counter[Range] = field(default_factory=Counter)
 
     @staticmethod
     def of(ranges: Iterable[Range]) -> RangeQueue:
         """A queue of all `ranges`, in order."""
-        todo = deque(ranges)
-        return RangeQueue(todo, len(todo))
+        waiting = deque(ranges)
+        return RangeQueue(waiting, len(waiting))
 
     def set_back(self, happening: Happening) -> None:
         """Put the range of a failure or a loss first in the queue. Raises RefitError if every attempt has failed."""
@@ -94,4 +94,4 @@ class RangeQueue:
         if self.failed[task] >= SCORE_ATTEMPTS:
             rows = f"train rows {task[0]} to {task[1] - 1}"
             raise RefitError(f"scoring {rows} failed {SCORE_ATTEMPTS} times: {what.message}")
-        self.todo.appendleft(task)
+        self.waiting.appendleft(task)

@@ -17,6 +17,7 @@ from pathlib import Path
 from tasks.errors import InputError
 
 CONNECT_S = 5.0
+ALLOWED = "allowed: auto, host:port, local"
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else every worker without a GPU warns that Ray will stop doing it
@@ -50,13 +51,13 @@ def check_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():
         raise InputError(
-            "--address", f"{address!r} is not an address of a Ray cluster; allowed: auto, host:port, local"
+            "--address", f"{address!r} is not an address of a Ray cluster; {ALLOWED}"
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
     except (OSError, OverflowError) as error:
         raise InputError(
-            "--address", f"nothing answers at {address!r} ({error}); allowed: auto, host:port, local"
+            "--address", f"nothing answers at {address!r} ({error}); {ALLOWED}"
         ) from error
 
 

@@ -100,8 +100,6 @@ def test_overrides_apply_in_order_and_leave_the_original_alone(tmp_path):
 
 
 def test_overrides_are_validated_like_the_file(tmp_path):
-    with pytest.raises(ConfigError, match=r"config.yaml: deletion.k|deletion\.k"):
-        raise ConfigError("config.yaml: deletion.k", "the pattern itself")
     with pytest.raises(InputError, match=r"deletion\.k\.0"):
         load(tmp_path, ["deletion.k=[0]"])
     with pytest.raises(InputError, match="unknown key 'colour'"):
@@ -143,7 +141,7 @@ def test_labels_that_cannot_be_are_refused(tmp_path, methods, named):
 
 
 def test_a_dumped_config_is_the_same_config(tmp_path):
-    config = load(tmp_path, ["deletion.k=[3]", "task.recipe.learning_rate=1e-7"], name="größe-1".replace("ö", "o"))
+    config = load(tmp_path, ["deletion.k=[3]", "task.recipe.learning_rate=1e-7"])
     path = tmp_path / "dumped.yaml"
     path.write_text(dump_config(config), encoding="utf-8")
     again = parse_config(read_yaml(path), config.path)
@@ -197,7 +195,7 @@ def test_nothing_is_imported_that_the_config_does_not_list(tmp_path, plugin):
 )
 def test_a_plugin_that_cannot_be_used_is_bad_input(tmp_path, plugin, source, attribute):
     module = plugin("plugin_unusable", source)
-    with pytest.raises(InputError, match=r"config.yaml: methods\[0\].*plugin_unusable|methods\[0\]\.name"):
+    with pytest.raises(InputError, match=r"config.yaml: methods\[0\]"):
         load(tmp_path, plugins=[module], **with_own_method(f"{module}:{attribute}"))
 
 

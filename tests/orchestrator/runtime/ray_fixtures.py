@@ -43,7 +43,7 @@ def ray_of_our_own(num_cpus: int, num_gpus: int = 0) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
-            wait_until(lambda: not processes(mark))
+            wait_until_gone(mark)
             temp_dir.remove()
 
 
@@ -78,6 +78,14 @@ def wait_until(condition: Callable[[], object], patience_s: float = PATIENCE_S) 
     end = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < end, f"not within {patience_s:g} s"
+        time.sleep(0.05)
+
+
+def wait_until_gone(mark: str, patience_s: float = PATIENCE_S) -> None:
+    """Return once no process carries `mark`; AssertionError naming those that do after `patience_s`."""
+    end = time.monotonic() + patience_s
+    while left := processes(mark):
+        assert time.monotonic() < end, f"still there after {patience_s:g} s: {left}"
         time.sleep(0.05)
 
 

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from ray_fixtures import events_until, join, marked, processes, run_all, wait_until
+from ray_fixtures import events_until, join, marked, run_all, wait_until, wait_until_gone
 from ray_tiny_task import HANGS, WatchedRecipe, WatchedTask, tiny_context
 from tiny_task import tiny_work, tiny_works
 
@@ -53,7 +53,7 @@ def cluster(own_temp_dir):
             yield cluster
         finally:
             cluster.shutdown()
-            wait_until(lambda: not processes(mark))
+            wait_until_gone(mark)
 
 
 def node_of(cluster, pool, worker):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ray_fixtures import MARK, marked, processes, wait_until
+from ray_fixtures import MARK, marked, processes, wait_until, wait_until_gone
 from ray_tiny_task import HANGS, tiny_context
 
 from orchestrator.runtime.ray_backend import RayBackend
@@ -50,7 +50,7 @@ def test_a_ray_of_our_own_leaves_no_process_no_file_and_no_warning(driver):
         process, temp_dir, home = driver(mark)
         output, errors = process.communicate(timeout=120)
         assert (output, errors, process.returncode) == ("3 token\n", "", 0)
-        wait_until(lambda: not processes(mark))
+        wait_until_gone(mark)
     assert list(temp_dir.iterdir()) == []
     assert list(home.iterdir()) == []
 
@@ -61,7 +61,7 @@ def test_ray_dies_with_a_driver_that_is_killed(driver, tmp_path):
         wait_until((tmp_path / str(HANGS)).exists)
         assert any("raylet" in command for command in processes(mark).values())
         process.send_signal(signal.SIGKILL)
-        wait_until(lambda: not processes(mark), patience_s=30)
+        wait_until_gone(mark, patience_s=30)
 
 
 def test_ctrl_c_reaches_the_driver_only_so_that_it_can_close(driver, tmp_path):
@@ -71,7 +71,7 @@ def test_ctrl_c_reaches_the_driver_only_so_that_it_can_close(driver, tmp_path):
         os.killpg(process.pid, signal.SIGINT)
         output, errors = process.communicate(timeout=60)
         assert (output, errors) == ("interrupted with 2 workers\n", "")
-        wait_until(lambda: not processes(mark))
+        wait_until_gone(mark)
     assert list(temp_dir.iterdir()) == []
 
 

@@ -1,0 +1,121 @@
+"""From ledger rows to the tables: positions, holes, and the same text for the same rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from orchestrator.results import TABLES, analyse, measured_values
+from tests.orchestrator.tiny_campaign import result_bytes, small_config
+
+
+@pytest.fixture(scope="module")
+def parts(finished):
+    """Experiment, plan, queries and ledger rows of the finished campaign."""
+    pipeline = finished.pipeline
+    rows = pipeline.ledger_rows(w.spec_id for w in pipeline.planned.works)
+    return pipeline.experiment, pipeline.planned, pipeline.queries, dict(rows)
+
+
+def with_status(row, status):
+    outputs = row.outcome.outputs if status == "ok" else {}
+    return dataclasses.replace(row, outcome=dataclasses.replace(row.outcome, status=status, outputs=outputs))
+
+
+def softmax_of(logits, label):
+    e = [math.exp(float(x)) for x in logits]
+    return e[label] / sum(e)
+
+
+def test_values_are_the_measurement_of_every_query_under_every_retrain(parts):
+    experiment, plan, queries, rows = parts
+    values = measured_values(*parts)
+    assert values.shape == (len(plan.works), len(queries.ids))
+    labels = experiment.task.splits["test"].labels
+    for w, work in enumerate(plan.works):
+        for q, row in enumerate(queries.rows):
+            logits = rows[work.spec_id].outcome.outputs["test"][row]
+            assert values[w, q] == pytest.approx(softmax_of(logits, labels[row]), abs=1e-12)
+
+
+def test_queries_are_found_by_row_whatever_their_order(parts, tmp_path):
+    experiment, plan, queries, rows = parts
+    everything = {q: measured_values(experiment, plan, experiment_queries(tmp_path, [q]), rows)[:, 0] for q in range(6)}
+    turned = measured_values(experiment, plan, experiment_queries(tmp_path, [5, 0, 3]), rows)
+    assert np.array_equal(turned, np.stack([everything[q] for q in (5, 0, 3)], axis=1))
+    assert np.array_equal(measured_values(*parts), np.stack([everything[int(q)] for q in queries.ids], axis=1))
+
+
+def experiment_queries(folder, ids):
+    from orchestrator.experiment import Experiment
+
+    return Experiment(small_config(folder, queries={"split": "test", "ids": ids}), None).queries(None)
+
+
+@pytest.mark.parametrize("status", ["diverged", "quarantined", "absent"])
+def test_a_retrain_without_a_usable_outcome_is_a_hole(parts, status):
+    experiment, plan, queries, rows = parts
+    lost = plan.works[3].spec_id
+    changed = {s: row for s, row in rows.items() if s != lost}
+    if status != "absent":
+        changed[lost] = with_status(rows[lost], status)
+    values = measured_values(experiment, plan, queries, changed)
+    assert np.isnan(values[3]).all()
+    assert np.isfinite(np.delete(values, 3, axis=0)).all()
+
+
+def test_a_hole_leaves_its_cell_out_for_all_methods_alike(parts):
+    experiment, plan, queries, rows = parts
+    method, group, query, repeat = plan.methods.index("tracin_last"), 0, 1, 1
+    lost = plan.cell[method, group, 0, query, repeat]
+    changed = {**rows, plan.works[lost].spec_id: with_status(rows[plan.works[lost].spec_id], "diverged")}
+    found = analyse(experiment, plan, queries, changed)
+    hit = (plan.cell == lost).any(axis=(0, 1, 2))  # (query, repeat) cells that some method asked this set for
+    assert hit[query, repeat]
+    for name in ("curves", "summary"):
+        assert set(found.tables[name]["n_excluded"]) == {int(hit.sum())}
+    holes = found.tables["holes"]
+    assert {(row.query_id, row.repeat) for row in holes.itertuples()} == {
+        (int(queries.ids[q]), r) for q, r in np.argwhere(hit)
+    }
+    kept = ~hit
+    auc = analyse(experiment, plan, queries, rows).cells.auc
+    if kept.all(axis=1).any() and kept.sum() == 5:  # one cell lost: the balanced rest is a plain least-squares mean
+        assert not np.isnan(found.tables["summary"]["auc_del"]).any()
+    assert np.isnan(found.cells.auc[method, group, query, repeat])
+    others = found.cells.auc[method, group][kept]
+    assert np.array_equal(others, auc[method, group][kept])
+
+
+def test_a_lost_reference_is_a_hole_of_its_whole_repeat(parts):
+    experiment, plan, queries, rows = parts
+    reference = plan.works[plan.reference[0]].spec_id
+    found = analyse(experiment, plan, queries, {**rows, reference: with_status(rows[reference], "quarantined")})
+    assert set(found.tables["summary"]["n_excluded"]) == {len(queries.ids)}
+    assert set(found.tables["curves"]["n_repeats"]) == {1}
+
+
+def test_tables_say_what_the_cells_say(parts):
+    experiment, plan, queries, rows = parts
+    found = analyse(experiment, plan, queries, rows)
+    assert tuple(found.tables) == TABLES
+    values = measured_values(*parts)
+    curves = found.tables["curves"].set_index(["method", "group", "k"])["delta"]
+    for m, g, k in np.ndindex(plan.cell.shape[:3]):
+        deltas = [
+            values[plan.cell[m, g, k, q, r], q] - values[plan.reference[r], q]
+            for q, r in np.ndindex(plan.cell.shape[3:])
+        ]
+        assert curves[plan.methods[m], plan.groups[g], plan.ks[k]] == pytest.approx(np.mean(deltas), abs=1e-12)
+    assert len(found.tables["contrasts"]) == len(found.verdicts) == 2 * 3  # groups x (2 against random + 1)
+    assert found.tables["holes"].empty
+
+
+def test_the_same_rows_give_the_bytes_that_were_written(parts, finished):
+    experiment, plan, queries, rows = parts
+    turned = dict(reversed(list(rows.items())))
+    texts = analyse(experiment, plan, queries, turned).csv()
+    assert {name: text.encode() for name, text in texts.items()} == result_bytes(finished.run_dir)

@@ -1,0 +1,137 @@
+"""The score stage: what scores are called, which are missing, and that nothing else is computed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from orchestrator.storage.tables import read_scores_table
+from tests.orchestrator.tiny_campaign import CONFIG, pipeline_of, run_here, small_config
+
+RANGES = [(0, 16), (16, 32), (32, 40)]
+
+
+def ids_of(folder, **changes):
+    """Label -> score id, nothing trained."""
+    stage = pipeline_of(small_config(folder, **changes)).scores
+    return {label: stage.score_id(method) for label, method in stage.experiment.scored.items()}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return ids_of(tmp_path_factory.mktemp("base"))
+
+
+def shards(own_copy):
+    """Path -> bytes of every shard."""
+    return {path: path.read_bytes() for path in (own_copy.folder / "runs" / "scores").glob("*/shard-*.parquet")}
+
+
+def test_a_score_id_says_method_and_options_not_the_label(tmp_path, base):
+    twice = [{"name": "tracin_last"}, {"name": "tracin_last", "as": "twin"}, {"name": "random"}]
+    found = ids_of(tmp_path, methods=twice)
+    assert found == {"tracin_last": base["tracin_last"], "twin": base["tracin_last"]}
+    assert base["with_bias"] != base["tracin_last"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"queries": {"split": "test", "count": 2}},
+        {"queries": {"split": "test", "ids": [2, 1, 0]}},
+        {"scores__models": 2},
+        {"scores__seed": 3},
+        {"scores__checkpoints": [2]},
+        {"scores__rows_per_shard": 8},
+        {"task__recipe__epochs": 3},
+        {"task__seed": 1},
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_what_moves_scores_moves_every_id(tmp_path, base, change):
+    found = ids_of(tmp_path, **change)
+    assert not set(found.values()) & set(base.values())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"deletion__k": [1]},
+        {"repeats__count": 5},
+        {"compute__workers": 5},
+        {"measurement": "loss"},
+        {"methods": CONFIG["methods"][::-1]},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_does_not_leaves_them(tmp_path, base, change):
+    assert ids_of(tmp_path, **change) == base
+
+
+def test_ids_follow_the_labels_that_are_explained(tmp_path, base):
+    """A measurement of the predicted label explains other labels: other scores."""
+    pipeline = pipeline_of(small_config(tmp_path, measurement="predicted_probability"))
+    outputs = np.eye(2, dtype=np.float32)[[1, 0, 1, 0, 1, 0]]  # the scoring model is wrong everywhere
+    pipeline.queries = pipeline.experiment.queries(outputs)  # a cached property: set, not computed
+    assert pipeline.scores.score_id(pipeline.experiment.methods["tracin_last"]) != base["tracin_last"]
+
+
+def test_everything_is_missing_before_and_nothing_after(finished, tmp_path):
+    assert pipeline_of(small_config(tmp_path)).scores.missing() == {"tracin_last": RANGES, "with_bias": RANGES}
+    assert finished.pipeline.scores.ranges == RANGES
+    assert finished.pipeline.scores.missing() == {}
+
+
+def test_only_the_lost_shard_of_the_one_method_is_computed_again(own_copy):
+    before = shards(own_copy)
+    stage = own_copy.pipeline.scores
+    folder = stage.score_id(stage.experiment.methods["with_bias"])
+    lost = next(p for p in before if p.parent.name == folder and p.name.startswith("shard-000000016-"))
+    lost.unlink()
+    missing = own_copy.pipeline.scores.missing()
+    assert missing == {"with_bias": [(16, 32)]}
+    job = own_copy.pipeline.scores.job(missing)
+    assert list(job.methods) == ["with_bias"]
+    assert job.ranges == [(16, 32)]
+    times = {path: path.stat().st_mtime_ns for path in before if path != lost}
+    assert run_here(own_copy.config, until="score").report.retrained == 0
+    assert shards(own_copy) == before, "the same range gives the same bits"
+    assert {path: path.stat().st_mtime_ns for path in times} == times, "a shard that was there was written again"
+
+
+def test_a_damaged_shard_is_missing(own_copy):
+    path, data = next(iter(shards(own_copy).items()))
+    path.write_bytes(data[:-9])
+    assert sum(len(ranges) for ranges in own_copy.pipeline.scores.missing().values()) == 1
+    run_here(own_copy.config, until="score")
+    assert shards(own_copy)[path] == data
+
+
+def test_adding_a_method_computes_that_method_alone(own_copy):
+    before = shards(own_copy)
+    methods = [*CONFIG["methods"], {"name": "tfidf"}]
+    config = small_config(own_copy.folder, methods=methods)
+    pipeline = pipeline_of(config)
+    assert pipeline.scores.missing() == {"tfidf": RANGES}
+    assert list(pipeline.scores.job(pipeline.scores.missing()).methods) == ["tfidf"]
+    run_here(config, until="score")
+    after = shards(own_copy)
+    assert {path: after[path] for path in before} == before
+    assert len(after) == len(before) + len(RANGES)
+
+
+def test_the_tables_hold_the_assembled_matrix_by_id(finished):
+    pipeline = finished.pipeline
+    for label in ("tracin_last", "with_bias"):
+        query_ids, train_ids, scores = read_scores_table(pipeline.run_dir.scores(label))
+        assert query_ids.tolist() == pipeline.queries.ids.tolist()
+        assert train_ids.tolist() == pipeline.experiment.train.ids.tolist()
+        assert np.array_equal(scores, pipeline.matrices[label].scores)
+    assert not pipeline.run_dir.scores("random").exists()
+
+
+def test_checkpoints_come_model_by_model_with_their_share_of_the_sum(finished):
+    points = finished.pipeline.scores.checkpoints()
+    assert [point.step for point in points] == [4, 8]
+    assert [point.weight for point in points] == [0.02, 0.02]
+    assert all(point.state for point in points)
