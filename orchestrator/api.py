@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,14 +100,16 @@ def run(
     run_dir: str | Path | None = None,
     address: str | None = None,
     progress: Progress | None = None,
+    retry_quarantined: bool = False,
 ) -> RunResult:
-    """Run a campaign to the end, or to a stage; the same call resumes.
+    """Run a campaign to the end, or to a stage; the same call resumes. `retry_quarantined`: try given-up retrains again.
 
     Raises InputError (bad input), Stopped or LeaseHeld (resumable), RefitError (it cannot go on).
     """
     with stop_on_signals(StopSignal()) as stop:
         pipeline = open_pipeline(config, run_dir=run_dir, address=address, progress=progress, stop=stop)
-        with held(Lease(pipeline.store.blobs, pipeline.experiment.task_id)):
+        pipeline.retry_quarantined = retry_quarantined
+        with held(Lease(pipeline.store.blobs, pipeline.experiment.task_id)), logged(pipeline.run_dir.path):
             report = pipeline.run(until)
             if until == "analyse":
                 from orchestrator.projections import write_projections
@@ -113,6 +117,25 @@ def run(
                 write_projections(pipeline)
     code = EXIT_QUARANTINED if report.quarantined else EXIT_COMPLETE
     return RunResult(code, pipeline.run_dir.path, report, pipeline.results if until == "analyse" else None)
+
+
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Write what Refit logs to refit.log in the run directory while the body runs."""
+    path.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path / "refit.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("refit", "orchestrator")]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
 
 
 class RunView:

@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _config_arguments(run)
     run.add_argument("--until", choices=STAGES, default="analyse", help="stop after this stage")
     run.add_argument("--address", help="'local' in-process; default a local Ray; 'auto' or an address: a cluster")
+    run.add_argument("--retry-quarantined", action="store_true", help="try retrains that were given up again")
     run.add_argument("--yes", action="store_true", help="do not ask before starting")
     plan = _command(commands, "plan", _plan, "dry run: cells, distinct retrains, what is to do, time")
     _config_arguments(plan)
@@ -106,10 +107,18 @@ def _run(options: argparse.Namespace) -> int:
     from orchestrator.progress import Progress
 
     config = api.load_config(options.config, options.overrides)
-    if not options.yes and sys.stdin.isatty() and not _confirmed(config, options.run_dir):
+    estimate = api.plan(config, options.run_dir)
+    print("\n".join(estimate.lines()), file=sys.stderr)
+    if not (options.yes or estimate.is_nothing or not sys.stdin.isatty()) and not _confirmed():
         return EXIT_STOPPED
-    progress = Progress()
-    result = api.run(config, until=options.until, run_dir=options.run_dir, address=options.address, progress=progress)
+    result = api.run(
+        config,
+        until=options.until,
+        run_dir=options.run_dir,
+        address=options.address,
+        progress=Progress(),
+        retry_quarantined=options.retry_quarantined,
+    )
     if result.results is not None:
         from orchestrator.report.terminal import summary_table
 
@@ -125,13 +134,7 @@ def _run(options: argparse.Namespace) -> int:
     return result.exit_code
 
 
-def _confirmed(config, run_dir: Path | None) -> bool:
-    from orchestrator import api
-
-    estimate = api.plan(config, run_dir)
-    print("\n".join(estimate.lines()))
-    if estimate.to_do == 0 and estimate.scoring_models_to_do == 0:
-        return True
+def _confirmed() -> bool:
     return input("go on? [y/N] ").strip().lower() in {"y", "yes"}
 
 

@@ -331,6 +331,19 @@ def _set(target: Any, parts: list[str], value: Any, where: str) -> None:
             target = target[index]
 
 
-def dump_config(config: LoadedConfig) -> str:
-    """The resolved config as YAML text, the same text for the same config."""
-    return yaml.safe_dump(dict(config.raw), sort_keys=False, allow_unicode=True)
+def dump_config(config: LoadedConfig, task: Any) -> str:
+    """The resolved config as YAML text, defaults included; reading it gives the same campaign. `task` is the opened task."""
+    resolved = config.settings.model_dump(mode="json")
+    for part in {"model", "recipe"} & resolved["task"].keys():
+        resolved["task"][part] = {**_named(getattr(task, part)), "name": resolved["task"][part]["name"]}
+    resolved["measurement"] = _named(config.measurement)
+    resolved["methods"] = [
+        {**_named(method), "name": block["name"], "as": label}
+        for block, (label, method) in zip(config.settings.methods, config.methods.items(), strict=True)
+    ]
+    resolved[config.settings.campaign] = config.campaign.model_dump(mode="json")
+    return yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+
+
+def _named(part: Component) -> dict[str, Any]:
+    return {"name": part.name, **part.model_dump(mode="json")}

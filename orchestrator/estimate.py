@@ -26,6 +26,11 @@ class Estimate:
     time_s: float | str
     cost: str
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.to_do == 0 and self.scoring_models_to_do == 0
+
     def json(self) -> dict:
         """Plain values."""
         return {**asdict(self), "missing_scores": list(self.missing_scores)}

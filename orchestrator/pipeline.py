@@ -62,6 +62,7 @@ class Pipeline:
     make_backend: BackendFactory
     progress: Progress
     stop: StopSignal
+    retry_quarantined: bool = False
     report: Report = field(default_factory=Report)
     _backend: Backend | None = None
 
@@ -121,6 +122,7 @@ class Pipeline:
         experiment = self.experiment
         self.run_dir.write(
             experiment.config,
+            experiment.task,
             {
                 "run": experiment.run_name,
                 "task_id": experiment.task_id,
@@ -130,7 +132,7 @@ class Pipeline:
                 "numerics": numerics.identity(),
                 "seeds": list(experiment.seeds),
                 "scoring_seeds": list(experiment.scoring_seeds),
-                "store": self.store.uri,
+                "store": str(self.store.root),
                 "config_dir": str(experiment.config.base_dir.resolve()),
                 "config_file": experiment.config.path.name,
                 "code_version": code_version(),
@@ -161,7 +163,7 @@ class Pipeline:
         stored = self.store.checkpoints
         works = [s.work for s in self.scoring]
         missing = {w.spec_id for w in works if not stored.has(w.spec_id, w.keep_steps)}
-        self._retrain_missing(works, "scoring models", redo=missing)
+        self._retrain_missing(works, "scoring models", redo=missing | self._quarantined())
         rows = self.ledger_rows(w.spec_id for w in works)
         for work in works:
             outcome = rows[work.spec_id].outcome
@@ -253,12 +255,18 @@ class Pipeline:
     def _plan(self) -> None:
         from orchestrator.storage.tables import write_plan
 
-        write_plan(self.run_dir.plan, self.planned.columns())
+        plan = self.planned
+        write_plan(self.run_dir.plan, plan.columns())
+        self.run_dir.note({"references": [plan.works[i].spec_id for i in plan.reference]})
 
     # --- retrain -------------------------------------------------------------------------------------------------
 
     def _retrain(self) -> None:
-        self._retrain_missing(self.planned.works, "retrains")
+        redo = self._quarantined() if self.retry_quarantined else set()
+        self._retrain_missing(self.planned.works, "retrains", redo)
+
+    def _quarantined(self) -> set[str]:
+        return {spec_id for spec_id, entry in self.ledger.index().rows.items() if entry.status == "quarantined"}
 
     def _retrain_missing(self, works: Sequence[Work], label: str, redo: Iterable[str] = ()) -> None:
         finished = self.ledger.index().rows.keys() - set(redo)

@@ -9,6 +9,7 @@ from orchestrator.report.build import report_data
 from orchestrator.report.render import write_report
 from orchestrator.tracking.build import track_record
 from orchestrator.tracking.record import SyncResult, TrackingError
+from tasks.errors import InputError
 
 log = logging.getLogger("refit")
 
@@ -33,5 +34,7 @@ def sync(pipeline: Pipeline) -> SyncResult:
 
     tracking = pipeline.experiment.settings.tracking
     if tracking is None:
-        raise TrackingError("the config has no tracking block")
+        raise InputError(
+            f"{pipeline.experiment.config.where}: tracking", "is null; give it a uri to have something to sync"
+        )
     return sync_mlflow(track_record(pipeline), tracking.uri)

@@ -76,11 +76,15 @@ class RunDir:
         pinned = self.provenance().get("numerics")
         return Numerics(**pinned) if pinned else None
 
-    def write(self, config: LoadedConfig, provenance: Mapping[str, Any]) -> None:
+    def write(self, config: LoadedConfig, task: Any, provenance: Mapping[str, Any]) -> None:
         """Write config.yaml and provenance.json; what provenance.json already holds for other keys stays."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_file(self.path / "config.yaml", dump_config(config).encode())
-        merged = {**self.provenance(), **provenance}
+        write_file(self.path / "config.yaml", dump_config(config, task).encode())
+        self.note(provenance)
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Add facts to provenance.json."""
+        merged = {**self.provenance(), **facts}
         write_file(self.provenance_path, (json.dumps(merged, indent=2, sort_keys=True) + "\n").encode())
 
     def config(self) -> LoadedConfig:
@@ -88,9 +92,9 @@ class RunDir:
         path = self.path / "config.yaml"
         if not path.exists():
             raise InputError(self.path, "is not a run directory (no config.yaml)")
-        base = self.provenance().get("config_dir")
-        original = Path(base) / "config.yaml" if base else path
-        return parse_config(read_yaml(path), original)
+        provenance, raw = self.provenance(), read_yaml(path)
+        original = Path(provenance["config_dir"]) / "config.yaml" if "config_dir" in provenance else path
+        return parse_config({**raw, "output": provenance.get("store", raw.get("output"))}, original)
 
 
 def require_same_numerics(pinned: Numerics | None, now: Numerics, where: object) -> None:

@@ -59,7 +59,7 @@ def status(path: str | Path) -> Status:
     if not run_dir.plan.exists():
         n = len(ledger.index().rows) if provenance else 0
         return Status(run_dir.path.name, "scoring" if n else "not started", 0, 0, 0, 0, 0, {}, 0, None, None, False)
-    wanted = set(read_plan(run_dir.plan)["spec_id"])
+    wanted = {*read_plan(run_dir.plan)["spec_id"], *provenance.get("references", ())}
     found = {spec_id: entry for spec_id, entry in ledger.index().rows.items() if spec_id in wanted}
     counts = Counter(entry.status for entry in found.values())
     failures = Counter(

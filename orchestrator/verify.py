@@ -31,7 +31,9 @@ def verify(pipeline: Pipeline, rerun: int = 0, seed: int = 0) -> Verification:
     if found.problems or not _scores(pipeline, found):
         return found
     works = pipeline.planned.works
-    rows = pipeline.ledger_rows(w.spec_id for w in works)
+    view = pipeline.ledger.read({w.spec_id for w in works})
+    found.problems += [f"ledger: two results of {spec_id} differ" for spec_id in view.conflicts]
+    rows = view.rows
     _rows(works, rows, found)
     _plan(pipeline, found)
     if not found.problems:

@@ -196,7 +196,15 @@ class Task(Protocol):
 class TaskConfig(Protocol):
     """The config block of a task (a Component): `open` reads the data and returns the Task. No torch."""
 
-    def open(self, base_dir: Path, cache_dir: Path | None) -> Task: ...
+    def open(
+        self,
+        base_dir: Path,
+        cache_dir: Path | None = None,
+        *,
+        where: str = "config",
+        key: str = "task",
+        plugins: Sequence[str] = (),
+    ) -> Task: ...
 
 
 class Measurement(Protocol):

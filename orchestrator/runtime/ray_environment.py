@@ -50,15 +50,11 @@ def check_address(address: str) -> None:
             return
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():
-        raise InputError(
-            "--address", f"{address!r} is not an address of a Ray cluster; {ALLOWED}"
-        )
+        raise InputError("--address", f"{address!r} is not an address of a Ray cluster; {ALLOWED}")
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
     except (OSError, OverflowError) as error:
-        raise InputError(
-            "--address", f"nothing answers at {address!r} ({error}); {ALLOWED}"
-        ) from error
+        raise InputError("--address", f"nothing answers at {address!r} ({error}); {ALLOWED}") from error
 
 
 class TempDir:

@@ -61,7 +61,7 @@ def test_numbers_with_an_exponent_are_numbers(tmp_path, text):
     config = load(tmp_path, [f"task.recipe.learning_rate={text}"])
     assert config.settings.task["recipe"]["learning_rate"] == 0.001
     path = write_config(tmp_path)
-    path.write_text(path.read_text().replace("learning_rate: 0.02", f"learning_rate: {text}"))
+    path.write_text(path.read_text().replace("learning_rate: 0.05", f"learning_rate: {text}"))
     assert load_config(path).settings.task["recipe"]["learning_rate"] == 0.001
 
 

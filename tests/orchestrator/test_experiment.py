@@ -270,7 +270,7 @@ def test_a_retrain_is_what_is_trained_not_why(tmp_path):
 def test_scoring_models_keep_the_weights_of_the_asked_epochs(tmp_path):
     found = experiment(tmp_path, scores={"models": 2, "checkpoints": [2, 0.5]}).scoring_works(Numerics())
     assert [s.work.keep_steps for s in found] == [(2, 8), (2, 8)]  # 4 batches of 10 an epoch
-    assert [dict(s.learning_rates) for s in found] == [{2: 0.02, 8: 0.02}] * 2
+    assert [dict(s.learning_rates) for s in found] == [{2: 0.05, 8: 0.05}] * 2
     assert all(s.work.edit.is_empty for s in found)
     last = experiment(tmp_path, scores={"models": 1}).scoring_works(Numerics())
     assert last[0].work.keep_steps == (8,), "by default the weights of the last epoch"

@@ -133,5 +133,5 @@ def test_the_tables_hold_the_assembled_matrix_by_id(finished):
 def test_checkpoints_come_model_by_model_with_their_share_of_the_sum(finished):
     points = finished.pipeline.scores.checkpoints()
     assert [point.step for point in points] == [4, 8]
-    assert [point.weight for point in points] == [0.02, 0.02]
+    assert [point.weight for point in points] == [0.05, 0.05]
     assert all(point.state for point in points)

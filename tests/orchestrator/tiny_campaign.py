@@ -21,8 +21,8 @@ CONFIG: dict[str, Any] = {
         "n_train": 40,
         "n_queries": 6,
         "deciders": 4,
-        "model": {"name": "text_cnn", "embedding_dim": 4, "filters": 2, "max_length": 16},
-        "recipe": {"name": "finetune", "epochs": 2, "batch_size": 10, "optimizer": "adam", "learning_rate": 0.02},
+        "model": {"name": "text_cnn", "embedding_dim": 4, "filters": 4, "max_length": 16},
+        "recipe": {"name": "finetune", "epochs": 2, "batch_size": 10, "optimizer": "adam", "learning_rate": 0.05},
     },
     "queries": {"split": "test", "count": 3},
     "measurement": "gold_probability",
@@ -75,9 +75,10 @@ def result_bytes(run_dir: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((run_dir / "results").glob("*.csv"))}
 
 
-def part_names(config: LoadedConfig) -> list[str]:
-    """Names of the ledger's parts."""
-    return pipeline_of(config).ledger.parts()
+def committed(config: LoadedConfig) -> dict[str, str]:
+    """Spec id -> when it was committed, of every row of the ledger."""
+    rows = pipeline_of(config).ledger.index().rows
+    return {spec_id: row.committed_at for spec_id, row in rows.items()}
 
 
 @dataclass(frozen=True)
