@@ -11,6 +11,7 @@ import numpy as np
 from influence.base import Checkpoint, Method, QueryBlock
 from influence.methods.checkpointed import checkpoint_terms
 from tasks.base import Task
+from tasks.errors import RefitError
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +56,7 @@ class Scorer:
     def score_range(self, start: int, stop: int) -> dict[str, np.ndarray]:
         """Scores of the train rows [start, stop): label -> float32 [n_queries, stop - start], columns in row order.
 
-        Raises ValueError naming the method whose scores have the wrong shape or are not finite.
+        Raises RefitError naming the method whose scores have the wrong shape or are not finite.
         """
         blocks = {label: [np.zeros((self._n_queries, 0), np.float32)] for label in self.methods}
         labels = self.task.splits["train"].labels
@@ -73,11 +74,11 @@ class Scorer:
         )
         if scores.shape != (self._n_queries, len(train)):
             expected = (self._n_queries, len(train))
-            raise ValueError(f"method {label} returned scores of shape {scores.shape}, not {expected}")
+            raise RefitError(f"method {label} returned scores of shape {scores.shape}, not {expected}")
         if not np.isfinite(scores).all():
             row, column = np.argwhere(~np.isfinite(scores))[0]
             pair = f"query {queries.ids[row]} and train {train.ids[column]}"
-            raise ValueError(f"method {label}: the score of {pair} is {scores[row, column]}")
+            raise RefitError(f"method {label}: the score of {pair} is {scores[row, column]}")
         return scores
 
 

@@ -21,7 +21,7 @@ from orchestrator.runtime.stop import StopSignal, stop_on_signals
 from orchestrator.storage.hold import held
 from orchestrator.storage.lease import Lease
 from orchestrator.store import Store
-from tasks.errors import InputError
+from tasks.errors import InputError, RefitError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +60,11 @@ def open_pipeline(
     path = Path(run_dir) if run_dir else store.run_path(experiment.run_name)
     if path.exists() and not path.is_dir():
         raise InputError(path, "is a file; a run directory is asked for")
+    holds = RunDir(path).provenance().get("run", "")
+    if holds and holds.rpartition("-")[2] != experiment.run_hex:
+        raise InputError(
+            path, f"holds {holds}, and this config and its data make {experiment.run_name}; give another --run-dir"
+        )
 
     def make_backend(context: WorkerContext) -> Backend:
         return backend_for(config, address, context)
@@ -109,7 +114,7 @@ def run(
     with stop_on_signals(StopSignal()) as stop:
         pipeline = open_pipeline(config, run_dir=run_dir, address=address, progress=progress, stop=stop)
         pipeline.retry_quarantined = retry_quarantined
-        with held(Lease(pipeline.store.blobs, pipeline.experiment.task_id)), logged(pipeline.run_dir.path):
+        with logged(pipeline.run_dir.path), held(Lease(pipeline.store.blobs, pipeline.experiment.task_id)):
             report = pipeline.run(until)
             if until == "analyse":
                 from orchestrator.projections import write_projections
@@ -122,19 +127,29 @@ def run(
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
     """Write what Refit logs to refit.log in the run directory while the body runs."""
-    path.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path / "refit.log", encoding="utf-8")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path / "refit.log", encoding="utf-8")
+    except OSError as error:
+        raise InputError(path, f"cannot be written: {error.strerror}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("refit", "orchestrator")]
+    before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
         logger.propagate = False
     try:
         yield
+    except Exception as error:
+        if not isinstance(error, RefitError):
+            loggers[0].exception("internal error")
+        raise
     finally:
-        for logger in loggers:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
             logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
         handler.close()
 
 
@@ -181,7 +196,9 @@ class RunView:
 
     def pipeline(self) -> Pipeline:
         """The pipeline behind this run, to re-derive or extend it."""
-        return open_pipeline(self.run_dir.config(), run_dir=self.run_dir.path, address="local")
+        pipeline = open_pipeline(self.run_dir.config(), run_dir=self.run_dir.path, address="local")
+        pipeline.read_only = True
+        return pipeline
 
 
 def open_run(path: str | Path) -> RunView:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
 import traceback
@@ -38,7 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("refit: interrupted; what is finished is kept, the same command resumes", EXIT_STOPPED)
     except Exception as error:
-        logging.getLogger("refit").error("internal error\n%s", traceback.format_exc())
         if os.environ.get("REFIT_TRACEBACK"):
             traceback.print_exc()
         return _fail(
@@ -48,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_resumable(error: RefitError) -> bool:
-    return type(error).__name__ in {"Stopped", "LeaseHeld"}
+    return type(error).__name__ in {"Unfinished", "Stopped", "LeaseHeld"}
 
 
 def _fail(message: str, code: int) -> int:
@@ -109,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
     config = api.load_config(options.config, options.overrides)
     estimate = api.plan(config, options.run_dir)
     print("\n".join(estimate.lines()), file=sys.stderr)
-    if not (options.yes or estimate.is_nothing or not sys.stdin.isatty()) and not _confirmed():
+    if not (options.yes or estimate.is_nothing or not _is_asked()) and not _confirmed():
         return EXIT_STOPPED
     result = api.run(
         config,
@@ -135,7 +133,14 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _confirmed() -> bool:
-    return input("go on? [y/N] ").strip().lower() in {"y", "yes"}
+    try:
+        return input("go on? [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        return False
+
+
+def _is_asked() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _plan(options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from influence.base import Method
 from influence.registry import METHODS
 from orchestrator.campaigns.registry import CAMPAIGNS
-from orchestrator.tracking.record import check_uri
+from orchestrator.tracking.record import absolute_uri, check_uri
 from orchestrator.uris import refuse_password
 from tasks.base import Component
 from tasks.components import parse_component, parse_named
@@ -154,16 +154,13 @@ class LoadedConfig:
     measurement: Any
     methods: Mapping[str, Method]
     campaign: Any
+    where: str  # how errors name this config
+    overrides: tuple[str, ...] = ()
 
     @property
     def base_dir(self) -> Path:
         """Where relative data paths resolve: the config file's directory."""
         return self.path.parent
-
-    @property
-    def where(self) -> str:
-        """How errors name this config."""
-        return str(self.path)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig:
@@ -173,17 +170,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig
     """
     path = Path(path)
     raw = apply_overrides(read_yaml(path), overrides, path)
-    return parse_config(raw, path)
+    return parse_config(raw, path, overrides)
 
 
-def parse_config(raw: dict[str, Any], path: Path) -> LoadedConfig:
-    """Validate an already-read config; `path` names it in errors and anchors relative data paths."""
-    where = str(path)
+def parse_config(
+    raw: dict[str, Any], path: Path, overrides: Sequence[str] = (), where: str | None = None
+) -> LoadedConfig:
+    """Validate an already-read config; `path` anchors relative data paths, and names it in errors unless `where` does."""
+    where = str(path) if where is None else where
+    _refuse_secrets(raw, where)
     block_name = raw.get("campaign")
     block = raw.get(block_name, {}) if isinstance(block_name, str) else {}
     top = {key: value for key, value in raw.items() if key != block_name or key in Settings.model_fields}
     settings: Settings = parse_component(Settings, top, where, "")
-    _refuse_secrets(raw, where)
     if settings.tracking is not None:
         check_uri(settings.tracking.uri, f"{where}: tracking.uri")
     campaign_class = CAMPAIGNS.load(settings.campaign, f"{where}: campaign", settings.plugins)
@@ -198,7 +197,7 @@ def parse_config(raw: dict[str, Any], path: Path) -> LoadedConfig:
         settings.plugins,
     )
     methods = _parse_methods(settings, measurement, where)
-    return LoadedConfig(path, raw, settings, task, measurement, methods, campaign)
+    return LoadedConfig(path, raw, settings, task, measurement, methods, campaign, where, tuple(overrides))
 
 
 def _parse_methods(settings: Settings, measurement: Component, where: str) -> dict[str, Method]:
@@ -208,8 +207,14 @@ def _parse_methods(settings: Settings, measurement: Component, where: str) -> di
         options = dict(block)
         label = options.pop("as", options.get("name"))
         method = parse_named(METHODS, options, where, key, settings.plugins)
-        if not isinstance(label, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", label):
-            raise ConfigError(f"{where}: {key}.as", f"{label!r}: letters, digits, _ . + - only")
+        if not isinstance(method, Method):
+            raise ConfigError(f"{where}: {key}.name", f"{block['name']!r} is not an influence method")
+        if not isinstance(label, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}", label):
+            raise ConfigError(
+                f"{where}: {key}.as", f"{label!r}: give an `as:` of letters, digits, _ . + - only, at most 80"
+            )
+        if label == "random" and not method.is_control:
+            raise ConfigError(f"{where}: {key}.as", "'random' is the control's label; give another")
         if label in methods:
             raise ConfigError(f"{where}: {key}", f"duplicate label {label!r}; give one of the two an `as:` of its own")
         if getattr(measurement, "label", "gold") != "gold" and not method.follows_query_loss:
@@ -235,18 +240,21 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-3 as a number and refuses duplicate keys."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes text which _Loader would read as a number."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
     for position, key in enumerate(keys):
         if key in keys[:position]:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"duplicate key {key!r}", node.value[position][0].start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", node.start_mark)
     return loader.construct_mapping(node, deep=True)
 
 
@@ -305,7 +313,7 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str], path: Path) -
         key, equals, text = override.partition("=")
         where = f"{path}: --set {key}"
         if not equals or not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", key):
-            raise ConfigError(where, f"{override!r} is not of the form dotted.key=value")
+            raise ConfigError(where, "is not of the form dotted.key=value")
         value = _parse_yaml(text, where)
         _check_keys(value, where)
         _set(result, key.split("."), value, where)
@@ -342,7 +350,9 @@ def dump_config(config: LoadedConfig, task: Any) -> str:
         for block, (label, method) in zip(config.settings.methods, config.methods.items(), strict=True)
     ]
     resolved[config.settings.campaign] = config.campaign.model_dump(mode="json")
-    return yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+    if resolved["tracking"] is not None:
+        resolved["tracking"]["uri"] = absolute_uri(resolved["tracking"]["uri"])
+    return yaml.dump(resolved, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _named(part: Component) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from orchestrator.pipeline import Pipeline
 from orchestrator.progress import duration
+from orchestrator.storage.ledger_parts import IndexEntry
 
 
 @dataclass(frozen=True)
@@ -53,47 +55,52 @@ class Estimate:
 
 def estimate(pipeline: Pipeline) -> Estimate:
     """Plan without computing anything: no torch, no worker."""
-    experiment, ledger = pipeline.experiment, pipeline.ledger
-    n_scored = len(experiment.scored)
-    n_controls = len(experiment.methods) - n_scored
-    scoring = [s.work for s in pipeline.scoring]
-    history = ledger.index().rows
-    known = [w for w in scoring if w.spec_id in history and pipeline.store.checkpoints.has(w.spec_id, w.keep_steps)]
-    missing = _missing_scores(pipeline, len(known) == len(scoring))
+    experiment = pipeline.experiment
+    history = pipeline.ledger.index().rows
+    scoring_todo, missing = _scoring_state(pipeline, history)
     n_queries = _n_queries(pipeline, not missing)
-    n_repeats, block = len(experiment.seeds), experiment.campaign
-    bound = block.distinct_max(n_scored, n_controls, n_queries, n_repeats)
-    cells = len(experiment.methods) * len(block.groups) * len(block.k) * n_queries * n_repeats
-    distinct = done = None
-    if not missing:
-        distinct = len(pipeline.planned.works)
-        done = sum(w.spec_id in history for w in pipeline.planned.works)
-    todo = (distinct - done if distinct is not None and done is not None else bound) + len(scoring) - len(known)
-    seconds = _seconds_per_retrain(history)
+    n_repeats, block, n_scored = len(experiment.seeds), experiment.campaign, len(experiment.scored)
+    bound = block.distinct_max(n_scored, len(experiment.methods) - n_scored, n_queries, n_repeats)
+    wanted = None if missing else [w.spec_id for w in pipeline.planned.works]
+    distinct = None if wanted is None else len(wanted)
+    done = None if wanted is None else sum(spec_id in history for spec_id in wanted)
+    to_do = None if distinct is None or done is None else distinct - done
+    seconds = _seconds_per_retrain([history[s] for s in wanted or () if s in history] or list(history.values()))
+    left = (bound if to_do is None else to_do) + scoring_todo
     workers = experiment.settings.compute.workers
-    time_s: float | str = 0.0 if todo == 0 else (seconds * todo / workers if seconds is not None else "unknown")
     return Estimate(
-        experiment.run_name,
-        str(pipeline.run_dir.path),
-        cells,
-        "missing" if missing else "complete",
-        tuple(missing),
-        distinct,
-        bound,
-        done,
-        None if done is None or distinct is None else distinct - done,
-        len(scoring) - len(known),
-        seconds,
-        time_s,
-        "0" if todo == 0 else "unknown",
+        run=experiment.run_name,
+        run_dir=str(pipeline.run_dir.path),
+        cells=len(experiment.methods) * len(block.groups) * len(block.k) * n_queries * n_repeats,
+        scores="missing" if missing else "complete",
+        missing_scores=tuple(missing),
+        distinct=distinct,
+        distinct_max=bound,
+        in_ledger=done,
+        to_do=to_do,
+        scoring_models_to_do=scoring_todo,
+        seconds_per_retrain=seconds,
+        time_s=0.0 if left == 0 else "unknown" if seconds is None else seconds * left / workers,
+        cost="0" if left == 0 else "unknown",
     )
 
 
-def _missing_scores(pipeline: Pipeline, models_known: bool) -> list[str]:
+def _scoring_state(pipeline: Pipeline, history: Mapping[str, IndexEntry]) -> tuple[int, list[str]]:
+    """Scoring models still to train, and methods without scores. Where only a GPU worker knows the numerics, nothing is known yet."""
     experiment = pipeline.experiment
-    if experiment.needs_scoring_outputs and not models_known:
-        return list(experiment.scored)
-    return sorted(pipeline.scores.missing(), key=list(experiment.scored).index)
+    if pipeline.known_numerics is None:
+        return len(experiment.scoring_seeds), list(experiment.scored)
+    works = [s.work for s in pipeline.scoring]
+    in_ledger = all(w.spec_id in history and history[w.spec_id].status == "ok" for w in works)
+    if in_ledger or not experiment.needs_scoring_outputs:
+        missing = list(pipeline.scores.missing())
+        if in_ledger and not missing:
+            return 0, []
+    else:
+        missing = list(experiment.scored)
+    has_weights = pipeline.store.checkpoints.has
+    todo = sum(w.spec_id not in history or not has_weights(w.spec_id, w.keep_steps) for w in works)
+    return todo, missing
 
 
 def _n_queries(pipeline: Pipeline, known: bool) -> int:
@@ -106,6 +113,6 @@ def _n_queries(pipeline: Pipeline, known: bool) -> int:
     return block.count or (len(block.ids) if block.ids else n_measured)
 
 
-def _seconds_per_retrain(history) -> float | None:
-    seconds = [entry.seconds for entry in history.values() if entry.status == "ok" and entry.seconds > 0]
+def _seconds_per_retrain(entries: Sequence[IndexEntry]) -> float | None:
+    seconds = [entry.seconds for entry in entries if entry.status == "ok" and entry.seconds > 0]
     return sum(seconds) / len(seconds) if seconds else None

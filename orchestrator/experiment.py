@@ -51,12 +51,25 @@ class Experiment:
                 self.task.recipe.checkpoint_step(len(self.train), step_source)
             except ValueError as error:
                 raise ConfigError(f"{where}: scores.checkpoints", str(error)) from error
-        if not self.settings.queries.where:
-            self._draw_queries(self._measured_rows())
+        self._check_queries()
         for position, method in enumerate(self.methods.values()):
             method.check(self.task, self.config.base_dir, f"{where}: methods[{position}]")
             if not method.needs and not self.needs_scoring_outputs:  # a file of scores: does it hold these queries?
                 method.prepare(self.task, self.config.base_dir, self.queries(None))
+
+    def _check_queries(self) -> None:
+        """Refuse what no scoring model could make right: `where` only takes points away."""
+        where = self.settings.queries.where
+        if where is not None and where.label is not None:
+            self._class_of(where.label)
+        self._draw_queries(self._measured_rows())
+
+    def _class_of(self, label: str) -> int:
+        classes = self.task.splits[self.settings.queries.split].classes
+        if label not in classes:
+            problem = f"{label!r}; classes are {', '.join(classes)}"
+            raise ConfigError(f"{self.config.where}: queries.where.label", problem)
+        return classes.index(label)
 
     @property
     def train(self) -> Split:
@@ -205,12 +218,7 @@ class Experiment:
             p = GoldProbability().value(outputs, labels)
             fits &= (p >= where.probability[0]) & (p <= where.probability[1])
         if where.label is not None:
-            classes = self.task.splits[self.settings.queries.split].classes
-            if where.label not in classes:
-                raise ConfigError(
-                    f"{self.config.where}: queries.where.label", f"{where.label!r}; classes are {', '.join(classes)}"
-                )
-            fits &= labels == classes.index(where.label)
+            fits &= labels == self._class_of(where.label)
         return fits
 
     def _draw_queries(self, rows: np.ndarray) -> np.ndarray:

@@ -36,7 +36,11 @@ STAGES = ("train", "score", "plan", "retrain", "analyse")
 BackendFactory = Callable[[WorkerContext], Backend]
 
 
-class Stopped(RefitError):  # noqa: N818  it is no error: what is finished is kept
+class Unfinished(RefitError):  # noqa: N818  it is no error either: refit run goes on
+    """Something that a later stage reads is not there yet; the same `refit run` finishes it."""
+
+
+class Stopped(Unfinished):
     """The run was asked to stop; the same command resumes it."""
 
 
@@ -63,6 +67,9 @@ class Pipeline:
     progress: Progress
     stop: StopSignal
     retry_quarantined: bool = False
+    read_only: bool = (
+        False  # to read a run again, a year later and elsewhere: nothing is trained, so numerics need not match
+    )
     report: Report = field(default_factory=Report)
     _backend: Backend | None = None
 
@@ -92,11 +99,19 @@ class Pipeline:
     def numerics(self) -> Numerics:
         """The numerics of this campaign: pinned in the run directory at the first retrain."""
         compute, pinned = self.experiment.settings.compute, self.run_dir.numerics()
+        if self.read_only and pinned:
+            return pinned
         now = cpu_numerics(compute.threads)
         if compute.gpus_per_worker > 0:
             now = pinned or self._probe(dataclasses.replace(now, device="cuda", device_model=""))
         require_same_numerics(pinned, now, self.run_dir.provenance_path)
         return now
+
+    @property
+    def known_numerics(self) -> Numerics | None:
+        """The numerics, unless only a worker with a GPU could tell."""
+        gpus = self.experiment.settings.compute.gpus_per_worker
+        return None if gpus and self.run_dir.numerics() is None else self.numerics
 
     def _probe(self, numerics: Numerics) -> Numerics:
         self.experiment.task.prepare()
@@ -135,6 +150,7 @@ class Pipeline:
                 "store": str(self.store.root),
                 "config_dir": str(experiment.config.base_dir.resolve()),
                 "config_file": experiment.config.path.name,
+                "overrides": list(experiment.config.overrides),
                 "code_version": code_version(),
                 "git_commit": git_commit(),
                 "versions": versions(),
@@ -163,6 +179,8 @@ class Pipeline:
         stored = self.store.checkpoints
         works = [s.work for s in self.scoring]
         missing = {w.spec_id for w in works if not stored.has(w.spec_id, w.keep_steps)}
+        if not missing.isdisjoint(self.ledger.index().rows) and not self._needs_weights():
+            missing = set()
         self._retrain_missing(works, "scoring models", redo=missing | self._quarantined())
         rows = self.ledger_rows(w.spec_id for w in works)
         for work in works:
@@ -174,6 +192,13 @@ class Pipeline:
                     f"{self.experiment.config.where}: task.recipe",
                     "the scoring model diverged (NaN or infinite loss); lower learning_rate",
                 )
+
+    def _needs_weights(self) -> bool:
+        """Whether a score is missing: only then are the weights of a scoring model that is in the ledger needed."""
+        try:
+            return bool(self.scores.missing())
+        except Unfinished:
+            return True
 
     def ledger_rows(self, spec_ids: Iterable[str]) -> Mapping[str, LedgerRow]:
         """Ledger rows by spec id, for those of `spec_ids` that are finished."""
@@ -192,7 +217,7 @@ class Pipeline:
             spec_id = self.scoring[0].work.spec_id
             row = self.ledger_rows([spec_id]).get(spec_id)
             if row is None or row.outcome.status != "ok":
-                raise RefitError("the scoring model has not been trained yet")
+                raise Unfinished("the scoring model has not been trained yet; refit run does it")
             outputs = row.outcome.outputs[self.experiment.settings.queries.split]
         return self.experiment.queries(outputs)
 
@@ -230,6 +255,9 @@ class Pipeline:
     @cached_property
     def matrices(self) -> dict[str, ScoreMatrix]:
         """Label -> assembled score matrix."""
+        missing = self.scores.missing()
+        if missing:
+            raise Unfinished(f"scores of {', '.join(missing)} are not complete yet; refit run finishes them")
         return {label: self.scores.matrix(label) for label in self.experiment.scored}
 
     # --- plan ----------------------------------------------------------------------------------------------------
@@ -264,6 +292,8 @@ class Pipeline:
     def _retrain(self) -> None:
         redo = self._quarantined() if self.retry_quarantined else set()
         self._retrain_missing(self.planned.works, "retrains", redo)
+        planned = {w.spec_id for w in self.planned.works}
+        self.report.quarantined = tuple(sorted(planned & self._quarantined()))
 
     def _quarantined(self) -> set[str]:
         return {spec_id for spec_id, entry in self.ledger.index().rows.items() if entry.status == "quarantined"}
@@ -306,7 +336,7 @@ class Pipeline:
         rows = self.ledger_rows(wanted)
         lacking = sum(spec_id not in rows for spec_id in wanted)
         if lacking:
-            raise RefitError(f"{lacking} of {len(wanted)} retrains are not in the ledger yet; refit run finishes them")
+            raise Unfinished(f"{lacking} of {len(wanted)} retrains are not in the ledger yet; refit run finishes them")
         return rows
 
     @cached_property
@@ -323,8 +353,8 @@ class Pipeline:
         """Write results/ from the ledger."""
         for name, text in self.results.csv().items():
             write_file(self.run_dir.results / name, text.encode())
-        rows = self.rows
-        self.report.quarantined = tuple(s for s, row in rows.items() if row.outcome.status == "quarantined")
+        quarantined = (s for s, row in self.rows.items() if row.outcome.status == "quarantined")
+        self.report.quarantined = tuple(sorted(quarantined))
 
 
 def _note(progress: Any) -> str:

@@ -83,8 +83,14 @@ class RunDir:
         self.note(provenance)
 
     def note(self, facts: Mapping[str, Any]) -> None:
-        """Add facts to provenance.json."""
-        merged = {**self.provenance(), **facts}
+        """Add facts to provenance.json; the code that began a run stays on record beside the code that resumed it."""
+        before = self.provenance()
+        merged = {**before, **facts}
+        if "code_version" in before and before["code_version"] != merged["code_version"]:
+            kept = {key: before[key] for key in ("code_version", "git_commit", "versions") if key in before}
+            merged |= kept
+            resumed = [*before.get("resumed_with", []), facts["code_version"]]
+            merged["resumed_with"] = list(dict.fromkeys(resumed))
         write_file(self.provenance_path, (json.dumps(merged, indent=2, sort_keys=True) + "\n").encode())
 
     def config(self) -> LoadedConfig:
@@ -94,7 +100,15 @@ class RunDir:
             raise InputError(self.path, "is not a run directory (no config.yaml)")
         provenance, raw = self.provenance(), read_yaml(path)
         original = Path(provenance["config_dir"]) / "config.yaml" if "config_dir" in provenance else path
-        return parse_config({**raw, "output": provenance.get("store", raw.get("output"))}, original)
+        overrides = provenance.get("overrides", ())
+        return parse_config({**raw, "output": self.store(raw.get("output"))}, original, overrides, where=str(path))
+
+    def store(self, default: Any) -> Any:
+        """Where the store lies: as recorded, or around the run directory if the whole store has moved."""
+        recorded = self.provenance().get("store", default)
+        around = self.path.absolute().parent
+        moved = isinstance(recorded, str) and not Path(recorded).exists() and (around / "ledger").is_dir()
+        return str(around) if moved else recorded
 
 
 def require_same_numerics(pinned: Numerics | None, now: Numerics, where: object) -> None:

@@ -55,7 +55,7 @@ def status(path: str | Path) -> Status:
     run_dir = existing(path)
     provenance = run_dir.provenance()
     config = run_dir.config()
-    ledger = Store(provenance.get("store", config.settings.output), run_dir.path).ledger(provenance.get("task_id", ""))
+    ledger = Store(config.settings.output, run_dir.path).ledger(provenance.get("task_id", ""))
     if not run_dir.plan.exists():
         n = len(ledger.index().rows) if provenance else 0
         return Status(run_dir.path.name, "scoring" if n else "not started", 0, 0, 0, 0, 0, {}, 0, None, None, False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from orchestrator.results import analyse
 from orchestrator.runtime.backend import WorkerContext
 from orchestrator.runtime.worker import configure, retrain
 from orchestrator.storage.tables import read_plan, read_scores_table
+from tasks.errors import RefitError
 
 
 @dataclass
@@ -28,7 +31,7 @@ def verify(pipeline: Pipeline, rerun: int = 0, seed: int = 0) -> Verification:
     found = Verification()
     found.problems += [f"ledger part {part.name}: {part.problem}" for part in pipeline.ledger.verify()]
     found.checked.append("ledger parts against the digest in their names")
-    if found.problems or not _scores(pipeline, found):
+    if not _scores(pipeline, found):
         return found
     works = pipeline.planned.works
     view = pipeline.ledger.read({w.spec_id for w in works})
@@ -36,7 +39,8 @@ def verify(pipeline: Pipeline, rerun: int = 0, seed: int = 0) -> Verification:
     rows = view.rows
     _rows(works, rows, found)
     _plan(pipeline, found)
-    if not found.problems:
+    _checkpoints(pipeline, found)
+    if all(work.spec_id in rows for work in works):
         _tables(pipeline, rows, found)
     if rerun and not found.problems:
         _rerun(pipeline, works, rows, rerun, seed, found)
@@ -45,22 +49,39 @@ def verify(pipeline: Pipeline, rerun: int = 0, seed: int = 0) -> Verification:
 
 def _scores(pipeline: Pipeline, found: Verification) -> bool:
     missing = pipeline.scores.missing()
-    found.problems += [
-        f"scores of {label}: {len(ranges)} shards are missing or damaged" for label, ranges in missing.items()
-    ]
-    for label in pipeline.experiment.scored if not missing else ():
+    found.problems += [f"scores of {label}: {len(r)} shards are missing or damaged" for label, r in missing.items()]
+    if missing:
+        return False
+    for label, matrix in pipeline.matrices.items():
         path = pipeline.run_dir.scores(label)
-        if not path.exists():
-            found.problems.append(f"{path}: missing")
-            continue
-        table, matrix = read_scores_table(path), pipeline.matrices[label]
-        if any(
-            not np.array_equal(a, b)
-            for a, b in zip(table, (matrix.query_ids, matrix.train_ids, matrix.scores), strict=True)
+        table = _readable(read_scores_table, path, found)
+        if table is not None and not all(
+            map(np.array_equal, table, (matrix.query_ids, matrix.train_ids, matrix.scores))
         ):
             found.problems.append(f"{path}: differs from the score shards")
-    found.checked.append(f"scores of {len(pipeline.experiment.scored)} methods against their shards")
-    return not found.problems
+    found.checked.append(f"scores of {len(pipeline.matrices)} methods against their shards")
+    return True
+
+
+def _readable(read: Callable[[Path], Any], path: Path, found: Verification) -> Any:
+    """What `read` finds at `path`; None, and a problem, if it is missing or damaged."""
+    try:
+        return read(path)
+    except FileNotFoundError:
+        found.problems.append(f"{path}: missing")
+    except RefitError as error:
+        found.problems.append(str(error))
+    return None
+
+
+def _checkpoints(pipeline: Pipeline, found: Verification) -> None:
+    for scoring in pipeline.scoring:
+        for step in scoring.work.keep_steps:
+            try:
+                pipeline.store.checkpoints.load(scoring.work.spec_id, step)
+            except RefitError as error:
+                found.problems.append(str(error))
+    found.checked.append("weights of the scoring models against their digests")
 
 
 def _rows(works: tuple[Work, ...], rows: Mapping[str, LedgerRow], found: Verification) -> None:
@@ -79,14 +100,10 @@ def _rows(works: tuple[Work, ...], rows: Mapping[str, LedgerRow], found: Verific
 
 
 def _plan(pipeline: Pipeline, found: Verification) -> None:
-    if not pipeline.run_dir.plan.exists():
-        found.problems.append(f"{pipeline.run_dir.plan}: missing")
-        return
-    stored = read_plan(pipeline.run_dir.plan)
-    derived = [request.spec_id for request in pipeline.planned.requests()]
-    if list(stored["spec_id"]) != derived:
+    stored, derived = _readable(read_plan, pipeline.run_dir.plan, found), pipeline.planned.columns()
+    if stored is not None and any(list(stored[name]) != values for name, values in derived.items()):
         found.problems.append(f"{pipeline.run_dir.plan}: differs from the plan derived from the scores")
-    found.checked.append(f"{len(derived)} cells of plan.parquet against the scores")
+    found.checked.append(f"{len(derived['spec_id'])} cells of plan.parquet against the scores")
 
 
 def _tables(pipeline: Pipeline, rows: Mapping[str, LedgerRow], found: Verification) -> None:

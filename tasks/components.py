@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from tasks.base import Component
 from tasks.errors import InputError
 from tasks.registry import Registry
 
@@ -41,6 +42,10 @@ def parse_named(registry: Registry, options: Any, where: object, key: str, plugi
         problem = "is missing" if "name" not in options else f"{_shown(name)} is not a name"
         raise InputError(place(where, f"{key}.name"), f"{problem}; allowed: {', '.join(sorted(registry.entries()))}")
     cls = registry.load(name, place(where, f"{key}.name"), plugins)
+    if not issubclass(cls, Component):
+        raise InputError(
+            place(where, f"{key}.name"), f"{name!r} is not a Component (a class with options that a config can choose)"
+        )
     return parse_component(cls, {option: value for option, value in options.items() if option != "name"}, where, key)
 
 

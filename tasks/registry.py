@@ -50,8 +50,10 @@ class Registry:
             raise InputError(where, f"unknown {self.kind[:-1]} {name!r}; {hint}")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise InputError(where, f"cannot import {target}: {error}") from error
+        except Exception as error:  # whatever a plugin's module raises while it is imported
+            raise InputError(where, f"cannot import {target}: {type(error).__name__}: {error}") from error
+        if not isinstance(found, type):
+            raise InputError(where, f"{target} is not a class")
         return found
 
 

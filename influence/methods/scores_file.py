@@ -31,6 +31,7 @@ class ScoresFile(Method):
 
     name: ClassVar[str] = "scores_file"
     uses_checkpoints: ClassVar[bool] = False
+    follows_query_loss: ClassVar[bool] = False  # the file is of one loss, whatever the measurement asks for
 
     path: str
     axes: Axes

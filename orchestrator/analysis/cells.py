@@ -28,6 +28,7 @@ class Cells:
     delta: np.ndarray
     values: np.ndarray | None = None
     reference: np.ndarray | None = None
+    controls: Sequence[str] = ("random",)  # methods that are baselines, not judged
 
     def __post_init__(self) -> None:
         axes = ("methods", "groups", "ks", "query_ids", "repeats")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -10,11 +11,9 @@ from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.curves import Row, row_at
 from orchestrator.analysis.intervals import estimate
 
-CONTROL = "random"
-
 
 def contrast_rows(cells: Cells) -> list[Row]:
-    """Every method against `random`, then every two methods, per group: mean difference, 95% interval, p and Holm's p.
+    """Every method against the control, then every two methods, per group: mean difference, 95% interval, p and Holm's p.
 
     diff = mean over (query, repeat) of AUC(method) - AUC(baseline); in the group `least`, where the claim is that
     nothing moves, of |AUC(method)| - |AUC(baseline)|.
@@ -25,10 +24,10 @@ def contrast_rows(cells: Cells) -> list[Row]:
     return [row for g, group in enumerate(cells.groups) for row in _group_rows(cells, g, group)]
 
 
-def compared_pairs(methods: list[str]) -> list[tuple[str, str]]:
-    """(method, baseline) pairs in table order: all against `random` where it is there, then all others two by two."""
-    judged = [method for method in methods if method != CONTROL]
-    against_control = [(method, CONTROL) for method in judged] if CONTROL in methods else []
+def compared_pairs(methods: Sequence[str], controls: Sequence[str] = ("random",)) -> list[tuple[str, str]]:
+    """(method, baseline) pairs in table order: all against each control that is there, then all others two by two."""
+    judged = [method for method in methods if method not in controls]
+    against_control = [(method, control) for control in methods if control in controls for method in judged]
     return against_control + list(combinations(judged, 2))
 
 
@@ -47,7 +46,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 def _group_rows(cells: Cells, g: int, group: str) -> list[Row]:
     methods = list(cells.methods)
-    pairs = compared_pairs(methods)
+    pairs = compared_pairs(methods, cells.controls)
     if not pairs:
         return []
     auc = np.abs(cells.auc[:, g]) if group == "least" else cells.auc[:, g]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
@@ -36,8 +37,11 @@ class Deletion(Component):
         return values
 
     def counts(self, n_train: int, where: str) -> tuple[int, ...]:
-        """The k as counts, ascending. Raises InputError if one does not fit a train set of `n_train`."""
-        counts = sorted(k if isinstance(k, int) else max(1, int(k * n_train)) for k in self.k)
+        """The k as counts, ascending; a fraction becomes the whole part of k n_train, at least 1.
+
+        Raises InputError if one does not fit a train set of `n_train`.
+        """
+        counts = sorted(k if isinstance(k, int) else max(1, math.floor(k * n_train + 1e-9)) for k in self.k)
         if counts[-1] >= n_train:
             raise InputError(f"{where}: deletion.k", f"{counts[-1]} is not below the {n_train} training examples")
         if len(set(counts)) != len(counts):
@@ -85,15 +89,10 @@ class Deletion(Component):
                         else:
                             sets = edits[label, q, group] = self._nested(ranking(label, q, group), ks)
                         cell[m, g, :, q, r] = [works.add(edit, seed) for edit in sets]
+        controls = tuple(label for label, is_control in methods.items() if is_control)
+        ids = tuple(int(i) for i in query_ids)
         return Plan(
-            tuple(methods),
-            tuple(self.groups),
-            ks,
-            tuple(int(i) for i in query_ids),
-            tuple(seeds),
-            tuple(works.works),
-            cell,
-            reference,
+            tuple(methods), tuple(self.groups), ks, ids, tuple(seeds), tuple(works.works), cell, reference, controls
         )
 
     def _nested(self, order: np.ndarray, ks: Sequence[int]) -> list[Edit]:
@@ -116,6 +115,7 @@ class Deletion(Component):
             delta=removal - reference,
             values=removal,
             reference=reference,
+            controls=plan.controls,
         )
 
 

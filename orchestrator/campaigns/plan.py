@@ -29,6 +29,7 @@ class Plan:
     works: tuple[Work, ...]
     cell: np.ndarray
     reference: np.ndarray
+    controls: tuple[str, ...] = ()
 
     @property
     def n_requested(self) -> int:

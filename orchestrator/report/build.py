@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -140,7 +141,7 @@ def _notes(pipeline: Pipeline, results: Results, rows: Mapping[str, LedgerRow]) 
         notes.append(
             "There is one repeat: seed noise cannot be told from effect, so these-queries intervals are missing."
         )
-    excluded = int(results.tables["summary"]["n_excluded"].max()) if len(results.tables["summary"]) else 0
+    excluded = results.cells.n_excluded
     if excluded:
         notes.append(
             f"{excluded} (query, repeat) cells are incomplete for at least one method and were left out of every table, for all methods alike."
@@ -178,5 +179,9 @@ def _cost(pipeline: Pipeline, rows: Mapping[str, LedgerRow]) -> list[tuple[str, 
 
 
 def _reproduce(pipeline: Pipeline) -> list[str]:
-    file = pipeline.run_dir.provenance().get("config_file", "config.yaml")
-    return [f"refit run {file} --yes", f"refit verify {pipeline.run_dir.path.name} --rerun 3"]
+    provenance, path = pipeline.run_dir.provenance(), pipeline.run_dir.path
+    changes = "".join(f" --set {shlex.quote(override)}" for override in provenance.get("overrides", ()))
+    return [
+        f"refit run {provenance.get('config_file', 'config.yaml')} --yes{changes}",
+        f"refit verify {path.name} --rerun 3",
+    ]

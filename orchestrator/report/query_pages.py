@@ -12,6 +12,7 @@ from influence.scoring import word_contributions
 from orchestrator.pipeline import Pipeline
 from orchestrator.records import LedgerRow
 from orchestrator.report.data import Example, QueryPage
+from orchestrator.storage.checkpoints import CheckpointError
 from tasks.measurements import GoldProbability
 
 EXAMPLES_SHOWN = 3
@@ -61,7 +62,10 @@ def _words(pipeline: Pipeline) -> dict[str, dict[tuple[int, int], list[tuple[int
     if not decomposing:
         return {}
     pipeline.experiment.task.prepare()
-    checkpoints, shown = pipeline.scores.checkpoints(), pipeline.queries.ids[:QUERIES_SHOWN]
+    try:
+        checkpoints, shown = pipeline.scores.checkpoints(), pipeline.queries.ids[:QUERIES_SHOWN]
+    except CheckpointError:  # words need the weights; the rest of the report does not
+        return {}
     found = {}
     for label, method in decomposing.items():
         pairs = [

@@ -69,6 +69,12 @@ def check_uri(uri: str, where: object = "tracking.uri") -> None:
         raise InputError(where, f"{uri!r} names no host, or a bad port; allowed: {ALLOWED_URIS}")
 
 
+def absolute_uri(uri: str) -> str:
+    """`uri` with the path of a SQLite file made absolute, so that it means the same from every directory."""
+    path = sqlite_path(uri)
+    return uri.replace(path, str(Path(path).absolute()), 1) if path else uri
+
+
 def sqlite_path(uri: str) -> str:
     """The file a `sqlite:///path` URI names; empty if it names none."""
     rest = uri.removeprefix("sqlite://")

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from orchestrator.config import ConfigError, apply_overrides, dump_config, load_config, parse_config, read_yaml
+from orchestrator.experiment import Experiment
 from tasks.errors import InputError
 from tests.orchestrator.tiny_campaign import CONFIG, options, write_config
 
@@ -104,7 +105,7 @@ def test_overrides_are_validated_like_the_file(tmp_path):
         load(tmp_path, ["deletion.k=[0]"])
     with pytest.raises(InputError, match="unknown key 'colour'"):
         load(tmp_path, ["compute.colour=red"])
-    with pytest.raises(ConfigError, match="--set name.first"):
+    with pytest.raises(ConfigError, match=r"--set name\.first"):
         load(tmp_path, ["name.first=a"])
     with pytest.raises(ConfigError, match="'3' is not a position in a list of 3"):
         load(tmp_path, ["methods.3.name=tfidf"])
@@ -125,7 +126,8 @@ def test_labels_are_names_or_as_in_the_configs_order(tmp_path):
     ("methods", "named"),
     [
         ([{"name": "random"}, {"name": "random"}], r"methods\[1\]: duplicate label 'random'"),
-        ([{"name": "tracin_last", "as": "random"}, {"name": "random"}], r"methods\[1\]: duplicate label 'random'"),
+        ([{"name": "tfidf", "as": "tracin_last"}, {"name": "tracin_last"}], r"methods\[1\]: duplicate label"),
+        ([{"name": "tracin_last", "as": "random"}], r"methods\[0\]\.as: 'random'"),
         ([{"name": "random", "as": "../x"}], r"methods\[0\]\.as: '\.\./x'"),
         ([{"name": "random", "as": ""}], r"methods\[0\]\.as"),
         ([{"name": "random", "as": 3}], r"methods\[0\]\.as: 3"),
@@ -140,14 +142,27 @@ def test_labels_that_cannot_be_are_refused(tmp_path, methods, named):
 # --- dump ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_dumped_config_is_the_same_config(tmp_path):
-    config = load(tmp_path, ["deletion.k=[3]", "task.recipe.learning_rate=1e-7"])
+def opened(config):
+    return Experiment(config, None)
+
+
+def test_a_dumped_config_is_the_same_campaign_with_its_defaults_written_out(tmp_path):
+    methods = [{"name": "tracin_last", "as": "b"}, {"name": "random"}]
+    config = load(tmp_path, ["deletion.k=[3]", "task.recipe.learning_rate=1e-7"], methods=methods)
+    text = dump_config(config, opened(config).task)
     path = tmp_path / "dumped.yaml"
-    path.write_text(dump_config(config), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     again = parse_config(read_yaml(path), config.path)
-    assert again == config
-    assert dump_config(again) == dump_config(config)
-    assert again.campaign.k == (3,)
+    assert again.campaign == config.campaign
+    assert again.methods == config.methods
+    assert list(again.methods) == ["b", "random"]
+    assert again.measurement == config.measurement
+    assert opened(again).run_hex == opened(config).run_hex
+    assert dump_config(again, opened(again).task) == text
+    written = yaml.safe_load(text)
+    assert written["compute"]["preemptions"] == 20
+    assert written["task"]["recipe"]["learning_rate"] == 1e-7
+    assert written["task"]["recipe"]["weight_decay"] == 0.0
 
 
 # --- plugins -------------------------------------------------------------------------------------------------------

@@ -128,7 +128,11 @@ def test_where_needs_outputs_and_enough_points(tmp_path):
 
 @pytest.mark.parametrize(
     "queries",
-    [{"where": {"label": "klass"}}, {"where": {"correct": True}, "count": 7}, {"where": {"correct": True}, "per_class": 4}],
+    [
+        {"where": {"label": "klass"}},
+        {"where": {"correct": True}, "count": 7},
+        {"where": {"correct": True}, "per_class": 4},
+    ],
     ids=["an unknown label", "more than are measured", "more of a class than are measured"],
 )
 def test_a_where_that_can_never_be_met_is_refused_before_anything_is_trained(tmp_path, queries):
@@ -218,7 +222,9 @@ def files_config(folder, scores_name="scores.npz"):
     rows = "text,label\n" + "".join(f"words number {i},{'yes' if i % 2 else 'no'}\n" for i in range(12))
     for name in ("train.csv", "test.csv"):
         (folder / name).write_text(rows)
-    np.savez(folder / scores_name, scores=np.arange(144.0).reshape(12, 12), query_ids=np.arange(12), train_ids=range(12))
+    np.savez(
+        folder / scores_name, scores=np.arange(144.0).reshape(12, 12), query_ids=np.arange(12), train_ids=range(12)
+    )
     split = {"format": "csv", "text": "text", "label": "label"}
     raw = copy.deepcopy(options())
     raw["task"] = {
@@ -257,7 +263,11 @@ def test_a_retrain_is_what_is_trained_not_why(tmp_path):
     numerics, edit = Numerics(), Edit.removal([1003, 1001])
     one = experiment(tmp_path)
     other = experiment(
-        tmp_path, methods=[{"name": "tfidf"}], queries={"split": "test", "count": 1}, deletion={"k": [3]}, measurement="loss"
+        tmp_path,
+        methods=[{"name": "tfidf"}],
+        queries={"split": "test", "count": 1},
+        deletion={"k": [3]},
+        measurement="loss",
     )
     assert one.spec(numerics, edit, 5).spec_id == other.spec(numerics, edit, 5).spec_id
     assert one.task_id == other.task_id

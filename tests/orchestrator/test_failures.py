@@ -78,9 +78,7 @@ def flawed(tmp_path_factory) -> Flawed:
             getattr(module, kind).add((work.edit.edit_id, work.spec.seed))
         run = Finished(folder, config, run_here(config))
         rows = dict(run.pipeline.ledger_rows(w.spec_id for w in plan.works))
-        yield Flawed(
-            quiet, run, {works["raises"].spec_id}, {works["diverges"].spec_id}, works["once"].spec_id, rows
-        )
+        yield Flawed(quiet, run, {works["raises"].spec_id}, {works["diverges"].spec_id}, works["once"].spec_id, rows)
 
 
 def lost_cells(flawed: Flawed) -> np.ndarray:
@@ -97,7 +95,9 @@ def test_the_run_ends_and_names_what_was_quarantined(flawed):
 
 
 def test_failure_is_data(flawed):
-    by_status = {s: {k for k, row in flawed.rows.items() if row.outcome.status == s} for s in ("quarantined", "diverged")}
+    by_status = {
+        s: {k for k, row in flawed.rows.items() if row.outcome.status == s} for s in ("quarantined", "diverged")
+    }
     assert by_status == {"quarantined": flawed.quarantined, "diverged": flawed.diverged}
     (spec_id,) = flawed.quarantined
     assert flawed.rows[spec_id].attempts == 2, "one retry was allowed"
@@ -113,7 +113,9 @@ def test_what_did_not_fail_has_the_bytes_of_a_quiet_run(flawed):
     assert flawed.rows[flawed.retried].attempts == 2
     for spec_id in good:
         assert flawed.rows[spec_id].outcome.status == "ok"
-        assert flawed.rows[spec_id].outcome.outputs["test"].tobytes() == quiet[spec_id].outcome.outputs["test"].tobytes()
+        assert (
+            flawed.rows[spec_id].outcome.outputs["test"].tobytes() == quiet[spec_id].outcome.outputs["test"].tobytes()
+        )
 
 
 def test_tables_leave_out_the_same_cells_for_all_methods(flawed):

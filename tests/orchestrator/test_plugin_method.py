@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from orchestrator import api
+from tasks.errors import InputError
 from tests.orchestrator.tiny_campaign import run_here, small_config
 
 OWN = '''
@@ -52,7 +53,7 @@ def own(tmp_path, plugin):
     return config, run_here(config)
 
 
-def test_it_is_scored_planned_retrained_and_in_every_table(own, capsys):
+def test_it_is_scored_planned_retrained_and_in_every_table(own):
     config, result = own
     view, pipeline = api.open_run(result.run_dir), api.open_run(result.run_dir).pipeline()
     texts, train = pipeline.experiment.task.splits["test"].texts, pipeline.experiment.train
@@ -81,7 +82,7 @@ def test_its_best_examples_are_removed_and_its_measurement_measured(own):
     assert values[:, 0] == pytest.approx(2 * p)
 
 
-def test_the_label_of_a_plugin_without_as_is_its_own_name(tmp_path, plugin):
+def test_a_plugin_needs_a_label_and_one_line_says_so(tmp_path, plugin):
     module = plugin("plugin_overlap", OWN)
-    config = small_config(tmp_path, methods=[{"name": f"{module}:Overlap"}, {"name": "random"}], plugins=[module])
-    assert list(config.methods) == ["overlap", "random"]
+    with pytest.raises(InputError, match=r"methods\[0\]\.as: 'plugin_overlap:Overlap'.*`as:`"):
+        small_config(tmp_path, methods=[{"name": f"{module}:Overlap"}, {"name": "random"}], plugins=[module])
