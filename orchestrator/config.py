@@ -313,7 +313,7 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str], path: Path) -
         key, equals, text = override.partition("=")
         where = f"{path}: --set {key}"
         if not equals or not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", key):
-            raise ConfigError(where, "is not of the form dotted.key=value")
+            raise ConfigError(f"{path}: --set", "is not of the form dotted.key=value")
         value = _parse_yaml(text, where)
         _check_keys(value, where)
         _set(result, key.split("."), value, where)
@@ -344,7 +344,8 @@ def dump_config(config: LoadedConfig, task: Any) -> str:
     resolved = config.settings.model_dump(mode="json")
     for part in {"model", "recipe"} & resolved["task"].keys():
         resolved["task"][part] = {**_named(getattr(task, part)), "name": resolved["task"][part]["name"]}
-    resolved["measurement"] = _named(config.measurement)
+    given = config.settings.measurement
+    resolved["measurement"] = {**_named(config.measurement), "name": given if isinstance(given, str) else given["name"]}
     resolved["methods"] = [
         {**_named(method), "name": block["name"], "as": label}
         for block, (label, method) in zip(config.settings.methods, config.methods.items(), strict=True)

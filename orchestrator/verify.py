@@ -33,7 +33,7 @@ def verify(pipeline: Pipeline, rerun: int = 0, seed: int = 0) -> Verification:
     found.checked.append("ledger parts against the digest in their names")
     if not _scores(pipeline, found):
         return found
-    works = pipeline.planned.works
+    works = (*(scoring.work for scoring in pipeline.scoring), *pipeline.planned.works)
     view = pipeline.ledger.read({w.spec_id for w in works})
     found.problems += [f"ledger: two results of {spec_id} differ" for spec_id in view.conflicts]
     rows = view.rows
@@ -43,7 +43,7 @@ def verify(pipeline: Pipeline, rerun: int = 0, seed: int = 0) -> Verification:
     if all(work.spec_id in rows for work in works):
         _tables(pipeline, rows, found)
     if rerun and not found.problems:
-        _rerun(pipeline, works, rows, rerun, seed, found)
+        _rerun(pipeline, pipeline.planned.works, rows, rerun, seed, found)
     return found
 
 
@@ -112,7 +112,7 @@ def _tables(pipeline: Pipeline, rows: Mapping[str, LedgerRow], found: Verificati
         path = pipeline.run_dir.results / name
         if not path.exists():
             found.problems.append(f"{path}: missing; refit report writes it")
-        elif path.read_text(encoding="utf-8") != text:
+        elif path.read_bytes() != text.encode():
             found.problems.append(f"{path}: differs from the table derived from the ledger")
     found.checked.append("results/*.csv derived again from the ledger")
 

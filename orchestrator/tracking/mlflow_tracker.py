@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import sqlite3
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -96,7 +97,11 @@ def _connect(uri: str) -> MlflowClient:
     if not sqlite_path(uri):
         return MlflowClient(tracking_uri=uri)
     path = Path(sqlite_path(uri)).absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:  # MLflow would try again for minutes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sqlite3.connect(path).execute("PRAGMA schema_version").connection.close()
+    except (OSError, sqlite3.Error) as error:
+        raise TrackingError(f"{path}: cannot be used as a database: {error}") from error
     _, question, options = uri.partition("?")
     return MlflowClient(tracking_uri=f"sqlite:///{path}{question}{options}")
 

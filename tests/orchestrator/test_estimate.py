@@ -71,10 +71,14 @@ def test_adding_a_method_asks_for_new_sets_only(own_copy):
     assert found.to_do == found.distinct - done.distinct <= 2 * 4 * 3
 
 
-def test_a_scoring_model_whose_weights_are_gone_is_to_train(own_copy):
+def test_a_scoring_model_whose_weights_are_gone_is_trained_again_only_for_scores(own_copy):
     for path in (own_copy.folder / "runs" / "checkpoints").rglob("*.safetensors"):
         path.unlink()
-    assert api.plan(own_copy.config).scoring_models_to_do == 1
+    assert api.plan(own_copy.config).scoring_models_to_do == 0
+    more = small_config(own_copy.folder, methods=[*CONFIG["methods"], {"name": "tfidf"}])
+    assert api.plan(more).scoring_models_to_do == 1
+    assert run_here(own_copy.config, until="plan").report.retrained == 0
+    assert run_here(more, until="score").report.retrained == 1
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def work(spoilt: Finished, position: int):
 def test_a_sound_run_has_no_problem_and_says_what_was_checked(finished):
     found = verify(finished.pipeline)
     assert found.problems == []
-    assert len(found.checked) == 5
+    for what in ("ledger parts", "scores", "planned retrains", "plan.parquet", "results"):
+        assert any(what in line for line in found.checked), what
 
 
 def test_retrains_done_again_give_the_same_bytes(finished):
@@ -116,10 +117,31 @@ def test_outputs_that_no_table_shows_are_found_by_doing_them_again(own_copy):
     assert all("done again" in line for line in found)
 
 
+def test_two_results_of_one_retrain_that_differ_are_named(own_copy):
+    spec_id = work(own_copy, 4).spec_id
+    row = own_copy.pipeline.ledger_rows([spec_id])[spec_id]
+    own_copy.pipeline.ledger.publish([with_other_outputs(row)])
+    assert names(own_copy, spec_id)
+
+
 def test_a_lost_or_damaged_score_shard_is_named(own_copy):
     shard = sorted((own_copy.folder / "runs" / "scores").glob("*/shard-*.parquet"))[0]
     shard.unlink()
     assert names(own_copy, "scores of", "1 shards")
+
+
+def test_damaged_weights_of_a_scoring_model_are_named(own_copy):
+    path = sorted((own_copy.folder / "runs" / "checkpoints").rglob("*.safetensors"))[0]
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 8
+    path.write_bytes(data)
+    assert names(own_copy, own_copy.pipeline.scoring[0].work.spec_id)
+
+
+def test_lost_weights_end_in_no_internal_error(own_copy):
+    for path in (own_copy.folder / "runs" / "checkpoints").rglob("*.safetensors"):
+        path.unlink()
+    assert all(own_copy.pipeline.scoring[0].work.spec_id in line for line in problems(own_copy))
 
 
 def test_a_changed_score_table_is_named(own_copy):

@@ -63,7 +63,9 @@ def test_ray_dies_with_a_driver_that_is_killed(driver, tmp_path):
         assert any("raylet" in command for command in processes(mark).values())
         process.send_signal(signal.SIGKILL)
         wait_until(lambda: all("Agent" in command for command in processes(mark).values()), patience_s=30)
-        for pid in processes(mark):  # Ray's two idle agents try to report to the dead GCS for 60 s, then end by themselves
+        for pid in processes(
+            mark
+        ):  # Ray's two idle agents try to report to the dead GCS for 60 s, then end by themselves
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         wait_until_gone(mark)

@@ -1,0 +1,86 @@
+"""Print the tables of a run as Markdown, for docs/results."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from orchestrator.api import open_run
+
+
+def signed(value: float) -> str:
+    """Three decimals with a sign; a dash where there is no number."""
+    return "-" if pd.isna(value) else f"{value:+.3f}"
+
+
+def interval(row: pd.Series, low: str, high: str) -> str:
+    """[low, high]."""
+    return f"[{signed(row[low])}, {signed(row[high])}]"
+
+
+def markdown(header: list[str], rows: list[list[object]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run_dir", type=Path)
+    run = open_run(parser.parse_args().run_dir)
+    rows = [
+        [
+            r.method,
+            r.group,
+            signed(r.auc_del),
+            interval(r, "ci_low", "ci_high"),
+            interval(r, "ci_fixed_low", "ci_fixed_high"),
+            r.n_queries,
+            r.n_repeats,
+            r.n_excluded,
+        ]
+        for _, r in run.summary().iterrows()
+    ]
+    print(
+        markdown(
+            [
+                "method",
+                "group",
+                "AUC-DEL",
+                "95% CI, queries of this kind",
+                "95% CI, these queries",
+                "queries",
+                "repeats",
+                "left out",
+            ],
+            rows,
+        )
+    )
+    rows = [
+        [
+            r.method,
+            r.baseline,
+            r.group,
+            signed(r["diff"]),
+            interval(r, "ci_low", "ci_high"),
+            f"{r.p:.3g}",
+            f"{r.p_holm:.3g}",
+        ]
+        for _, r in run.contrasts().iterrows()
+    ]
+    print("\n" + markdown(["method", "against", "group", "difference", "95% CI", "p", "p (Holm)"], rows))
+    curves = run.curves().pivot_table(index=["method", "group"], columns="k", values="delta", sort=False)
+    rows = [[*index, *map(signed, row)] for index, row in zip(curves.index, curves.to_numpy(), strict=True)]
+    print("\n" + markdown(["method", "group", *(f"k={k}" for k in curves.columns)], rows))
+    pairing = pd.read_csv(run.run_dir.results / "pairing.csv")
+    rows = [
+        [r.method, r.group, f"{r.variance_paired:.2e}", f"{r.variance_unpaired:.2e}", f"{r.ratio:.2f}"]
+        for _, r in pairing.iterrows()
+    ]
+    print("\n" + markdown(["method", "group", "variance, paired", "variance, unpaired", "ratio"], rows))
+
+
+if __name__ == "__main__":
+    main()
