@@ -80,10 +80,10 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_resumes(quiet, tmp_path, addr
 
 
 def test_a_finished_campaign_trains_nothing_and_starts_nothing(quiet):
-    before = parts(quiet)
+    before = ledger_rows(quiet)
     out = run_tiny(quiet)
     assert "retrained 0" in out
-    assert parts(quiet) == before
+    assert sorted(map(str, ledger_rows(quiet))) == sorted(map(str, before))  # small parts may have been merged
 
 
 def test_adding_a_method_plans_only_sets_that_are_new(quiet, tmp_path):

@@ -12,6 +12,7 @@ from influence.methods.tracin_last import TracInLast
 from influence.methods.tracin_we import TracInWE
 from influence.methods.tracin_we_topk import TracInWETopK
 from influence.scoring import Scorer, needs_of, word_contributions
+from tasks.errors import RefitError
 
 METHODS = {
     "all": TracIn(bias=True),
@@ -94,7 +95,7 @@ class Wrong(Method):
 def test_scores_of_the_wrong_shape_or_not_finite_raise():
     task, queries = SmallTask(SmallCNN()), query_block(SmallTask(SmallCNN()))
     for bad, message in ((np.zeros((3, 1)), "shape"), (np.full((3, 2), np.nan), f"query {queries.ids[0]} and train")):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(RefitError, match=message):
             Scorer(task, [], queries, {"w": Wrong()}, {"w": bad}).score_range(0, 2)
 
 

@@ -44,7 +44,7 @@ def work(spoilt: Finished, position: int):
 def test_a_sound_run_has_no_problem_and_says_what_was_checked(finished):
     found = verify(finished.pipeline)
     assert found.problems == []
-    for what in ("ledger parts", "scores", "planned retrains", "plan.parquet", "results"):
+    for what in ("ledger parts", "scores", "retrains, scoring models included", "plan.parquet", "results"):
         assert any(what in line for line in found.checked), what
 
 
@@ -66,7 +66,7 @@ def test_a_damaged_part_is_named(own_copy, damage):
 def test_a_lost_row_is_named(own_copy):
     lost = work(own_copy, 5).spec_id
     republish(own_copy, lambda row: None if row.spec_id == lost else row)
-    assert names(own_copy, f"1 of {len(own_copy.pipeline.planned.works)} planned retrains", lost)
+    assert names(own_copy, f"1 of {len(own_copy.pipeline.planned.works) + 1} retrains", lost)
 
 
 def test_a_lost_row_of_a_scoring_model_is_named(own_copy):

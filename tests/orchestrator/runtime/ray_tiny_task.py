@@ -30,7 +30,7 @@ class WatchedRecipe(TinyRecipe):
             hang_once(Path(self.hang_in), str(seed))
         trained = super().train(task, seed=seed, **options)
         trained.metrics["pid"] = os.getpid()
-        trained.metrics["threads"] = int(os.environ["OMP_NUM_THREADS"])
+        trained.metrics["threads"] = int(os.environ.get("OMP_NUM_THREADS", "1"))  # set in Ray's workers
         return trained
 
 
