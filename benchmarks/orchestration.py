@@ -98,7 +98,11 @@ def plain(count: int, workers: int, config: Path) -> dict[str, float]:
             raise AssertionError("a plain process failed")
     begun = time.perf_counter()
     for process in pool:
-        process.communicate("go\n")
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.close()
+    for process in pool:
+        process.wait()
     if any(process.returncode for process in pool):
         raise AssertionError("a plain process failed")
     return {"seconds": time.perf_counter() - begun}

@@ -58,7 +58,10 @@ class Report:
 
 @dataclass
 class Pipeline:
-    """One experiment over one store. The backend starts only when there is something to compute."""
+    """One experiment over one store. The backend starts only when there is something to compute.
+
+    `read_only`: to read a run again, a year later and elsewhere; nothing is trained, so the pinned numerics stand.
+    """
 
     experiment: Experiment
     store: Store
@@ -67,9 +70,7 @@ class Pipeline:
     progress: Progress
     stop: StopSignal
     retry_quarantined: bool = False
-    read_only: bool = (
-        False  # to read a run again, a year later and elsewhere: nothing is trained, so numerics need not match
-    )
+    read_only: bool = False
     report: Report = field(default_factory=Report)
     _backend: Backend | None = None
 

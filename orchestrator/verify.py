@@ -87,16 +87,16 @@ def _checkpoints(pipeline: Pipeline, found: Verification) -> None:
 def _rows(works: tuple[Work, ...], rows: Mapping[str, LedgerRow], found: Verification) -> None:
     lacking = [w.spec_id for w in works if w.spec_id not in rows]
     if lacking:
-        found.problems.append(
-            f"{len(lacking)} of {len(works)} retrains are not in the ledger, {lacking[0]} first"
-        )
+        found.problems.append(f"{len(lacking)} of {len(works)} retrains are not in the ledger, {lacking[0]} first")
     for work in works:
         row = rows.get(work.spec_id)
         if row is not None and (
             digest_json(row.spec) != work.spec_id or row.spec != work.spec.json or row.edit != work.edit
         ):
             found.problems.append(f"ledger row {work.spec_id}: its spec or edit is not the one its name digests")
-    found.checked.append(f"{len(works)} retrains, scoring models included: in the ledger, spec and edit match their names")
+    found.checked.append(
+        f"{len(works)} retrains, scoring models included: in the ledger, spec and edit match their names"
+    )
 
 
 def _plan(pipeline: Pipeline, found: Verification) -> None:
