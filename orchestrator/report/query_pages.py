@@ -20,6 +20,7 @@ QUERIES_SHOWN = 50
 
 
 def query_pages(pipeline: Pipeline, rows: Mapping[str, LedgerRow]) -> list[QueryPage]:
+    """A page for each of the first queries; `rows` are the ledger's, the first scoring model's among them."""
     experiment, queries = pipeline.experiment, pipeline.queries
     split = experiment.task.splits[queries.split]
     scoring = rows[pipeline.scoring[0].work.spec_id].outcome.outputs[queries.split]
