@@ -28,7 +28,7 @@ lint: $(STAMP)
 	$(BIN)/pyright
 
 check-faults: $(STAMP)  ## kill the quickstart five times, finish it, compare with a quiet run
-	$(BIN)/python benchmarks/check_faults.py --config configs/quickstart.yaml --kills 5
+	$(BIN)/python -m benchmarks.check_faults --config configs/quickstart.yaml --kills 5 --out benchmarks/results/check_faults.json
 
 clean:
 	rm -rf $(VENV) build *.egg-info
