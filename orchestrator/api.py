@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,7 +114,9 @@ def run(
     with stop_on_signals(StopSignal()) as stop:
         pipeline = open_pipeline(config, run_dir=run_dir, address=address, progress=progress, stop=stop)
         pipeline.retry_quarantined = retry_quarantined
-        with logged(pipeline.run_dir.path), held(Lease(pipeline.store.blobs, pipeline.experiment.task_id)):
+        with logged(pipeline.run_dir.path), ExitStack() as leases:
+            for task_id in sorted(set(pipeline.experiment.task_ids.values())):
+                leases.enter_context(held(Lease(pipeline.store.blobs, task_id)))
             report = pipeline.run(until)
             if until == "analyse":
                 from orchestrator.projections import write_projections

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from influence.base import Method
 from influence.registry import METHODS
+from orchestrator.campaigns.base import Campaign
 from orchestrator.campaigns.registry import CAMPAIGNS
 from orchestrator.tracking.record import absolute_uri, check_uri
 from orchestrator.uris import refuse_password
@@ -156,6 +157,7 @@ class LoadedConfig:
     campaign: Any
     where: str  # how errors name this config
     overrides: tuple[str, ...] = ()
+    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})  # label -> changes of the task
 
     @property
     def base_dir(self) -> Path:
@@ -186,6 +188,8 @@ def parse_config(
     if settings.tracking is not None:
         check_uri(settings.tracking.uri, f"{where}: tracking.uri")
     campaign_class = CAMPAIGNS.load(settings.campaign, f"{where}: campaign", settings.plugins)
+    if not issubclass(campaign_class, Campaign):
+        raise ConfigError(f"{where}: campaign", f"{settings.campaign!r} is not a campaign")
     campaign = parse_component(campaign_class, block, where, settings.campaign)
     task = parse_named(TASKS, settings.task, where, "task", settings.plugins)
     measurement = settings.measurement
@@ -197,7 +201,8 @@ def parse_config(
         settings.plugins,
     )
     methods = _parse_methods(settings, measurement, where)
-    return LoadedConfig(path, raw, settings, task, measurement, methods, campaign, where, tuple(overrides))
+    arms = campaign.arms(where)
+    return LoadedConfig(path, raw, settings, task, measurement, methods, campaign, where, tuple(overrides), arms)
 
 
 def _parse_methods(settings: Settings, measurement: Component, where: str) -> dict[str, Method]:
@@ -317,6 +322,14 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str], path: Path) -
         value = _parse_yaml(text, where)
         _check_keys(value, where)
         _set(result, key.split("."), value, where)
+    return result
+
+
+def changed_task(task: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A copy of the task block with `changes` ({dotted key: value}) made. Raises ConfigError on a key that cannot be reached."""
+    result = json.loads(json.dumps(task))
+    for key, value in changes.items():
+        _set(result, key.split("."), value, f"{where}: task.{key}")
     return result
 
 

@@ -59,8 +59,7 @@ def estimate(pipeline: Pipeline) -> Estimate:
     history = pipeline.ledger.index().rows
     scoring_todo, missing = _scoring_state(pipeline, history)
     n_queries = _n_queries(pipeline, not missing)
-    n_repeats, block, n_scored = len(experiment.seeds), experiment.campaign, len(experiment.scored)
-    bound = block.distinct_max(n_scored, len(experiment.methods) - n_scored, n_queries, n_repeats)
+    cells, bound = experiment.campaign.bounds(experiment, n_queries)
     wanted = None if missing else [w.spec_id for w in pipeline.planned.works]
     distinct = None if wanted is None else len(wanted)
     done = None if wanted is None else sum(spec_id in history for spec_id in wanted)
@@ -71,7 +70,7 @@ def estimate(pipeline: Pipeline) -> Estimate:
     return Estimate(
         run=experiment.run_name,
         run_dir=str(pipeline.run_dir.path),
-        cells=len(experiment.methods) * len(block.groups) * len(block.k) * n_queries * n_repeats,
+        cells=cells,
         scores="missing" if missing else "complete",
         missing_scores=tuple(missing),
         distinct=distinct,
@@ -90,10 +89,10 @@ def _scoring_state(pipeline: Pipeline, history: Mapping[str, IndexEntry]) -> tup
     experiment = pipeline.experiment
     if pipeline.known_numerics is None:
         return len(experiment.scoring_seeds), list(experiment.scored)
-    works = [s.work for s in pipeline.scoring]
+    works = list({s.work.spec_id: s.work for s in pipeline.scoring}.values())
     in_ledger = all(w.spec_id in history and history[w.spec_id].status == "ok" for w in works)
     if in_ledger or not experiment.needs_scoring_outputs:
-        missing = list(pipeline.scores.missing())
+        missing = list(dict.fromkeys(label for stage in pipeline.stages.values() for label in stage.missing()))
         if in_ledger and not missing:
             return 0, []
     else:

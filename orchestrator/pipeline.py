@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from influence import ranking
 from influence.base import QueryBlock
 from influence.matrix import ScoreMatrix
-from orchestrator.campaigns.plan import Plan
-from orchestrator.experiment import Experiment, ScoringWork
+from orchestrator.campaigns.base import Scored, waves
+from orchestrator.experiment import Experiment, ScoringGroup, ScoringWork
+from orchestrator.ledgers import Ledgers
 from orchestrator.progress import Progress, duration
 from orchestrator.records import LedgerRow, Work
 from orchestrator.run_dir import RunDir, code_version, git_commit, require_same_numerics, versions
@@ -92,9 +90,9 @@ class Pipeline:
             self._backend = None
 
     @cached_property
-    def ledger(self):
-        """The ledger this experiment records to."""
-        return self.store.ledger(self.experiment.task_id)
+    def ledger(self) -> Ledgers:
+        """The ledgers this experiment records to, as one."""
+        return Ledgers.of(self.store, self.experiment.task_ids)
 
     @cached_property
     def numerics(self) -> Numerics:
@@ -115,8 +113,7 @@ class Pipeline:
         return None if gpus and self.run_dir.numerics() is None else self.numerics
 
     def _probe(self, numerics: Numerics) -> Numerics:
-        self.experiment.task.prepare()
-        backend = self.make_backend(WorkerContext(self.experiment.task, numerics, self.store.checkpoints))
+        backend = self.make_backend(self.context(numerics))
         try:
             backend.start()
             return backend.probe(numerics)
@@ -128,11 +125,17 @@ class Pipeline:
         if self._backend is None:
             numerics = self.numerics
             self._pin(numerics)
-            self.experiment.task.prepare()
-            self._backend = self.make_backend(WorkerContext(self.experiment.task, numerics, self.store.checkpoints))
+            self._backend = self.make_backend(self.context())
             self._backend.start()
             require_same_numerics(numerics, self._backend.probe(numerics), self.run_dir.provenance_path)
         return self._backend
+
+    def context(self, numerics: Numerics | None = None) -> WorkerContext:
+        """What a worker needs: the prepared task of every arm."""
+        tasks = {label: arm.task for label, arm in self.experiment.arms.items()}
+        for task in tasks.values():
+            task.prepare()
+        return WorkerContext(self.experiment.task, numerics or self.numerics, self.store.checkpoints, tasks=tasks)
 
     def _pin(self, numerics: Numerics) -> None:
         experiment = self.experiment
@@ -142,6 +145,7 @@ class Pipeline:
             {
                 "run": experiment.run_name,
                 "task_id": experiment.task_id,
+                "task_ids": sorted(set(experiment.task_ids.values())),
                 "train_digest": experiment.train_digest,
                 "model": experiment.model_identity,
                 "recipe": experiment.recipe_identity,
@@ -159,27 +163,29 @@ class Pipeline:
         )
 
     def _tidy_ledger(self) -> None:
-        bad = self.ledger.index().bad_parts
+        records = {arm.task_id: arm.task.record_identity() for arm in self.experiment.arms.values()}
+        bad = self.ledger.tidy(records)
         for part in bad:
-            self.ledger.set_aside(part.name)
             self.progress.say(
                 f"ledger part {part.name} is damaged ({part.problem}): set aside, its retrains will be done again"
             )
         self.report.set_aside = tuple(part.name for part in bad)
-        self.ledger.compact()
-        self.ledger.describe(self.experiment.task.record_identity())
 
     # --- train ---------------------------------------------------------------------------------------------------
 
     @cached_property
+    def groups(self) -> list[ScoringGroup]:
+        """The scoring models, in groups that each make one score matrix per method."""
+        return self.experiment.scoring_groups(self.numerics)
+
+    @property
     def scoring(self) -> list[ScoringWork]:
-        """The scoring models."""
-        return self.experiment.scoring_works(self.numerics)
+        """All scoring models."""
+        return [model for group in self.groups for model in group.models]
 
     def _train(self) -> None:
-        stored = self.store.checkpoints
-        works = [s.work for s in self.scoring]
-        missing = {w.spec_id for w in works if not stored.has(w.spec_id, w.keep_steps)}
+        works = list({s.work.spec_id: s.work for s in self.scoring}.values())
+        missing = self._without_weights(works)
         if not missing.isdisjoint(self.ledger.index().rows) and not self._needs_weights():
             missing = set()
         self._retrain_missing(works, "scoring models", redo=missing | self._quarantined())
@@ -194,10 +200,17 @@ class Pipeline:
                     "the scoring model diverged (NaN or infinite loss); lower learning_rate",
                 )
 
+    def _without_weights(self, works: Iterable[Work]) -> set[str]:
+        stored = self.store.checkpoints
+        return {w.spec_id for w in works if w.keep_steps and not stored.has(w.spec_id, w.keep_steps)}
+
     def _needs_weights(self) -> bool:
-        """Whether a score is missing: only then are the weights of a scoring model that is in the ledger needed."""
+        """Whether a score, or a retrain with a parent, is missing: only then are the weights of a finished model needed."""
         try:
-            return bool(self.scores.missing())
+            if any(stage.missing() for stage in self.stages.values()):
+                return True
+            finished = self.ledger.index().rows
+            return any(w.spec.parent and w.spec_id not in finished for w in self.planned.works)
         except Unfinished:
             return True
 
@@ -211,90 +224,124 @@ class Pipeline:
     # --- score ---------------------------------------------------------------------------------------------------
 
     @cached_property
-    def queries(self) -> QueryBlock:
-        """The queries; where they are judged by the scoring model, its outputs are read from the ledger."""
-        outputs = None
-        if self.experiment.needs_scoring_outputs:
-            spec_id = self.scoring[0].work.spec_id
-            row = self.ledger_rows([spec_id]).get(spec_id)
-            if row is None or row.outcome.status != "ok":
-                raise Unfinished("the scoring model has not been trained yet; refit run does it")
-            outputs = row.outcome.outputs[self.experiment.settings.queries.split]
-        return self.experiment.queries(outputs)
+    def stages(self) -> dict[str, ScoreStage]:
+        """The score stage of every scoring group; where a group's first model judges its queries, its outputs are read from the ledger."""
+        judges = {
+            group.key: group.models[0].work.spec_id
+            for group in self.groups
+            if self.experiment.arms[group.arm].needs_outputs
+        }
+        rows = self.ledger_rows(judges.values()) if judges else {}
+        return {group.key: self._stage(group, rows.get(judges.get(group.key, ""))) for group in self.groups}
 
-    @cached_property
+    def _stage(self, group: ScoringGroup, judge: LedgerRow | None) -> ScoreStage:
+        arm, outputs = self.experiment.arms[group.arm], None
+        if arm.needs_outputs:
+            if judge is None or judge.outcome.status != "ok":
+                raise Unfinished("the scoring model has not been trained yet; refit run does it")
+            outputs = judge.outcome.outputs
+        return ScoreStage(self.experiment, self.store, group, arm.queries(outputs))
+
+    @property
     def scores(self) -> ScoreStage:
-        """The score stage."""
-        return ScoreStage(self.experiment, self.store, self.scoring, self.queries)
+        """The score stage of the first scoring group, the only one in most campaigns."""
+        return next(iter(self.stages.values()))
+
+    @property
+    def queries(self) -> QueryBlock:
+        """The queries of the first scoring group."""
+        return self.scores.queries
 
     def _score(self) -> None:
-        missing = self.scores.missing()
+        missing = {key: found for key, stage in self.stages.items() if (found := stage.missing())}
+        n_shards = sum(len({r for ranges in found.values() for r in ranges}) for found in missing.values())
         if missing:
-            self._compute_scores(missing)
+            self.progress.begin("score shards", n_shards)
+        done = 0
+        for key, found in missing.items():
+            done = self._compute_scores(self.stages[key], found, done, n_shards)
+        if missing:
+            self.progress.end()
         self._write_score_tables()
 
-    def _compute_scores(self, missing: Mapping[str, list[tuple[int, int]]]) -> None:
-        job = self.scores.job(missing)
-        self.progress.begin("score shards", len(job.ranges))
-        for done, block in enumerate(self.backend().score(job), 1):
+    def _compute_scores(
+        self, stage: ScoreStage, missing: Mapping[str, list[tuple[int, int]]], done: int, n_shards: int
+    ) -> int:
+        for block in self.backend().score(stage.job(missing)):
+            for label, said in block.diagnostics.items():
+                stage.tell(label, said)
             for label, scores in block.scores.items():
                 if (block.start, block.stop) in missing[label]:
-                    self.scores.keep(label, block.start, block.stop, scores)
+                    stage.keep(label, block.start, block.stop, scores)
+            done += 1
             self.report.score_seconds += block.seconds
-            self.progress.update(done, len(job.ranges))
+            self.progress.update(done, n_shards)
             self._check_stop()
-        self.progress.end()
+        return done
 
     def _write_score_tables(self) -> None:
         from orchestrator.storage.tables import write_scores_table
 
         self._pin(self.numerics)
-        for label in self.experiment.scored:
-            matrix = self.matrices[label]
-            write_scores_table(self.run_dir.scores(label), matrix.query_ids, matrix.train_ids, matrix.scores)
+        for (key, label), matrix in self.all_matrices.items():
+            write_scores_table(self.run_dir.scores(label, key), matrix.query_ids, matrix.train_ids, matrix.scores)
 
     @cached_property
-    def matrices(self) -> dict[str, ScoreMatrix]:
-        """Label -> assembled score matrix."""
-        missing = self.scores.missing()
+    def all_matrices(self) -> dict[tuple[str, str], ScoreMatrix]:
+        """(scoring group, method label) -> assembled score matrix."""
+        missing = list(dict.fromkeys(label for stage in self.stages.values() for label in stage.missing()))
         if missing:
             raise Unfinished(f"scores of {', '.join(missing)} are not complete yet; refit run finishes them")
-        return {label: self.scores.matrix(label) for label in self.experiment.scored}
+        return {
+            (key, label): stage.matrix(label) for key, stage in self.stages.items() for label in self.experiment.scored
+        }
+
+    @property
+    def matrices(self) -> dict[str, ScoreMatrix]:
+        """Label -> score matrix of the first scoring group."""
+        first = self.groups[0].key
+        return {label: matrix for (key, label), matrix in self.all_matrices.items() if key == first}
 
     # --- plan ----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def planned(self) -> Plan:
-        """The plan: exact, since the scores are in the store."""
-        experiment, matrices = self.experiment, self.matrices
-
-        def ranked(label: str, query: int, group: Any) -> np.ndarray:
-            return ranking.ranked(matrices[label].scores[query], experiment.train.ids, group)
-
-        return experiment.campaign.plan(
-            experiment.controls,
-            self.queries.ids,
-            experiment.train.ids,
-            experiment.seeds,
-            ranked,
-            lambda edit, seed: experiment.spec(self.numerics, edit, seed),
-            where=experiment.config.where,
+    def scored(self) -> Scored:
+        """What the campaign plans and analyses with. Raises Unfinished while scores are missing."""
+        matrices = self.all_matrices
+        return Scored(
+            self.experiment,
+            self.numerics,
+            self.groups,
+            queries=lambda key: self.stages[key].queries,
+            matrix=lambda key, label: matrices[key, label],
         )
+
+    @cached_property
+    def planned(self) -> Any:
+        """The campaign's plan: exact, since the scores are in the store."""
+        return self.experiment.campaign.planned(self.scored)
 
     def _plan(self) -> None:
         from orchestrator.storage.tables import write_plan
 
         plan = self.planned
         write_plan(self.run_dir.plan, plan.columns())
-        self.run_dir.note({"references": [plan.works[i].spec_id for i in plan.reference]})
+        self.run_dir.note({"references": plan.references()})
 
     # --- retrain -------------------------------------------------------------------------------------------------
 
     def _retrain(self) -> None:
         redo = self._quarantined() if self.retry_quarantined else set()
-        self._retrain_missing(self.planned.works, "retrains", redo)
+        for wave in waves(self.planned.works):
+            self._retrain_missing(wave, "retrains", redo | self._lost_parents(wave))
         planned = {w.spec_id for w in self.planned.works}
         self.report.quarantined = tuple(sorted(planned & self._quarantined()))
+
+    def _lost_parents(self, wave: Sequence[Work]) -> set[str]:
+        """Finished works whose weights a retrain still to do starts from, and which are gone."""
+        finished = self.ledger.index().rows
+        wanted = {w.spec.parent["spec_id"] for w in self.planned.works if w.spec.parent and w.spec_id not in finished}
+        return self._without_weights(w for w in wave if w.spec_id in wanted)
 
     def _quarantined(self) -> set[str]:
         return {spec_id for spec_id, entry in self.ledger.index().rows.items() if entry.status == "quarantined"}
@@ -311,7 +358,7 @@ class Pipeline:
         result = drive(
             scheduler,
             backend,
-            self.ledger.publish,
+            self.ledger.publisher(todo),
             {w.spec_id: w for w in todo},
             stop=self.stop,
             code_version=code_version(),
@@ -343,9 +390,7 @@ class Pipeline:
     @cached_property
     def results(self) -> Results:
         """The tables, from the ledger."""
-        from orchestrator.results import analyse  # scipy is slow to import, and a plan does without it
-
-        return analyse(self.experiment, self.planned, self.queries, self.rows)
+        return self.experiment.campaign.results(self.scored, self.planned, self.rows)
 
     def _analyse(self) -> None:
         self.write_results()

@@ -49,11 +49,16 @@ def digest_json(text: str) -> str:
 
 @dataclass(frozen=True)
 class Work:
-    """One retrain to do: its spec and the edit it names. `keep_steps` lists updates whose weights are stored (scoring models only; not identity)."""
+    """One retrain to do: its spec and the edit it names.
+
+    Not identity: `keep_steps`, the updates whose weights are stored (scoring models and parents), and the `arm` of the
+    campaign whose task is trained.
+    """
 
     spec: RetrainSpec
     edit: Edit
     keep_steps: tuple[int, ...] = ()
+    arm: str = ""
 
     @property
     def spec_id(self) -> str:

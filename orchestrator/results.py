@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,11 +22,20 @@ TABLES = ("curves", "query_curves", "summary", "contrasts", "pairing", "holes")
 
 @dataclass(frozen=True)
 class Results:
-    """The tables of a campaign and the sentences its contrasts support."""
+    """The tables of a campaign and the sentences they support.
+
+    `headline`: the table for the terminal and the tracker; `labels`: its columns that name a row; `notes`: what a reader must know beside
+    the tables; `view`: what the campaign's report sections are drawn from, beyond the tables.
+    """
 
     tables: Mapping[str, pd.DataFrame]
     verdicts: tuple[str, ...]
-    cells: Cells
+    headline: str = "summary"
+    labels: tuple[str, ...] = ("method", "group")
+    n_excluded: int = 0
+    notes: tuple[str, ...] = ()
+    cells: Cells | None = None
+    view: Any = None
 
     def csv(self) -> dict[str, str]:
         """File name -> text of results/."""
@@ -49,7 +59,7 @@ def measured_values(
     return values
 
 
-def analyse(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mapping[str, LedgerRow]) -> Results:
+def deletion_results(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mapping[str, LedgerRow]) -> Results:
     """All tables of a deletion campaign from the ledger rows of its plan."""
     cells = experiment.campaign.analyse(plan, measured_values(experiment, plan, queries, rows))
     contrasts = tables.contrasts(cells)
@@ -61,4 +71,5 @@ def analyse(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mappi
         "pairing": tables.pairing(cells),
         "holes": tables.holes(cells),
     }
-    return Results(found, tuple(verdicts(contrasts.to_dict("records"))), cells)
+    told = tuple(verdicts(contrasts.to_dict("records")))
+    return Results(found, told, n_excluded=cells.n_excluded, cells=cells)

@@ -53,9 +53,9 @@ class RunDir:
     def provenance_path(self) -> Path:
         return self.path / "provenance.json"
 
-    def scores(self, label: str) -> Path:
-        """Where the scores of one method lie."""
-        return self.path / "scores" / f"{label}.parquet"
+    def scores(self, label: str, group: str = "") -> Path:
+        """Where the scores of one method lie, on one scoring group where there are several."""
+        return self.path / "scores" / group / f"{label}.parquet"
 
     def provenance(self) -> dict[str, Any]:
         """What provenance.json holds; empty before the first retrain. Raises InputError if it is damaged."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from influence.base import Checkpoint, Method, QueryBlock
 from influence.matrix import ScoreMatrix, assemble
-from orchestrator.experiment import Experiment, ScoringWork
+from orchestrator.arms import Arm
+from orchestrator.experiment import Experiment, ScoringGroup, ScoringWork
 from orchestrator.runtime.backend import ScoreJob, ranges_of
 from orchestrator.store import Store
 from tasks.digests import digest, digest_arrays
@@ -17,12 +19,22 @@ from tasks.digests import digest, digest_arrays
 
 @dataclass(frozen=True)
 class ScoreStage:
-    """Scores of every scored method of an experiment, by score id in the store."""
+    """Scores of every scored method on one group of scoring models, by score id in the store."""
 
     experiment: Experiment
     store: Store
-    scoring: Sequence[ScoringWork]
+    group: ScoringGroup
     queries: QueryBlock
+
+    @property
+    def scoring(self) -> Sequence[ScoringWork]:
+        """The scoring models."""
+        return self.group.models
+
+    @property
+    def arm(self) -> Arm:
+        """The arm whose train set is scored."""
+        return self.experiment.arms[self.group.arm]
 
     def score_id(self, method: Method) -> str:
         """Scoring specs and steps + method + options + queries and their labels + shard size."""
@@ -38,7 +50,7 @@ class ScoreStage:
     @property
     def ranges(self) -> list[tuple[int, int]]:
         """Row ranges of the shards, fixed by the data."""
-        return ranges_of(len(self.experiment.train), self.experiment.settings.scores.rows_per_shard)
+        return ranges_of(len(self.arm.train), self.experiment.settings.scores.rows_per_shard)
 
     def missing(self) -> dict[str, list[tuple[int, int]]]:
         """Label -> ranges that are not in the store."""
@@ -53,15 +65,15 @@ class ScoreStage:
 
     def job(self, missing: Mapping[str, Iterable[tuple[int, int]]]) -> ScoreJob:
         """One pass over the gradients for everything that is missing."""
-        self.experiment.task.prepare()
+        self.arm.task.prepare()
         methods = {label: self.experiment.scored[label] for label in missing}
         prepared = {
-            label: method.prepare(self.experiment.task, self.experiment.config.base_dir, self.queries)
+            label: method.prepare(self.arm.task, self.experiment.config.base_dir, self.queries)
             for label, method in methods.items()
         }
         ranges = sorted({r for ranges in missing.values() for r in ranges})
         checkpoints = self.checkpoints() if any(method.needs for method in methods.values()) else []
-        return ScoreJob(methods, prepared, checkpoints, self.queries, ranges)
+        return ScoreJob(methods, prepared, checkpoints, self.queries, ranges, self.group.arm)
 
     def checkpoints(self) -> list[Checkpoint]:
         """Weights of all scoring models at all kept steps, in that order."""
@@ -80,12 +92,24 @@ class ScoreStage:
 
     def keep(self, label: str, start: int, stop: int, scores: np.ndarray) -> None:
         """Store one shard of one method."""
-        ids = self.experiment.train.ids[start:stop]
+        ids = self.arm.train.ids[start:stop]
         self.store.scores.put_block(
             self.score_id(self.experiment.scored[label]), start, stop, self.queries.ids, ids, scores
         )
 
+    def tell(self, label: str, diagnostics: Mapping[str, Any]) -> None:
+        """Keep what a method says of its own work beside its scores."""
+        self.store.scores.put_diagnostics(self.score_id(self.experiment.scored[label]), diagnostics)
+
+    def told(self) -> dict[str, dict[str, Any]]:
+        """Label -> what the method said of its own work; methods that said nothing are left out."""
+        found = {
+            label: self.store.scores.diagnostics(self.score_id(method))
+            for label, method in self.experiment.scored.items()
+        }
+        return {label: said for label, said in found.items() if said}
+
     def matrix(self, label: str) -> ScoreMatrix:
         """The assembled matrix of one method. Gaps and overlaps raise ValueError naming the range."""
         shards = self.store.scores.load(self.score_id(self.experiment.scored[label]), self.ranges)
-        return assemble(self.queries.ids, self.experiment.train.ids, ((s.start, s.stop, s.scores) for s in shards))
+        return assemble(self.queries.ids, self.arm.train.ids, ((s.start, s.stop, s.scores) for s in shards))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from orchestrator.ledgers import Ledgers
 from orchestrator.progress import duration
 from orchestrator.run_dir import existing
 from orchestrator.storage.tables import read_plan
@@ -55,7 +56,8 @@ def status(path: str | Path) -> Status:
     run_dir = existing(path)
     provenance = run_dir.provenance()
     config = run_dir.config()
-    ledger = Store(config.settings.output, run_dir.path).ledger(provenance.get("task_id", ""))
+    task_ids = provenance.get("task_ids") or [provenance.get("task_id", "")]
+    ledger = Ledgers.of(Store(config.settings.output, run_dir.path), dict(zip(task_ids, task_ids, strict=True)))
     if not run_dir.plan.exists():
         n = len(ledger.index().rows) if provenance else 0
         return Status(run_dir.path.name, "scoring" if n else "not started", 0, 0, 0, 0, 0, {}, 0, None, None, False)
@@ -67,7 +69,7 @@ def status(path: str | Path) -> Status:
     )
     seconds = [entry.seconds for entry in found.values() if entry.seconds > 0]
     complete = len(found) == len(wanted)
-    stage = "complete" if complete and (run_dir.results / "curves.csv").exists() else "retraining"
+    stage = "complete" if complete and any(run_dir.results.glob("*.csv")) else "retraining"
     return Status(
         run_dir.path.name,
         stage,

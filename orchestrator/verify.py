@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,6 @@ import numpy as np
 
 from orchestrator.pipeline import Pipeline
 from orchestrator.records import LedgerRow, Outcome, Work, digest_json
-from orchestrator.results import analyse
-from orchestrator.runtime.backend import WorkerContext
 from orchestrator.runtime.worker import configure, retrain
 from orchestrator.storage.tables import read_plan, read_scores_table
 from tasks.errors import RefitError
@@ -33,7 +32,7 @@ def verify(pipeline: Pipeline, rerun: int = 0, seed: int = 0) -> Verification:
     found.checked.append("ledger parts against the digest in their names")
     if not _scores(pipeline, found):
         return found
-    works = (*(scoring.work for scoring in pipeline.scoring), *pipeline.planned.works)
+    works = tuple({w.spec_id: w for w in (*(s.work for s in pipeline.scoring), *pipeline.planned.works)}.values())
     view = pipeline.ledger.read({w.spec_id for w in works})
     found.problems += [f"ledger: two results of {spec_id} differ" for spec_id in view.conflicts]
     rows = view.rows
@@ -48,18 +47,19 @@ def verify(pipeline: Pipeline, rerun: int = 0, seed: int = 0) -> Verification:
 
 
 def _scores(pipeline: Pipeline, found: Verification) -> bool:
-    missing = pipeline.scores.missing()
-    found.problems += [f"scores of {label}: {len(r)} shards are missing or damaged" for label, r in missing.items()]
+    missing = [(label, ranges) for stage in pipeline.stages.values() for label, ranges in stage.missing().items()]
+    found.problems += [f"scores of {label}: {len(r)} shards are missing or damaged" for label, r in missing]
     if missing:
         return False
-    for label, matrix in pipeline.matrices.items():
-        path = pipeline.run_dir.scores(label)
+    for (group, label), matrix in pipeline.all_matrices.items():
+        path = pipeline.run_dir.scores(label, group)
         table = _readable(read_scores_table, path, found)
         if table is not None and not all(
-            map(np.array_equal, table, (matrix.query_ids, matrix.train_ids, matrix.scores))
+            np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+            for one, other in zip(table, (matrix.query_ids, matrix.train_ids, matrix.scores), strict=True)
         ):
             found.problems.append(f"{path}: differs from the score shards")
-    found.checked.append(f"scores of {len(pipeline.matrices)} methods against their shards")
+    found.checked.append(f"scores of {len(pipeline.all_matrices)} methods and scoring groups against their shards")
     return True
 
 
@@ -75,13 +75,13 @@ def _readable(read: Callable[[Path], Any], path: Path, found: Verification) -> A
 
 
 def _checkpoints(pipeline: Pipeline, found: Verification) -> None:
-    for scoring in pipeline.scoring:
-        for step in scoring.work.keep_steps:
+    for work in (*(scoring.work for scoring in pipeline.scoring), *pipeline.planned.works):
+        for step in work.keep_steps:
             try:
-                pipeline.store.checkpoints.load(scoring.work.spec_id, step)
+                pipeline.store.checkpoints.load(work.spec_id, step)
             except RefitError as error:
                 found.problems.append(str(error))
-    found.checked.append("weights of the scoring models against their digests")
+    found.checked.append("weights of scoring models and parents against their digests")
 
 
 def _rows(works: tuple[Work, ...], rows: Mapping[str, LedgerRow], found: Verification) -> None:
@@ -107,7 +107,7 @@ def _plan(pipeline: Pipeline, found: Verification) -> None:
 
 
 def _tables(pipeline: Pipeline, rows: Mapping[str, LedgerRow], found: Verification) -> None:
-    results = analyse(pipeline.experiment, pipeline.planned, pipeline.queries, rows)
+    results = pipeline.experiment.campaign.results(pipeline.scored, pipeline.planned, rows)
     for name, text in results.csv().items():
         path = pipeline.run_dir.results / name
         if not path.exists():
@@ -127,11 +127,10 @@ def _rerun(
 ) -> None:
     usable = [w for w in works if rows[w.spec_id].outcome.status == "ok"]
     chosen = np.random.default_rng(seed).permutation(len(usable))[:count]
-    pipeline.experiment.task.prepare()
-    context = WorkerContext(pipeline.experiment.task, pipeline.numerics)
+    context = pipeline.context()
     configure(context)
     for index in sorted(chosen):
-        work = usable[index]
+        work = dataclasses.replace(usable[index], keep_steps=())  # what is kept stays as it is
         again, kept = retrain(context, work, "verify"), rows[work.spec_id].outcome
         if not same_bytes(again, kept):
             found.problems.append(f"retrain {work.spec_id}: outputs differ from the ledger's when done again")

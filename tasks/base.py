@@ -104,16 +104,25 @@ KeepCheckpoint = Callable[[int, "nn.Module"], None]
 
 @dataclass
 class Trained:
-    """What a recipe returns: the network, metrics of the training, whether it diverged, and what observers saw."""
+    """What a recipe returns: the network, metrics of the training, whether it diverged, and what observers saw.
 
-    network: nn.Module
+    A stack of retrains (`train_each`) has no single network: it returns `outputs` instead, measured split -> float32
+    [n_each, n_rows, n_outputs] in the order of the edit's ids, NaN for members that diverged.
+    """
+
+    network: nn.Module | None
     metrics: dict[str, float] = field(default_factory=dict)
     diverged: bool = False
     observed: dict[str, np.ndarray] = field(default_factory=dict)
+    outputs: dict[str, np.ndarray] | None = None
 
 
 class Recipe(Protocol):
-    """How a model is trained (a Component)."""
+    """How a model is trained (a Component).
+
+    A recipe that can train a stack of removals at once also has `train_each(task, *, edit, seed, numerics) -> Trained`,
+    for edits of mode `each`: equal to as many single trainings.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int]
@@ -138,13 +147,26 @@ class Recipe(Protocol):
         keep_steps: Sequence[int] = (),
         keep: KeepCheckpoint | None = None,
         observers: Sequence[Observer] = (),
+        parent: Mapping[str, np.ndarray] | None = None,
     ) -> Trained:
-        """Train a fresh network on the edited train set. Same arguments, same bits. `keep(step, network)` is called after each update in `keep_steps`."""
+        """Train a network on the edited train set: a fresh one, or one that starts from the weights `parent` (name -> array).
+
+        Same arguments, same bits. `keep(step, network)` is called after each update in `keep_steps`.
+        """
         ...
 
 
 class Task(Protocol):
-    """A prepared task: data read, model and recipe chosen. Picklable once `prepare` has run, so that it is shipped to workers once."""
+    """A prepared task: data read, model and recipe chosen. Picklable once `prepare` has run, so that it is shipped to workers once.
+
+    What a task may have besides (influence methods and campaigns look for it by name):
+    `query_losses(network, split, rows, labels) -> Tensor [n]`: the losses explained, where they are no -log p(label) of
+    logits (a property of the whole model); `query_labels(split, rows, outputs) -> int64 [n]`: labels that a model's recorded
+    outputs (measured split -> array) decide; `penalty(network) -> Tensor []`: what the train objective adds to the mean of the
+    losses; `influence_parameters(split, rows) -> {parameter name: row numbers or None}`: the parameters, or rows of their
+    first axis, on which a method takes its Hessian; `independent_rows`: names of parameters whose rows never meet in one
+    second derivative; `rows_touching(name, rows) -> int64`: the train rows whose loss depends on those rows of a parameter.
+    """
 
     model: Any
     recipe: Any

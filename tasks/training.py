@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -57,9 +57,14 @@ class EditedTrainSet:
 
     @staticmethod
     def of(task: Task, edit: Edit) -> EditedTrainSet:
-        """Mode `mask`: every row keeps its slot. Mode `drop`: rows of weight zero have none."""
+        """Mode `mask`: every row keeps its slot. Modes `drop` and `select`: rows of weight zero have none.
+
+        Raises ValueError on a stack: it has no one train set.
+        """
+        if edit.mode == "each":
+            raise ValueError("a stack of removals is trained by a recipe's train_each")
         weights = edit.weights_of(task.splits["train"].ids)
-        kept = weights != 0 if edit.mode == "drop" else np.ones(len(weights), bool)
+        kept = weights != 0 if edit.mode in ("drop", "select") else np.ones(len(weights), bool)
         return EditedTrainSet(kept, weights)
 
     @property
@@ -98,6 +103,21 @@ def weighted_backward(
         (loss / denominator).backward()
         total += loss.item()
     return total
+
+
+def start_from(network: nn.Module, parent: Mapping[str, np.ndarray] | None) -> nn.Module:
+    """The network with the weights `parent` (name -> array), or as it is without. Raises ValueError when they do not fit."""
+    import torch
+
+    if parent is None:
+        return network
+    state = network.state_dict()
+    wrong = [name for name, array in parent.items() if name not in state or state[name].shape != array.shape]
+    missing = [name for name in state if name not in parent]
+    if wrong or missing:
+        raise ValueError(f"the parent's weights do not fit the network: wrong {wrong}, missing {missing}")
+    network.load_state_dict({name: torch.tensor(array) for name, array in parent.items()})
+    return network
 
 
 def is_finite(network: nn.Module) -> bool:

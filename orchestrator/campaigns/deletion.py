@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
+from influence import ranking
 from orchestrator.analysis.cells import Cells
+from orchestrator.campaigns.base import Campaign, Scored
 from orchestrator.campaigns.plan import Plan, SpecFactory, WorkList, check_unique, distinct_max
-from tasks.base import Component
 from tasks.data.edits import Edit
 from tasks.errors import InputError
 from tasks.seeds import generator
+
+if TYPE_CHECKING:
+    from orchestrator.experiment import Experiment
+    from orchestrator.records import LedgerRow
+    from orchestrator.results import Results
 
 Group = Literal["proponents", "opponents", "least"]
 Ranking = Callable[[str, int, str], np.ndarray]  # (method label, query position, group) -> TrainIds in removal order
 
 
-class Deletion(Component):
+class Deletion(Campaign):
     """The `deletion` block: removal set sizes `k` (counts, or fractions of the train set below 1), groups, and the edit's mode."""
 
     name: ClassVar[str] = "deletion"
@@ -49,6 +55,40 @@ class Deletion(Component):
                 f"{where}: deletion.k", f"two values give the same count for {n_train} training examples: {counts}"
             )
         return tuple(counts)
+
+    def check(self, experiment: Experiment) -> None:
+        """Refuse a k that does not fit the train set."""
+        self.counts(len(experiment.train), experiment.config.where)
+
+    def bounds(self, experiment: Experiment, n_queries: int) -> tuple[int, int]:
+        """(cells, most distinct retrains) while the scores are unknown."""
+        n_methods, n_repeats = len(experiment.methods), len(experiment.seeds)
+        cells = n_methods * len(self.groups) * len(self.k) * n_queries * n_repeats
+        n_scored = len(experiment.scored)
+        return cells, self.distinct_max(n_scored, n_methods - n_scored, n_queries, n_repeats)
+
+    def planned(self, scored: Scored) -> Plan:
+        """The plan, from the scores of the one scoring group."""
+        experiment = scored.experiment
+
+        def order(label: str, query: int, group: str) -> np.ndarray:
+            return ranking.ranked(scored.matrix("", label).scores[query], experiment.train.ids, group)  # type: ignore[arg-type]
+
+        return self.plan(
+            experiment.controls,
+            scored.queries("").ids,
+            experiment.train.ids,
+            experiment.seeds,
+            order,
+            lambda edit, seed: experiment.spec(scored.numerics, edit, seed),
+            where=experiment.config.where,
+        )
+
+    def results(self, scored: Scored, plan: Plan, rows: Mapping[str, LedgerRow]) -> Results:
+        """Curves, AUC-DEL, contrasts, pairing and holes."""
+        from orchestrator.results import deletion_results
+
+        return deletion_results(scored.experiment, plan, scored.queries(""), rows)
 
     def distinct_max(self, n_scored: int, n_controls: int, n_queries: int, n_repeats: int) -> int:
         """Most distinct retrains while the scores are unknown."""

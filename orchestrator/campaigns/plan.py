@@ -36,6 +36,10 @@ class Plan:
         """Cells asked for: methods x groups x ks x queries x repeats."""
         return self.cell.size
 
+    def references(self) -> list[str]:
+        """Spec ids of the references, one a repeat."""
+        return [self.works[i].spec_id for i in self.reference]
+
     def columns(self) -> dict[str, list]:
         """The cells as the columns of plan.parquet."""
         requests = list(self.requests())

@@ -15,14 +15,19 @@ from tasks.base import KeepCheckpoint, Numerics, Task
 
 
 class CheckpointSink(Protocol):
-    """Where a worker stores weights while it trains (implemented by orchestrator.storage.checkpoints, safetensors only)."""
+    """Where a worker stores weights while it trains, and reads those of a parent (implemented by orchestrator.storage.checkpoints)."""
 
     def keeper(self, spec_id: str) -> KeepCheckpoint: ...
+
+    def load(self, spec_id: str, step: int) -> Mapping[str, np.ndarray]: ...
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """All a worker needs, shipped once: the prepared task (data and base weights), numerics, and where checkpoints go."""
+    """All a worker needs, shipped once: the prepared task of every arm (data and base weights), numerics, and where checkpoints go.
+
+    `task` is the first arm's; `tasks` holds them all by label where there are several.
+    """
 
     task: Task
     numerics: Numerics
@@ -30,6 +35,11 @@ class WorkerContext:
     faults: Mapping[str, str] = field(
         default_factory=dict
     )  # tests only: spec_id or "*" -> "raise" | "exit" | "hang" | "oom"
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+
+    def task_of(self, arm: str) -> Task:
+        """The task of an arm."""
+        return self.tasks[arm] if self.tasks else self.task
 
 
 @dataclass(frozen=True)
@@ -44,17 +54,22 @@ class ScoreJob:
     checkpoints: Sequence[Checkpoint]
     queries: QueryBlock
     ranges: Sequence[tuple[int, int]]
+    arm: str = ""
 
 
 @dataclass(frozen=True)
 class ScoreBlock:
-    """Scores of train rows [start, stop): label -> float32 [n_queries, stop - start]."""
+    """Scores of train rows [start, stop): label -> float32 [n_queries, stop - start].
+
+    `diagnostics`: label -> what a method has to say of its own work (plain JSON values), the same in every block.
+    """
 
     start: int
     stop: int
     scores: Mapping[str, np.ndarray]
     seconds: float = 0.0
     device: str = ""
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Backend(Protocol):

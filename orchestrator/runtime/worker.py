@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from orchestrator.records import Outcome, Work
 from orchestrator.runtime.backend import ScoreBlock, ScoreJob, WorkerContext
 from orchestrator.runtime.machine import cpu_model
 from orchestrator.scheduling.events import FailureKind
-from tasks.base import Numerics, Split, Trained
+from tasks.base import Numerics, Split, Task, Trained
 from tasks.errors import RefitError
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def configure(context: WorkerContext) -> None:
 
     deterministic(context.numerics)  # before anything touches CUDA
     check_numerics(context.numerics)
-    context.task.prepare()
+    for task in context.tasks.values() or [context.task]:
+        task.prepare()
 
 
 def check_numerics(pinned: Numerics) -> None:
@@ -74,35 +75,59 @@ def retrain(context: WorkerContext, work: Work, worker: str) -> Outcome:
     """
     started = time.perf_counter()
     fault = inject(context.faults, work.spec_id)
-    keep = context.checkpoints.keeper(work.spec_id) if context.checkpoints and work.keep_steps else None
-    trained = context.task.recipe.train(
-        context.task,
-        edit=work.edit,
-        seed=work.spec.seed,
-        numerics=context.numerics,
-        keep_steps=work.keep_steps,
-        keep=keep,
-    )
-    outputs = measured_outputs(context, trained)
+    task = context.task_of(work.arm)
+    trained = train(context, task, work)
+    outputs = measured_outputs(context, task, trained)
     if fault == "nan":
         outputs = {split: np.full_like(values, np.nan) for split, values in outputs.items()}
-    diverged = trained.diverged or not all(np.isfinite(values).all() for values in outputs.values())
+    diverged = trained.diverged or not all(are_finite(values, work) for values in outputs.values())
     return Outcome(
         work.spec_id,
         "diverged" if diverged else "ok",
         outputs={} if diverged else outputs | observed_outputs(trained),
-        metrics=finite(trained.metrics) if diverged else trained.metrics | accuracies(context, outputs),
+        metrics=finite(trained.metrics) if diverged else trained.metrics | accuracies(task, outputs),
         seconds=time.perf_counter() - started,
         worker=worker,
         device=device_model(context.numerics.device),
     )
 
 
-def measured_outputs(context: WorkerContext, trained: Trained) -> dict[str, np.ndarray]:
-    """Measured split -> outputs float32 [n_rows, n_outputs]."""
-    task, device = context.task, context.numerics.device
+def train(context: WorkerContext, task: Task, work: Work) -> Trained:
+    """Run the recipe: one training, or the stack of an edit of mode `each`. A parent's weights come from the checkpoints."""
+    recipe: Any = task.recipe
+    if work.edit.mode == "each":
+        return recipe.train_each(task, edit=work.edit, seed=work.spec.seed, numerics=context.numerics)
+    keep = context.checkpoints.keeper(work.spec_id) if context.checkpoints and work.keep_steps else None
+    parent = work.spec.parent
+    if parent is not None and context.checkpoints is None:
+        raise RefitError(f"{work.spec_id} starts from {parent['spec_id']}, and there is no checkpoint store")
+    start = None if parent is None else context.checkpoints.load(parent["spec_id"], parent["step"])  # type: ignore[union-attr]
+    more = {} if start is None else {"parent": start}
+    return recipe.train(
+        task,
+        edit=work.edit,
+        seed=work.spec.seed,
+        numerics=context.numerics,
+        keep_steps=work.keep_steps,
+        keep=keep,
+        **more,
+    )
+
+
+def are_finite(values: np.ndarray, work: Work) -> bool:
+    """Whether outputs are numbers; of a stack, those of at least one member (the others are holes)."""
+    finite = np.isfinite(values)
+    return bool(finite.any() if work.edit.mode == "each" else finite.all())
+
+
+def measured_outputs(context: WorkerContext, task: Task, trained: Trained) -> dict[str, np.ndarray]:
+    """Measured split -> outputs float32 [n_rows, n_outputs]; of a stack [n_each, n_rows, n_outputs]."""
+    if trained.outputs is not None:
+        return {split: np.ascontiguousarray(values, np.float32) for split, values in trained.outputs.items()}
+    network, device = trained.network, context.numerics.device
+    assert network is not None  # only a stack has none, and it has outputs
     return {
-        split: np.ascontiguousarray(task.outputs(trained.network, split, rows, device=device), np.float32)
+        split: np.ascontiguousarray(task.outputs(network, split, rows, device=device), np.float32)
         for split, rows in task.measured.items()
     }
 
@@ -112,13 +137,13 @@ def observed_outputs(trained: Trained) -> dict[str, np.ndarray]:
     return {key: np.ascontiguousarray(values, np.float32) for key, values in trained.observed.items()}
 
 
-def accuracies(context: WorkerContext, outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+def accuracies(task: Task, outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
     """`accuracy/<split>` -> share of rows whose largest output is their label, for splits with one output per class."""
     found = {}
     for split, values in outputs.items():
-        data: Split = context.task.splits[split]
-        if len(values) and data.classes and values.shape[1:] == (len(data.classes),):
-            labels = data.labels[context.task.measured[split]]
+        data: Split = task.splits[split]
+        if len(values) and data.classes and values.shape == (len(task.measured[split]), len(data.classes)):
+            labels = data.labels[task.measured[split]]
             found[f"accuracy/{split}"] = float(np.mean(values.argmax(axis=1) == labels))
     return found
 
@@ -132,14 +157,17 @@ def make_scorer(context: WorkerContext, job: ScoreJob) -> Scorer:
     """The gradients and scores of one process: it holds the queries' gradients, and scores ranges of train rows."""
     from influence.scoring import Scorer
 
-    return Scorer(context.task, job.checkpoints, job.queries, job.methods, job.prepared, context.numerics.device)
+    return Scorer(
+        context.task_of(job.arm), job.checkpoints, job.queries, job.methods, job.prepared, context.numerics.device
+    )
 
 
 def score_block(context: WorkerContext, scorer: Scorer, start: int, stop: int) -> ScoreBlock:
     """Scores of train rows [start, stop)."""
     started = time.perf_counter()
     scores = scorer.score_range(start, stop)
-    return ScoreBlock(start, stop, scores, time.perf_counter() - started, device_model(context.numerics.device))
+    seconds, device = time.perf_counter() - started, device_model(context.numerics.device)
+    return ScoreBlock(start, stop, scores, seconds, device, getattr(scorer, "diagnostics", {}))
 
 
 def classify(error: BaseException) -> FailureKind:
@@ -204,4 +232,5 @@ __all__ = [
     "resolve_numerics",
     "retrain",
     "score_block",
+    "train",
 ]

@@ -24,11 +24,11 @@ def to_bytes(table: pa.Table, dictionary: Sequence[str] = ()) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def from_bytes(data: bytes, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table, or some of its columns. Raises DamagedError if it cannot be read or its schema is not `schema`."""
+def from_bytes(data: bytes, schema: pa.Schema | None, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table, or some of its columns. Raises DamagedError if it cannot be read, or its schema is not `schema` where one is given."""
     try:
         stored = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        if not stored.schema_arrow.equals(schema):
+        if schema is not None and not stored.schema_arrow.equals(schema):
             raise DamagedError(f"columns are {_columns(stored.schema_arrow)}; expected {_columns(schema)}")
         return stored.read(columns=None if columns is None else list(columns))
     except (pa.ArrowException, OSError) as error:  # OSError: what pyarrow raises on a bad checksum or page

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -66,6 +67,18 @@ class ScoreStore:
                 if shard is not None:
                     found[shard.start, shard.stop] = shard
         return [found[span] for span in sorted(found)]
+
+    def put_diagnostics(self, score_id: str, diagnostics: Mapping[str, Any]) -> None:
+        """Keep what a method says of its own work (plain JSON values) beside its shards."""
+        self._blobs.put(f"scores/{score_id}/diagnostics.json", (canonical_json(dict(diagnostics)) + "\n").encode())
+
+    def diagnostics(self, score_id: str) -> dict[str, Any]:
+        """What `put_diagnostics` wrote; empty if nothing, or nothing readable, is there."""
+        try:
+            found = json.loads(self._blobs.get(f"scores/{score_id}/diagnostics.json"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def _verified(self, key: str) -> ScoreShard | None:
         try:

@@ -23,7 +23,6 @@ _PLAN = pa.schema(
         ("spec_id", pa.string()),
     ]
 )
-_REPETITIVE = ("method", "query_id", "group", "k", "repeat")
 
 
 def write_scores_table(path: Path, query_ids: np.ndarray, train_ids: np.ndarray, scores: np.ndarray) -> None:
@@ -56,19 +55,26 @@ def read_scores_table(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def write_plan(path: Path, columns: Mapping[str, Sequence | np.ndarray]) -> None:
-    """Write RemovalRequests as columns `method, query_id, group, k, repeat, spec_id`. Raises ValueError on others."""
-    if set(columns) != set(_PLAN.names):
-        raise ValueError(f"a plan has the columns {', '.join(_PLAN.names)}; given {', '.join(sorted(columns))}")
-    arrays = [_column(columns[field.name], field.type) for field in _PLAN]
-    write_file(path, to_bytes(pa.Table.from_arrays(arrays, schema=_PLAN), _REPETITIVE))
+    """Write the cells of a campaign: a deletion campaign's are RemovalRequests, `method, query_id, group, k, repeat, spec_id`.
+
+    Other campaigns have other columns of text or whole numbers, `spec_id` among them. Raises ValueError without it.
+    """
+    if "spec_id" not in columns:
+        raise ValueError(f"a plan has a column spec_id; given {', '.join(sorted(columns))}")
+    schema = _PLAN if set(columns) == set(_PLAN.names) else _schema_of(columns)
+    arrays = [_column(columns[field.name], field.type) for field in schema]
+    repetitive = [name for name in schema.names if name != "spec_id"]
+    write_file(path, to_bytes(pa.Table.from_arrays(arrays, schema=schema), repetitive))
 
 
 def read_plan(path: Path) -> dict[str, np.ndarray]:
-    """The columns of plan.parquet; strings as object arrays, `repeat` int32. Raises DamagedError, FileNotFoundError."""
-    table = _read(path, _PLAN)
-    texts = {field.name for field in _PLAN if not pa.types.is_integer(field.type)}
+    """The columns of plan.parquet; strings as object arrays, numbers as integers. Raises DamagedError, FileNotFoundError."""
+    table = _read(path, None)
+    texts = {field.name for field in table.schema if not pa.types.is_integer(field.type)}
+    if "spec_id" not in texts:
+        raise DamagedError(f"{path}: has no column spec_id")
     texts_of = {name: np.asarray(table[name].to_pylist(), object) for name in texts}
-    return {name: texts_of[name] if name in texts else table[name].to_numpy() for name in _PLAN.names}
+    return {name: texts_of[name] if name in texts else table[name].to_numpy() for name in table.schema.names}
 
 
 def _column(values: Sequence | np.ndarray, kind: pa.DataType) -> pa.Array:
@@ -77,7 +83,14 @@ def _column(values: Sequence | np.ndarray, kind: pa.DataType) -> pa.Array:
     return array.dictionary_encode() if pa.types.is_dictionary(kind) else array
 
 
-def _read(path: Path, schema: pa.Schema) -> pa.Table:
+def _schema_of(columns: Mapping[str, Sequence | np.ndarray]) -> pa.Schema:
+    kinds = {
+        name: _NAME if any(isinstance(v, str) for v in values[:1]) else pa.int64() for name, values in columns.items()
+    }
+    return pa.schema([(name, pa.string() if name == "spec_id" else kind) for name, kind in kinds.items()])
+
+
+def _read(path: Path, schema: pa.Schema | None) -> pa.Table:
     try:
         return from_bytes(path.read_bytes(), schema)
     except DamagedError as error:

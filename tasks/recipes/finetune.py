@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -14,7 +14,15 @@ from tasks.data.edits import Edit
 from tasks.recipes.optimizers import OptimizerName, make_optimizer
 from tasks.recipes.schedules import Schedule, rate_factor
 from tasks.seeds import seed_global
-from tasks.training import EditedTrainSet, Watch, deterministic, is_finite, n_batches, weighted_backward
+from tasks.training import (
+    EditedTrainSet,
+    Watch,
+    deterministic,
+    is_finite,
+    n_batches,
+    start_from,
+    weighted_backward,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,14 +90,15 @@ class Finetune(Component):
         keep_steps: Sequence[int] = (),
         keep: KeepCheckpoint | None = None,
         observers: Sequence[Observer] = (),
+        parent: Mapping[str, np.ndarray] | None = None,
     ) -> Trained:
-        """Train a fresh network on the edited train set; same arguments, same bits.
+        """Train a fresh network, or one with the weights `parent`, on the edited train set; same arguments, same bits.
 
         `metrics`: n_steps (updates made); train_loss (weighted mean over the last epoch, each batch before its update).
         Raises ValueError if a step of `keep_steps` is never reached.
         """
         deterministic(numerics)
-        run = _Run(self, task, edit, seed, numerics)
+        run = _Run(self, task, edit, seed, numerics, parent)
         watch = Watch.of(keep_steps, keep, observers, self.epochs * n_batches(run.train_set.n_slots, self.batch_size))
         watch.passed(0, run.network)
         train_loss = 0.0
@@ -104,12 +113,21 @@ class Finetune(Component):
 class _Run:
     """One training in progress: network, optimiser and the number of updates made."""
 
-    def __init__(self, recipe: Finetune, task: Task, edit: Edit, seed: int, numerics: Numerics):
+    def __init__(
+        self,
+        recipe: Finetune,
+        task: Task,
+        edit: Edit,
+        seed: int,
+        numerics: Numerics,
+        parent: Mapping[str, np.ndarray] | None,
+    ):
         import torch
 
         self.recipe, self.task, self.seed, self.numerics, self.step = recipe, task, seed, numerics, 0
         self.train_set = EditedTrainSet.of(task, edit)
-        self.network: nn.Module = task.network(seed).to(device=numerics.device, dtype=getattr(torch, numerics.dtype))
+        network = start_from(task.network(seed), parent)
+        self.network: nn.Module = network.to(device=numerics.device, dtype=getattr(torch, numerics.dtype))
         self.optimizer = make_optimizer(
             self.network,
             recipe.optimizer,

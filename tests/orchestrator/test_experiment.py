@@ -26,7 +26,7 @@ def experiment(folder, **changes) -> Experiment:
 
 
 def drawn(folder, outputs=None, **queries):
-    return experiment(folder, queries={"split": "test", **queries}).queries(outputs)
+    return experiment(folder, queries={"split": "test", **queries}).queries(None if outputs is None else {"test": outputs})
 
 
 # --- seeds ---------------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_a_measurement_of_the_predicted_label_explains_that_label(tmp_path):
     changes = {"measurement": "predicted_probability", "queries": {"split": "test", "ids": [5, 2, 0, 3]}}
     found = experiment(tmp_path, **changes)
     assert found.needs_scoring_outputs
-    assert found.queries(OUTPUTS).labels.tolist() == [1, 1, 0, 0]
+    assert found.queries({"test": OUTPUTS}).labels.tolist() == [1, 1, 0, 0]
     with pytest.raises(ValueError, match="outputs"):
         found.queries(None)
     changes["measurement"] = "loss"

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from orchestrator.results import TABLES, analyse, measured_values
+from orchestrator.results import TABLES, deletion_results, measured_values
 from tests.orchestrator.tiny_campaign import result_bytes, small_config
 
 
@@ -72,7 +72,7 @@ def test_a_hole_leaves_its_cell_out_for_all_methods_alike(parts):
     method, group, query, repeat = plan.methods.index("tracin_last"), 0, 1, 1
     lost = plan.cell[method, group, 0, query, repeat]
     changed = {**rows, plan.works[lost].spec_id: with_status(rows[plan.works[lost].spec_id], "diverged")}
-    found = analyse(experiment, plan, queries, changed)
+    found = deletion_results(experiment, plan, queries, changed)
     hit = (plan.cell == lost).any(axis=(0, 1, 2))  # (query, repeat) cells that some method asked this set for
     assert hit[query, repeat]
     for name in ("curves", "summary"):
@@ -82,21 +82,21 @@ def test_a_hole_leaves_its_cell_out_for_all_methods_alike(parts):
         (int(queries.ids[q]), r) for q, r in np.argwhere(hit)
     }
     assert np.isnan(found.cells.auc[method, group, query, repeat])
-    undisturbed = analyse(experiment, plan, queries, rows).cells.auc
+    undisturbed = deletion_results(experiment, plan, queries, rows).cells.auc
     assert np.array_equal(found.cells.auc[..., ~hit], undisturbed[..., ~hit])
 
 
 def test_a_lost_reference_is_a_hole_of_its_whole_repeat(parts):
     experiment, plan, queries, rows = parts
     reference = plan.works[plan.reference[0]].spec_id
-    found = analyse(experiment, plan, queries, {**rows, reference: with_status(rows[reference], "quarantined")})
+    found = deletion_results(experiment, plan, queries, {**rows, reference: with_status(rows[reference], "quarantined")})
     assert set(found.tables["summary"]["n_excluded"]) == {len(queries.ids)}
     assert set(found.tables["curves"]["n_repeats"]) == {1}
 
 
 def test_tables_say_what_the_cells_say(parts):
     experiment, plan, queries, rows = parts
-    found = analyse(experiment, plan, queries, rows)
+    found = deletion_results(experiment, plan, queries, rows)
     assert tuple(found.tables) == TABLES
     values = measured_values(*parts)
     curves = found.tables["curves"].set_index(["method", "group", "k"])["delta"]
@@ -113,5 +113,5 @@ def test_tables_say_what_the_cells_say(parts):
 def test_the_same_rows_give_the_bytes_that_were_written(parts, finished):
     experiment, plan, queries, rows = parts
     turned = dict(reversed(list(rows.items())))
-    texts = analyse(experiment, plan, queries, turned).csv()
+    texts = deletion_results(experiment, plan, queries, turned).csv()
     assert {name: text.encode() for name, text in texts.items()} == result_bytes(finished.run_dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from orchestrator.scoring import ScoreStage
 from orchestrator.storage.tables import read_scores_table
 from tests.orchestrator.tiny_campaign import CONFIG, pipeline_of, run_here, small_config
 
@@ -72,8 +73,9 @@ def test_ids_follow_the_labels_that_are_explained(tmp_path, base):
     """A measurement of the predicted label explains other labels: other scores."""
     pipeline = pipeline_of(small_config(tmp_path, measurement="predicted_probability"))
     outputs = np.eye(2, dtype=np.float32)[[1, 0, 1, 0, 1, 0]]  # the scoring model is wrong everywhere
-    pipeline.queries = pipeline.experiment.queries(outputs)  # a cached property: set, not computed
-    assert pipeline.scores.score_id(pipeline.experiment.methods["tracin_last"]) != base["tracin_last"]
+    [group] = pipeline.groups
+    stage = ScoreStage(pipeline.experiment, pipeline.store, group, pipeline.experiment.queries({"test": outputs}))
+    assert stage.score_id(pipeline.experiment.methods["tracin_last"]) != base["tracin_last"]
 
 
 def test_everything_is_missing_before_and_nothing_after(finished, tmp_path):

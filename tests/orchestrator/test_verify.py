@@ -30,7 +30,7 @@ def parts_of(spoilt: Finished):
 
 def republish(spoilt: Finished, change):
     """Replace the ledger by one that holds `change(row)` for each row; rows that become None go."""
-    ledger = spoilt.pipeline.ledger
+    ledger = spoilt.pipeline.store.ledger(spoilt.pipeline.experiment.task_id)
     rows = [changed for row in ledger.read().rows.values() if (changed := change(row)) is not None]
     for path in parts_of(spoilt):
         path.unlink()
@@ -120,7 +120,7 @@ def test_outputs_that_no_table_shows_are_found_by_doing_them_again(own_copy):
 def test_two_results_of_one_retrain_that_differ_are_named(own_copy):
     spec_id = work(own_copy, 4).spec_id
     row = own_copy.pipeline.ledger_rows([spec_id])[spec_id]
-    own_copy.pipeline.ledger.publish([with_other_outputs(row)])
+    own_copy.pipeline.store.ledger(own_copy.pipeline.experiment.task_id).publish([with_other_outputs(row)])
     assert names(own_copy, spec_id)
 
 

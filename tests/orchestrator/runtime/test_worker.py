@@ -37,7 +37,7 @@ def test_accuracy_is_the_share_of_rows_whose_largest_output_is_their_label():
 
 def test_outputs_that_are_not_one_per_class_have_no_accuracy():
     outputs = {"test": np.zeros((5, 3), np.float32)}
-    assert worker.accuracies(context(), outputs) == {}
+    assert worker.accuracies(context().task, outputs) == {}
 
 
 def test_the_same_work_gives_the_same_bytes_and_another_edit_gives_others():

@@ -68,9 +68,15 @@ def test_a_plan_may_be_empty_and_given_as_arrays(tmp_path):
     assert read_plan(tmp_path / "plan.parquet")["spec_id"].tolist() == PLAN["spec_id"]
 
 
-def test_a_plan_of_other_columns_or_lengths_is_refused(tmp_path):
-    for wrong in ({**PLAN, "extra": [1, 2, 3]}, {"method": ["a"]}, {**PLAN, "k": [1]}):
-        with pytest.raises(ValueError, match=r"columns|length"):
+def test_a_plan_of_another_campaign_comes_back(tmp_path):
+    other = {"arm": ["a", "b"], "train_id": [7, 8], "spec_id": ["x", "y"]}
+    write_plan(tmp_path / "plan.parquet", other)
+    assert {name: column.tolist() for name, column in read_plan(tmp_path / "plan.parquet").items()} == other
+
+
+def test_a_plan_without_spec_ids_or_of_unequal_lengths_is_refused(tmp_path):
+    for wrong in ({"method": ["a"]}, {**PLAN, "k": [1]}):
+        with pytest.raises(ValueError, match=r"spec_id|length"):
             write_plan(tmp_path / "plan.parquet", wrong)
 
 

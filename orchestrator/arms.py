@@ -1,0 +1,184 @@
+"""An arm of a campaign: one variant of the task, with its identities, queries and specs. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from influence.base import QueryBlock
+from orchestrator.config import ConfigError, LoadedConfig
+from orchestrator.records import RetrainSpec, Work
+from tasks.base import Numerics, Split, Task
+from tasks.data.edits import Edit
+from tasks.digests import digest
+from tasks.errors import InputError
+from tasks.seeds import generator
+
+Outputs = Mapping[str, np.ndarray]  # measured split -> recorded outputs
+
+
+class Arm:
+    """A task as one arm trains it; most campaigns have one arm, called "". Identities are computed once."""
+
+    def __init__(self, label: str, task: Task, config: LoadedConfig):
+        self.label, self.task, self.config = label, task, config
+
+    @property
+    def train(self) -> Split:
+        """The train split."""
+        return self.task.splits["train"]
+
+    @cached_property
+    def train_digest(self) -> str:
+        """Digest of everything the train set and its preprocessing are."""
+        return digest(self.task.train_identity())
+
+    @cached_property
+    def model_identity(self) -> Any:
+        """Identity of the model's weights and options."""
+        return self.task.model_identity()
+
+    @cached_property
+    def recipe_identity(self) -> Any:
+        """Name, version and hyperparameters of the recipe."""
+        return self.task.recipe.identity()
+
+    @cached_property
+    def task_id(self) -> str:
+        """Digest of what is recorded: the ledger's directory."""
+        return digest(self.task.record_identity())
+
+    def spec(self, numerics: Numerics, edit: Edit, seed: int, parent: Any = None) -> RetrainSpec:
+        """The identity of one retrain; `parent` is {spec_id, step} of the checkpoint it starts from."""
+        return RetrainSpec(
+            self.train_digest,
+            self.model_identity,
+            self.recipe_identity,
+            edit.identity(),
+            seed,
+            numerics.identity(),
+            parent,
+        )
+
+    def work(
+        self, numerics: Numerics, edit: Edit, seed: int, *, keep_steps: tuple[int, ...] = (), parent: Any = None
+    ) -> Work:
+        """One retrain of this arm."""
+        return Work(self.spec(numerics, edit, seed, parent), edit, keep_steps, self.label)
+
+    def last_step(self) -> int:
+        """The number of the last update of a whole training."""
+        epochs = float(getattr(self.task.recipe, "epochs", 1))
+        return self.task.recipe.checkpoint_step(len(self.train), epochs)
+
+    # --- queries -------------------------------------------------------------------------------------------------
+
+    @property
+    def measured_rows(self) -> np.ndarray:
+        """Rows of the queries' split whose outputs every retrain records."""
+        return self.task.measured[self.config.settings.queries.split]
+
+    @property
+    def needs_outputs(self) -> bool:
+        """Whether the queries or their labels cannot be known before a model is trained."""
+        judged = self.config.settings.queries.where is not None or self.config.measurement.label == "predicted"
+        return judged or hasattr(self.task, "query_labels")
+
+    def check_queries(self) -> None:
+        """Refuse what no model could make right: `where` only takes points away. Raises InputError."""
+        where, split = self.config.where, self.config.settings.queries.split
+        if split not in self.task.measured:
+            raise ConfigError(
+                f"{where}: queries.split", f"{split!r} is not measured; task.measure lists {sorted(self.task.measured)}"
+            )
+        judged = self.config.settings.queries.where
+        if judged is not None and judged.label is not None:
+            self._class_of(judged.label)
+        self._draw(self.measured_rows)
+
+    def queries(self, outputs: Outputs | None) -> QueryBlock:
+        """The queries, with the labels whose loss is explained.
+
+        `outputs` are those recorded of the model that judges; needed where `needs_outputs`. Raises InputError if too
+        few points fit.
+        """
+        if self.needs_outputs and outputs is None:
+            raise ValueError("these queries are judged by a model's recorded outputs")
+        block, split = self.config.settings.queries, self.task.splits[self.config.settings.queries.split]
+        rows = self.measured_rows
+        if block.where is not None and outputs is not None:
+            rows = rows[self._fits(outputs[block.split], split.labels[rows])]
+        rows = self._draw(rows)
+        return QueryBlock(block.split, split.ids[rows], rows, self._labels(rows, outputs).astype(np.int64))
+
+    def _labels(self, rows: np.ndarray, outputs: Outputs | None) -> np.ndarray:
+        split = self.config.settings.queries.split
+        if outputs is not None and hasattr(self.task, "query_labels"):
+            return self.task.query_labels(split, rows, outputs)  # type: ignore[attr-defined]
+        if outputs is not None and self.config.measurement.label == "predicted":
+            return outputs[split][np.searchsorted(self.measured_rows, rows)].argmax(axis=1)
+        return self.task.splits[split].labels[rows]
+
+    def _class_of(self, label: str) -> int:
+        classes = self.task.splits[self.config.settings.queries.split].classes
+        if label not in classes:
+            problem = f"{label!r}; classes are {', '.join(classes)}"
+            raise ConfigError(f"{self.config.where}: queries.where.label", problem)
+        return classes.index(label)
+
+    def _fits(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        where = self.config.settings.queries.where
+        assert where is not None
+        from tasks.measurements import GoldProbability
+
+        fits = np.ones(len(labels), bool)
+        if where.correct is not None:
+            fits &= (outputs.argmax(axis=1) == labels) == where.correct
+        if where.probability is not None:
+            p = GoldProbability().value(outputs, labels)
+            fits &= (p >= where.probability[0]) & (p <= where.probability[1])
+        if where.label is not None:
+            fits &= labels == self._class_of(where.label)
+        return fits
+
+    def _draw(self, rows: np.ndarray) -> np.ndarray:
+        block, split = self.config.settings.queries, self.task.splits[self.config.settings.queries.split]
+        key = f"{self.config.where}: queries"
+        if block.ids is not None:
+            return self._named(block.ids, rows, f"{key}.ids")
+        order = generator(block.seed, "queries").permutation(len(rows))
+        if block.per_class is not None:
+            picked = [self._of_class(rows[order], c, block.per_class, key) for c in range(len(split.classes))]
+            return np.sort(np.concatenate(picked))
+        count = block.count if block.count is not None else len(rows)
+        if count > len(rows) or not len(rows):
+            raise InputError(
+                f"{key}.count" if block.count else f"{key}.where",
+                f"only {len(rows)} measured points fit, {block.count or 'at least one'} asked for",
+            )
+        return np.sort(rows[order[:count]])
+
+    def _named(self, ids: tuple[int, ...], rows: np.ndarray, key: str) -> np.ndarray:
+        try:
+            chosen = self.task.splits[self.config.settings.queries.split].rows_of(ids)
+        except KeyError as error:
+            raise InputError(key, str(error.args[0])) from error
+        outside = ~np.isin(chosen, rows)
+        if outside.any():
+            raise InputError(
+                key, f"{int(np.asarray(ids)[outside][0])} is not measured; raise the limit in task.measure"
+            )
+        return chosen
+
+    def _of_class(self, rows: np.ndarray, label: int, wanted: int, key: str) -> np.ndarray:
+        split = self.task.splits[self.config.settings.queries.split]
+        fitting = rows[split.labels[rows] == label]
+        if len(fitting) < wanted:
+            raise InputError(
+                f"{key}.per_class",
+                f"class {split.classes[label]!r} has {len(fitting)} measured points that fit, {wanted} asked for",
+            )
+        return fitting[:wanted]
