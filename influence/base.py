@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +12,8 @@ import numpy as np
 from tasks.base import Component, Task
 
 if TYPE_CHECKING:
+    import torch
+
     from influence.gradients import GradientShard
 
 
@@ -44,13 +46,14 @@ class Method(Component):
 
     `needs` says what a gradient shard must hold for it, any of NEEDS; an empty set: no gradients at all. `uses_checkpoints`: every configured
     checkpoint (else the last one of each scoring model only). `is_control`: the planner's, has no scores.
-    `follows_query_loss`: it differentiates the query loss, so that any label works.
+    `follows_query_loss`: it differentiates the query loss, so that any label works. `may_diverge`: a query may have no scores, all of them NaN.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     uses_checkpoints: ClassVar[bool] = True
     is_control: ClassVar[bool] = False
     follows_query_loss: ClassVar[bool] = True
+    may_diverge: ClassVar[bool] = False
 
     def check(self, task: Task, base_dir: Path, where: str) -> None:
         """Refuse options that do not fit this task, before any worker starts and without torch. Raises InputError with `where` (file and dotted key)."""
@@ -63,11 +66,24 @@ class Method(Component):
         """Driver-side, once: whatever `score` wants besides gradients (an idf table, somebody's matrix). Must pickle. No torch."""
         return None
 
+    def solve(
+        self,
+        task: Task,
+        checkpoints: Sequence[tuple[Checkpoint, float]],
+        queries: QueryBlock,
+        device: torch.device | str = "cpu",
+    ) -> Any:
+        """Worker-side, once, if it needs `curvature`: what `score` gets as `prepared`, from (checkpoint, weight) of each model.
+
+        What its attribute `diagnostics` holds (plain JSON values) is kept on the scorer.
+        """
+        raise NotImplementedError
+
     def score(self, queries: GradientShard, train: GradientShard, prepared: Any) -> np.ndarray:
         """Scores float32 [n_queries, n_train of the shard]; depends on nothing but its arguments."""
         raise NotImplementedError
 
 
 # embedding: per-position gradients of the word embedding output with token ids; layers: weight gradients per layer and example;
-# last: activations into and loss gradients at the logits.
-NEEDS = ("embedding", "layers", "last")
+# last: activations into and loss gradients at the logits; curvature: nothing in the shard, the method solves for its queries first.
+NEEDS = ("embedding", "layers", "last", "curvature")

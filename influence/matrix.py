@@ -17,7 +17,8 @@ class ScoreMatrix:
     """Influence of every training example on every query; positive = the example helps the query.
 
     query_ids int64 [n_queries], train_ids int64 [n_train], scores float32 [n_queries, n_train]; the arrays are
-    read-only. Raises ValueError on a wrong shape, on repeated ids, and on scores that are not finite.
+    read-only. A row may be NaN throughout: the method has no scores for this query. Raises ValueError on a wrong shape,
+    on repeated ids, and on other scores that are not finite.
     """
 
     query_ids: np.ndarray
@@ -33,11 +34,18 @@ class ScoreMatrix:
         expected = (_n_unique(self.query_ids, "query"), _n_unique(self.train_ids, "train"))
         if self.scores.shape != expected:
             raise ValueError(f"scores have shape {self.scores.shape}; the ids say {expected} (queries, train examples)")
-        if not np.isfinite(self.scores).all():
-            row, column = np.argwhere(~np.isfinite(self.scores))[0]
+        wrong = ~np.isfinite(self.scores)
+        wrong[self.diverged] = False
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
             raise ValueError(
                 f"score of query {self.query_ids[row]}, train {self.train_ids[column]} is {self.scores[row, column]}"
             )
+
+    @property
+    def diverged(self) -> np.ndarray:
+        """Queries without scores, whose row is NaN throughout: bool [n_queries]."""
+        return np.isnan(self.scores).all(1) & (self.scores.shape[1] > 0)
 
     def row(self, query_id: int) -> np.ndarray:
         """Scores of one query, in the order of `train_ids`: float32 [n_train]. Raises KeyError."""
@@ -89,6 +97,9 @@ def from_foreign(array: np.ndarray, axes: Axes, orientation: Orientation) -> np.
     if orientation not in ("helpful_positive", "harmful_positive"):
         raise ValueError(f"orientation {orientation!r} is not helpful_positive or harmful_positive")
     ours = scores.T if axes == "train_query" else scores
+    empty = (ours != ours).all(1) & (ours.shape[1] > 0)  # NaN
+    if empty.any():
+        raise ValueError(f"all scores of query number {int(np.argmax(empty)) + 1} are NaN")
     return -ours if orientation == "harmful_positive" else ours
 
 

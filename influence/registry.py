@@ -33,6 +33,16 @@ METHODS = Registry(
             "TF-IDF similarity times the dot product of logit gradients",
             f"{_YEH}, equation 7",
         ),
+        "influence_function": Entry(
+            "influence.methods.influence_function:InfluenceFunction",
+            "inverse Hessian between the gradients of the train loss at query and example",
+            "Koh and Liang 2017, equation 2",
+        ),
+        "cross_loss_influence": Entry(
+            "influence.methods.cross_loss_influence:CrossLossInfluence",
+            "the same for any differentiable loss of the query, whatever loss was trained",
+            "Silva et al. 2022, equations 1 and 5",
+        ),
         "scores_file": Entry(
             "influence.methods.scores_file:ScoresFile", "somebody else's score matrix (npz, parquet or csv)"
         ),

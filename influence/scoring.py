@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from influence.base import Checkpoint, Method, QueryBlock
+from influence.matrix import positions_of
 from influence.methods.checkpointed import checkpoint_terms
 from tasks.base import Task
-from tasks.errors import RefitError
+from tasks.errors import InputError, RefitError
 
 if TYPE_CHECKING:
     import torch
 
     from influence.gradients import GradientShard, GradientSource
     from influence.layers import Layers
+    from influence.methods.influence_function import InfluenceFunction
     from influence.methods.tracin_we import TracInWE
 
 
@@ -31,8 +33,9 @@ class Scorer:
 
     `methods` label -> method and `prepared` label -> what Method.prepare returned; controls are left out. Train
     gradients are those of the gold labels, live for one batch of `batch_size` rows, and are dropped. Batches start at
-    the start of the range: the same range gives the same bits, whatever else was computed. Raises InputError when a
-    method's layers are not in the model.
+    the start of the range: the same range gives the same bits, whatever else was computed. Methods that need curvature
+    solve for the queries first; `diagnostics` (label -> plain JSON values) is what they tell. Raises InputError when a
+    method's layers are not in the model or its solver refuses.
     """
 
     def __init__(
@@ -45,18 +48,24 @@ class Scorer:
         device: torch.device | str = "cpu",
         batch_size: int = 64,
     ):
-        self.task, self.prepared, self.batch_size = task, prepared, batch_size
+        self.task, self.prepared, self.batch_size = task, dict(prepared), batch_size
         self.methods = {label: method for label, method in methods.items() if not method.is_control}
         used, self.terms = _terms(self.methods, checkpoints)
         self._source = _source(task, used, self.methods, device)
         shard = self._source.shard(queries.split, queries.rows, queries.labels, batch_size)
         self._queries = {label: shard.weighted(terms) for label, terms in self.terms.items()}
         self._n_queries = len(shard)
+        solved = {m: _solve(task, m, self.methods[m], checkpoints, queries, device) for m in _curved(self.methods)}
+        self.prepared |= solved
+        self.diagnostics: dict[str, dict[str, Any]] = {
+            m: getattr(found, "diagnostics", {}) for m, found in solved.items()
+        }
 
     def score_range(self, start: int, stop: int) -> dict[str, np.ndarray]:
         """Scores of the train rows [start, stop): label -> float32 [n_queries, stop - start], columns in row order.
 
-        Raises RefitError naming the method whose scores have the wrong shape or are not finite.
+        Raises RefitError naming the method whose scores have the wrong shape or are not finite (but for whole rows of
+        NaN, where it may diverge).
         """
         blocks = {label: [np.zeros((self._n_queries, 0), np.float32)] for label in self.methods}
         labels = self.task.splits["train"].labels
@@ -75,8 +84,11 @@ class Scorer:
         if scores.shape != (self._n_queries, len(train)):
             expected = (self._n_queries, len(train))
             raise RefitError(f"method {label} returned scores of shape {scores.shape}, not {expected}")
-        if not np.isfinite(scores).all():
-            row, column = np.argwhere(~np.isfinite(scores))[0]
+        wrong = ~np.isfinite(scores)
+        if method.may_diverge:
+            wrong[np.isnan(scores).all(1)] = False
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
             pair = f"query {queries.ids[row]} and train {train.ids[column]}"
             raise RefitError(f"method {label}: the score of {pair} is {scores[row, column]}")
         return scores
@@ -110,11 +122,58 @@ def word_contributions(
     return {(q, t): method.words(ours, theirs, query_at[q], train_at[t], special) for q, t in pairs}
 
 
+def row_contributions(
+    task: Task,
+    method: InfluenceFunction,
+    checkpoints: Sequence[Checkpoint],
+    queries: QueryBlock,
+    pairs: Sequence[tuple[int, int]],
+    device: torch.device | str = "cpu",
+) -> dict[tuple[int, int], list[tuple[int, float]]]:
+    """What each row of the parameter adds to the score of each (query id, train id): words, where rows are words.
+
+    Lists of (row of the parameter, contribution), largest magnitude first; rows that add nothing are left out. The
+    contributions of a pair sum to its score; all are NaN where the solver diverged. For influence_function and
+    cross_loss_influence on rows of one parameter. Raises ValueError on another selection, KeyError on an unknown id.
+    """
+    if not pairs:
+        return {}
+    asked = list(dict.fromkeys(query_id for query_id, _ in pairs))
+    chosen = positions_of(asked, queries.ids, "query")
+    asked_queries = QueryBlock(queries.split, queries.ids[chosen], queries.rows[chosen], queries.labels[chosen])
+    terms = [(checkpoints[position], weight) for position, weight in checkpoint_terms(method, checkpoints)]
+    solved = method.solve(task, terms, asked_queries, device)
+    rows = task.splits["train"].rows_of([train_id for _, train_id in pairs])
+    return {(q, t): solved.by_row(asked.index(q), int(row)) for (q, t), row in zip(pairs, rows, strict=True)}
+
+
+def _solve(
+    task: Task,
+    label: str,
+    method: Method,
+    checkpoints: Sequence[Checkpoint],
+    queries: QueryBlock,
+    device: torch.device | str,
+) -> Any:
+    terms = [(checkpoints[position], weight) for position, weight in checkpoint_terms(method, checkpoints)]
+    try:
+        return method.solve(task, terms, queries, device)
+    except InputError as error:
+        raise InputError(f"method {label}: {error.where}", error.problem) from error
+
+
+def _curved(methods: Mapping[str, Method]) -> list[str]:
+    return [label for label, method in methods.items() if "curvature" in method.needs]
+
+
 def _terms(
     methods: Mapping[str, Method], checkpoints: Sequence[Checkpoint]
 ) -> tuple[list[Checkpoint], dict[str, list[tuple[int, float]]]]:
     """The checkpoints that any method sums over, and label -> (position among those, weight)."""
-    terms = {label: checkpoint_terms(method, checkpoints) for label, method in methods.items()}
+    terms = {
+        label: checkpoint_terms(method, checkpoints) if method.needs - {"curvature"} else []
+        for label, method in methods.items()
+    }
     used = sorted({position for found in terms.values() for position, _ in found})
     at = {position: new for new, position in enumerate(used)}
     kept = {label: [(at[position], weight) for position, weight in found] for label, found in terms.items()}
@@ -127,7 +186,7 @@ def _source(
     from influence.gradients import GradientSource
     from influence.layers import Layers
 
-    needs = needs_of(methods.values())
+    needs = needs_of(methods.values()) - {"curvature"}
     network = task.network(0) if needs else None
     layers = Layers() if network is None else Layers.of(task, network)
     chosen = [_chosen(method, layers) for method in methods.values() if "layers" in method.needs]

@@ -165,7 +165,9 @@ class Task(Protocol):
     outputs (measured split -> array) decide; `penalty(network) -> Tensor []`: what the train objective adds to the mean of the
     losses; `influence_parameters(split, rows) -> {parameter name: row numbers or None}`: the parameters, or rows of their
     first axis, on which a method takes its Hessian; `independent_rows`: names of parameters whose rows never meet in one
-    second derivative; `rows_touching(name, rows) -> int64`: the train rows whose loss depends on those rows of a parameter.
+    second derivative; `rows_touching(name, rows) -> int64`: the train rows whose loss depends on those rows of a parameter;
+    `row_hessians(network, name, rows) -> [n_rows, d, d]` and `row_derivatives(network, name, rows, vectors [q, n_rows, d],
+    train_rows) -> [q, n_train_rows]`: closed forms for such rows, of the objective and of each example's loss.
     """
 
     model: Any

@@ -20,7 +20,11 @@ from tasks.errors import InputError
 sys.path.append(str(Path(__file__).parents[1] / "influence"))
 from small_task import SmallCNN, SmallTask, checkpoint, query_block
 
-OPTIONS = {"scores_file": {"path": "planted:oracle", "axes": "query_train", "orientation": "helpful_positive"}}
+OPTIONS = {
+    "scores_file": {"path": "planted:oracle", "axes": "query_train", "orientation": "helpful_positive"},
+    "influence_function": {"solver": {"name": "exact", "damping": 1.0}},
+    "cross_loss_influence": {"solver": {"name": "cg", "damping": 1.0, "tolerance": 1e-6}},
+}
 NAMES = sorted(METHODS.entries())
 TASK = SmallTask(SmallCNN())
 N_TRAIN = len(TASK.splits["train"])

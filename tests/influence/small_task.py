@@ -122,6 +122,9 @@ class SmallTask:
     def logits(self, network, batch):
         return self.model.forward(network, batch)
 
+    def losses(self, network, batch):
+        return torch.nn.functional.cross_entropy(self.logits(network, batch), batch["labels"], reduction="none")
+
     def token_counts(self, split):
         counts = np.stack([np.bincount(text, minlength=self.vocabulary) for text in self.tokens[split]])
         return csr_matrix(counts)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from influence.matrix import ScoreMatrix, assemble, from_foreign
+from influence.ranking import ranked
 
 QUERIES, TRAIN = np.array([7, 3]), np.array([10, 40, 20, 30, 50])
 SCORES = np.arange(10, dtype=np.float32).reshape(2, 5)
@@ -66,6 +67,30 @@ def test_empty_blocks_and_empty_train_sets_are_fine():
 def test_bad_matrices_raise(queries, train, scores, message):
     with pytest.raises(ValueError, match=message):
         ScoreMatrix(np.asarray(queries), np.asarray(train), scores)
+
+
+def test_a_query_may_have_no_scores_at_all():
+    scores = SCORES.copy()
+    scores[1] = np.nan
+    matrix = ScoreMatrix(QUERIES, TRAIN, scores)
+    assert matrix.diverged.tolist() == [False, True]
+    assert matrix.reordered(QUERIES[::-1], TRAIN[:2]).diverged.tolist() == [True, False]
+    assert assemble(QUERIES, TRAIN, [(0, 2, scores[:, :2]), (2, 5, scores[:, 2:])]).diverged.tolist() == [False, True]
+    assert not ScoreMatrix(QUERIES, TRAIN[:0], scores[:, :0]).diverged.any()
+    with pytest.raises(ValueError, match="scores hold NaN and cannot be ranked"):
+        ranked(matrix.row(3), TRAIN, "proponents")
+    scores[1, 2] = 0
+    with pytest.raises(ValueError, match="query 3, train 10 is nan"):
+        ScoreMatrix(QUERIES, TRAIN, scores)
+
+
+def test_foreign_scores_must_be_there_for_every_query():
+    scores = SCORES.copy()
+    scores[1] = np.nan
+    with pytest.raises(ValueError, match="all scores of query number 2 are NaN"):
+        from_foreign(scores, "query_train", "helpful_positive")
+    with pytest.raises(ValueError, match="all scores of query number 2 are NaN"):
+        from_foreign(scores.T, "train_query", "harmful_positive")
 
 
 def test_a_matrix_cannot_be_changed_and_does_not_share_memory():

@@ -99,6 +99,23 @@ def test_scores_of_the_wrong_shape_or_not_finite_raise():
             Scorer(task, [], queries, {"w": Wrong()}, {"w": bad}).score_range(0, 2)
 
 
+def test_only_methods_that_may_diverge_leave_out_the_scores_of_a_query_and_then_all_of_them():
+    class Diverging(Wrong):
+        may_diverge = True
+
+    task, queries = SmallTask(SmallCNN()), query_block(SmallTask(SmallCNN()))
+    without = np.array([[0, 1], [np.nan, np.nan], [2, 3]])
+    found = Scorer(task, [], queries, {"d": Diverging()}, {"d": without}).score_range(0, 2)["d"]
+    np.testing.assert_array_equal(found, without.astype(np.float32))
+    for method, bad in (
+        (Wrong(), without),
+        (Diverging(), np.where(without == 3, np.nan, without)),
+        (Diverging(), without + np.inf),
+    ):
+        with pytest.raises(RefitError, match="method d: the score of query"):
+            Scorer(task, [], queries, {"d": method}, {"d": bad}).score_range(0, 2)
+
+
 @pytest.mark.parametrize("method", [TracInWE(), TracInWETopK(k=3), TracInWE(tokens="content")], ids=str)
 def test_word_contributions_sum_to_the_score(method):
     task, queries = SmallTask(SmallCNN()), query_block(SmallTask(SmallCNN()))

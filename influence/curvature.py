@@ -1,0 +1,158 @@
+"""Second derivatives of the train objective at the weights of one model: Hessian-vector products, dense, in blocks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import grad, jacrev, jvp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from influence.parameters import Piece, Selection
+from tasks.base import Task
+
+BATCH_SIZE, PASS_SIZE = 64, 1024
+
+with warnings.catch_warnings():  # these rules of torch make use of torch.jit, which torch itself calls deprecated
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import torch._decomp.decompositions_for_jvp  # forward mode would load them at its first use
+
+
+class Curvature:
+    """The objective F(theta) = (1/n) sum_i l_i(theta) + penalty(theta) over the n train examples, around some weights.
+
+    l_i = task.losses in evaluation mode, penalty = task.penalty if there is one; theta [P] = what `selection` holds of
+    the network, everything else is constant. `batch_size` rows are differentiated at once, along `pass_size` / rows
+    vectors. Everything is in the network's dtype. Attention is computed by plain matrix products: fused kernels have no
+    forward-mode derivative. `independent`: no second derivative mixes two rows of a parameter (the task says so in
+    `independent_rows`), so that the Hessian is made of one block per row.
+    """
+
+    def __init__(self, task: Task, selection: Selection, batch_size: int = BATCH_SIZE, pass_size: int = PASS_SIZE):
+        self.task, self.selection, self.theta = task, selection, selection.values
+        self.batch_size, self.pass_size = batch_size, pass_size
+        self.ids = task.splits["train"].ids
+        self.independent = {p.name for p in selection.pieces} <= set(getattr(task, "independent_rows", ()))
+        self.touching = _touching(task, selection)  # bool [n_train]: the others have zero gradient
+
+    def gradients(self, losses: Callable[[Any], Tensor]) -> Tensor:
+        """Gradients of losses(network) [q]: [q, P]."""
+        with sdpa_kernel(SDPBackend.MATH):
+            return jacrev(lambda theta: self.selection.evaluate(losses, theta))(self.theta)  # type: ignore[return-value]
+
+    def derivatives(self, rows: np.ndarray, vectors: Tensor) -> Tensor:
+        """<grad l_i, vector> of train rows along `vectors` [q, P], by forward mode: [q, len(rows)]."""
+        rows, derivatives = np.asarray(rows, np.int64), self.theta.new_zeros(len(vectors), len(rows))
+        if self.independent and hasattr(self.task, "row_derivatives"):
+            return self._closed_derivatives(rows, vectors)
+        for part in _cuts(np.flatnonzero(self.touching[rows]), self.batch_size):
+            batch = self._batch(rows[part])
+            found = self._along(lambda network, b=batch: self.task.losses(network, b), vectors, len(part))
+            derivatives[:, torch.from_numpy(part).to(derivatives.device)] = found.to(derivatives)
+        return derivatives
+
+    def products(self, vectors: Tensor, rows: np.ndarray | None = None) -> Tensor:
+        """Hessian of F times `vectors` [q, P]: [q, P]. With `rows`: of the mean loss of these train rows + penalty."""
+        n = len(self.ids) if rows is None else len(rows)
+        rows = np.flatnonzero(self.touching) if rows is None else rows[self.touching[rows]]
+        total = torch.zeros_like(vectors)
+        for part in _cuts(rows, self.batch_size):
+            batch = self._batch(part)
+            total += self._twice(lambda network, b=batch: self.task.losses(network, b).sum(), vectors, len(part)) / n
+        if hasattr(self.task, "penalty"):
+            total += self._twice(self.task.penalty, vectors, 1)  # type: ignore[attr-defined]
+        return total
+
+    def residuals(self, solutions: Tensor, vectors: Tensor, damping: float) -> Tensor:
+        """|(H + damping I) x - v| / |v| of each pair of rows: [q]; zero where v is zero."""
+        left = self.products(solutions) + damping * solutions - vectors
+        sizes = vectors.norm(dim=1)
+        return torch.where(sizes > 0, left.norm(dim=1) / sizes, torch.zeros_like(sizes))
+
+    def dense(self) -> Tensor:
+        """The Hessian of F: float64 [P, P], symmetric."""
+        eye = torch.eye(len(self.theta), dtype=self.theta.dtype, device=self.theta.device)
+        hessian = self.products(eye).double()
+        return (hessian + hessian.T) / 2
+
+    def blocks(self) -> list[Tensor]:
+        """The blocks of an independent Hessian: float64 [n_rows, d, d] per parameter, of d numbers a row.
+
+        The task's `row_hessians(network, name, rows)` [n_rows, d, d] where it has them in closed form; else d products
+        give all rows: unit vector j is put into every row at once. Raises ValueError when rows meet.
+        """
+        if not self.independent:
+            raise ValueError("the task does not say that the rows of these parameters are independent")
+        if hasattr(self.task, "row_hessians"):
+            return [self._closed_blocks(piece) for piece in self.selection.pieces]
+        ends = np.cumsum(self.selection.sizes)
+        starts = zip(self.selection.pieces, ends - self.selection.sizes, ends, strict=True)
+        return [self._blocks(piece, slice(start, end)) for piece, start, end in starts]
+
+    def _closed_derivatives(self, train_rows: np.ndarray, vectors: Tensor) -> Tensor:
+        """The task's `row_derivatives(network, name, rows, vectors, train_rows)`, summed over the parameters."""
+        parts = zip(self.selection.pieces, vectors.split(self.selection.sizes, 1), strict=True)
+        found = [
+            self.task.row_derivatives(  # type: ignore[attr-defined]
+                self.selection.network,
+                piece.name,
+                _rows_of(piece),
+                part.reshape(len(vectors), *piece.shape),
+                train_rows,
+            )
+            for piece, part in parts
+        ]
+        return torch.stack(list(found)).sum(0).to(self.theta.device)
+
+    def _closed_blocks(self, piece: Piece) -> Tensor:
+        return self.task.row_hessians(self.selection.network, piece.name, _rows_of(piece)).double()  # type: ignore[attr-defined]
+
+    def _blocks(self, piece: Piece, inside: slice) -> Tensor:
+        n_rows, width = piece.shape[0], piece.shape[1:].numel()
+        units = self.theta.new_zeros(width, len(self.theta))
+        units[:, inside] = torch.eye(width, dtype=units.dtype, device=units.device).repeat(1, n_rows)
+        blocks = self.products(units)[:, inside].view(width, n_rows, width).double().transpose(0, 1)
+        return (blocks + blocks.transpose(1, 2)) / 2
+
+    def _batch(self, rows: np.ndarray) -> dict[str, Tensor]:
+        return self.task.batch("train", rows, device=self.theta.device)
+
+    def _along(self, function: Callable[[Any], Tensor], vectors: Tensor, n_rows: int) -> Tensor:
+        return self._mapped(lambda theta: self.selection.evaluate(function, theta), vectors, n_rows)
+
+    def _twice(self, function: Callable[[Any], Tensor], vectors: Tensor, n_rows: int) -> Tensor:
+        """Hessian-vector products of a scalar function of the network, forward over reverse."""
+        return self._mapped(grad(lambda theta: self.selection.evaluate(function, theta)), vectors, n_rows)
+
+    def _mapped(self, function: Callable[[Tensor], Tensor], vectors: Tensor, n_rows: int) -> Tensor:
+        def along(vector: Tensor) -> Tensor:
+            return jvp(function, (self.theta,), (vector,))[1]
+
+        if not len(vectors):
+            return vectors.new_zeros(0, *function(self.theta).shape)
+        with sdpa_kernel(SDPBackend.MATH):
+            return vmap(along, chunk_size=max(1, self.pass_size // n_rows))(vectors)
+
+
+def _rows_of(piece: Piece) -> np.ndarray:
+    """Numbers of the chosen rows of a parameter's first axis: int64."""
+    return np.arange(piece.shape[0]) if piece.rows is None else piece.rows.cpu().numpy()
+
+
+def _touching(task: Any, selection: Selection) -> np.ndarray:
+    """Train rows whose loss depends on what is selected: all of them, unless it is rows and the task can tell."""
+    n_train = len(task.splits["train"])
+    touching = np.zeros(n_train, bool)
+    for piece in selection.pieces:
+        if piece.rows is None or not hasattr(task, "rows_touching"):
+            return np.ones(n_train, bool)
+        touching[task.rows_touching(piece.name, piece.rows.cpu().numpy())] = True
+    return touching
+
+
+def _cuts(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

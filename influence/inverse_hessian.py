@@ -1,0 +1,167 @@
+"""(H + damping I)^-1 times the gradients of queries, and the scores that come of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from influence.base import Checkpoint, QueryBlock
+from influence.curvature import Curvature
+from influence.gradients import loaded
+from influence.parameters import Selection, choose_parameters
+from influence.solvers import Solution
+from tasks.base import Task
+from tasks.errors import RefitError
+
+if TYPE_CHECKING:
+    from influence.methods.influence_function import InfluenceFunction
+
+log = logging.getLogger("refit")
+QUERIES_AT_ONCE = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """One scoring model: its `weight` in the mean over models, its curvature, and the solutions of all queries."""
+
+    checkpoint: Checkpoint
+    weight: float
+    curvature: Curvature
+    solution: Solution
+
+
+class QuerySolutions:
+    """s_q = (H + damping I)^-1 grad L_q of every query at the weights of every scoring model.
+
+    `diverged` bool [n_queries]: the solver did, at some model. `diagnostics`: plain JSON values; per model what the
+    solver tells, its lists in the order of the queries.
+    """
+
+    def __init__(self, method: InfluenceFunction, queries: QueryBlock, models: Sequence[Solved]):
+        self.models, self.n_queries = models, len(queries.ids)
+        self.diverged = np.any([model.solution.diverged for model in models], axis=0)
+        self.diagnostics: dict[str, Any] = {
+            "query_ids": [int(i) for i in queries.ids],
+            "diverged": [int(i) for i in np.asarray(queries.ids)[self.diverged]],
+            "models": [_told(model) for model in models],
+        }
+        _log(method.name, self.diagnostics)
+
+    def scores(self, rows: np.ndarray) -> np.ndarray:
+        """(1/n) <s_q, grad l_i> of train rows, mean over models: float32 [n_queries, len(rows)]; NaN where diverged."""
+        total = np.zeros((self.n_queries, len(rows)))
+        for model in self.models:
+            along = model.curvature.derivatives(rows, model.solution.x)
+            total += model.weight / len(model.curvature.ids) * along.double().cpu().numpy()
+        total[self.diverged] = np.nan
+        return total.astype(np.float32)
+
+    def by_row(self, query: int, row: int) -> list[tuple[int, float]]:
+        """(row of the parameter, its part of the score) of one pair, largest magnitude first, without zeros.
+
+        Raises ValueError unless rows of one parameter are what was selected.
+        """
+        total: dict[int, float] = {}
+        for model in self.models:
+            pieces, parts = model.curvature.selection.pieces, self._terms(model, query, row)
+            if len(pieces) != 1 or pieces[0].rows is None:
+                raise ValueError("contributions by row need rows of one parameter; other parameters are selected")
+            for number, part in zip(pieces[0].rows.tolist(), parts.reshape(pieces[0].shape[0], -1).sum(1), strict=True):
+                total[number] = total.get(number, 0.0) + float(part)
+        if self.diverged[query]:
+            return [(number, float("nan")) for number in total]
+        return sorted(((n, part) for n, part in total.items() if part), key=lambda item: (-abs(item[1]), item[0]))
+
+    def _terms(self, model: Solved, query: int, row: int) -> np.ndarray:
+        """s_q times grad l_i, number by number, with what the model counts: float64 [P]."""
+        curvature = model.curvature
+        batch = curvature.task.batch("train", np.array([row]), device=curvature.theta.device)
+        gradient = curvature.gradients(lambda network: curvature.task.losses(network, batch))[0]
+        terms = (gradient.double() * model.solution.x[query].double()).cpu().numpy()
+        return model.weight / len(curvature.ids) * terms
+
+
+def solve_queries(
+    method: InfluenceFunction,
+    task: Task,
+    checkpoints: Sequence[tuple[Checkpoint, float]],
+    queries: QueryBlock,
+    device: torch.device | str = "cpu",
+) -> QuerySolutions:
+    """Solve for all queries at each (checkpoint, weight).
+
+    Raises InputError when the solver refuses or a pattern fits no parameter, RefitError when a gradient is not finite.
+    """
+    fresh = task.network(0)
+    chosen = choose_parameters(task, fresh, method.parameters, queries)
+    models = []
+    for checkpoint, weight in checkpoints:
+        network = loaded(fresh, checkpoint, device)
+        curvature = Curvature(task, Selection(network, chosen), method.batch_size, method.pass_size)
+        vectors = _gradients(method, curvature, queries)
+        models.append(Solved(checkpoint, weight, curvature, method.solver.solve(curvature, vectors)))
+    return QuerySolutions(method, queries, models)
+
+
+def _gradients(method: InfluenceFunction, curvature: Curvature, queries: QueryBlock) -> Tensor:
+    """grad L_q of every query: [n_queries, P]."""
+    found = [curvature.theta.new_zeros(0, len(curvature.theta))]
+    for start in range(0, len(queries.rows), QUERIES_AT_ONCE):
+        part = slice(start, start + QUERIES_AT_ONCE)
+        rows, labels = np.asarray(queries.rows[part], np.int64), np.asarray(queries.labels[part], np.int64)
+        losses = _losses(method, curvature, queries.split, rows, labels)
+        with torch.no_grad():
+            _check_finite("the loss", losses(curvature.selection.network)[:, None], queries.ids[part])
+        found.append(curvature.gradients(losses))
+        _check_finite("the gradient of the loss", found[-1], queries.ids[part])
+    return torch.cat(found)
+
+
+def _check_finite(what: str, values: Tensor, ids: np.ndarray) -> None:
+    bad = ~values.isfinite().all(1).cpu().numpy()
+    if bad.any():
+        raise RefitError(f"{what} of query {np.asarray(ids)[bad][0]} is not finite")
+
+
+def _losses(
+    method: InfluenceFunction, curvature: Curvature, split: str, rows: np.ndarray, labels: np.ndarray
+) -> Callable[[Any], Tensor]:
+    return lambda network: method.query_losses(curvature.task, network, split, rows, labels)
+
+
+def _told(model: Solved) -> dict[str, Any]:
+    point, curvature = model.checkpoint, model.curvature
+    where = {"spec_id": point.spec_id, "step": point.step, "n_parameters": len(curvature.theta)}
+    return {**where, "n_train_touching": int(curvature.touching.sum()), **model.solution.diagnostics}
+
+
+def _log(name: str, diagnostics: dict[str, Any]) -> None:
+    n_queries = len(diagnostics["query_ids"])
+    for model in diagnostics["models"]:
+        known = [residual for residual in model["residual"] if residual is not None]
+        log.info(
+            "%s: %d queries solved by %s on %d parameters, effective damping %g, largest residual %.2g",
+            *(
+                name,
+                n_queries,
+                model["solver"],
+                model["n_parameters"],
+                model["effective_damping"],
+                max(known, default=0),
+            ),
+        )
+        unfinished = n_queries - sum(model.get("converged", [True] * n_queries))
+        if unfinished > len(diagnostics["diverged"]):
+            log.warning("%s: %d of %d queries did not converge", name, unfinished, n_queries)
+    if diagnostics["diverged"]:
+        ids = ", ".join(map(str, diagnostics["diverged"][:10]))
+        log.warning(
+            "%s: the solver diverged for %d of %d queries, which have no scores (%s): raise the damping, or the scale",
+            *(name, len(diagnostics["diverged"]), n_queries, ids),
+        )

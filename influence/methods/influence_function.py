@@ -1,0 +1,80 @@
+"""Influence functions: the inverse Hessian between two gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from influence.base import Checkpoint, Method, QueryBlock
+from influence.methods.requirements import require_task
+from influence.solvers import ConjugateGradients, Solver
+from tasks.base import Task
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from influence.gradients import GradientShard
+    from influence.inverse_hessian import QuerySolutions
+
+
+class InfluenceFunction(Method):
+    """What removing an example does to the train loss of the query, to first order, by the inverse Hessian.
+
+    score(q, i) = (1/n) grad l_q^T (H + damping I)^-1 grad l_i, H the Hessian of (1/n) sum l_i + penalty, in the unit of
+    the loss: the loss of q, under the label asked about, rises by the score when i is removed. Koh and Liang 2017,
+    equation 2, for a weight of -1/n. Mean over scoring models, at the last checkpoint of each. `parameters`: all (what the task
+    says for these queries, else all trained), or a list of patterns of parameter names. `solver`: exact, cg (default,
+    damping 0.01) or lissa, with options; networks are not convex, so damping must exceed what is negative in H.
+    `batch_size` train rows are differentiated at once, along `pass_size` / rows vectors: less takes less memory.
+    """
+
+    name: ClassVar[str] = "influence_function"
+    needs: ClassVar[frozenset[str]] = frozenset({"curvature"})
+    uses_checkpoints: ClassVar[bool] = False
+    may_diverge: ClassVar[bool] = True
+
+    parameters: Literal["all"] | tuple[str, ...] = "all"
+    solver: Solver = ConjugateGradients()
+    batch_size: int = Field(64, ge=1)
+    pass_size: int = Field(1024, ge=1)
+
+    @field_validator("parameters")
+    @classmethod
+    def _not_empty(cls, parameters: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not parameters:
+            raise ValueError("an empty list chooses no parameter")
+        return parameters
+
+    def check(self, task: Task, base_dir: Path, where: str) -> None:
+        """Raises InputError when the task has no losses per example."""
+        require_task(task, "losses", where, f"{self.name} needs the train loss of every example")
+
+    def query_losses(self, task: Task, network: nn.Module, split: str, rows: np.ndarray, labels: np.ndarray) -> Tensor:
+        """The loss of each query whose gradient is taken: here the train loss under `labels`, [n]."""
+        import torch
+
+        batch = task.batch(split, rows, device=next(network.parameters()).device)
+        targets = torch.as_tensor(labels, dtype=batch["labels"].dtype, device=batch["labels"].device)
+        return task.losses(network, {**batch, "labels": targets})
+
+    def solve(
+        self,
+        task: Task,
+        checkpoints: Sequence[tuple[Checkpoint, float]],
+        queries: QueryBlock,
+        device: torch.device | str = "cpu",
+    ) -> QuerySolutions:
+        """The solutions of all queries at each (checkpoint, weight). Raises InputError, RefitError."""
+        from influence.inverse_hessian import solve_queries
+
+        return solve_queries(self, task, checkpoints, queries, device)
+
+    def score(self, queries: GradientShard, train: GradientShard, prepared: Any) -> np.ndarray:
+        """float32 [n_queries, n_train]; a row of NaN for a query whose solver diverged."""
+        solutions: QuerySolutions = prepared
+        return solutions.scores(train.rows)

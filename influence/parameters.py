@@ -1,0 +1,126 @@
+"""Some parameters of a network, or rows of them, as one flat vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from influence.base import QueryBlock
+from tasks.base import Task
+from tasks.errors import InputError
+
+Chosen = Mapping[str, np.ndarray | None]  # parameter name -> rows of its first axis, int64, or none: all of it
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A parameter in the flat vector: its rows int64 [n_rows] (none: all) and the shape of what is chosen of it."""
+
+    name: str
+    rows: Tensor | None
+    shape: torch.Size
+
+
+class Selection:
+    """Chosen parameters of a network, side by side in one vector [P], in the order of the network.
+
+    Rows of a parameter stand in the order given. Raises ValueError when the network does not have what is chosen.
+    """
+
+    def __init__(self, network: nn.Module, chosen: Chosen):
+        self.network, parameters = network, dict(network.named_parameters())
+        unknown = [name for name in chosen if name not in parameters]
+        if unknown or not chosen:
+            raise ValueError(f"parameters {unknown} are not in the network" if unknown else "no parameter is chosen")
+        self.pieces = [_piece(name, parameters[name], chosen[name]) for name in parameters if name in chosen]
+        self.sizes = [piece.shape.numel() for piece in self.pieces]
+        self.values = self.flatten(parameters).detach()
+
+    def __len__(self) -> int:
+        return sum(self.sizes)
+
+    def flatten(self, named: Mapping[str, Tensor]) -> Tensor:
+        """The chosen part of something per parameter (values, gradients): [P]."""
+        parts = [named[p.name] if p.rows is None else named[p.name].index_select(0, p.rows) for p in self.pieces]
+        return torch.cat([part.reshape(-1) for part in parts])
+
+    def parameters(self, theta: Tensor) -> dict[str, Tensor]:
+        """Parameters of the network with `theta` [P] in the place of what is chosen; differentiable in it."""
+        fixed = dict(self.network.named_parameters())
+        parts = zip(self.pieces, theta.split(self.sizes), strict=True)
+        return {piece.name: _substituted(fixed[piece.name].detach(), piece, part) for piece, part in parts}
+
+    def evaluate(self, function: Callable[[Any], Tensor], theta: Tensor) -> Tensor:
+        """What `function` makes of the network when `theta` [P] stands for its chosen parameters."""
+        named = {f"network.{name}": value for name, value in self.parameters(theta).items()}
+        return torch.func.functional_call(_Bound(self.network, function), named, ())
+
+
+class _Bound(nn.Module):
+    """A function of a network as a module, which is what torch substitutes parameters in."""
+
+    def __init__(self, network: nn.Module, function: Callable[[Any], Tensor]):
+        super().__init__()
+        self.network, self.function = network, function
+
+    def forward(self) -> Tensor:
+        return self.function(self.network)
+
+
+def choose_parameters(
+    task: Task, network: nn.Module, selection: str | Sequence[str], queries: QueryBlock
+) -> dict[str, np.ndarray | None]:
+    """What the Hessian is taken on: parameter name -> rows, or none for all of it.
+
+    `all`: what the task says for these queries (`influence_parameters`), else every trained parameter; a list: trained
+    parameters whose name fits a pattern. The row of an embedding that stands for padding never trains and is left out.
+    Raises InputError for a pattern that fits nothing.
+    """
+    if selection == "all" and hasattr(task, "influence_parameters"):
+        return _of_task(task, queries)
+    trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    if selection != "all":
+        for pattern in selection:
+            if not any(fnmatchcase(name, pattern) for name in trained):
+                raise InputError("parameters", f"{pattern!r} fits no trained parameter; there are {', '.join(trained)}")
+        trained = [name for name in trained if any(fnmatchcase(name, pattern) for pattern in selection)]
+    padding = {
+        f"{name}.weight" if name else "weight": (module.num_embeddings, module.padding_idx)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None
+    }
+    return {
+        name: np.delete(np.arange(padding[name][0]), padding[name][1]) if name in padding else None for name in trained
+    }
+
+
+def _of_task(task: Any, queries: QueryBlock) -> dict[str, np.ndarray | None]:
+    chosen = dict(task.influence_parameters(queries.split, queries.rows))
+    if set(chosen) <= set(getattr(task, "independent_rows", ())):
+        return chosen  # rows of other queries then change no score of this one
+    for row in queries.rows:
+        alone = dict(task.influence_parameters(queries.split, np.array([row])))
+        if alone.keys() != chosen.keys() or not all(np.array_equal(alone[n], chosen[n]) for n in chosen):  # type: ignore[arg-type]
+            problem = "the task chooses other parameters for other queries, and their rows are not independent"
+            raise InputError("parameters", f"{problem}; score such queries apart or give a list of names")
+    return chosen
+
+
+def _piece(name: str, parameter: Tensor, rows: np.ndarray | None) -> Piece:
+    if rows is None:
+        return Piece(name, None, parameter.shape)
+    rows = np.asarray(rows, np.int64)
+    if len(np.unique(rows)) < len(rows) or ((rows < 0) | (rows >= len(parameter))).any():
+        raise ValueError(f"rows of {name} repeat or are outside 0..{len(parameter) - 1}")
+    return Piece(name, torch.tensor(rows, device=parameter.device), torch.Size([len(rows), *parameter.shape[1:]]))
+
+
+def _substituted(fixed: Tensor, piece: Piece, part: Tensor) -> Tensor:
+    part = part.view(piece.shape)
+    return part if piece.rows is None else fixed.index_copy(0, piece.rows, part)

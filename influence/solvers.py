@@ -1,0 +1,247 @@
+"""Solvers of (H + damping I) x = v for many v at once: exact, conjugate gradients, LiSSA. No torch at import."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from tasks.errors import InputError
+from tasks.seeds import generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from influence.curvature import Curvature
+
+GROWTH = 10.0  # how far a LiSSA run may pass the norm that no stable run passes
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """x [q, P], which of them `diverged` (bool [q]: x is zero there, and no solution), and what to tell about them.
+
+    `diagnostics`: plain JSON values; those that are lists have one entry per vector.
+    """
+
+    x: Tensor
+    diverged: np.ndarray
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Exact(_Options):
+    """The dense Hessian + `damping` I, by Cholesky in float64; where rows are independent, one block per row.
+
+    `max_parameters`: the largest matrix that is formed (P, or the numbers in one row). Raises InputError above it, and
+    when the damped Hessian is not positive definite.
+    """
+
+    name: Literal["exact"] = "exact"
+    damping: float = Field(default=0.0, ge=0)
+    max_parameters: int = Field(default=5000, ge=1)
+
+    def solve(self, curvature: Curvature, vectors: Tensor) -> Solution:
+        """x = (H + damping I)^-1 v for `vectors` [q, P]."""
+        self._check_size(curvature)
+        if curvature.independent:
+            blocks, parts = curvature.blocks(), vectors.double().split(curvature.selection.sizes, 1)
+            solved = [self._of_blocks(block, part) for block, part in zip(blocks, parts, strict=True)]
+        else:
+            solved = [self._of_blocks(curvature.dense()[None], vectors.double())]
+        x, residuals = _joined(solved, vectors)
+        shape = {"blocks": sum(len(b) for b in blocks)} if curvature.independent else {}
+        told = {"solver": self.name, "effective_damping": self.damping, **shape, "residual": _listed(residuals)}
+        return Solution(x, np.zeros(len(x), bool), told)
+
+    def _check_size(self, curvature: Curvature) -> None:
+        pieces, n_parameters = curvature.selection.pieces, len(curvature.theta)
+        size = max(math.prod(p.shape[1:]) for p in pieces) if curvature.independent else n_parameters
+        if size > self.max_parameters:
+            problem = f"{size} parameters are more than max_parameters {self.max_parameters}"
+            raise InputError("solver", f"{problem}; choose fewer parameters, or the solver cg or lissa")
+
+    def _of_blocks(self, blocks: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Solutions and residuals, both [q, n d], for blocks [n, d, d] and vectors [q, n d]."""
+        import torch
+
+        n, width, _ = blocks.shape
+        damped = blocks + self.damping * torch.eye(width, dtype=blocks.dtype, device=blocks.device)
+        factors, info = torch.linalg.cholesky_ex(damped)
+        if bool((info != 0).any()) or not bool(damped.isfinite().all()):
+            raise InputError("solver.damping", _not_definite(blocks, self.damping))
+        right = vectors.view(len(vectors), n, width).permute(1, 2, 0)
+        x = torch.cholesky_solve(right, factors)
+        return tuple(side.permute(2, 0, 1).reshape(vectors.shape) for side in (x, damped @ x - right))  # type: ignore[return-value]
+
+
+class ConjugateGradients(_Options):
+    """Conjugate gradients on H + `damping` I from x = 0, all vectors at once, until |r| <= `tolerance` |v|.
+
+    A vector that meets a direction of negative curvature has diverged: the damped Hessian is then not positive
+    definite, and a larger damping is needed. One that does not converge in `max_iterations` keeps its x and is told.
+    """
+
+    name: Literal["cg"] = "cg"
+    damping: float = Field(default=0.01, ge=0)
+    tolerance: float = Field(default=1e-4, gt=0, lt=1)
+    max_iterations: int = Field(default=500, ge=1)
+
+    def solve(self, curvature: Curvature, vectors: Tensor) -> Solution:
+        """x ~ (H + damping I)^-1 v for `vectors` [q, P]."""
+        import torch
+
+        x, negative, iterations = self._iterate(curvature, vectors)
+        x = x.where(~negative[:, None], torch.zeros_like(x))
+        residuals = curvature.residuals(x, vectors, self.damping)
+        # the recurrence's own residual drifts from the true one by rounding: hence the factor
+        converged = ~negative & (residuals <= max(2 * self.tolerance, 100 * torch.finfo(x.dtype).eps))
+        told = {"solver": self.name, "effective_damping": self.damping, "iterations": iterations.tolist()}
+        told |= {
+            "residual": _listed(residuals),
+            "converged": converged.tolist(),
+            "negative_curvature": negative.tolist(),
+        }
+        return Solution(x, negative.cpu().numpy(), told)
+
+    def _iterate(self, curvature: Curvature, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [q, P], bool [q] that met negative curvature, int [q] iterations. Vectors that are done stand still."""
+        import torch
+
+        x, r, p = torch.zeros_like(vectors), vectors.clone(), vectors.clone()
+        rr = (r * r).sum(1)
+        goal = self.tolerance**2 * rr
+        active, negative = rr > 0, torch.zeros_like(rr, dtype=torch.bool)
+        iterations = torch.zeros_like(rr, dtype=torch.int64)
+        for _ in range(self.max_iterations):
+            at = active.nonzero().flatten()
+            if not len(at):
+                break
+            product = curvature.products(p[at]) + self.damping * p[at]
+            along = (p[at] * product).sum(1)
+            bad = ~(along > 0)
+            negative[at[bad]], active[at[bad]] = True, False
+            at, product, along = at[~bad], product[~bad], along[~bad]
+            step = (rr[at] / along)[:, None]
+            x[at], r[at] = x[at] + step * p[at], r[at] - step * product
+            before, rr[at] = rr[at], (r[at] * r[at]).sum(1)
+            p[at] = r[at] + (rr[at] / before)[:, None] * p[at]
+            iterations[at] += 1
+            active[at] = rr[at] > goal[at]
+        return x, negative, iterations
+
+
+class LiSSA(_Options):
+    """The recursion h <- v + (1 - `damping`) h - H_batch h / `scale` from h = v, `depth` times; then x = h / scale.
+
+    Fixed point: (H + damping scale I)^-1 v, so the effective damping is damping * scale. Mean of `repeats` runs. H_batch
+    = Hessian of `batch_size` train rows: shuffled anew each epoch by (`seed`, repeat, epoch), or as `given`, from the
+    first row on. `rescale: false` leaves out the last division, as the code published with Silva et al. 2022 does. It
+    diverges where an eigenvalue of H + damping scale I is below zero or above 2 scale. A vector has diverged when h is
+    not finite or far longer than any stable run lets it be, or when |(H + damping scale I) x - v| > `max_residual` |v|:
+    at 1, x = 0 is as good. Agarwal et al. 2017; Koh and Liang 2017, section 3.
+    """
+
+    name: Literal["lissa"] = "lissa"
+    damping: float = Field(default=0.01, ge=0, lt=1)
+    scale: float = Field(default=25.0, gt=0)
+    depth: int = Field(default=1000, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    repeats: int = Field(default=1, ge=1)
+    order: Literal["random", "given"] = "random"
+    rescale: bool = True
+    max_residual: float = Field(default=1.0, gt=0)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _distinct_repeats(self) -> LiSSA:
+        if self.order == "given" and self.repeats > 1:
+            raise ValueError(f"{self.repeats} repeats in the order given are all the same; repeats must be 1")
+        return self
+
+    def solve(self, curvature: Curvature, vectors: Tensor) -> Solution:
+        """x ~ (H + damping scale I)^-1 v for `vectors` [q, P]."""
+        import torch
+
+        runs = [self._run(curvature, vectors, repeat) for repeat in range(self.repeats)]
+        x = torch.stack([h for h, _ in runs]).mean(0) / self.scale
+        grown = torch.stack([grown for _, grown in runs]).any(0)
+        residuals = curvature.residuals(x, vectors, self.damping * self.scale)
+        diverged = grown | ~(residuals <= self.max_residual)
+        x = x.where(~diverged[:, None], torch.zeros_like(x)) * (1 if self.rescale else self.scale)
+        told = {"solver": self.name, "effective_damping": self.damping * self.scale, "iterations": self.depth}
+        told |= {"rescaled": self.rescale, "residual": _listed(residuals)}
+        return Solution(x, diverged.cpu().numpy(), told)
+
+    def _run(self, curvature: Curvature, vectors: Tensor, repeat: int) -> tuple[Tensor, Tensor]:
+        """h [q, P] and which of them grew too long, bool [q].
+
+        Where no factor I - H / scale - damping I stretches, |h| <= (steps + 1) |v|.
+        """
+        import torch
+
+        h, sizes = vectors.clone(), vectors.norm(dim=1)
+        grown = torch.zeros_like(sizes, dtype=torch.bool)
+        for step, rows in enumerate(self._batches(curvature.ids, repeat), start=1):
+            h = vectors + (1 - self.damping) * h - curvature.products(h, rows) / self.scale
+            grown |= ~(h.norm(dim=1) <= GROWTH * (step + 1) * sizes)
+            h = h.where(~grown[:, None], torch.zeros_like(h))
+            if bool(grown.all()):
+                break
+        return h, grown
+
+    def _batches(self, ids: np.ndarray, repeat: int) -> Iterator[np.ndarray]:
+        """Train rows of each step; random ones by id, so that the order of the train set does not matter."""
+        by_id, step, epoch = np.argsort(ids), 0, 0
+        while step < self.depth:
+            shuffled = by_id[generator(self.seed, "lissa", repeat, epoch).permutation(len(ids))]
+            order = shuffled if self.order == "random" else np.arange(len(ids))
+            for start in range(0, min(len(ids), (self.depth - step) * self.batch_size), self.batch_size):
+                yield order[start : start + self.batch_size]
+                step += 1
+            epoch += 1
+
+
+def _known_keys(options: Any) -> Any:
+    """Refuses an option of another solver: the union's own message would call it allowed."""
+    solvers = {"exact": Exact, "cg": ConjugateGradients, "lissa": LiSSA}
+    cls = solvers.get(str(options.get("name"))) if isinstance(options, dict) else None
+    unknown = sorted(set(options) - set(cls.model_fields)) if cls else []
+    if cls and unknown:
+        allowed = ", ".join(sorted(cls.model_fields))
+        raise ValueError(f"unknown key {unknown[0]!r} of the solver {options['name']}; allowed: {allowed}")
+    return options
+
+
+Solver = Annotated[Exact | ConjugateGradients | LiSSA, Field(discriminator="name"), BeforeValidator(_known_keys)]
+
+
+def _joined(solved: list[tuple[Tensor, Tensor]], vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Solutions [q, P] in the dtype of `vectors`, and |left over| / |v| [q]."""
+    import torch
+
+    x, left = (torch.cat([pair[side] for pair in solved], 1) for side in (0, 1))
+    sizes = vectors.double().norm(dim=1)
+    return x.to(vectors.dtype), torch.where(sizes > 0, left.norm(dim=1) / sizes, torch.zeros_like(sizes))
+
+
+def _not_definite(blocks: Tensor, damping: float) -> str:
+    import torch
+
+    if not bool(blocks.isfinite().all()):
+        return "the Hessian is not finite"
+    smallest = float(torch.linalg.eigvalsh(blocks).min())
+    problem = f"{damping:g} leaves the Hessian without positive definiteness: its smallest eigenvalue is {smallest:.3g}"
+    return f"{problem}; a damping above {max(-smallest, 0):.3g} is needed"
+
+
+def _listed(values: Tensor) -> list[float | None]:
+    """Plain JSON values: what is not finite is null."""
+    return [value if math.isfinite(value) else None for value in values.tolist()]

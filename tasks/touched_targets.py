@@ -1,0 +1,77 @@
+"""Closed-form derivatives of the skip-gram loss in the input vectors of some words, all else held fixed.
+
+A pair has one centre word, so a word's vector meets only the output vectors of its own targets, and the second derivative of
+the loss in the vectors of several words has one block per word. Both derivatives depend on a (word, target) alone, however
+many pairs show it: they are computed once per word and target, and looked up per pair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.models.skip_gram import Loss
+
+
+@dataclass(frozen=True, eq=False)
+class TouchedTargets:
+    """Targets of the pairs whose centre is one of `words`, over all sentences: five arrays [n_targets].
+
+    `centres`: position in `words`; `targets`: word numbers; `positive`: a context word, not a negative; `factors`: of the target's term
+    in its sentence's loss; `sentences`: train rows, rising.
+    """
+
+    words: np.ndarray
+    centres: np.ndarray
+    targets: np.ndarray
+    positive: np.ndarray
+    factors: np.ndarray
+    sentences: np.ndarray
+
+    def hessians(self, inner: np.ndarray, outer: np.ndarray, loss: Loss) -> np.ndarray:
+        """Sum over sentences of the second derivative in each word's vector: float64 [n_words, d, d].
+
+        `inner` [n_words, d]: the words' vectors; `outer` [V, d]: output vectors. H_w = sum_t f_t l''(u_w . v_t) v_t v_t^T.
+        """
+        outer, blocks = np.asarray(outer, np.float64), []
+        scores = np.asarray(inner, np.float64) @ outer.T
+        weights = np.zeros(scores.shape)
+        for sign in (True, False):
+            chosen = self.positive == sign
+            count = np.zeros(scores.shape)
+            np.add.at(count, (self.centres[chosen], self.targets[chosen]), self.factors[chosen])
+            weights += count * second_derivatives(scores, sign, loss)
+        for weight in weights:
+            met = np.flatnonzero(weight)
+            blocks.append(outer[met].T @ (weight[met, None] * outer[met]))
+        return np.stack(blocks)
+
+    def derivatives(
+        self, inner: np.ndarray, outer: np.ndarray, loss: Loss, vectors: np.ndarray, rows: np.ndarray
+    ) -> np.ndarray:
+        """<gradient of a sentence's loss, vector> for train rows `rows` along `vectors` [q, n_words, d]: float64 [q, len(rows)]."""
+        inner, outer = np.asarray(inner, np.float64), np.asarray(outer, np.float64)
+        mine = np.isin(self.sentences, rows)
+        centres, targets = self.centres[mine], self.targets[mine]
+        place = np.searchsorted(rows, self.sentences[mine], sorter=(order := np.argsort(rows, kind="stable")))
+        factors = self.factors[mine] * self._slopes(inner, outer, loss)[mine]
+        found = np.zeros((len(vectors), len(rows)))
+        for q, vector in enumerate(np.asarray(vectors, np.float64)):
+            along = (vector @ outer.T)[centres, targets]
+            found[q] = np.bincount(order[place], factors * along, minlength=len(rows))
+        return found
+
+    def _slopes(self, inner: np.ndarray, outer: np.ndarray, loss: Loss) -> np.ndarray:
+        """l'(u . v) of every target: float64 [n_targets]."""
+        scores = (inner @ outer.T)[self.centres, self.targets]
+        return loss.terms(scores, self.positive, with_terms=False)[1]
+
+
+def second_derivatives(scores: np.ndarray, positive: bool, loss: Loss) -> np.ndarray:
+    """l''(x) of a target's term, elementwise: s(x) s(-x), and for the loss without a logarithm -sign s(x) s(-x) (1 - 2 s(x))."""
+    s = 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
+    product = s * (1 - s)
+    if loss.name != "paper":
+        return product
+    return (-product if positive else product) * (1 - 2 * s)
