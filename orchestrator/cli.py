@@ -118,10 +118,9 @@ def _run(options: argparse.Namespace) -> int:
         retry_quarantined=options.retry_quarantined,
     )
     if result.results is not None:
-        from orchestrator.report.terminal import summary_table
+        from orchestrator.report.terminal import results_table
 
-        results = result.results
-        print(summary_table(results.tables["summary"], results.verdicts))
+        print(results_table(result.results))
         print(f"\nreport    {result.run_dir / 'report.html'}")
     print(f"run       {result.run_dir}\nretrained {result.report.retrained} (attempts {result.report.attempts})")
     if result.report.quarantined:

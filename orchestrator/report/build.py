@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,71 +13,65 @@ import pandas as pd
 from orchestrator.pipeline import Pipeline
 from orchestrator.progress import duration
 from orchestrator.records import LedgerRow
-from orchestrator.report.data import ReportData
-from orchestrator.report.query_pages import query_pages
-from orchestrator.results import Results
+from orchestrator.report import numbers
+from orchestrator.report.data import CampaignPage, ReportData
+from orchestrator.report.sections.tables import table_sections
+
+# campaign -> "module:function": (Pipeline) -> CampaignPage, imported when a report of that campaign is written
+PAGES = {
+    "deletion": "orchestrator.report.sections.deletion:deletion_page",
+    "leave_one_out": "orchestrator.report.sections.leave_one_out:leave_one_out_page",
+    "debias": "orchestrator.report.sections.debias:debias_page",
+}
 
 
 def report_data(pipeline: Pipeline) -> ReportData:
     """Everything report.html shows, read from the ledger, the scores and the results tables."""
-    experiment, results = pipeline.experiment, pipeline.results
-    rows = pipeline.rows
-    tables = results.tables
+    experiment, results, rows = pipeline.experiment, pipeline.results, pipeline.rows
+    campaign = campaign_page(pipeline)
     return ReportData(
         name=experiment.settings.name,
         campaign=experiment.settings.campaign,
-        asked=_asked(pipeline),
+        asked=campaign.asked,
+        explained=campaign.explained,
         data_card=_data_card(pipeline),
         model_card=_model_card(pipeline),
         accuracies=_accuracies(pipeline, rows),
-        curves=tables["curves"],
-        query_curves=tables["query_curves"],
-        summary=tables["summary"],
-        contrasts=tables["contrasts"],
         verdicts=results.verdicts,
-        notes=_notes(pipeline, results, rows),
-        pairing=tables["pairing"],
-        queries=query_pages(pipeline, rows),
+        notes=_notes(pipeline, [*campaign.notes, *results.notes], rows),
+        sections=campaign.sections,
         failures=_failures(rows),
-        holes=tables["holes"],
-        cost=_cost(pipeline, rows),
+        holes=results.tables.get("holes"),
+        cost=[*(campaign.cost or [("Distinct retrains", str(len(pipeline.planned.works)))]), *_cost(rows)],
         reproduce=_reproduce(pipeline),
         provenance=pipeline.run_dir.provenance(),
     )
 
 
-def _asked(pipeline: Pipeline) -> list[tuple[str, str]]:
-    experiment, plan = pipeline.experiment, pipeline.planned
-    config, block = experiment.config, experiment.settings.queries
-    return [
-        (
-            "Campaign",
-            f"{experiment.settings.campaign}: remove the top k training examples of a group, retrain, measure the query",
-        ),
-        ("Methods", ", ".join(plan.methods)),
-        ("Groups", ", ".join(plan.groups)),
-        ("k", ", ".join(map(str, plan.ks))),
-        (
-            "Edit",
-            f"{experiment.campaign.mode} (a removed example keeps its slot with weight zero)"
-            if experiment.campaign.mode == "mask"
-            else f"{experiment.campaign.mode} (batches are rebuilt without the removed examples)",
-        ),
-        ("Queries", f"{len(plan.query_ids)} of split {block.split}"),
-        ("Measurement", config.measurement.name),
-        ("Repeats", f"{len(plan.seeds)} (seeds {', '.join(map(str, plan.seeds))})"),
-        (
-            "Scoring models",
-            f"{len(experiment.scoring_seeds)}, weights kept at steps {', '.join(map(str, pipeline.scoring[0].work.keep_steps))}",
-        ),
-    ]
+def campaign_page(pipeline: Pipeline) -> CampaignPage:
+    """What the pipeline's campaign adds to the page: its own sections, or every table where it has none."""
+    entry = PAGES.get(pipeline.experiment.settings.campaign)
+    if entry is None:
+        return _any_page(pipeline)
+    module, _, function = entry.partition(":")
+    return getattr(importlib.import_module(module), function)(pipeline)
+
+
+def _any_page(pipeline: Pipeline) -> CampaignPage:
+    experiment, results = pipeline.experiment, pipeline.results
+    block = experiment.campaign.model_dump(mode="json").items()
+    asked = experiment.campaign.asked(experiment, pipeline.planned) or [(key, numbers.plain(v)) for key, v in block]
+    return CampaignPage(
+        asked=[("Campaign", experiment.settings.campaign), *asked],
+        sections=table_sections(results.tables, results.labels, results.headline),
+    )
 
 
 def _data_card(pipeline: Pipeline) -> list[dict[str, Any]]:
     task = pipeline.experiment.task
     card = []
     for name, split in task.splits.items():
-        counts = np.bincount(split.labels, minlength=len(split.classes))
+        counts = np.bincount(split.labels, minlength=len(split.classes)) if split.classes else np.zeros(0, int)
         card.append(
             {
                 "split": name,
@@ -107,7 +102,7 @@ def _options(options: Mapping[str, Any]) -> str:
 def _accuracies(pipeline: Pipeline, rows: Mapping[str, LedgerRow]) -> list[dict[str, Any]]:
     roles = {
         "scoring model": [s.work.spec_id for s in pipeline.scoring],
-        "reference": [pipeline.planned.works[i].spec_id for i in pipeline.planned.reference],
+        "reference": pipeline.planned.references(),
     }
     found = []
     for role, specs in roles.items():
@@ -130,22 +125,14 @@ def _accuracies(pipeline: Pipeline, rows: Mapping[str, LedgerRow]) -> list[dict[
     return found
 
 
-def _notes(pipeline: Pipeline, results: Results, rows: Mapping[str, LedgerRow]) -> list[str]:
+def _notes(pipeline: Pipeline, of_campaign: Sequence[str], rows: Mapping[str, LedgerRow]) -> list[str]:
     notes = []
     if len(pipeline.scoring) == 1:
         notes.append(
             "There is one scoring model: every interval is conditional on it. "
             "More scoring models (scores.models) would show how much the scores themselves vary."
         )
-    if len(pipeline.planned.seeds) == 1:
-        notes.append(
-            "There is one repeat: seed noise cannot be told from effect, so these-queries intervals are missing."
-        )
-    excluded = results.cells.n_excluded
-    if excluded:
-        notes.append(
-            f"{excluded} (query, repeat) cells are incomplete for at least one method and were left out of every table, for all methods alike."
-        )
+    notes += of_campaign
     diverged = sum(row.outcome.status == "diverged" for row in rows.values())
     if diverged:
         notes.append(f"{diverged} retrains diverged (NaN or infinite loss); their cells are holes.")
@@ -161,20 +148,12 @@ def _failures(rows: Mapping[str, LedgerRow]) -> pd.DataFrame:
     return pd.DataFrame(failed, columns=["spec_id", "status", "attempts", "error"])
 
 
-def _cost(pipeline: Pipeline, rows: Mapping[str, LedgerRow]) -> list[tuple[str, str]]:
-    plan = pipeline.planned
+def _cost(rows: Mapping[str, LedgerRow]) -> list[tuple[str, str]]:
     seconds = [row.outcome.seconds for row in rows.values()]
-    naive = 2 * plan.n_requested
+    devices = sorted({row.outcome.device for row in rows.values() if row.outcome.device})
     return [
-        ("Cells asked for", str(plan.n_requested)),
-        ("Retrains if nothing were shared", f"{naive} (every cell and its reference)"),
-        ("Distinct retrains", str(len(plan.works))),
-        ("Saved by deduplication", f"{naive - len(plan.works)} ({1 - len(plan.works) / naive:.0%})"),
         ("Training time", f"{duration(sum(seconds))} in all, {np.median(seconds):.2f} s a retrain (median)"),
-        (
-            "Devices",
-            ", ".join(sorted({row.outcome.device for row in rows.values() if row.outcome.device})) or "unknown",
-        ),
+        ("Devices", ", ".join(devices) or "unknown"),
     ]
 
 

@@ -35,25 +35,49 @@ class QueryPage:
 
 
 @dataclass(frozen=True)
+class Section:
+    """A part of the page that only some campaigns have.
+
+    `id` is its anchor, `nav` its name in the list of sections (default the title). `template` is rendered with the
+    section as `section`; `figures` (name -> SVG text) are also written to figures/<name>.svg, so no two sections may
+    share a name.
+    """
+
+    id: str
+    title: str
+    template: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, str] = field(default_factory=dict)
+    nav: str = ""
+
+
+@dataclass(frozen=True)
+class CampaignPage:
+    """What a campaign adds to the common frame: its rows of "What was asked", how to read it, notes, costs, sections."""
+
+    asked: Sequence[tuple[str, str]]
+    explained: str = ""
+    sections: Sequence[Section] = ()
+    notes: Sequence[str] = ()
+    cost: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
 class ReportData:
     """All of report.html. Tables are those of results/*.csv, as data frames with the same columns."""
 
     name: str
     campaign: str
     asked: Sequence[tuple[str, str]]  # label, value: what was asked
+    explained: str  # how to read what was asked
     data_card: Sequence[Mapping[str, Any]]  # one per split: split, n, n_measured, classes {name: count}, digest
     model_card: Sequence[tuple[str, str]]
     accuracies: Sequence[Mapping[str, Any]]  # role (scoring model | reference), split, mean, sd, n
-    curves: pd.DataFrame
-    query_curves: pd.DataFrame
-    summary: pd.DataFrame
-    contrasts: pd.DataFrame
-    verdicts: Sequence[str]  # sentences made from contrasts
+    verdicts: Sequence[str]  # sentences made from the tables
     notes: Sequence[str]  # conditional-on-one-scoring-model, exclusions, warnings
-    pairing: pd.DataFrame  # method, group, variance_paired, variance_unpaired, ratio
-    queries: Sequence[QueryPage]
+    sections: Sequence[Section]
     failures: pd.DataFrame  # spec_id, status, attempts, error
-    holes: pd.DataFrame  # method, group, query_id, repeat: excluded cells
+    holes: pd.DataFrame | None  # the cells that could not be used; None where a campaign keeps no list of them
     cost: Sequence[tuple[str, str]]
     reproduce: Sequence[str]  # shell commands
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -40,6 +40,15 @@ def significant(value: Any, digits: int = 3) -> str:
     return f"{float(value):+.{digits}g}".replace("-", _MINUS).replace("inf", "∞") if float(value) else "0"
 
 
+def rough(value: Any, digits: int = 2) -> str:
+    """`digits` significant digits, written out between a thousandth and a million: for ratios and slopes."""
+    if is_missing(value):
+        return MISSING
+    text = f"{float(value):.{digits}g}"
+    plain = f"{float(text):.12g}" if 1e-3 <= abs(float(value)) < 1e6 else text
+    return plain.replace("-", _MINUS).replace("inf", "∞")
+
+
 def interval(low: Any, high: Any, digits: int = 4) -> str:
     """Both ends in brackets."""
     return MISSING if is_missing(low) or is_missing(high) else f"[{signed(low, digits)}, {signed(high, digits)}]"

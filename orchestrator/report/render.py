@@ -14,64 +14,62 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from orchestrator.report import figures, highlight, numbers
+from orchestrator.report import highlight, numbers
+from orchestrator.report.canvas import inline
+from orchestrator.report.columns import Column, columns
 from orchestrator.report.data import QueryPage, ReportData
 
 _HERE = Path(__file__).parent
 HOLES_SHOWN = 40
 WORDS_SHOWN = 12  # in the list below a pair of texts; the texts themselves mark them all
-EXAMPLE_GROUPS = ("proponents", "opponents")
+HOLE_LABELS = ("method", "group")
 
 
 def write_report(data: ReportData, run_dir: Path) -> Path:
-    """Write `figures/*.svg` and `report.html` under `run_dir`; returns the page. The same data give the same bytes."""
-    drawn = draw(data)
+    """Write `figures/*.svg` and `report.html` under `run_dir`; returns the page. The same data give the same bytes.
+
+    Raises ValueError when two sections have a figure of the same name.
+    """
+    drawn = _figures(data)
     (run_dir / "figures").mkdir(parents=True, exist_ok=True)
     for name, svg in drawn.items():
         _replace(run_dir / "figures" / f"{name}.svg", svg)
     path = run_dir / "report.html"
-    _replace(path, page(data, drawn))
+    _replace(path, page(data))
     return path
 
 
-def page(data: ReportData, drawn: Mapping[str, str]) -> str:
-    """The page as HTML; `drawn` are its figures by name, as `draw` returns them."""
-    environment = _environment()
+def page(data: ReportData) -> str:
+    """The page as HTML, with the figures of its sections."""
     script = (_HERE / "report.js").read_text(encoding="utf-8")
-    script_digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template(
-        "report.html.jinja"
-    ).render(
-        data=data,
-        figures={name: Markup(figures.inline(svg)) for name, svg in drawn.items()},  # matplotlib escapes labels
-        script=Markup(script),
-        script_digest=script_digest,
-        style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
-        methods=_unique(data.summary, "method"),
-        groups=_unique(data.summary, "group"),
-        example_groups=EXAMPLE_GROUPS,
-        failures=_records(data.failures),
-        words_shown=WORDS_SHOWN,
-        holes=_records(data.holes)[:HOLES_SHOWN],
-        n_holes=len(data.holes),
-        provenance=list(_flat(data.provenance)),
+    holes = data.holes if data.holes is not None else pd.DataFrame()
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            data=data,
+            # matplotlib escapes labels
+            figures={name: Markup(inline(svg)) for name, svg in _figures(data).items()},
+            script=Markup(script),
+            script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
+            failures=_records(data.failures),
+            failures_title="Failures" if data.holes is None else "Holes and failures",
+            words_shown=WORDS_SHOWN,
+            holes=columns(holes.head(HOLES_SHOWN), HOLE_LABELS),
+            n_holes=len(holes),
+            n_holes_shown=min(len(holes), HOLES_SHOWN),
+            provenance=list(_flat(data.provenance)),
+        )
     )
 
 
-def draw(data: ReportData) -> dict[str, str]:
-    """Every figure as SVG, by name: curves, auc-del, query-<id>."""
-    drawn = {}
-    if len(data.curves):
-        drawn["curves"] = figures.curves_svg(data.curves)
-    if len(data.summary):
-        drawn["auc-del"] = figures.forest_svg(data.summary)
-    methods = _unique(data.curves, "method")
-    for query in data.queries:
-        if len(data.query_curves) and len(
-            curves := data.query_curves.loc[data.query_curves["query_id"] == query.query_id]
-        ):
-            drawn[f"query-{int(query.query_id)}"] = figures.query_svg(query.query_id, curves, methods)
-    return drawn
+def _figures(data: ReportData) -> dict[str, str]:
+    names = [name for section in data.sections for name in section.figures]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two sections have a figure named {twice[0]!r}")
+    return {name: svg for section in data.sections for name, svg in section.figures.items()}
 
 
 def _environment() -> jinja2.Environment:
@@ -94,6 +92,8 @@ def _environment() -> jinja2.Environment:
         of_group=_of_group,
         passage=highlight.passage,
         methods_of=_methods_of,
+        columns=columns,
+        rows=_rows,
     )
     return environment
 
@@ -114,8 +114,8 @@ def _methods_of(query: QueryPage) -> list[str]:
     return [method for method, groups in query.examples.items() if any(len(examples) for examples in groups.values())]
 
 
-def _unique(table: pd.DataFrame, column: str) -> list[str]:
-    return list(dict.fromkeys(table[column].astype(str))) if len(table) else []
+def _rows(found: Sequence[Column]) -> list[tuple[str, ...]]:
+    return list(zip(*(column.cells for column in found), strict=True))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:

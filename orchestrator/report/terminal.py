@@ -1,13 +1,18 @@
-"""The summary as plain text for a terminal: aligned columns, no colour codes."""
+"""A campaign's headline table as plain text for a terminal: aligned columns, no colour codes."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from orchestrator.report.columns import columns
 from orchestrator.report.numbers import count, interval, signed
+
+if TYPE_CHECKING:
+    from orchestrator.results import Results
 
 _COLUMNS = ("method", "group", "AUC-DEL", "95% CI, queries of this kind", "95% CI, these queries", "queries", "repeats")
 
@@ -15,9 +20,28 @@ _COLUMNS = ("method", "group", "AUC-DEL", "95% CI, queries of this kind", "95% C
 def summary_table(summary: pd.DataFrame, verdicts: Sequence[str], width: int = 100) -> str:
     """The AUC-DEL table with both intervals, and the verdicts below it, wrapped at `width`."""
     rows = [_COLUMNS, *(_cells(row) for row in summary.to_dict("records"))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    lines = [_line(row, widths) for row in rows]
-    lines.insert(1, "  ".join("-" * one for one in widths))
+    return _told(rows, [False, False, *[True] * (len(_COLUMNS) - 2)], verdicts, width)
+
+
+def headline_table(frame: pd.DataFrame, labels: Sequence[str], verdicts: Sequence[str], width: int = 100) -> str:
+    """Any table: the columns `labels` left, numbers right-aligned, an interval in one column; the verdicts below it."""
+    found = columns(frame, labels)
+    cells = [[_printable(column.title), *map(_printable, column.cells)] for column in found]
+    return _told(list(zip(*cells, strict=True)), [column.is_number for column in found], verdicts, width)
+
+
+def results_table(results: Results) -> str:
+    """What `refit run` says at the end: the headline table of `results`, and its verdicts."""
+    table = results.tables[results.headline]
+    if results.headline == "summary" and "auc_del" in table.columns:
+        return summary_table(table, results.verdicts)
+    return headline_table(table, results.labels, results.verdicts)
+
+
+def _told(rows: Sequence[tuple[str, ...]], is_number: Sequence[bool], verdicts: Sequence[str], width: int) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [_line(row, widths, is_number) for row in rows]
+    lines[1:1] = ["  ".join("-" * one for one in widths)] if rows else []
     told = [
         textwrap.fill(_printable(verdict), width, initial_indent="- ", subsequent_indent="  ") for verdict in verdicts
     ]
@@ -41,9 +65,6 @@ def _printable(label: object) -> str:
     return "".join(char if char.isprintable() else "?" for char in str(label))
 
 
-def _line(row: tuple[str, ...], widths: list[int]) -> str:
-    aligned = [
-        cell.ljust(w) if position < 2 else cell.rjust(w)
-        for position, (cell, w) in enumerate(zip(row, widths, strict=True))
-    ]
+def _line(row: tuple[str, ...], widths: Sequence[int], is_number: Sequence[bool]) -> str:
+    aligned = [cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(row, widths, is_number, strict=True)]
     return "  ".join(aligned).rstrip()

@@ -2,43 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from orchestrator.pipeline import Pipeline
+from orchestrator.records import LedgerRow
 from orchestrator.storage.blobs import write_file
 from orchestrator.storage.ledger_parts import encode_rows
-from orchestrator.tracking.record import TrackRecord
+from orchestrator.tracking.children import deletion_children, headline_children
+from orchestrator.tracking.record import ChildRecord, TrackRecord
 
 
 def track_record(pipeline: Pipeline) -> TrackRecord:
     """The campaign as MLflow shows it; timestamps are the ledger's."""
     experiment, results = pipeline.experiment, pipeline.results
-    rows = {work.spec_id: pipeline.rows[work.spec_id] for work in pipeline.planned.works}
+    rows = _rows(pipeline)
     stamps = {s: _epoch_ms(row.committed_at) for s, row in rows.items()}
-    plan, settings = pipeline.planned, experiment.settings
-    references = [stamps[plan.works[i].spec_id] for i in plan.reference]
-    committed = {
-        (method, group): max([*references, *(stamps[plan.works[i].spec_id] for i in np.unique(plan.cell[m, g]))])
-        for m, method in enumerate(plan.methods)
-        for g, group in enumerate(plan.groups)
-    }
-    provenance = pipeline.run_dir.provenance()
-    params = {
+    is_deletion = experiment.settings.campaign == "deletion"
+    return TrackRecord(
+        experiment.settings.name,
+        experiment.run_hex,
+        {**_params(pipeline), **(_deletion_params(pipeline) if is_deletion else _campaign_params(pipeline))},
+        _tags(pipeline, rows),
+        _deletion_children(pipeline, stamps)
+        if is_deletion
+        else headline_children(results.tables[results.headline], results.labels, max(stamps.values())),
+        _artifacts(pipeline, rows),
+        min(stamps.values()),
+    )
+
+
+def _rows(pipeline: Pipeline) -> dict[str, LedgerRow]:
+    """The ledger rows behind the tables: those of the plan where there is one."""
+    if pipeline.experiment.settings.campaign == "deletion":
+        return {work.spec_id: pipeline.rows[work.spec_id] for work in pipeline.planned.works}
+    return dict(pipeline.rows)
+
+
+def _params(pipeline: Pipeline) -> dict[str, Any]:
+    experiment, settings = pipeline.experiment, pipeline.experiment.settings
+    return {
         "campaign": settings.campaign,
         "task": settings.task.get("name"),
-        "measurement": experiment.config.measurement.name,
         "n_train": len(experiment.train),
+        "n_repeats": len(experiment.seeds),
+        "scoring_models": settings.scores.models,
+    }
+
+
+def _deletion_params(pipeline: Pipeline) -> dict[str, Any]:
+    plan = pipeline.planned
+    return {
+        "measurement": pipeline.experiment.config.measurement.name,
         "n_queries": len(plan.query_ids),
-        "n_repeats": len(plan.seeds),
         "k": list(plan.ks),
         "groups": list(plan.groups),
         "methods": list(plan.methods),
-        "scoring_models": settings.scores.models,
     }
-    tags = {
+
+
+def _campaign_params(pipeline: Pipeline) -> dict[str, Any]:
+    campaign = pipeline.experiment.settings.campaign
+    return {f"{campaign}.{key}": value for key, value in pipeline.experiment.campaign.model_dump(mode="json").items()}
+
+
+def _tags(pipeline: Pipeline, rows: Mapping[str, LedgerRow]) -> dict[str, Any]:
+    experiment, provenance = pipeline.experiment, pipeline.run_dir.provenance()
+    return {
         "task_id": experiment.task_id,
         "train_digest": experiment.train_digest,
         "git_commit": provenance.get("git_commit") or "unknown",
@@ -47,25 +80,22 @@ def track_record(pipeline: Pipeline) -> TrackRecord:
         "state": "complete",
         "n_quarantined": sum(r.outcome.status == "quarantined" for r in rows.values()),
     }
-    return TrackRecord(
-        settings.name,
-        experiment.run_hex,
-        params,
-        tags,
-        results.tables["curves"],
-        results.tables["summary"],
-        results.tables["contrasts"],
-        committed,
-        _artifacts(pipeline),
-        min(stamps.values()),
-    )
 
 
-def _artifacts(pipeline: Pipeline) -> list[tuple[Any, str]]:
+def _deletion_children(pipeline: Pipeline, stamps: Mapping[str, int]) -> list[ChildRecord]:
+    plan, tables = pipeline.planned, pipeline.results.tables
+    references = [stamps[plan.works[i].spec_id] for i in plan.reference]
+    committed = {
+        (method, group): max([*references, *(stamps[plan.works[i].spec_id] for i in np.unique(plan.cell[m, g]))])
+        for m, method in enumerate(plan.methods)
+        for g, group in enumerate(plan.groups)
+    }
+    return deletion_children(tables["curves"], tables["summary"], tables["contrasts"], committed)
+
+
+def _artifacts(pipeline: Pipeline, rows: Mapping[str, LedgerRow]) -> list[tuple[Any, str]]:
     run_dir = pipeline.run_dir
-    write_file(
-        run_dir.path / "ledger.parquet", encode_rows([pipeline.rows[work.spec_id] for work in pipeline.planned.works])
-    )
+    write_file(run_dir.path / "ledger.parquet", encode_rows(list(rows.values())))
     found = [(path, "results") for path in sorted(run_dir.results.glob("*.csv"))]
     found += [(path, "figures") for path in sorted((run_dir.path / "figures").glob("*.svg"))]
     found += [(run_dir.path / name, "") for name in ("report.html", "config.yaml", "plan.parquet", "ledger.parquet")]

@@ -1,4 +1,4 @@
-"""The MLflow projection of a campaign: a parent run, and a child run per method and group."""
+"""The MLflow projection of a campaign: a parent run, and a child run per curve or row of its headline table."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import os
 import sqlite3
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.tracking.payload import (
     ARTIFACTS_TAG,
-    GROUP_TAG,
-    METHOD_TAG,
     METRICS_TAG,
+    PARAM_TAG,
     RUN_TAG,
     Point,
     RunPayload,
@@ -130,11 +129,12 @@ def _active(experiment: Experiment) -> str:
 
 
 def _project(client: MlflowClient, experiment: str, parent: RunPayload, children: list[RunPayload]) -> SyncResult:
-    existing = _existing_runs(client, experiment, parent.identity[RUN_TAG])
+    told_by = list(dict.fromkeys(tag for payload in children for tag in payload.identity if tag != RUN_TAG))
+    existing = _existing_runs(client, experiment, parent.identity[RUN_TAG], told_by)
     created, updated, run_ids = 0, 0, {}
     parent_id = ""
     for payload in (parent, *children):
-        key = (payload.identity.get(METHOD_TAG, ""), payload.identity.get(GROUP_TAG, ""))
+        key = _key(payload.identity, told_by)
         nesting = {PARENT_TAG: parent_id} if parent_id else {}
         run = existing.get(key)
         is_new = run is None
@@ -145,12 +145,18 @@ def _project(client: MlflowClient, experiment: str, parent: RunPayload, children
         changed = _update(client, run, payload, nesting, is_new)
         created, updated = created + is_new, updated + (changed and not is_new)
         parent_id = parent_id or run.info.run_id
-        run_ids["/".join(key) if any(key) else "campaign"] = run.info.run_id
+        run_ids["/".join(filter(None, key)) or "campaign"] = run.info.run_id
     return SyncResult(created, updated, run_ids)
 
 
-def _existing_runs(client: MlflowClient, experiment: str, run: str) -> dict[tuple[str, str], Run]:
-    """This campaign's runs by (method, group).
+def _key(tags: Mapping[str, str], told_by: Sequence[str]) -> tuple[str, ...]:
+    return tuple(tags.get(tag, "") for tag in told_by)
+
+
+def _existing_runs(
+    client: MlflowClient, experiment: str, run: str, told_by: Sequence[str]
+) -> dict[tuple[str, ...], Run]:
+    """This campaign's runs by the values of the tags `told_by`; those of the parent are empty.
 
     MLflow has no unique keys: a create call whose reply was lost leaves a second run, which is deleted here.
     """
@@ -159,9 +165,9 @@ def _existing_runs(client: MlflowClient, experiment: str, run: str) -> dict[tupl
     while page.token:
         page = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{run}'", max_results=1000, page_token=page.token)
         found.extend(page)
-    runs: dict[tuple[str, str], Run] = {}
+    runs: dict[tuple[str, ...], Run] = {}
     for one in sorted(found, key=lambda one: (one.info.start_time, one.info.run_id)):
-        key = (one.data.tags.get(METHOD_TAG, ""), one.data.tags.get(GROUP_TAG, ""))
+        key = _key(one.data.tags, told_by)
         if key in runs:
             client.delete_run(one.info.run_id)
         runs.setdefault(key, one)
@@ -217,7 +223,7 @@ def _missing_points(client: MlflowClient, run: Run, payload: RunPayload, is_new:
 
 def _changed_params(run: Run, payload: RunPayload) -> dict[str, str]:
     """A param cannot change in MLflow; what a resumed campaign changed (workers, say) is kept in a tag beside it."""
-    now = {key: (f"refit.param.{key}"[:250], tag_value(value)) for key, value in payload.params.items()}
+    now = {key: (f"{PARAM_TAG}{key}"[:250], tag_value(value)) for key, value in payload.params.items()}
     return {
         tag: value
         for key, (tag, value) in now.items()

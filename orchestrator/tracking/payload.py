@@ -9,14 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from orchestrator.tracking.record import TrackRecord
+from orchestrator.tracking.record import ChildRecord, TrackRecord
 from tasks.digests import digest
 
-RUN_TAG, METHOD_TAG, GROUP_TAG = "refit.run", "refit.method", "refit.group"
-METRICS_TAG, ARTIFACTS_TAG = "refit.metrics", "refit.artifacts."
-_LABELS = {"method", "baseline", "group", "k"}
+RUN_TAG, METRICS_TAG, ARTIFACTS_TAG, PARAM_TAG = "refit.run", "refit.metrics", "refit.artifacts.", "refit.param."
 _MAX_KEY, _MAX_PARAM, _MAX_TAG = 250, 6000, 8000  # limits of the tracking store
 
 
@@ -50,21 +46,25 @@ class RunPayload:
 
 
 def payloads(record: TrackRecord) -> tuple[RunPayload, list[RunPayload]]:
-    """The parent run of a campaign and its child runs, one per method and group in the order of the summary table.
+    """The parent run of a campaign and its child runs, in the record's order.
 
-    Raises ValueError when a method and group has no commit time, or when the run id is not hexadecimal.
+    Raises ValueError when the run id is not hexadecimal, when a child has no label or two have the same, or when a label would
+    take the place of one of Refit's own tags.
     """
     if not re.fullmatch("[0-9a-f]+", record.run):
         raise ValueError(f"run id {record.run!r} is not hexadecimal")
-    pairs = list(
-        dict.fromkeys(zip(record.summary["method"].astype(str), record.summary["group"].astype(str), strict=True))
-    )
-    missing = [pair for pair in pairs if pair not in record.committed_at]
-    if missing:
-        raise ValueError(f"no commit time for {missing[0]}")
-    times = list(record.committed_at.values()) or [0]
+    times = [child.committed_at for child in record.children] or [record.started_at or 0]
     start = record.started_at if record.started_at is not None else min(times)
-    return _parent(record, start, max(times)), [_child(record, method, group, start) for method, group in pairs]
+    children = [_child(record, child, start) for child in record.children]
+    seen: set[tuple[tuple[str, str], ...]] = set()
+    for child in children:
+        key = tuple(child.identity.items())
+        if len(key) == 1:
+            raise ValueError("a child run without a label could not be told from its parent")
+        if key in seen:
+            raise ValueError(f"two runs are labelled {child.name!r}")
+        seen.add(key)
+    return _parent(record, start, max(times)), children
 
 
 def _parent(record: TrackRecord, start: int, end: int) -> RunPayload:
@@ -79,50 +79,30 @@ def _parent(record: TrackRecord, start: int, end: int) -> RunPayload:
     )
 
 
-def _child(record: TrackRecord, method: str, group: str, start: int) -> RunPayload:
-    curve, summary, contrasts = (
-        _of(table, method, group) for table in (record.curves, record.summary, record.contrasts)
-    )
-    stamp = record.committed_at[method, group]
-    points = [*_curve_points(curve, stamp), *_summary_points(summary, stamp), *_contrast_points(contrasts, stamp)]
+def _child(record: TrackRecord, child: ChildRecord, start: int) -> RunPayload:
     return RunPayload(
-        f"{method} {group}",
-        {RUN_TAG: record.run, METHOD_TAG: tag_value(method), GROUP_TAG: tag_value(group)},
+        " ".join(child.labels.values()),
+        {RUN_TAG: record.run, **{_label_tag(label): tag_value(value) for label, value in child.labels.items()}},
         start,
-        stamp,
-        _params({**record.params, "method": method, "group": group}),
+        child.committed_at,
+        _params({**record.params, **child.labels}),
         _tags(record.tags),
-        tuple(sorted(points)),
-        texts={"curves.csv": curve.to_csv(index=False, lineterminator="\n")},
+        tuple(sorted(_points(child))),
+        texts=child.texts,
     )
 
 
-def _of(table: pd.DataFrame, method: str, group: str) -> pd.DataFrame:
-    if table.empty:
-        return table
-    return table.loc[(table["method"].astype(str) == method) & (table["group"].astype(str) == group)]
+def _label_tag(label: str) -> str:
+    tag = f"refit.{safe_key(label)}"
+    if tag in (RUN_TAG, METRICS_TAG) or tag.startswith((ARTIFACTS_TAG, PARAM_TAG)):
+        raise ValueError(f"the label {label!r} is taken by a tag of Refit's own")
+    return tag
 
 
-def _curve_points(curve: pd.DataFrame, stamp: int) -> Iterable[Point]:
-    for row in curve.to_dict("records"):
-        yield from _points(row, lambda column: column, int(row["k"]), stamp)
-
-
-def _summary_points(summary: pd.DataFrame, stamp: int) -> Iterable[Point]:
-    for row in summary.to_dict("records"):
-        yield from _points(row, lambda column: column if column == "auc_del" else f"auc_del_{column}", 0, stamp)
-
-
-def _contrast_points(contrasts: pd.DataFrame, stamp: int) -> Iterable[Point]:
-    for row in contrasts.to_dict("records"):
-        prefix = f"vs {row['baseline']}"
-        yield from _points(row, lambda column, prefix=prefix: f"{prefix}/{column}", 0, stamp)
-
-
-def _points(row: Mapping[Any, Any], name: Any, step: int, stamp: int) -> Iterable[Point]:
-    for column, value in row.items():
-        if column not in _LABELS and isinstance(value, (int, float)) and math.isfinite(value):
-            yield Point(safe_key(name(str(column))), step, float(value), stamp)
+def _points(child: ChildRecord) -> Iterable[Point]:
+    for key, step, value in child.points:
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            yield Point(safe_key(key), step, float(value), child.committed_at)
 
 
 def safe_key(key: str) -> str:

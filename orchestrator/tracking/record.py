@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from tasks.errors import InputError, RefitError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 ALLOWED_URIS = "sqlite:///<path of a database file>, http://<host> or https://<host>"
 _SECRET_KEYS = ("password", "passwd", "pwd", "token", "secret", "key")
@@ -22,29 +19,41 @@ class TrackingError(RefitError):
 
 
 @dataclass(frozen=True)
-class TrackRecord:
-    """One campaign as a tracking store shows it.
+class ChildRecord:
+    """What one child run shows.
 
-    `run` is the hex id of the run directory. `committed_at`: (method, group) -> epoch ms of the last ledger row behind
-    its curve; it stamps the metrics, so that logging again is recognised. `started_at`: epoch ms of the first ledger
-    row, default the earliest of `committed_at`. `artifacts`: (local file, artifact directory, "" for the root).
+    `labels`: what tells it from its siblings, such as {"method": "tracin", "group": "opponents"}: its name, its params
+    and the tags it is found again by. `committed_at`: epoch ms of the last ledger row behind it; it stamps the metrics,
+    so that logging again is recognised. `points`: (metric, step, value); a value that is missing is left out, as is
+    anything that is no number. `texts`: artifacts made here (name -> content).
+    """
+
+    labels: Mapping[str, str]
+    committed_at: int
+    points: Sequence[tuple[str, int, Any]]
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrackRecord:
+    """One campaign as a tracking store shows it: a parent run and its `children`.
+
+    `run` is the hex id of the run directory. `started_at`: epoch ms of the first ledger row, default the earliest of
+    the children's `committed_at`. `artifacts`: (local file, artifact directory, "" for the root).
     """
 
     campaign: str
     run: str
     params: Mapping[str, Any]
     tags: Mapping[str, Any]
-    curves: pd.DataFrame
-    summary: pd.DataFrame
-    contrasts: pd.DataFrame
-    committed_at: Mapping[tuple[str, str], int]
+    children: Sequence[ChildRecord]
     artifacts: Sequence[tuple[Path, str]] = ()
     started_at: int | None = None
 
 
 @dataclass(frozen=True)
 class SyncResult:
-    """Runs created, runs that were there and changed, and run ids by name ("campaign" or "<method>/<group>")."""
+    """Runs created, runs that were there and changed, and run ids by name ("campaign", or a child's labels joined by "/")."""
 
     created: int = 0
     updated: int = 0

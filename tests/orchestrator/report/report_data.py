@@ -1,9 +1,12 @@
 """Report data made up for tests: realistic shapes, user text that must be escaped."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from orchestrator.report.data import Example, QueryPage, ReportData
+from orchestrator.report.sections.deletion import EXPLAINED, deletion_sections
 
 CLASSES = ("business", "entertainment", "politics", "sport", "tech")
 WORDS = (
@@ -93,9 +96,10 @@ def query_page(rng, query_id, methods, *, n_examples=3, n_words=60, hostile=Fals
     )
 
 
-def report_data(
+def deletion_data(
     methods=METHODS, groups=("proponents", "opponents"), ks=(10, 20, 50, 100), n_queries=1, seed=0, **pages
 ):
+    """The tables of a deletion campaign, and its query pages."""
     rng = np.random.default_rng(seed)
     pairs = [(method, group) for method in methods for group in groups]
     ids = [7 + 30 * i for i in range(n_queries)]
@@ -149,10 +153,37 @@ def report_data(
         for m, g in pairs
         if m != "random"
     ]
-    return ReportData(
-        name="bbc-quickstart",
-        campaign="deletion",
-        asked=[
+    pairing = [
+        {"method": m, "group": g, "variance_paired": 1e-4, "variance_unpaired": 4.1e-4, "ratio": 4.1} for m, g in pairs
+    ]
+    tables = {
+        "curves": pd.DataFrame(curves),
+        "query_curves": pd.DataFrame(query_curves),
+        "summary": pd.DataFrame(summary),
+        "contrasts": pd.DataFrame(contrasts),
+        "pairing": pd.DataFrame(pairing),
+    }
+    return tables, [query_page(rng, q, methods, **pages) for q in ids]
+
+
+def without_figures(sections):
+    """Drawing takes most of the time of a page."""
+    return [replace(section, figures={}) for section in sections]
+
+
+def report_data(tables=None, queries=None, drawn=False, **options):
+    """A deletion report; `tables` and `queries` replace those that `options` make."""
+    made, pages = deletion_data(**options)
+    sections = deletion_sections({**made, **(tables or {})}, pages if queries is None else queries)
+    return ReportData(sections=sections if drawn else without_figures(sections), **frame(**options))
+
+
+def frame(methods=METHODS, groups=("proponents", "opponents"), ks=(10, 20, 50, 100), **_):
+    """The common parts of a report."""
+    return {
+        "name": "bbc-quickstart",
+        "campaign": "deletion",
+        "asked": [
             ("Task", "text_classification, BBC News, 5 classes"),
             ("Model", "text_cnn"),
             ("Queries", "10 of the test split, 2 per class"),
@@ -162,7 +193,8 @@ def report_data(
             ("Groups", ", ".join(groups)),
             ("Repeats", "5 seeds, base seed 2021"),
         ],
-        data_card=[
+        "explained": EXPLAINED,
+        "data_card": [
             {
                 "split": "train",
                 "n": 1780,
@@ -178,36 +210,25 @@ def report_data(
                 "digest": "7d793037a0760186574b0282f2f435e7",
             },
         ],
-        model_card=[
+        "model_card": [
             ("Model", "text_cnn, version 1"),
             ("Embedding", "128 dimensions"),
             ("Recipe", "finetune: 10 epochs, adam, 1e-3"),
             ("Parameters", "3 412 005"),
         ],
-        accuracies=[
+        "accuracies": [
             {"role": "scoring model", "split": "test", "mean": 0.9573, "sd": float("nan"), "n": 1},
             {"role": "reference", "split": "test", "mean": 0.9551, "sd": 0.0042, "n": 5},
         ],
-        curves=pd.DataFrame(curves),
-        query_curves=pd.DataFrame(query_curves),
-        summary=pd.DataFrame(summary),
-        contrasts=pd.DataFrame(contrasts),
-        verdicts=[
+        "verdicts": [
             "tracin_we beats random on proponents: AUC-DEL lower by 0.051 (95% CI 0.031 to 0.071, Holm p 0.032).",
             "No difference was found between tfidf and random on opponents (Holm p 0.41).",
         ],
-        notes=[
+        "notes": [
             "All scores come from one scoring model: the intervals are conditional on it.",
             "3 cells were excluded; see holes.",
         ],
-        pairing=pd.DataFrame(
-            [
-                {"method": m, "group": g, "variance_paired": 1e-4, "variance_unpaired": 4.1e-4, "ratio": 4.1}
-                for m, g in pairs
-            ]
-        ),
-        queries=[query_page(rng, q, methods, **pages) for q in ids],
-        failures=pd.DataFrame(
+        "failures": pd.DataFrame(
             [
                 {
                     "spec_id": "ab" * 16,
@@ -218,23 +239,23 @@ def report_data(
                 {"spec_id": "cd" * 16, "status": "diverged", "attempts": 1, "error": None},
             ]
         ),
-        holes=pd.DataFrame([{"method": "tfidf", "group": "proponents", "query_id": 7, "repeat": 3}]),
-        cost=[
+        "holes": pd.DataFrame([{"method": "tfidf", "group": "proponents", "query_id": 7, "repeat": 3}]),
+        "cost": [
             ("Retrains asked", "2 000"),
             ("Distinct", "1 432"),
             ("Saved by deduplication", "28.4 %"),
             ("Training time", "7 min 12 s"),
             ("Workers", "2"),
         ],
-        reproduce=[
+        "reproduce": [
             "refit run configs/quickstart.yaml --yes",
             "refit verify runs/bbc-quickstart-0123456789abcdef --rerun 3",
         ],
-        provenance={
+        "provenance": {
             "git_commit": "0123abcd",
             "versions": {"torch": "2.13.0", "ray": "2.60.0"},
             "seeds": [2021, 2022],
             "numerics": {"device": "cpu", "threads": 1},
             "store": None,
         },
-    )
+    }

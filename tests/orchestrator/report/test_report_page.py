@@ -5,10 +5,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from report_data import HOSTILE, METHODS, query_page, report_data
+from report_data import HOSTILE, METHODS, deletion_data, query_page, report_data
 
-from orchestrator.report.render import draw, write_report
 from orchestrator.report.render import page as page_of
+from orchestrator.report.render import write_report
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -49,17 +49,15 @@ class Page(HTMLParser):
         return [value for _, key, value in self.attributes if key == name]
 
 
-def rendered(data, drawn=None):
-    """The page, without figures unless they are given: drawing takes most of the time."""
-    text = page_of(data, drawn or {})
+def rendered(data):
+    text = page_of(data)
     page = Page(text)
     assert page.open == []
     return page, text
 
 
 def test_the_page_holds_every_section_in_order():
-    data = report_data(n_queries=2)
-    page, text = rendered(data, draw(data))
+    page, text = rendered(report_data(n_queries=2, drawn=True))
     sections = re.findall(r'<h2 id="(\w+)"', text)
     assert sections == [
         "verdict",
@@ -97,26 +95,25 @@ def test_what_the_tables_say_is_on_the_page():
 
 
 def test_both_intervals_are_in_the_summary_table():
-    data = report_data(methods=("one",), groups=("proponents",))
-    data.summary.loc[0, ["auc_del", "ci_low", "ci_high", "ci_fixed_low", "ci_fixed_high"]] = [
+    options = {"methods": ("one",), "groups": ("proponents",)}
+    summary = deletion_data(**options)[0]["summary"]
+    summary.loc[0, ["auc_del", "ci_low", "ci_high", "ci_fixed_low", "ci_fixed_high"]] = [
         -0.5,
         -0.75,
         -0.25,
         -0.625,
         -0.375,
     ]
-    page, _ = rendered(data)
+    page, _ = rendered(report_data({"summary": summary}, **options))
     assert "−0.5000 [−0.7500, −0.2500] [−0.6250, −0.3750]" in page.text
 
 
 def test_user_text_is_text():
     rng = np.random.default_rng(0)
-    data = report_data(methods=(HOSTILE, "random"))
     data = replace(
-        data,
+        report_data(methods=(HOSTILE, "random"), queries=[query_page(rng, 7, [HOSTILE], hostile=True)]),
         name=HOSTILE,
         campaign=HOSTILE,
-        queries=[query_page(rng, 7, [HOSTILE], hostile=True)],
         notes=[HOSTILE],
         verdicts=[HOSTILE],
         asked=[(HOSTILE, HOSTILE)],
@@ -135,22 +132,21 @@ def test_user_text_is_text():
 
 
 def test_hostile_labels_of_classes_and_words_are_text():
-    data = report_data()
-    example = data.queries[0].examples["tracin_we"]["proponents"][0]
+    data, (query,) = report_data(), deletion_data()[1]
+    example = query.examples["tracin_we"]["proponents"][0]
     nasty = replace(
         example, label=HOSTILE, words=[(HOSTILE, 1.0)], text=HOSTILE, train_spans=[(0, 8, 1.0), (8, 30, -1.0)]
     )
-    query = replace(data.queries[0], label=HOSTILE, predicted=HOSTILE, examples={"tracin_we": {"proponents": [nasty]}})
+    query = replace(query, label=HOSTILE, predicted=HOSTILE, examples={"tracin_we": {"proponents": [nasty]}})
     card = [{**data.data_card[0], "split": HOSTILE, "classes": {HOSTILE: 3}}]
-    page, text = rendered(replace(data, queries=[query], data_card=card))
+    page, text = rendered(replace(report_data(queries=[query]), data_card=card))
     assert page.tags.count("script") == 1
     assert "img" not in page.tags
     assert "&lt;script&gt;</mark>" in text
 
 
 def test_nothing_is_fetched_and_only_the_page_s_own_script_may_run():
-    data = report_data()
-    page, text = rendered(data, draw(data))
+    page, text = rendered(report_data(drawn=True))
     fetched = [value for name in ("src", "href", "xlink:href", "action") for value in page.values(name)]
     assert all(value.startswith(("#", "data:")) for value in fetched)
     assert not re.search(r"@import|url\((?!#)", text)
@@ -160,8 +156,8 @@ def test_nothing_is_fetched_and_only_the_page_s_own_script_may_run():
 
 
 def test_the_same_data_give_the_same_bytes(tmp_path):
-    write_report(report_data(), tmp_path / "a")
-    write_report(report_data(), tmp_path / "b")
+    write_report(report_data(drawn=True), tmp_path / "a")
+    write_report(report_data(drawn=True), tmp_path / "b")
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
     assert [str(path) for path in files] == [
         "figures/auc-del.svg",
@@ -173,18 +169,16 @@ def test_the_same_data_give_the_same_bytes(tmp_path):
 
 
 def test_words_are_marked_in_both_texts_by_sign_and_size():
-    data = report_data()
+    (query,) = deletion_data()[1]
     example = replace(
-        data.queries[0].examples["tracin_we"]["proponents"][0],
+        query.examples["tracin_we"]["proponents"][0],
         text="good bad",
         train_spans=[(0, 4, 0.5), (5, 8, -0.25)],
         query_spans=[(6, 10, 0.125)],
         words=[("good", 0.5), ("bad", -0.25)],
     )
-    query = replace(
-        data.queries[0], text="asked good", examples={"tracin_we": {"proponents": [example], "opponents": []}}
-    )
-    _, text = rendered(replace(data, queries=[query]))
+    query = replace(query, text="asked good", examples={"tracin_we": {"proponents": [example], "opponents": []}})
+    _, text = rendered(report_data(queries=[query]))
     assert '<mark class="h5" title="+0.5">good</mark> <mark class="x3" title="−0.25">bad</mark>' in text
     assert 'asked <mark class="h5" title="+0.125">good</mark>' in text
     assert '<mark class="x3">bad</mark> −0.25' in text
@@ -192,8 +186,8 @@ def test_words_are_marked_in_both_texts_by_sign_and_size():
 
 def test_long_texts_are_behind_an_expander_in_full():
     words = " ".join(f"word{i}" for i in range(600))
-    data = report_data()
-    page, _ = rendered(replace(data, queries=[replace(data.queries[0], text=words, examples={})]))
+    (query,) = deletion_data()[1]
+    page, _ = rendered(report_data(queries=[replace(query, text=words, examples={})]))
     assert "530 more words" in page.text
     assert "word599" in page.text
 
@@ -207,13 +201,9 @@ def test_one_method_and_twelve(methods, tmp_path):
 def test_empty_parts_say_so():
     nothing = pd.DataFrame()
     data = replace(
-        report_data(),
-        queries=[],
+        report_data({"contrasts": nothing, "pairing": nothing, "query_curves": nothing}, queries=[]),
         failures=nothing,
         holes=nothing,
-        contrasts=nothing,
-        pairing=nothing,
-        query_curves=nothing,
         verdicts=[],
         notes=[],
         cost=[],
@@ -229,7 +219,7 @@ def test_empty_parts_say_so():
         "No cell was left out",
         "No query pages were asked for.",
         "No contrasts:",
-        "no contrast could be formed",
+        "no comparison could be made",
     ):
         assert sentence in page.text
     assert 'id="caveats"' not in text
@@ -237,16 +227,16 @@ def test_empty_parts_say_so():
 
 def test_no_tables_at_all_still_make_a_page():
     nothing = pd.DataFrame()
-    data = replace(report_data(), curves=nothing, query_curves=nothing, summary=nothing, contrasts=nothing)
-    page, _ = rendered(data)
+    tables = dict.fromkeys(("curves", "query_curves", "summary", "contrasts"), nothing)
+    page, _ = rendered(report_data(tables, drawn=True))
     assert "svg" not in page.tags
 
 
 def test_a_query_without_opponents_and_missing_numbers():
-    data = report_data()
-    data.summary["ci_low"] = np.nan
-    examples = {"tfidf": {"proponents": data.queries[0].examples["tfidf"]["proponents"]}}
-    page, _ = rendered(replace(data, queries=[replace(data.queries[0], examples=examples, probability=float("nan"))]))
+    tables, (query,) = deletion_data()
+    tables["summary"]["ci_low"] = np.nan
+    examples = {"tfidf": {"proponents": query.examples["tfidf"]["proponents"]}}
+    page, _ = rendered(report_data(tables, queries=[replace(query, examples=examples, probability=float("nan"))]))
     assert "opponents None." in page.text
     assert "P(gold) —" in page.text
     assert "nan" not in re.findall(r"\b[Nn]a[Nn]\b", page.text)

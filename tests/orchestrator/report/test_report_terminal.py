@@ -1,14 +1,15 @@
 import numpy as np
 import pandas as pd
-from report_data import report_data
+from report_data import deletion_data, frame
 
-from orchestrator.report.terminal import summary_table
+from orchestrator.report.terminal import headline_table, results_table, summary_table
+from orchestrator.results import Results
 
 
 def test_columns_line_up_and_verdicts_follow():
-    data = report_data()
-    lines = summary_table(data.summary, data.verdicts).splitlines()
-    table = lines[: 2 + len(data.summary)]
+    summary = deletion_data()[0]["summary"]
+    lines = summary_table(summary, frame()["verdicts"]).splitlines()
+    table = lines[: 2 + len(summary)]
     starts = {line.index("prop" if "prop" in line else "opp") for line in table[2:]}
     assert starts == {table[0].index("group")}
     assert lines[0].split()[:3] == ["method", "group", "AUC-DEL"]
@@ -42,3 +43,37 @@ def test_control_characters_do_not_reach_the_terminal():
 
 def test_an_empty_summary_has_a_header_only():
     assert len(summary_table(pd.DataFrame(), []).splitlines()) == 2
+
+
+AGREEMENT = pd.DataFrame(
+    {
+        "label": ["cross", "matched \x1b[31m"],
+        "share": [0.655, 0.58],
+        "share_ci_low": [0.5, 0.4],
+        "share_ci_high": [0.75, 0.7],
+        "n_units": [10, 10],
+        "paper": [0.655, np.nan],
+    }
+)
+
+
+def test_any_table_has_its_labels_left_its_numbers_right_and_its_verdicts_below():
+    lines = headline_table(AGREEMENT, ("label",), ["cross agrees better"]).splitlines()
+    assert lines[0].split("  ")[0] == "label"
+    assert lines[2].split() == ["cross", "0.655", "[0.500,", "0.750]", "10", "0.655"]
+    assert lines[3].endswith("10      —")
+    assert len(lines[2]) == len(lines[3]) == len(lines[1])
+    assert "\x1b" not in "\n".join(lines)
+    assert lines[4:] == ["", "- cross agrees better"]
+
+
+def test_the_headline_of_a_deletion_campaign_is_its_summary_and_of_others_any_table():
+    summary = deletion_data()[0]["summary"]
+    deletion = Results({"summary": summary}, ("v",))
+    assert results_table(deletion) == summary_table(summary, ("v",))
+    other = Results({"agreement": AGREEMENT}, ("v",), headline="agreement", labels=("label",))
+    assert results_table(other) == headline_table(AGREEMENT, ("label",), ("v",))
+
+
+def test_an_empty_headline_table_has_its_verdicts_only():
+    assert headline_table(pd.DataFrame(), (), ["v"]) == "\n- v"

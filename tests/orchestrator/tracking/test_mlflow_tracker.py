@@ -9,9 +9,11 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from track_records import KS, METHODS, STAMP, with_more_repeats
+from track_records import KS, METHODS, STAMP, make_record, with_more_repeats
 
+from orchestrator.tracking.children import headline_children
 from orchestrator.tracking.mlflow_tracker import sync
 from orchestrator.tracking.record import TrackingError
 from tasks.errors import InputError
@@ -71,7 +73,7 @@ def uri(tmp_path, migrated):
     return f"sqlite:///{tmp_path}/runs/mlflow.db"
 
 
-def test_a_parent_and_a_child_per_curve_with_everything_on_them(record, uri, tmp_path):
+def test_a_parent_and_a_child_per_curve_with_everything_on_them(record, tables, uri, tmp_path):
     result = sync(record, uri)
     client = client_of(uri)
     runs = {run.info.run_id: run for run in runs_of(client)}
@@ -90,12 +92,12 @@ def test_a_parent_and_a_child_per_curve_with_everything_on_them(record, uri, tmp
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert (child.data.params["method"], child.data.params["group"]) == ("tfidf", "opponents")
     history = client.get_metric_history(child.info.run_id, "delta")
-    curve = record.curves.query("method == 'tfidf' and group == 'opponents'")
+    curve = tables.curves.query("method == 'tfidf' and group == 'opponents'")
     assert [(m.step, m.value) for m in sorted(history, key=lambda m: m.step)] == list(zip(KS, curve.delta, strict=True))
-    assert {m.timestamp for m in history} == {record.committed_at["tfidf", "opponents"]}
+    assert {m.timestamp for m in history} == {tables.committed_at["tfidf", "opponents"]}
     assert files_of(client, child.info.run_id) == ["curves.csv"]
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    assert (child.info.start_time, child.info.end_time) == (STAMP - 5000, record.committed_at["tfidf", "opponents"])
+    assert (child.info.start_time, child.info.end_time) == (STAMP - 5000, tables.committed_at["tfidf", "opponents"])
     assert (tmp_path / "runs" / "mlflow.artifacts").is_dir()
 
 
@@ -138,7 +140,7 @@ def test_only_changed_artifacts_are_written_again(record, uri):
     assert stored["figures/curves.svg"].stat().st_mtime_ns == kept
 
 
-def test_what_a_killed_sync_left_is_completed_and_finished(record, uri):
+def test_what_a_killed_sync_left_is_completed_and_finished(record, tables, uri):
     client = client_of(uri)
     experiment = client.create_experiment(
         "tiny", artifact_location=uri.removeprefix("sqlite://").removesuffix(".db") + ".artifacts"
@@ -149,13 +151,13 @@ def test_what_a_killed_sync_left_is_completed_and_finished(record, uri):
         start_time=STAMP,
         tags={"refit.run": record.run, "refit.method": "tfidf", "refit.group": "opponents"},
     )
-    client.log_metric(half.info.run_id, "delta", record.curves.delta[6], record.committed_at["tfidf", "opponents"], 10)
+    client.log_metric(half.info.run_id, "delta", tables.curves.delta[6], tables.committed_at["tfidf", "opponents"], 10)
     other = client.create_run(experiment, start_time=STAMP, tags={"refit.run": "1234"})
     result = sync(record, uri)
     assert (result.created, result.updated) == (5, 2)
     assert (result.run_ids["campaign"], result.run_ids["tfidf/opponents"]) == (stale.info.run_id, half.info.run_id)
     ended = client.get_run(stale.info.run_id).info
-    assert (ended.status, ended.end_time) == ("FINISHED", max(record.committed_at.values()))
+    assert (ended.status, ended.end_time) == ("FINISHED", max(tables.committed_at.values()))
     assert len(client.get_metric_history(half.info.run_id, "delta")) == len(KS)
     assert client.get_run(other.info.run_id).info.status == "RUNNING"
 
@@ -182,21 +184,36 @@ def test_a_param_that_changed_stands_in_a_tag(record, uri):
     assert client_of(uri).get_run(run_id).data.tags["refit.param.workers"] == "1"
 
 
-def test_labels_and_values_of_any_shape_are_taken(record, uri):
+def test_labels_and_values_of_any_shape_are_taken(record, tables, uri):
     odd = {"tracin_we": "méthode: <b>{{7*7}}</b> 'quoted' ..", "tfidf": "../up", "random": "random"}
-    tables = {name: getattr(record, name).replace({"method": odd}) for name in ("curves", "summary", "contrasts")}
-    tables["contrasts"] = tables["contrasts"].assign(baseline=odd["tracin_we"])
-    stamps = {(odd[method], group): stamp for (method, group), stamp in record.committed_at.items()}
+    named = {name: getattr(tables, name).replace({"method": odd}) for name in ("curves", "summary", "contrasts")}
+    named["contrasts"] = named["contrasts"].assign(baseline=odd["tracin_we"])
+    stamps = {(odd[method], group): stamp for (method, group), stamp in tables.committed_at.items()}
     long = replace(
         record,
-        **tables,
-        committed_at=stamps,
+        children=replace(tables, **named, committed_at=stamps).children(),
         params={"long": "x" * 9000, "key: <odd>": None},
         tags={"long": "y" * 9000, "empty": ""},
     )
     first = sync(long, uri)
     assert (first.created, sync(long, uri).updated) == (7, 0)
     assert f"{odd['tracin_we']}/proponents" in first.run_ids
+
+
+def test_a_run_per_row_of_another_campaign_and_the_second_sync_adds_nothing(uri, tmp_path):
+    table = pd.DataFrame({"test": ["math", "math", "race"], "action": ["undo", "reinforce", "undo"], "share": 0.5})
+    record = make_record(tmp_path, headline_children(table, ("test", "action"), STAMP))
+    first = sync(record, uri)
+    assert list(first.run_ids) == ["campaign", "math/undo", "math/reinforce", "race/undo"]
+    before = content(client_of(uri))
+    again = sync(record, uri)
+    assert (first.created, again.created, again.updated, again.run_ids) == (4, 0, 0, first.run_ids)
+    assert content(client_of(uri)) == before
+    moved = headline_children(table.assign(share=[0.5, 0.75, 0.5]), ("test", "action"), STAMP + 1)
+    sync(replace(record, children=moved), uri)
+    history = client_of(uri).get_metric_history(first.run_ids["math/reinforce"], "share")
+    assert [(m.timestamp, m.value) for m in history] == [(STAMP, 0.5), (STAMP + 1, 0.75)]
+    assert len(client_of(uri).get_metric_history(first.run_ids["race/undo"], "share")) == 1
 
 
 def test_two_campaigns_share_a_store_and_a_directory_is_made(record, uri):

@@ -1,8 +1,9 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from orchestrator.tracking.children import deletion_children
 from orchestrator.tracking.record import TrackRecord
 
 METHODS, GROUPS, KS = ("tracin_we", "tfidf", "random"), ("proponents", "opponents"), (10, 20)
@@ -23,24 +24,23 @@ def intervals(rng):
     }
 
 
-def make_record(directory, methods=METHODS, ks=KS, seed=0):
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a deletion campaign and the commit time of every curve."""
+
+    curves: pd.DataFrame
+    summary: pd.DataFrame
+    contrasts: pd.DataFrame
+    committed_at: dict[tuple[str, str], int]
+
+    def children(self):
+        return deletion_children(self.curves, self.summary, self.contrasts, self.committed_at)
+
+
+def make_tables(methods=METHODS, ks=KS, seed=0):
     rng = np.random.default_rng(seed)
     pairs = [(method, group) for method in methods for group in GROUPS]
-    artifacts = []
-    for name, where in (
-        ("curves.csv", "results"),
-        ("report.html", ""),
-        ("curves.svg", "figures"),
-        ("ledger.parquet", "ledger"),
-    ):
-        path = directory / name
-        path.write_text(f"content of {name}")
-        artifacts.append((path, where))
-    return TrackRecord(
-        campaign="tiny",
-        run="00ff00ff00ff00ff",
-        params={"deletion.k": [10, 20], "task": "planted"},
-        tags={"git_commit": "abc", "state": "complete"},
+    return Tables(
         curves=pd.DataFrame(
             [dict(method=m, group=g, k=k, delta=rng.normal(), **intervals(rng)) for m, g in pairs for k in ks]
         ),
@@ -60,6 +60,27 @@ def make_record(directory, methods=METHODS, ks=KS, seed=0):
             ]
         ),
         committed_at={pair: STAMP + 1000 * position for position, pair in enumerate(pairs)},
+    )
+
+
+def make_record(directory, children=None):
+    """A record of `children`, by default those of `make_tables`, with four artifacts under `directory`."""
+    artifacts = []
+    for name, where in (
+        ("curves.csv", "results"),
+        ("report.html", ""),
+        ("curves.svg", "figures"),
+        ("ledger.parquet", "ledger"),
+    ):
+        path = directory / name
+        path.write_text(f"content of {name}")
+        artifacts.append((path, where))
+    return TrackRecord(
+        campaign="tiny",
+        run="00ff00ff00ff00ff",
+        params={"deletion.k": [10, 20], "task": "planted"},
+        tags={"git_commit": "abc", "state": "complete"},
+        children=make_tables().children() if children is None else children,
         artifacts=artifacts,
         started_at=STAMP - 5000,
     )
@@ -67,7 +88,7 @@ def make_record(directory, methods=METHODS, ks=KS, seed=0):
 
 def with_more_repeats(record, delta):
     """The record after (tracin_we, proponents, k=10) moved: new delta and n_repeats, and a later ledger time."""
-    curves = record.curves.copy()
-    curves.loc[0, ["delta", "n_repeats"]] = [delta, 6]
-    stamps = {**record.committed_at, ("tracin_we", "proponents"): STAMP + 60_000}
-    return replace(record, curves=curves, committed_at=stamps)
+    tables = make_tables()
+    tables.curves.loc[0, ["delta", "n_repeats"]] = [delta, 6]
+    tables.committed_at["tracin_we", "proponents"] = STAMP + 60_000
+    return replace(record, children=tables.children())

@@ -1,0 +1,126 @@
+"""The sections of a deletion campaign: curves, AUC-DEL, contrasts, pairing, and a page per query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from orchestrator.report import figures
+from orchestrator.report.canvas import unique
+from orchestrator.report.data import CampaignPage, QueryPage, Section
+
+if TYPE_CHECKING:
+    from orchestrator.pipeline import Pipeline
+
+EXAMPLE_GROUPS = ("proponents", "opponents")
+EXPLAINED = (
+    "A method scores every training example by how much it helped a query. The claim is tested by removing the k "
+    "examples with the highest scores (proponents) or the lowest (opponents), training again with the same seed, and "
+    "measuring how the query's outcome changed. Where a method is right, removing proponents lowers the measurement "
+    "and removing opponents raises it."
+)
+_EDITS = {
+    "mask": "a removed example keeps its slot with weight zero",
+    "drop": "batches are rebuilt without the removed examples",
+}
+
+
+def deletion_page(pipeline: Pipeline) -> CampaignPage:
+    """What a deletion campaign adds to the report, read from the ledger, the scores and the results tables."""
+    from orchestrator.report.query_pages import query_pages
+
+    return CampaignPage(
+        _asked(pipeline),
+        EXPLAINED,
+        deletion_sections(pipeline.results.tables, query_pages(pipeline, pipeline.rows)),
+        _notes(pipeline),
+        _cost(pipeline),
+    )
+
+
+def deletion_sections(tables: Mapping[str, pd.DataFrame], queries: Sequence[QueryPage]) -> list[Section]:
+    """The sections of the tables `curves`, `query_curves`, `summary`, `contrasts`, `pairing`, and the query pages."""
+    curves, summary = tables["curves"], tables["summary"]
+    groups = unique(summary, "group")
+    return [
+        Section(
+            "curves",
+            "Deletion curves",
+            _template("curves"),
+            {"curves": curves, "groups": groups},
+            {"curves": figures.curves_svg(curves)} if len(curves) else {},
+        ),
+        Section(
+            "auc",
+            "AUC-DEL",
+            _template("auc"),
+            {"summary": summary, "groups": groups},
+            {"auc-del": figures.forest_svg(summary)} if len(summary) else {},
+        ),
+        Section("contrasts", "Contrasts", _template("contrasts"), {"contrasts": tables["contrasts"]}),
+        Section("pairing", "What pairing saves", _template("pairing"), {"pairing": tables["pairing"]}, nav="Pairing"),
+        Section(
+            "queries",
+            "Queries, one by one",
+            _template("queries"),
+            {"queries": queries, "example_groups": EXAMPLE_GROUPS},
+            _query_figures(tables["query_curves"], queries, unique(curves, "method")),
+            nav="Queries",
+        ),
+    ]
+
+
+def _template(name: str) -> str:
+    return f"sections/deletion_{name}.html.jinja"
+
+
+def _query_figures(table: pd.DataFrame, queries: Sequence[QueryPage], methods: Sequence[str]) -> dict[str, str]:
+    drawn = {}
+    for query in queries:
+        curves = table.loc[table["query_id"] == query.query_id] if len(table) else table
+        if len(curves):
+            drawn[f"query-{int(query.query_id)}"] = figures.query_svg(query.query_id, curves, methods)
+    return drawn
+
+
+def _asked(pipeline: Pipeline) -> list[tuple[str, str]]:
+    experiment, plan = pipeline.experiment, pipeline.planned
+    mode, steps = experiment.campaign.mode, pipeline.scoring[0].work.keep_steps
+    return [
+        ("Campaign", "deletion: remove the top k training examples of a group, retrain, measure the query"),
+        ("Methods", ", ".join(plan.methods)),
+        ("Groups", ", ".join(plan.groups)),
+        ("k", ", ".join(map(str, plan.ks))),
+        ("Edit", f"{mode} ({_EDITS[mode]})"),
+        ("Queries", f"{len(plan.query_ids)} of split {experiment.settings.queries.split}"),
+        ("Measurement", experiment.config.measurement.name),
+        ("Repeats", f"{len(plan.seeds)} (seeds {', '.join(map(str, plan.seeds))})"),
+        ("Scoring models", f"{len(experiment.scoring_seeds)}, weights kept at steps {', '.join(map(str, steps))}"),
+    ]
+
+
+def _notes(pipeline: Pipeline) -> list[str]:
+    notes = []
+    if len(pipeline.planned.seeds) == 1:
+        notes.append(
+            "There is one repeat: seed noise cannot be told from effect, so these-queries intervals are missing."
+        )
+    excluded = pipeline.results.n_excluded
+    if excluded:
+        notes.append(
+            f"{excluded} (query, repeat) cells are incomplete for at least one method and were left out of every table, for all methods alike."
+        )
+    return notes
+
+
+def _cost(pipeline: Pipeline) -> list[tuple[str, str]]:
+    plan = pipeline.planned
+    naive = 2 * plan.n_requested
+    return [
+        ("Cells asked for", str(plan.n_requested)),
+        ("Retrains if nothing were shared", f"{naive} (every cell and its reference)"),
+        ("Distinct retrains", str(len(plan.works))),
+        ("Saved by deduplication", f"{naive - len(plan.works)} ({1 - len(plan.works) / naive:.0%})"),
+    ]
