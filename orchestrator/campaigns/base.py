@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from orchestrator.records import LedgerRow, Work
+from orchestrator.records import LedgerRow, Outcome, Work
 from tasks.base import Component, Numerics
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class CampaignPlan(Protocol):
 class Scored:
     """What a campaign plans with once scores are there.
 
-    `queries(key)` and `matrix(key, label)` are those of a scoring group and, for the matrix, a method.
+    `queries(key)` and `matrix(key, label)` are those of a scoring group and, for the matrix, a method; `outcome(spec_id)` is what a
+    scoring model recorded.
     """
 
     experiment: Experiment
@@ -51,6 +52,7 @@ class Scored:
     groups: Sequence[ScoringGroup]
     queries: Callable[[str], QueryBlock]
     matrix: Callable[[str, str], ScoreMatrix]
+    outcome: Callable[[str], Outcome]
 
 
 class Campaign(Component):
@@ -58,8 +60,8 @@ class Campaign(Component):
 
     judges_own_model: ClassVar[bool] = False
 
-    def arms(self, where: str) -> Mapping[str, Mapping[str, Any]]:
-        """Label -> what an arm changes in the task block: {dotted key: value}. One arm, the task as it stands, by default.
+    def task_variants(self, task: Mapping[str, Any], where: str) -> Mapping[str, Mapping[str, Any]]:
+        """Label -> what an arm changes in the block `task`: {dotted key: value}. One arm, the task as it stands, by default.
 
         Raises InputError with `where` (the config file).
         """

@@ -76,7 +76,7 @@ class Deletion(Campaign):
 
         return self.plan(
             experiment.controls,
-            scored.queries("").ids,
+            scored.queries("").ids.tolist(),
             experiment.train.ids,
             experiment.seeds,
             order,

@@ -12,5 +12,15 @@ CAMPAIGNS = Registry(
             "remove the top k proponents and opponents, retrain, measure: deletion curves and AUC-DEL",
             "Yeh et al. 2022, section 2.2",
         ),
+        "leave_one_out": Entry(
+            "orchestrator.campaigns.leave_one_out:LeaveOneOut",
+            "retrain without each point; correlate measured with predicted influence, per query and class",
+            "Koh & Liang 2017, section 4.2; Silva et al. 2022, section 4.1",
+        ),
+        "debias": Entry(
+            "orchestrator.campaigns.debias:Debias",
+            "fine-tune word vectors on the sentences that amplify or mitigate an association, and measure it again",
+            "Silva et al. 2022, section 4.4",
+        ),
     },
 )

@@ -1,0 +1,147 @@
+"""From the ledger rows of a leave-one-out campaign to its tables: predicted beside measured influence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from influence.base import QueryBlock
+from orchestrator.analysis.agreement import Comparison
+from orchestrator.analysis.agreement_tables import agreement_tables, agreement_verdicts
+from orchestrator.campaigns.base import Scored
+from orchestrator.campaigns.leave_one_out import (
+    Cell,
+    ComparisonConfig,
+    LeaveOneOut,
+    LeaveOneOutPlan,
+    arm_label,
+    group_key,
+)
+from orchestrator.experiment import Arm
+from orchestrator.records import LedgerRow
+from orchestrator.results import Results
+from tasks.errors import RefitError
+
+
+@dataclass(frozen=True, eq=False)
+class LeaveOneOutView:
+    """What the report draws: every comparison with its matrices, and the arm of each (for features and texts)."""
+
+    comparisons: tuple[Comparison, ...]
+    arms: Mapping[tuple[str, str], Arm]  # (truth, unit) -> arm
+    point_ids: Mapping[tuple[str, str], np.ndarray]
+
+
+def leave_one_out_results(
+    campaign: LeaveOneOut, scored: Scored, plan: LeaveOneOutPlan, rows: Mapping[str, LedgerRow]
+) -> Results:
+    """Tables agreement, agreement_units, agreement_classes, agreement_contrasts and points; verdicts from the contrasts."""
+    measured = {(cell.arm, cell.repeat): Measured.of(scored, plan, cell, rows) for cell in plan.cells}
+    compared = campaign.compared(scored.experiment)
+    found = [one for row in compared for one in _comparisons(campaign, scored, row, measured)]
+    keys = list(dict.fromkeys(one.key for one in found))
+    pairs = [(key, keys[0]) for key in keys[1:]] if len(keys) > 1 else []
+    tables = agreement_tables(found, pairs, campaign.threshold)
+    _beside_the_paper(tables, compared)
+    verdicts = tuple(agreement_verdicts(tables["agreement_contrasts"].to_dict("records")))
+    n_holes = int(sum(np.isnan(m.influence).sum() for m in measured.values()))
+    view = LeaveOneOutView(
+        tuple(found),
+        {
+            (row.truth, unit): scored.experiment.arms[arm_label(row.truth, unit)]
+            for row in compared
+            for unit in campaign.units
+        },
+        {(cell.arm, str(cell.repeat)): cell.point_ids for cell in plan.cells},
+    )
+    return Results(
+        tables,
+        verdicts,
+        headline="agreement",
+        labels=("label", "scores", "truth"),
+        n_excluded=n_holes,
+        notes=_notes(campaign, n_holes),
+        view=view,
+    )
+
+
+def _notes(campaign: LeaveOneOut, n_holes: int) -> tuple[str, ...]:
+    notes = [
+        "Scores are judged on retrains of the very model they explain: leave-one-out asks what would have happened to it."
+    ]
+    if n_holes:
+        notes.append(f"{n_holes} (query, point) pairs have no measured influence (diverged or failed retrains).")
+    if len(campaign.units) == 1:
+        notes.append("One data set: intervals, where there are any, are over repeats of its training.")
+    return tuple(notes)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Measured influence of every left-out point on every query: float64 [n_queries, n_points], NaN without an outcome."""
+
+    queries: QueryBlock
+    influence: np.ndarray
+
+    @staticmethod
+    def of(scored: Scored, plan: LeaveOneOutPlan, cell: Cell, rows: Mapping[str, LedgerRow]) -> Measured:
+        """f(q; all) - f(q; without i), under the labels that the reference decides where a model decides them."""
+        arm = scored.experiment.arms[cell.arm]
+        reference = rows[plan.works[cell.reference].spec_id].outcome
+        if reference.status != "ok":
+            raise RefitError(f"the reference of arm {cell.arm} is {reference.status}: nothing can be compared with it")
+        queries = arm.queries(reference.outputs)
+        position = np.searchsorted(arm.measured_rows, queries.rows)
+        measurement = scored.experiment.config.measurement
+        whole = measurement.value(reference.outputs[queries.split][position], queries.labels)
+        without = np.full((len(queries.ids), len(cell.point_ids)), np.nan)
+        for column, (work, member) in enumerate(zip(cell.work, cell.member, strict=True)):
+            outcome = rows[plan.works[work].spec_id].outcome
+            if outcome.status == "ok":
+                outputs = outcome.outputs[queries.split]
+                outputs = outputs[position] if member < 0 else outputs[member][position]
+                without[:, column] = measurement.value(outputs, queries.labels)
+        return Measured(queries, whole[:, None] - without)
+
+
+def _comparisons(
+    campaign: LeaveOneOut,
+    scored: Scored,
+    row: ComparisonConfig,
+    measured: Mapping[tuple[str, int], Measured],
+) -> Iterator[Comparison]:
+    experiment = scored.experiment
+    for unit in campaign.units:
+        for r in range(len(experiment.seeds)):
+            truth, name = measured[arm_label(row.truth, unit), r], arm_label(row.scores, unit)
+            matrix = scored.matrix(group_key(name, r), row.method)
+            points = campaign.points_of(experiment.arms[arm_label(row.truth, unit)])
+            predicted = matrix.reordered(truth.queries.ids, points).scores
+            yield Comparison(
+                row.label or row.method,
+                row.scores,
+                row.truth,
+                unit_label(unit, r, len(experiment.seeds)),
+                predicted.astype(np.float64),
+                truth.influence,
+                truth.queries.labels,
+                truth.queries.ids,
+            )
+
+
+def unit_label(unit: str, repeat: int, n_repeats: int) -> str:
+    """How tables name a unit: the value of `over`, the repeat where there are several, or both."""
+    if not unit:
+        return str(repeat)
+    return unit if n_repeats == 1 else f"{unit}/{repeat}"
+
+
+def _beside_the_paper(tables: dict, compared: Sequence[ComparisonConfig]) -> None:
+    """Add the column `paper` to the headline table where the config gives figures."""
+    if any(row.paper is not None for row in compared):
+        said = {(row.label or row.method, row.scores, row.truth): row.paper for row in compared}
+        frame = tables["agreement"]
+        keys = zip(frame["label"], frame["scores"], frame["truth"], strict=True)
+        frame["paper"] = [np.nan if said[key] is None else said[key] for key in keys]

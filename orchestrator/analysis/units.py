@@ -1,0 +1,59 @@
+"""Means over independent units (data seeds, repeats) with Student-t intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtr
+
+from orchestrator.analysis.intervals import bounds
+from orchestrator.analysis.layout import ROUNDING
+
+
+@dataclass(frozen=True)
+class UnitMean:
+    """Mean, standard error and number of units: arrays [...]; mean is NaN without a unit, se below two."""
+
+    mean: np.ndarray
+    se: np.ndarray
+    n: np.ndarray
+
+    @property
+    def ci(self) -> tuple[np.ndarray, np.ndarray]:
+        """95% t interval, mean -/+ t(n - 1) se: (low, high); both the mean where the units do not differ."""
+        return bounds(self.mean, self.se, np.maximum(self.n - 1.0, 1.0))
+
+    @property
+    def p(self) -> np.ndarray:
+        """Two-sided p of mean = 0.
+
+        Where units do not differ, t's p would be 0 for any number of them, which equal shares of few queries reach by
+        chance; there it is the smallest one a test of n signs can give, 2^(1 - n), and 1 if the mean is 0.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            p = 2 * stdtr(np.maximum(self.n - 1.0, 1.0), -np.abs(self.mean / self.se))
+        p = np.where(self.se == 0, np.where(self.mean == 0, 1.0, 2.0 ** (1.0 - self.n)), p)
+        return np.where(np.isnan(self.se), np.nan, p)
+
+
+def over_units(values: np.ndarray) -> UnitMean:
+    """Mean over the last axis, units [..., n_units] that must be independent; a NaN is a unit that is not there.
+
+    se = sqrt(sum (x - mean)^2 / (n - 1) / n), 0 below the rounding error of the values.
+    """
+    values = np.asarray(values, np.float64)
+    there = np.isfinite(values)
+    n = there.sum(axis=-1)
+    if not values.shape[-1]:
+        blank = np.full(n.shape, np.nan)
+        return UnitMean(blank, blank, n)
+    first = np.take_along_axis(values, there.argmax(axis=-1)[..., None], axis=-1)
+    first = np.where(np.isfinite(first), first, 0.0)
+    shifted = np.where(there, values - first, 0.0)  # a constant has exactly no spread
+    centre = shifted.sum(axis=-1, keepdims=True) / np.maximum(n, 1)[..., None]
+    squares = (np.where(there, shifted - centre, 0.0) ** 2).sum(axis=-1)
+    variance = squares / np.maximum(n - 1, 1)
+    noise = ROUNDING * np.where(there, np.abs(values), 0.0).max(axis=-1)
+    se = np.where(variance <= noise**2, 0.0, np.sqrt(variance / np.maximum(n, 1)))
+    return UnitMean(np.where(n > 0, (first + centre)[..., 0], np.nan), np.where(n > 1, se, np.nan), n)

@@ -1,0 +1,254 @@
+"""Leave-one-out validation: retrain without each point, and hold the measured influence against the predicted one.
+
+Koh & Liang 2017, section 4.2; Silva et al. 2022, section 4.1 and appendix I.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from orchestrator.campaigns.base import Campaign, Scored
+from orchestrator.records import LedgerRow, Work
+from tasks.data.edits import Edit
+from tasks.errors import InputError
+from tasks.seeds import generator
+
+if TYPE_CHECKING:
+    from orchestrator.experiment import Arm, Experiment, ScoringGroup
+    from orchestrator.results import Results
+    from tasks.base import Numerics
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$", max_length=60)]
+
+
+class ComparisonConfig(BaseModel):
+    """One row of the table: a method's scores on the model of arm `scores`, against retrains of arm `truth`.
+
+    `paper`: the share that the paper reports for it, shown beside ours.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    method: str
+    label: Annotated[str | None, Field(alias="as")] = None
+    scores: str = ""
+    truth: str = ""
+    paper: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """Leave-one-out retrains of one arm under one seed.
+
+    `reference` and `work` int64 [n_points] index the plan's works; `member` int64 [n_points] is the point's place in a stack, -1 for a
+    retrain of its own.
+    """
+
+    arm: str
+    repeat: int
+    reference: int
+    point_ids: np.ndarray
+    work: np.ndarray
+    member: np.ndarray
+
+
+@dataclass(frozen=True)
+class LeaveOneOutPlan:
+    """All cells of a campaign over their distinct works."""
+
+    works: tuple[Work, ...]
+    cells: tuple[Cell, ...]
+
+    @property
+    def n_requested(self) -> int:
+        """Points left out, over arms and repeats."""
+        return sum(len(cell.point_ids) for cell in self.cells)
+
+    def references(self) -> list[str]:
+        """Spec ids of the references."""
+        return [self.works[cell.reference].spec_id for cell in self.cells]
+
+    def columns(self) -> dict[str, list]:
+        """arm, repeat, train_id (the point left out), member of a stack, spec_id."""
+        rows = [
+            (cell, *point) for cell in self.cells for point in zip(cell.point_ids, cell.member, cell.work, strict=True)
+        ]
+        return {
+            "arm": [cell.arm for cell, *_ in rows],
+            "repeat": [cell.repeat for cell, *_ in rows],
+            "train_id": [int(point) for _, point, _, _ in rows],
+            "member": [int(member) for _, _, member, _ in rows],
+            "spec_id": [self.works[work].spec_id for _, _, _, work in rows],
+        }
+
+
+class LeaveOneOut(Campaign):
+    """Retrain without each of `points` train points and correlate what happens with what methods predicted.
+
+    Predicted influence of point i on query q: score(q, i). Measured: f(q; all) - f(q; without i), positive where the point
+    helps, both in units of the measurement where the method's score is (influence functions on measurement `loss`: nats).
+    `arms`: variants of the task, label -> {dotted key of the task block: value}; `over`: one key and its values, under each of which
+    every arm is trained (data seeds: the units that intervals are over; without it the repeats are). `stack`: so many retrains at once
+    where the recipe can (`train_each`), 1: one by one. `threshold`: of the share of queries with r at least so high.
+    """
+
+    name: ClassVar[str] = "leave_one_out"
+    version: ClassVar[int] = 1
+    judges_own_model: ClassVar[bool] = True
+
+    arms: dict[Name, dict[str, Any]] = Field({"task": {}}, min_length=1)
+    over: dict[str, list[Any]] = Field({}, max_length=1)
+    points: Annotated[int, Field(ge=3)] | None = None
+    point_seed: int = Field(0, ge=0)
+    stack: int = Field(256, ge=1)
+    threshold: float = Field(0.8, gt=-1, lt=1)
+    comparisons: tuple[ComparisonConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _units_differ(self) -> LeaveOneOut:
+        for values in self.over.values():
+            texts = [_text(value) for value in values]
+            if not texts or len(set(texts)) != len(texts):
+                raise ValueError(f"over: at least one value, each once: {texts}")
+        return self
+
+    def task_variants(self, task: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+        """`<arm>` or `<arm>.<value>` -> its changes of the task block."""
+        [(key, values)] = self.over.items() or [("", [None])]
+        found = {}
+        for value in values:
+            for name, changes in self.arms.items():
+                both = changes | {key: value} if key else changes
+                found[arm_label(name, _text(value) if key else "")] = both
+        return found
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """The values of `over` as text; one empty one without."""
+        return tuple(_text(value) for values in self.over.values() for value in values) or ("",)
+
+    def check(self, experiment: Experiment) -> None:
+        """Refuse comparisons of what is not there, and more points than the train set has."""
+        where = f"{experiment.config.where}: leave_one_out"
+        for position, comparison in enumerate(self.comparisons):
+            if comparison.method not in experiment.scored:
+                problem = f"{comparison.method!r} is not among the scored methods {', '.join(experiment.scored)}"
+                raise InputError(f"{where}.comparisons.{position}.method", problem)
+            for side in ("scores", "truth"):
+                if (chosen := getattr(comparison, side)) not in self.arms and (chosen or len(self.arms) > 1):
+                    raise InputError(
+                        f"{where}.comparisons.{position}.{side}", f"{chosen!r} is not an arm; {', '.join(self.arms)}"
+                    )
+        names = [(c.label or c.method, c.scores, c.truth) for c in self.comparisons]
+        if len(set(names)) != len(names):
+            raise InputError(f"{where}.comparisons", "two rows have the same label, scores and truth; give one an `as`")
+        n_train = min(len(arm.train) for arm in experiment.arms.values())
+        if self.points is not None and self.points > n_train:
+            raise InputError(f"{where}.points", f"{self.points} of {n_train} training examples")
+
+    def compared(self, experiment: Experiment) -> tuple[ComparisonConfig, ...]:
+        """The rows of the table: as configured, or every method on every arm against retrains of the same arm."""
+        only = next(iter(self.arms))
+        rows = self.comparisons or tuple(
+            ComparisonConfig(method=method, scores=arm, truth=arm) for arm in self.arms for method in experiment.scored
+        )
+        return tuple(row.model_copy(update={"scores": row.scores or only, "truth": row.truth or only}) for row in rows)
+
+    def scoring_groups(self, experiment: Experiment, numerics: Numerics) -> list[ScoringGroup]:
+        """The reference of every arm whose model is scored, under every repeat: leave-one-out explains that very model."""
+        from orchestrator.experiment import ScoringGroup
+
+        names = dict.fromkeys(comparison.scores for comparison in self.compared(experiment))
+        return [
+            ScoringGroup(group_key(label, r), label, (experiment.scoring_work(experiment.arms[label], numerics, seed),))
+            for unit in self.units
+            for label in (arm_label(name, unit) for name in names)
+            for r, seed in enumerate(experiment.seeds)
+        ]
+
+    def bounds(self, experiment: Experiment, n_queries: int) -> tuple[int, int]:
+        """(cells, distinct retrains)."""
+        cells = works = 0
+        for arm in self._truths(experiment):
+            n = len(self.points_of(arm))
+            n_works = n if self._width(arm, n) == 1 else -(-n // self._width(arm, n))
+            cells += n * len(experiment.seeds)
+            works += (1 + n_works) * len(experiment.seeds)
+        return cells, works
+
+    def _truths(self, experiment: Experiment) -> Iterator[Arm]:
+        names = dict.fromkeys(comparison.truth for comparison in self.compared(experiment))
+        for unit in self.units:
+            for name in names:
+                yield experiment.arms[arm_label(name, unit)]
+
+    def points_of(self, arm: Arm) -> np.ndarray:
+        """Ids of the points left out of an arm, ascending."""
+        ids = np.sort(arm.train.ids)
+        if self.points is None or self.points >= len(ids):
+            return ids
+        return np.sort(generator(self.point_seed, "left out").permutation(ids)[: self.points])
+
+    def _width(self, arm: Arm, n: int) -> int:
+        """Retrains of one spec: all where the recipe's fits depend on each other (leaked optimiser state)."""
+        recipe = arm.task.recipe
+        if not hasattr(recipe, "train_each"):
+            return 1
+        return n if getattr(recipe, "whole_stack", False) else min(self.stack, n)
+
+    def planned(self, scored: Scored) -> LeaveOneOutPlan:
+        """A reference and the left-out retrains of every arm that is a truth, under every repeat."""
+        works: list[Work] = []
+        cells = []
+        for arm in self._truths(scored.experiment):
+            ids = self.points_of(arm)
+            width = self._width(arm, len(ids))
+            for r, seed in enumerate(scored.experiment.seeds):
+                reference = len(works)
+                works.append(arm.work(scored.numerics, Edit(), seed))
+                starts = np.arange(0, len(ids), width)
+                edits = [
+                    Edit.each_left_out(ids[s : s + width]) if width > 1 else Edit.removal(ids[s : s + 1])
+                    for s in starts
+                ]
+                works += [arm.work(scored.numerics, edit, seed) for edit in edits]
+                work = reference + 1 + np.arange(len(ids)) // width
+                member = np.arange(len(ids)) % width if width > 1 else np.full(len(ids), -1)
+                cells.append(Cell(arm.label, r, reference, ids, work, member))
+        return LeaveOneOutPlan(tuple(works), tuple(cells))
+
+    def results(self, scored: Scored, plan: LeaveOneOutPlan, rows: Mapping[str, LedgerRow]) -> Results:
+        """Agreement of predicted with measured influence."""
+        from orchestrator.agreement import leave_one_out_results
+
+        return leave_one_out_results(self, scored, plan, rows)
+
+    def asked(self, experiment: Experiment, plan: LeaveOneOutPlan) -> list[tuple[str, str]]:
+        """What was asked."""
+        [(key, values)] = self.over.items() or [("", [])]
+        arms = {name: ", ".join(f"{k} {v}" for k, v in changes.items()) for name, changes in self.arms.items()}
+        return [
+            ("Question", "what happens to every query when a training point is left out, and who predicted it"),
+            ("Arms", "; ".join(f"{name} ({changes})" if changes else name for name, changes in arms.items())),
+            ("Units", f"{key}: {', '.join(map(_text, values))}" if key else f"{len(experiment.seeds)} repeats"),
+            ("Points left out", f"{len(plan.cells[0].point_ids)} per arm and unit, {plan.n_requested} in all"),
+        ]
+
+
+def arm_label(name: str, unit: str) -> str:
+    """The label of an arm in a unit."""
+    return f"{name}.{unit}" if unit else name
+
+
+def group_key(label: str, repeat: int) -> str:
+    """The scoring group of an arm (by its label) under a repeat."""
+    return f"{label}.r{repeat}"
+
+
+def _text(value: Any) -> str:
+    """A value of `over` as part of a label: what is not a letter, a digit or one of _+- becomes -."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_+-") else "-" for c in str(value))
