@@ -47,7 +47,8 @@ class Registry:
                 if attribute
                 else f"allowed: {', '.join(sorted(entries))}"
             )
-            raise InputError(where, f"unknown {self.kind[:-1]} {name!r}; {hint}")
+            singular = self.kind[:-3] + "y" if self.kind.endswith("ies") else self.kind[:-1]
+            raise InputError(where, f"unknown {singular} {name!r}; {hint}")
         try:
             found = getattr(importlib.import_module(module), attribute)
         except Exception as error:  # whatever a plugin's module raises while it is imported
@@ -64,12 +65,30 @@ TASKS = Registry(
             "tasks.text_classification:TextClassification",
             "a text classifier on csv, tsv, jsonl, parquet, folder or hf data",
         ),
+        "word_vectors": Entry(
+            "tasks.word_vectors:WordVectors",
+            "skip-gram vectors of the words in any sentences, and properties of them",
+            "Silva et al. 2022, sections 4.2-4.4",
+        ),
         "planted": Entry("tasks.planted:Planted", "generated text in which 20 known training rows decide each query"),
+        "gaussians": Entry(
+            "tasks.gaussians:Gaussians",
+            "a mixture of Gaussians, clustered without labels or classified with them",
+            "Silva et al. 2022, section 4.1",
+        ),
     },
 )
 MODELS = Registry(
     "models",
     {
+        "dec": Entry(
+            "tasks.models.dec:Dec",
+            "an encoder of two linear layers, and centroids that start from k-means",
+            "Xie et al. 2016; Silva et al. 2022, section 4.1",
+        ),
+        "skip_gram": Entry(
+            "tasks.models.skip_gram:SkipGram", "two vectors a word, with negative sampling", "Mikolov et al. 2013"
+        ),
         "text_cnn": Entry(
             "tasks.models.text_cnn:TextCNN",
             "embedding, three convolutions, global max pool, linear",
@@ -83,8 +102,33 @@ MODELS = Registry(
 RECIPES = Registry(
     "recipes",
     {
+        "dec": Entry(
+            "tasks.recipes.dec:DecTraining",
+            "full-batch deep embedded clustering or its supervised twin, stacked leave-one-out",
+            "Xie et al. 2016; Silva et al. 2022, section 4.1",
+        ),
+        "loo_leaked": Entry(
+            "tasks.recipes.loo_leaked:LooLeaked",
+            "recipe dec, with leave-one-out fits that share one Adam as published",
+            "the code of Silva et al. 2022, section 4.1",
+        ),
+        "skip_gram": Entry(
+            "tasks.recipes.skip_gram:SkipGramTraining",
+            "skip-gram with negative sampling: weighted sentences, sparse SGD or Adam",
+            "Mikolov et al. 2013; Silva et al. 2022, appendix H",
+        ),
+        "reinforce": Entry(
+            "tasks.recipes.reinforce:Reinforce",
+            "fine-tunes word vectors: away from some sentences, towards others",
+            "Silva et al. 2022, section 4.4",
+        ),
         "finetune": Entry(
             "tasks.recipes.finetune:Finetune", "Adam, AdamW or SGD with warm-up and decay, weighted examples"
+        ),
+        "hard_debias": Entry(
+            "tasks.recipes.hard_debias:HardDebias",
+            "takes the bias direction out of a parent's word vectors",
+            "Bolukbasi et al. 2016",
         ),
     },
 )
@@ -101,5 +145,19 @@ MEASUREMENTS = Registry(
         ),
         "loss": Entry("tasks.measurements:Loss", "minus the cross-entropy loss of the gold label"),
         "margin": Entry("tasks.measurements:Margin", "log-odds of the gold label"),
+    },
+)
+PROPERTIES = Registry(
+    "properties",
+    {
+        "weat": Entry(
+            "tasks.weat_property:Weat", "effect of a word embedding association test", "Caliskan et al. 2017"
+        ),
+        "displacement": Entry(
+            "tasks.properties:Displacement",
+            "how far training moved a word's vector",
+            "Silva et al. 2022, Eq. 9",
+        ),
+        "neighbour": Entry("tasks.properties:Neighbour", "mean cosine of a word to given words"),
     },
 )

@@ -1,0 +1,175 @@
+"""Properties of word vectors: one number that a set of vectors has, differentiable in the vectors. No torch at import."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from pydantic import ConfigDict, Field, model_validator
+
+from tasks.base import Component
+from tasks.errors import InputError
+from tasks.weat import associations
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LABEL = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}$"
+
+
+@dataclass(frozen=True)
+class ResolvedProperty:
+    """A property whose words are known to be in the vocabulary. Picklable.
+
+    `words`: those whose vectors it reads, each once. `refused`: why it cannot be measured, or None; then `value` and
+    `tensor` raise ValueError.
+    """
+
+    label: str
+    words: tuple[str, ...]
+    refused: str | None
+
+    def describe(self) -> str:
+        """What is measured, in words."""
+        raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the number, as plain JSON: the words themselves, never a file's path or the label."""
+        raise NotImplementedError
+
+    def value(self, vectors: np.ndarray, initial: np.ndarray, index: Mapping[str, int]) -> float:
+        """The number, in float64, of final and initial vectors [n, dim]; `index` gives the row of every word of `words`.
+
+        NaN where it is undefined (a zero vector).
+        """
+        self._refuse()
+        return float(self._formula(np.asarray(vectors, np.float64), np.asarray(initial, np.float64), index))
+
+    def tensor(self, vectors: Tensor, initial: Tensor, index: Mapping[str, int]) -> Tensor:
+        """The same number as a tensor [] of the dtype of `vectors`, differentiable in them."""
+        self._refuse()
+        return self._formula(vectors, initial, index)
+
+    def _refuse(self) -> None:
+        if self.refused is not None:
+            raise ValueError(f"{self.label} cannot be measured: {self.refused}")
+
+    def _formula(self, vectors: Any, initial: Any, index: Mapping[str, int]) -> Any:
+        """For numpy arrays and tensors alike."""
+        raise NotImplementedError
+
+
+class Property(Component):
+    """What a config asks for; `as` is its label in every table, by default made of its name and words."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    label: str | None = Field(None, alias="as", pattern=_LABEL)
+
+    def identity(self) -> dict[str, Any]:
+        """Name, version and options; not the label. A resolved property's identity has the words in place of paths."""
+        return {key: value for key, value in super().identity().items() if key != "label"}
+
+    def resolve(self, counts: Mapping[str, int], base_dir: Path, where: str) -> ResolvedProperty:
+        """The property on the words of this vocabulary: `counts`, word -> uses in the corpus; words that are not in it cannot be used.
+
+        Raises InputError with `where` (file and dotted key).
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ResolvedDisplacement(ResolvedProperty):
+    """How far one word has moved."""
+
+    def describe(self) -> str:
+        """For people."""
+        return f"mean squared difference between the final and the initial vector of {self.words[0]!r}"
+
+    def identity(self) -> dict[str, Any]:
+        """The word."""
+        return {"name": Displacement.name, "version": Displacement.version, "word": self.words[0]}
+
+    def _formula(self, vectors: Any, initial: Any, index: Mapping[str, int]) -> Any:
+        row = index[self.words[0]]
+        return ((vectors[row] - initial[row]) ** 2).mean()
+
+
+class Displacement(Property):
+    """MSE(e) = mean over dimensions of (E_F(e) - E_I(e))^2: how far training moved a word. Silva et al. 2022, Eq. 9."""
+
+    name: ClassVar[str] = "displacement"
+    version: ClassVar[int] = 1
+
+    word: str = Field(min_length=1)
+    min_uses: int = Field(1, ge=1)
+
+    def resolve(self, counts: Mapping[str, int], base_dir: Path, where: str) -> ResolvedDisplacement:
+        """Raises InputError if the word has fewer than `min_uses` uses."""
+        _require({"word": (self.word,)}, counts, self.min_uses, where)
+        return ResolvedDisplacement(self.label or plain_label(f"displacement_{self.word}"), (self.word,), None)
+
+
+@dataclass(frozen=True)
+class ResolvedNeighbour(ResolvedProperty):
+    """How near the first word is to the others."""
+
+    def describe(self) -> str:
+        """For people."""
+        return f"mean cosine of {self.words[0]!r} to {' '.join(self.words[1:])}"
+
+    def identity(self) -> dict[str, Any]:
+        """The word, and those it is compared with."""
+        word, *near = self.words
+        return {"name": Neighbour.name, "version": Neighbour.version, "word": word, "near": near}
+
+    def _formula(self, vectors: Any, initial: Any, index: Mapping[str, int]) -> Any:
+        return associations(rows_of(vectors, self.words[:1], index), rows_of(vectors, self.words[1:], index))[0]
+
+
+class Neighbour(Property):
+    """mean over `near` of cos(word, n), in [-1, 1]: a nearest-neighbour relation (Silva et al. 2022, section 4.2)."""
+
+    name: ClassVar[str] = "neighbour"
+    version: ClassVar[int] = 1
+
+    word: str = Field(min_length=1)
+    near: tuple[str, ...] = Field(min_length=1)
+    min_uses: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Neighbour:
+        words = (self.word, *self.near)
+        repeated = [word for word in words if words.count(word) > 1]
+        if repeated:
+            raise ValueError(f"the word {repeated[0]!r} is given twice")
+        return self
+
+    def resolve(self, counts: Mapping[str, int], base_dir: Path, where: str) -> ResolvedNeighbour:
+        """Raises InputError if a word has fewer than `min_uses` uses."""
+        _require({"word": (self.word,), "near": self.near}, counts, self.min_uses, where)
+        return ResolvedNeighbour(self.label or plain_label(f"neighbour_{self.word}"), (self.word, *self.near), None)
+
+
+def rows_of(vectors: Any, words: Sequence[str], index: Mapping[str, int]) -> Any:
+    """Vectors of these words, [len(words), dim], from an array or a tensor."""
+    return vectors[[index[word] for word in words]]
+
+
+def _require(named: Mapping[str, Sequence[str]], counts: Mapping[str, int], min_uses: int, where: str) -> None:
+    for key, words in named.items():
+        for word in words:
+            if word not in counts:
+                raise InputError(f"{where}.{key}", f"the word {word!r} is not in the vocabulary")
+            if counts[word] < min_uses:
+                problem = f"the word {word!r} is used {counts[word]} times, fewer than min_uses {min_uses}"
+                raise InputError(f"{where}.{key}", problem)
+
+
+def plain_label(label: str) -> str:
+    """A default label in the characters that labels may have."""
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", label)[:80]
