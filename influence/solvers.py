@@ -41,12 +41,15 @@ class Exact(_Options):
     """The dense Hessian + `damping` I, by Cholesky in float64; where rows are independent, one block per row.
 
     `max_parameters`: the largest matrix that is formed (P, or the numbers in one row). Raises InputError above it, and
-    when the damped Hessian is not positive definite.
+    when the damped Hessian is not positive definite. `indefinite: absolute` solves with |H| + damping I instead, |H| having
+    the absolute values of the eigenvalues of H (Dauphin et al. 2014): far from a minimum, where H has negative
+    curvature, a direction then counts by how strongly the loss bends along it, whichever way. At a minimum both agree.
     """
 
     name: Literal["exact"] = "exact"
     damping: float = Field(default=0.0, ge=0)
     max_parameters: int = Field(default=5000, ge=1)
+    indefinite: Literal["refuse", "absolute"] = "refuse"
 
     def solve(self, curvature: Curvature, vectors: Tensor) -> Solution:
         """x = (H + damping I)^-1 v for `vectors` [q, P]."""
@@ -58,7 +61,13 @@ class Exact(_Options):
             solved = [self._of_blocks(curvature.dense()[None], vectors.double())]
         x, residuals = _joined(solved, vectors)
         shape = {"blocks": sum(len(b) for b in blocks)} if curvature.independent else {}
-        told = {"solver": self.name, "effective_damping": self.damping, **shape, "residual": _listed(residuals)}
+        told = {
+            "solver": self.name,
+            "effective_damping": self.damping,
+            "indefinite": self.indefinite,
+            **shape,
+            "residual": _listed(residuals),
+        }
         return Solution(x, np.zeros(len(x), bool), told)
 
     def _check_size(self, curvature: Curvature) -> None:
@@ -73,6 +82,8 @@ class Exact(_Options):
         import torch
 
         n, width, _ = blocks.shape
+        if self.indefinite == "absolute":
+            blocks = _absolute(blocks)
         damped = blocks + self.damping * torch.eye(width, dtype=blocks.dtype, device=blocks.device)
         factors, info = torch.linalg.cholesky_ex(damped)
         if bool((info != 0).any()) or not bool(damped.isfinite().all()):
@@ -80,6 +91,16 @@ class Exact(_Options):
         right = vectors.view(len(vectors), n, width).permute(1, 2, 0)
         x = torch.cholesky_solve(right, factors)
         return tuple(side.permute(2, 0, 1).reshape(vectors.shape) for side in (x, damped @ x - right))  # type: ignore[return-value]
+
+
+def _absolute(blocks: Tensor) -> Tensor:
+    """|H| of symmetric blocks [n, d, d]: the same eigenvectors, absolute eigenvalues. Raises InputError where H is not finite."""
+    import torch
+
+    if not bool(blocks.isfinite().all()):
+        raise InputError("solver", "the Hessian is not finite")
+    values, vectors = torch.linalg.eigh(blocks)
+    return vectors @ (values.abs()[..., None] * vectors.mT)
 
 
 class ConjugateGradients(_Options):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from influence.base import QueryBlock
-from orchestrator.analysis.agreement import Comparison
+from orchestrator.analysis.agreement import Comparison, Key
 from orchestrator.analysis.agreement_tables import agreement_tables, agreement_verdicts
 from orchestrator.campaigns.base import Scored
 from orchestrator.campaigns.leave_one_out import (
@@ -23,6 +23,8 @@ from orchestrator.experiment import Arm
 from orchestrator.records import LedgerRow
 from orchestrator.results import Results
 from tasks.errors import RefitError
+
+SAID = ("mean_r", "class_share")  # the statistics that verdicts are about; the table has the others
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +43,11 @@ def leave_one_out_results(
     measured = {(cell.arm, cell.repeat): Measured.of(scored, plan, cell, rows) for cell in plan.cells}
     compared = campaign.compared(scored.experiment)
     found = [one for row in compared for one in _comparisons(campaign, scored, row, measured)]
-    keys = list(dict.fromkeys(one.key for one in found))
-    pairs = [(key, keys[0]) for key in keys[1:]] if len(keys) > 1 else []
-    tables = agreement_tables(found, pairs, campaign.threshold)
+    tables = agreement_tables(found, _pairs(campaign, compared), campaign.threshold)
     _beside_the_paper(tables, compared)
-    verdicts = tuple(agreement_verdicts(tables["agreement_contrasts"].to_dict("records")))
+    contrasts = tables["agreement_contrasts"]
+    told = contrasts.loc[contrasts["statistic"].isin(SAID) & (contrasts["n_units"] > 1)]
+    verdicts = tuple(agreement_verdicts(told.to_dict("records")))
     n_holes = int(sum(np.isnan(m.influence).sum() for m in measured.values()))
     view = LeaveOneOutView(
         tuple(found),
@@ -65,6 +67,15 @@ def leave_one_out_results(
         notes=_notes(campaign, n_holes),
         view=view,
     )
+
+
+def _pairs(campaign: LeaveOneOut, compared: Sequence[ComparisonConfig]) -> list[tuple[Key, Key]]:
+    with_baseline = [(row, campaign.baseline(row, compared)) for row in compared if row.against is not None]
+    return [(_key(row), _key(baseline)) for row, baseline in with_baseline if baseline is not None]
+
+
+def _key(row: ComparisonConfig) -> Key:
+    return row.name, row.scores, row.truth
 
 
 def _notes(campaign: LeaveOneOut, n_holes: int) -> tuple[str, ...]:
@@ -120,7 +131,7 @@ def _comparisons(
             points = campaign.points_of(experiment.arms[arm_label(row.truth, unit)])
             predicted = matrix.reordered(truth.queries.ids, points).scores
             yield Comparison(
-                row.label or row.method,
+                row.name,
                 row.scores,
                 row.truth,
                 unit_label(unit, r, len(experiment.seeds)),
@@ -141,7 +152,7 @@ def unit_label(unit: str, repeat: int, n_repeats: int) -> str:
 def _beside_the_paper(tables: dict, compared: Sequence[ComparisonConfig]) -> None:
     """Add the column `paper` to the headline table where the config gives figures."""
     if any(row.paper is not None for row in compared):
-        said = {(row.label or row.method, row.scores, row.truth): row.paper for row in compared}
+        said = {_key(row): row.paper for row in compared}
         frame = tables["agreement"]
         keys = zip(frame["label"], frame["scores"], frame["truth"], strict=True)
         frame["paper"] = [np.nan if said[key] is None else said[key] for key in keys]

@@ -153,11 +153,11 @@ class Arm:
         if block.per_class is not None:
             picked = [self._of_class(rows[order], c, block.per_class, key) for c in range(len(split.classes))]
             return np.sort(np.concatenate(picked))
-        count = block.count if block.count is not None else len(rows)
+        count = block.count if isinstance(block.count, int) else len(rows)
         if count > len(rows) or not len(rows):
             raise InputError(
                 f"{key}.count" if block.count else f"{key}.where",
-                f"only {len(rows)} measured points fit, {block.count or 'at least one'} asked for",
+                f"only {len(rows)} measured points fit, {block.count if isinstance(block.count, int) else 'at least one'} asked for",
             )
         return np.sort(rows[order[:count]])
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -51,12 +51,12 @@ class WhereConfig(_Block):
 
 
 class QueriesConfig(_Block):
-    """Which test points are explained: `ids`, or a draw of `per_class` or `count` from the measured rows of `split`, after `where`."""
+    """Which test points are explained: `ids`, or a draw of `per_class` or `count` (or `all`) from the measured rows of `split`, after `where`."""
 
     split: str = "test"
     ids: tuple[int, ...] | None = None
     per_class: Annotated[int, Field(ge=1)] | None = None
-    count: Annotated[int, Field(ge=1)] | None = None
+    count: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
     seed: Seed = 0
     where: WhereConfig | None = None
 
@@ -201,7 +201,7 @@ def parse_config(
         settings.plugins,
     )
     methods = _parse_methods(settings, measurement, where)
-    arms = campaign.arms(where)
+    arms = campaign.task_variants(settings.task, where)
     return LoadedConfig(path, raw, settings, task, measurement, methods, campaign, where, tuple(overrides), arms)
 
 

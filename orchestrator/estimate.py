@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from orchestrator.pipeline import Pipeline
+from orchestrator.pipeline import Pipeline, Unfinished
 from orchestrator.progress import duration
 from orchestrator.storage.ledger_parts import IndexEntry
 
@@ -58,7 +58,7 @@ def estimate(pipeline: Pipeline) -> Estimate:
     experiment = pipeline.experiment
     history = pipeline.ledger.index().rows
     scoring_todo, missing = _scoring_state(pipeline, history)
-    n_queries = _n_queries(pipeline, not missing)
+    n_queries = _n_queries(pipeline)
     cells, bound = experiment.campaign.bounds(experiment, n_queries)
     wanted = None if missing else [w.spec_id for w in pipeline.planned.works]
     distinct = None if wanted is None else len(wanted)
@@ -102,14 +102,16 @@ def _scoring_state(pipeline: Pipeline, history: Mapping[str, IndexEntry]) -> tup
     return todo, missing
 
 
-def _n_queries(pipeline: Pipeline, known: bool) -> int:
+def _n_queries(pipeline: Pipeline) -> int:
     experiment, block = pipeline.experiment, pipeline.experiment.settings.queries
-    if known or not experiment.needs_scoring_outputs:
+    try:
         return len(pipeline.queries.ids)
+    except Unfinished:
+        pass  # the model that judges them is not trained yet: as many as are asked for
     n_measured = len(experiment.task.measured[block.split])
     if block.per_class:
         return block.per_class * len(experiment.train.classes)
-    return block.count or (len(block.ids) if block.ids else n_measured)
+    return block.count if isinstance(block.count, int) else (len(block.ids) if block.ids else n_measured)
 
 
 def _seconds_per_retrain(entries: Sequence[IndexEntry]) -> float | None:

@@ -59,27 +59,52 @@ class Experiment:
         block = changed_task(config.settings.task, changes, where)
         data = canonical_json({key: value for key, value in block.items() if key != "recipe"})
         if data in self._opened and "recipe" in block:
-            task = copy.copy(self._opened[data])
-            task.recipe = parse_named(RECIPES, block["recipe"], where, "task.recipe", plugins)
-            return task
+            return self._with_recipe(self._opened[data], block["recipe"], where)
         parsed = parse_named(TASKS, block, where, "task", plugins) if changes else config.task
         task = parsed.open(config.base_dir, self._cache_dir, where=where, plugins=plugins)
         self._opened[data] = task
         return task
 
+    def _with_recipe(self, task: Task, options: Any, where: str) -> Task:
+        """The same task trained by another recipe; a task whose recipe must fit its data has `with_recipe`."""
+        plugins, other = self.config.settings.plugins, copy.copy(task)
+        if hasattr(other, "with_recipe"):
+            return other.with_recipe(options, self.config.base_dir, where, "task.recipe", plugins)  # type: ignore[attr-defined]
+        other.recipe = parse_named(RECIPES, options, where, "task.recipe", plugins)
+        return other
+
     def _check(self) -> None:
         for arm in self.arms.values():
             arm.check_queries()
         self.campaign.check(self)
-        for epoch in self.checkpoint_epochs(self.main):
-            try:
-                self.task.recipe.checkpoint_step(len(self.train), epoch)
-            except ValueError as error:
-                raise ConfigError(f"{self.config.where}: scores.checkpoints", str(error)) from error
+        self._check_recipes()
+        self._check_ledgers()
+        try:
+            self.campaign.scoring_groups(self, Numerics())
+        except ValueError as error:
+            raise ConfigError(f"{self.config.where}: scores.checkpoints", str(error)) from error
         for position, method in enumerate(self.methods.values()):
             method.check(self.task, self.config.base_dir, f"{self.config.where}: methods[{position}]")
             if not method.needs and not self.needs_scoring_outputs:  # a file of scores: does it hold these queries?
                 method.prepare(self.task, self.config.base_dir, self.queries(None))
+
+    def _check_recipes(self) -> None:
+        """Refuse an arm whose recipe is made for other tasks than the first arm's."""
+        wanted = getattr(self.task.recipe, "fits", "text")
+        for label, arm in self.arms.items():
+            if (fits := getattr(arm.task.recipe, "fits", "text")) != wanted:
+                problem = f"{arm.task.recipe.name!r} fits tasks of {fits}, not of {wanted}"
+                raise ConfigError(f"{self.config.where} (arm {label}): task.recipe.name", problem)
+
+    def _check_ledgers(self) -> None:
+        """Refuse arms that train the same thing and record different splits: a spec id has one row."""
+        first: dict[str, Arm] = {}
+        for label, arm in self.arms.items():
+            trained = canonical_json([arm.train_digest, arm.model_identity, arm.recipe_identity])
+            other = first.setdefault(trained, arm)
+            if other.task_id != arm.task_id:
+                problem = f"arms {other.label} and {label} train the same and record different splits; one recording serves both"
+                raise ConfigError(f"{self.config.where}: {self.config.settings.campaign}", problem)
 
     # --- the first arm -------------------------------------------------------------------------------------------
 

@@ -314,7 +314,17 @@ class Pipeline:
             self.groups,
             queries=lambda key: self.stages[key].queries,
             matrix=lambda key, label: matrices[key, label],
+            outcome=lambda spec_id: self._scoring_rows[spec_id].outcome,
         )
+
+    @cached_property
+    def _scoring_rows(self) -> Mapping[str, LedgerRow]:
+        """The ledger rows of the scoring models. Raises Unfinished if one is not there."""
+        wanted = {s.work.spec_id for s in self.scoring}
+        rows = self.ledger_rows(wanted)
+        if not wanted <= rows.keys():
+            raise Unfinished("a scoring model has not been trained yet; refit run does it")
+        return rows
 
     @cached_property
     def planned(self) -> Any:

@@ -49,6 +49,20 @@ def parse_named(registry: Registry, options: Any, where: object, key: str, plugi
     return parse_component(cls, {option: value for option, value in options.items() if option != "name"}, where, key)
 
 
+def parse_fitting(
+    registry: Registry, options: Any, kind: str, where: object, key: str, plugins: Sequence[str] = ()
+) -> Any:
+    """As `parse_named`, for a part of a task of this kind: models and recipes say what they fit in a ClassVar `fits`, by default text.
+
+    Raises InputError if the part is made for other tasks.
+    """
+    part = parse_named(registry, options, where, key, plugins)
+    fits = getattr(part, "fits", "text")
+    if fits != kind:
+        raise InputError(place(where, f"{key}.name"), f"{options['name']!r} fits tasks of kind {fits}, not {kind}")
+    return part
+
+
 def place(where: object, key: str) -> str:
     """`<file>: <dotted key>`, what an InputError calls the place."""
     return f"{where}: {key}" if key else str(where)

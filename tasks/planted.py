@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tasks.base import Component, Split
-from tasks.components import parse_named
+from tasks.components import parse_fitting
 from tasks.registry import MODELS, RECIPES
 from tasks.seeds import generator
 from tasks.text_classification import MeasureConfig, measured_limits
@@ -104,8 +104,8 @@ class Planted(Component):
         plugins: Sequence[str] = (),
     ) -> PlantedTask:
         """Make the text and choose model and recipe. Raises InputError naming `where` and the dotted key."""
-        model = parse_named(MODELS, self.model, where, f"{key}.model", plugins)
-        recipe = parse_named(RECIPES, self.recipe, where, f"{key}.recipe", plugins)
+        model = parse_fitting(MODELS, self.model, "text", where, f"{key}.model", plugins)
+        recipe = parse_fitting(RECIPES, self.recipe, "text", where, f"{key}.recipe", plugins)
         limits = measured_limits(self.measure, dict.fromkeys(("train", "test")), where, f"{key}.measure")
         text = _Text.of(self)
         splits, deciders = _planted_splits(self, text)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.base import Component, Split
-from tasks.components import parse_named, place
+from tasks.components import parse_fitting, place
 from tasks.data.splits import Records, SplitConfig, class_order, read_records, to_split
 from tasks.errors import InputError
 from tasks.registry import MODELS, RECIPES
@@ -61,8 +61,8 @@ class TextClassification(Component):
         plugins: Sequence[str] = (),
     ) -> TextTask:
         """Read the data, choose model and recipe; `prepare` makes the tokens. Raises InputError naming file and key."""
-        model = parse_named(MODELS, self.model, where, f"{key}.model", plugins)
-        recipe = parse_named(RECIPES, self.recipe, where, f"{key}.recipe", plugins)
+        model = parse_fitting(MODELS, self.model, "text", where, f"{key}.model", plugins)
+        recipe = parse_fitting(RECIPES, self.recipe, "text", where, f"{key}.recipe", plugins)
         limits = measured_limits(self.measure, self.data, where, f"{key}.measure")
         splits = self._splits(base_dir, where, key)
         return TextTask(splits, first_rows(splits, limits), model, recipe, base_dir, cache_dir)

@@ -8,10 +8,18 @@ many pairs show it: they are computed once per word and target, and looked up pe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tasks.models.skip_gram import Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tasks.data.corpus import Corpus
+
+SENTENCES_AT_ONCE = 2000  # bounds the pairs that are in memory before those of other words are dropped
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,3 +83,67 @@ def second_derivatives(scores: np.ndarray, positive: bool, loss: Loss) -> np.nda
     if loss.name != "paper":
         return product
     return (-product if positive else product) * (1 - 2 * s)
+
+
+class ClosedForms:
+    """Gives a task of word vectors the hooks `row_hessians` and `row_derivatives` (tasks.base.Task) of its input vectors."""
+
+    corpus: Corpus
+    model: Any
+    recipe: Any
+    _cached: tuple[Any, TouchedTargets] | None = None
+
+    def rows_touching(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Sentences that hold one of these words."""
+        raise NotImplementedError
+
+    def _pair_arrays(self, rows: np.ndarray, used: np.ndarray) -> dict[str, np.ndarray]:
+        raise NotImplementedError
+
+    def row_hessians(self, network: nn.Module, name: str, rows: np.ndarray) -> Tensor:
+        """Second derivative of the train objective in each of these input vectors, all else fixed: float64 [n_rows, dim, dim]."""
+        import torch
+
+        inner, outer = (weight.detach().cpu().numpy() for weight in weights_of(network))
+        touched = self._touched(rows)
+        found = touched.hessians(inner[rows], outer, Loss(self.recipe.loss)) / len(self.corpus.ids)
+        return torch.from_numpy(found + self.model.l2 * np.eye(found.shape[-1]))
+
+    def row_derivatives(
+        self, network: nn.Module, name: str, rows: np.ndarray, vectors: Tensor, train_rows: np.ndarray
+    ) -> Tensor:
+        """<gradient of a sentence's loss in these input vectors, vector> along `vectors` [q, n_rows, dim]: float64 [q, n_train_rows]."""
+        import torch
+
+        inner, outer = (weight.detach().cpu().numpy() for weight in weights_of(network))
+        touched, along = self._touched(rows), vectors.detach().cpu().numpy()
+        return torch.from_numpy(touched.derivatives(inner[rows], outer, Loss(self.recipe.loss), along, train_rows))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cached": None}  # workers make their own
+
+    def _touched(self, rows: np.ndarray) -> TouchedTargets:
+        """The targets of these words; kept, since the shards of a score job ask for the same words again and again."""
+        key = (self.recipe.identity().__repr__(), rows.tobytes())
+        if self._cached is None or self._cached[0] != key:
+            self._cached = (key, self._collect(np.asarray(rows, np.int64)))
+        return self._cached[1]
+
+    def _collect(self, rows: np.ndarray) -> TouchedTargets:
+        position = np.full(len(self.corpus.vocabulary), -1)
+        position[rows] = np.arange(len(rows))
+        sentences, parts = self.rows_touching("input.weight", rows), []
+        for start in range(0, len(sentences), SENTENCES_AT_ONCE):
+            some = sentences[start : start + SENTENCES_AT_ONCE]
+            found = self._pair_arrays(some, np.arange(len(some)))
+            kept = position[found["centres"]] >= 0
+            names = ("centres", "targets", "positive", "factors", "owners")
+            centres, targets, positive, factors, owners = (found[name][kept] for name in names)
+            parts.append((position[centres], targets, positive, factors.astype(np.float64), some[owners]))
+        none = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0), np.zeros(0, np.int64))
+        return TouchedTargets(rows, *(np.concatenate(arrays) for arrays in zip(none, *parts, strict=True)))
+
+
+def weights_of(network: Any) -> tuple[Tensor, Tensor]:
+    """Input and output vectors, also where something else stands for the parameters (torch.func.functional_call)."""
+    return network["input"].weight, network["output"].weight

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from orchestrator.campaigns.base import Campaign, Scored
-from orchestrator.campaigns.plan import check_unique
+from orchestrator.campaigns.plan import DistinctWorks, check_unique
 from orchestrator.records import LedgerRow, Work
 from tasks.data.edits import Edit
 from tasks.errors import InputError
@@ -36,10 +36,12 @@ PAIR_OPTIONS = (
     "dynamic_window",
     "window_shape",
     "negatives",
+    "negatives_per",
     "noise_power",
     "subsample",
     "loss",
     "reduction",
+    "max_uses",
 )
 
 
@@ -125,6 +127,9 @@ class Debias(Campaign):
     def _halves_of_corrected(self) -> Debias:
         if unknown := [label for label in self.halves if label not in self.correct]:
             raise ValueError(f"halves: {unknown[0]!r} is not among `correct`")
+        halves = [half for pair in self.halves.values() for half in pair]
+        if whole := [half for half in halves if half in self.correct or halves.count(half) > 1]:
+            raise ValueError(f"halves: {whole[0]!r} can be a half of one property only, and is not corrected itself")
         if "passes" in self.finetune:
             raise ValueError("finetune.passes is set by the grid; give debias.passes")
         return self
@@ -159,6 +164,9 @@ class Debias(Campaign):
                 if name not in labels:
                     refused = getattr(task, "refused", {}).get(name)
                     raise InputError(f"{where}.{key}", refused or f"{name!r} is not a property; {', '.join(labels)}")
+        if experiment.needs_scoring_outputs:
+            problem = "where, or a measurement of the predicted label, leaves open which properties are asked about"
+            raise InputError(f"{experiment.config.where}: queries", problem)
         asked = experiment.queries(None)
         left_out = [name for name in self.made_for if asked.split != "properties" or labels[name] not in asked.ids]
         if left_out:
@@ -183,32 +191,24 @@ class Debias(Campaign):
 
     def planned(self, scored: Scored) -> DebiasPlan:
         """Base and hard-debiased models, then the grid of fine-tunes, repeat by repeat."""
-        experiment, works, fine_tunes = scored.experiment, [], []
-        position: dict[str, int] = {}
-
-        def add(work: Work) -> int:
-            if work.spec_id not in position:
-                position[work.spec_id] = len(works)
-                works.append(work)
-            return position[work.spec_id]
-
-        base, hard = [], []
+        experiment, works = scored.experiment, DistinctWorks()
+        base, hard, fine_tunes = [], [], []
         for r, seed in enumerate(experiment.seeds):
             [model] = scored.groups[r].models
-            base.append(add(model.work))
+            base.append(works.add(model.work))
             parents = {"original": {"spec_id": model.work.spec_id, "step": model.work.keep_steps[-1]}}
             hard.append(-1)
             if self.hard:
                 debiased = experiment.arms[HARD_ARM].work(
                     scored.numerics, Edit(), seed, keep_steps=(HARD_STEP,), parent=parents["original"]
                 )
-                hard[r] = add(debiased)
+                hard[r] = works.add(debiased)
                 parents["hard_debiased"] = {"spec_id": debiased.spec_id, "step": HARD_STEP}
             for cell, edit in self._cells(scored, r):
                 arm = experiment.arms[passes_arm(cell["passes"])]
-                work = add(arm.work(scored.numerics, edit, seed, parent=parents[cell["start"]]))
-                fine_tunes.append(FineTune(**cell, repeat=r, work=work))
-        return DebiasPlan(tuple(works), tuple(base), tuple(hard), tuple(fine_tunes))
+                work = arm.work(scored.numerics, edit, seed, parent=parents[cell["start"]])
+                fine_tunes.append(FineTune(**cell, repeat=r, work=works.add(work)))
+        return DebiasPlan(tuple(works.works), tuple(base), tuple(hard), tuple(fine_tunes))
 
     def _cells(self, scored: Scored, repeat: int) -> Iterator[tuple[dict[str, Any], Edit]]:
         for label in self.made_for:

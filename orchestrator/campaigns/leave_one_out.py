@@ -5,7 +5,7 @@ Koh & Liang 2017, section 4.2; Silva et al. 2022, section 4.1 and appendix I.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from orchestrator.campaigns.base import Campaign, Scored
+from orchestrator.campaigns.plan import DistinctWorks
 from orchestrator.records import LedgerRow, Work
 from tasks.data.edits import Edit
 from tasks.errors import InputError
@@ -29,7 +30,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$",
 class ComparisonConfig(BaseModel):
     """One row of the table: a method's scores on the model of arm `scores`, against retrains of arm `truth`.
 
-    `paper`: the share that the paper reports for it, shown beside ours.
+    `paper`: the share that the paper reports for it, shown beside ours. `against`: the label of another row with the same truth, with which
+    this one is contrasted, unit by unit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -38,6 +40,12 @@ class ComparisonConfig(BaseModel):
     scores: str = ""
     truth: str = ""
     paper: float | None = None
+    against: str | None = None
+
+    @property
+    def name(self) -> str:
+        """How the table calls it."""
+        return self.label or self.method
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +142,8 @@ class LeaveOneOut(Campaign):
     def check(self, experiment: Experiment) -> None:
         """Refuse comparisons of what is not there, and more points than the train set has."""
         where = f"{experiment.config.where}: leave_one_out"
+        if not experiment.scored:
+            raise InputError(f"{experiment.config.where}: methods", "no method has scores to compare with retrains")
         for position, comparison in enumerate(self.comparisons):
             if comparison.method not in experiment.scored:
                 problem = f"{comparison.method!r} is not among the scored methods {', '.join(experiment.scored)}"
@@ -143,20 +153,32 @@ class LeaveOneOut(Campaign):
                     raise InputError(
                         f"{where}.comparisons.{position}.{side}", f"{chosen!r} is not an arm; {', '.join(self.arms)}"
                     )
-        names = [(c.label or c.method, c.scores, c.truth) for c in self.comparisons]
-        if len(set(names)) != len(names):
+        rows = self.compared(experiment)
+        if len({(row.name, row.scores, row.truth) for row in rows}) != len(rows):
             raise InputError(f"{where}.comparisons", "two rows have the same label, scores and truth; give one an `as`")
+        for position, row in enumerate(rows):
+            if row.against is not None and self.baseline(row, rows) is None:
+                problem = f"no other row {row.against!r} has the truth {row.truth!r}"
+                raise InputError(f"{where}.comparisons.{position}.against", problem)
         n_train = min(len(arm.train) for arm in experiment.arms.values())
         if self.points is not None and self.points > n_train:
             raise InputError(f"{where}.points", f"{self.points} of {n_train} training examples")
 
     def compared(self, experiment: Experiment) -> tuple[ComparisonConfig, ...]:
         """The rows of the table: as configured, or every method on every arm against retrains of the same arm."""
-        only = next(iter(self.arms))
+        only, first = next(iter(self.arms)), next(iter(experiment.scored), None)
         rows = self.comparisons or tuple(
-            ComparisonConfig(method=method, scores=arm, truth=arm) for arm in self.arms for method in experiment.scored
+            ComparisonConfig(method=method, scores=arm, truth=arm, against=None if method == first else first)
+            for arm in self.arms
+            for method in experiment.scored
         )
         return tuple(row.model_copy(update={"scores": row.scores or only, "truth": row.truth or only}) for row in rows)
+
+    @staticmethod
+    def baseline(row: ComparisonConfig, rows: Sequence[ComparisonConfig]) -> ComparisonConfig | None:
+        """The row that `row` is contrasted with: of that label and truth, on the same scores if there is one."""
+        found = [other for other in rows if other.name == row.against and other.truth == row.truth and other != row]
+        return next((other for other in found if other.scores == row.scores), found[0] if found else None)
 
     def scoring_groups(self, experiment: Experiment, numerics: Numerics) -> list[ScoringGroup]:
         """The reference of every arm whose model is scored, under every repeat: leave-one-out explains that very model."""
@@ -202,24 +224,19 @@ class LeaveOneOut(Campaign):
 
     def planned(self, scored: Scored) -> LeaveOneOutPlan:
         """A reference and the left-out retrains of every arm that is a truth, under every repeat."""
-        works: list[Work] = []
+        works = DistinctWorks()
         cells = []
         for arm in self._truths(scored.experiment):
             ids = self.points_of(arm)
             width = self._width(arm, len(ids))
+            stacks = [ids[start : start + width] for start in range(0, len(ids), width)]
+            edits = [Edit.each_left_out(some) if width > 1 else Edit.removal(some) for some in stacks]
+            member = np.arange(len(ids)) % width if width > 1 else np.full(len(ids), -1)
             for r, seed in enumerate(scored.experiment.seeds):
-                reference = len(works)
-                works.append(arm.work(scored.numerics, Edit(), seed))
-                starts = np.arange(0, len(ids), width)
-                edits = [
-                    Edit.each_left_out(ids[s : s + width]) if width > 1 else Edit.removal(ids[s : s + 1])
-                    for s in starts
-                ]
-                works += [arm.work(scored.numerics, edit, seed) for edit in edits]
-                work = reference + 1 + np.arange(len(ids)) // width
-                member = np.arange(len(ids)) % width if width > 1 else np.full(len(ids), -1)
-                cells.append(Cell(arm.label, r, reference, ids, work, member))
-        return LeaveOneOutPlan(tuple(works), tuple(cells))
+                reference = works.add(arm.work(scored.numerics, Edit(), seed))
+                position = np.array([works.add(arm.work(scored.numerics, edit, seed)) for edit in edits])
+                cells.append(Cell(arm.label, r, reference, ids, position[np.arange(len(ids)) // width], member))
+        return LeaveOneOutPlan(tuple(works.works), tuple(cells))
 
     def results(self, scored: Scored, plan: LeaveOneOutPlan, rows: Mapping[str, LedgerRow]) -> Results:
         """Agreement of predicted with measured influence."""

@@ -56,6 +56,21 @@ class Plan:
 
 
 @dataclass
+class DistinctWorks:
+    """Collects works of any arms and hands out their positions; what is trained alike is one work."""
+
+    works: list[Work] = field(default_factory=list)
+    _position: dict[str, int] = field(default_factory=dict)
+
+    def add(self, work: Work) -> int:
+        """The position of `work`, or of the one before it with its spec."""
+        if work.spec_id not in self._position:
+            self._position[work.spec_id] = len(self.works)
+            self.works.append(work)
+        return self._position[work.spec_id]
+
+
+@dataclass
 class WorkList:
     """Collects works and hands out their positions; equal edits under equal seeds are one work."""
 

@@ -35,6 +35,7 @@ class HardDebias(Component):
     name: ClassVar[str] = "hard_debias"
     version: ClassVar[int] = 1
     fits: ClassVar[str] = "word_vectors"
+    needs_parent: ClassVar[bool] = True
 
     definitional: Pairs | str | None = None
     equalize: Pairs | str | None = None

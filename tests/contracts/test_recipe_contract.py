@@ -1,6 +1,7 @@
-"""What every registered recipe must do, with a model with dropout and one without, in both modes of removal."""
+"""What every registered recipe must do, on the kind of task it fits, in both modes of removal."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,23 +12,61 @@ from tasks.data.edits import Edit
 from tasks.models.encoder import Encoder
 from tasks.models.text_cnn import TextCNN
 from tasks.registry import RECIPES
-from tests.fakes import TokenTask, tiny_bert, token_task
+from tests.fakes import tiny_bert, token_task
+from tests.gaussian_fakes import mixture_task
+from tests.word_fakes import word_task
 
-SMALL = {"epochs": 3, "batch_size": 5, "learning_rate": 0.01}
+SMALL = {"epochs": 3, "batch_size": 5, "batch_sentences": 5, "steps": 15, "learning_rate": 0.01}
 N_TRAIN = 24
 NUMERICS = Numerics()
 
 
-CLASSES = {name: RECIPES.load(name, "test") for name in sorted(RECIPES.entries())}
+def text_cnn_task(recipe, bert):
+    return token_task(TextCNN(embedding_dim=8, filters=4), recipe, n_train=N_TRAIN)
 
 
-def small_options(cls):
-    return {name: value for name, value in SMALL.items() if name in cls.model_fields}
+def encoder_task(recipe, bert):
+    model, base_state = bert
+    return token_task(model, recipe, n_train=N_TRAIN, base_state=base_state)
+
+
+def word_vectors_task(recipe, bert):
+    return word_task(recipe, n_train=N_TRAIN, measured=("words",))
+
+
+def gaussians_task(recipe, bert):
+    return mixture_task(recipe, n_train=N_TRAIN, measured=("means",))
+
+
+# what a recipe `fits` -> the tasks it is tested on: the first has no dropout; noise in train rows is in no measured split
+TASKS = {
+    "word_vectors": {"word_vectors": word_vectors_task},
+    "text": {"text_cnn": text_cnn_task, "encoder_with_dropout": encoder_task},
+    "gaussians": {"gaussians": gaussians_task},
+}
+
+
+def fits(cls):
+    return getattr(cls, "fits", "text")
+
+
+REGISTERED = {name: RECIPES.load(name, "test") for name in sorted(RECIPES.entries())}
+# recipes that change a parent's weights train nothing of their own: their tests are beside them
+CLASSES = {name: cls for name, cls in REGISTERED.items() if not getattr(cls, "needs_parent", False)}
+
+
+def plain_task(recipe):
+    """The task without dropout."""
+    return next(iter(TASKS[fits(recipe)].values()))(recipe, None)
+
+
+def small(cls, **options):
+    return cls(**{**{name: value for name, value in SMALL.items() if name in cls.model_fields}, **options})
 
 
 @pytest.fixture(scope="module", params=sorted(CLASSES))
 def recipe(request):
-    return CLASSES[request.param](**small_options(CLASSES[request.param]))
+    return small(CLASSES[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +77,14 @@ def bert(tmp_path_factory):
     return model, model.base_state(tmp_path_factory.getbasetemp())
 
 
-@pytest.fixture(scope="module", params=["text_cnn", "encoder_with_dropout"])
-def task(request, recipe, bert):
-    model, base_state = (TextCNN(embedding_dim=8, filters=4), None) if request.param == "text_cnn" else bert
-    return token_task(model, recipe, n_train=N_TRAIN, base_state=base_state)
+@pytest.fixture(
+    scope="module",
+    params=[(name, kind) for name, cls in CLASSES.items() for kind in TASKS[fits(cls)]],
+    ids=lambda param: "-".join(param),
+)
+def task(request, bert):
+    name, kind = request.param
+    return TASKS[fits(CLASSES[name])][kind](small(CLASSES[name]), bert)
 
 
 @pytest.fixture(params=["mask", "drop"])
@@ -49,19 +92,20 @@ def mode(request):
     return request.param
 
 
-def train(task: TokenTask, edit=None, seed=7, numerics=NUMERICS, **watching):
+def train(task: Any, edit=None, seed=7, numerics=NUMERICS, **watching):
     return task.recipe.train(task, edit=edit or Edit(), seed=seed, numerics=numerics, **watching)
 
 
-def bits(task: TokenTask, edit=None, seed=7, **watching) -> bytes:
-    """Outputs on the test split and every weight, as bytes."""
+def bits(task: Any, edit=None, seed=7, **watching) -> bytes:
+    """Outputs on the measured split and every weight, as bytes."""
     network = train(task, edit, seed, **watching).network
-    outputs = task.outputs(network, "test", task.measured["test"])
+    ((split, rows),) = task.measured.items()
+    outputs = task.outputs(network, split, rows)
     assert np.isfinite(outputs).all()
     return outputs.tobytes() + b"".join(weight.numpy().tobytes() for weight in network.state_dict().values())
 
 
-def some_ids(task: TokenTask, n=4):
+def some_ids(task: Any, n=4):
     return task.splits["train"].ids[:n]
 
 
@@ -69,7 +113,7 @@ def some_ids(task: TokenTask, n=4):
 class Nosy:
     """An observer that does everything an observer might: draws random numbers, evaluates, takes gradients."""
 
-    task: TokenTask
+    task: Any
     name: str = "nosy"
     steps: list = field(default_factory=list)
 
@@ -187,7 +231,7 @@ def test_the_last_epoch_ends_with_the_last_update(task):
 
 
 def test_micro_batches_give_the_same_weights(recipe, mode):
-    task = token_task(TextCNN(embedding_dim=8, filters=4), recipe, n_train=N_TRAIN)
+    task = plain_task(recipe)
     edit = Edit.removal(some_ids(task), mode)
     whole, parts = (train(task, edit, numerics=Numerics(micro_batch=size)) for size in (0, 2))
     for one, other in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
@@ -197,7 +241,6 @@ def test_micro_batches_give_the_same_weights(recipe, mode):
 
 @pytest.mark.parametrize("name", [name for name, cls in CLASSES.items() if "learning_rate" in cls.model_fields])
 def test_a_diverging_training_is_a_result(name):
-    wild = CLASSES[name](**{**small_options(CLASSES[name]), "learning_rate": 1e38})
-    trained = train(token_task(TextCNN(embedding_dim=8, filters=4), wild, n_train=N_TRAIN))
+    trained = train(plain_task(small(CLASSES[name], learning_rate=1e38)))
     assert trained.diverged
     assert all(np.isfinite(value) for value in trained.metrics.values())

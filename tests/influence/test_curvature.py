@@ -296,3 +296,28 @@ def test_solver_options_are_checked(solver, message):
     with pytest.raises(InputError, match=message) as error:
         parse_component(InfluenceFunction, {"solver": solver}, "config.yaml", "methods.0")
     assert "methods.0.solver" in error.value.where
+
+
+def test_absolute_takes_the_size_of_negative_curvature_and_agrees_where_there_is_none():
+    class Bowl:
+        """A Hessian with the eigenvalues asked for, along the axes."""
+
+        independent = False
+
+        def __init__(self, eigenvalues):
+            self.diagonal = torch.tensor(eigenvalues, dtype=torch.float64)
+            self.theta = self.diagonal
+            self.selection = type("Selection", (), {"pieces": []})()
+
+        def dense(self):
+            return torch.diag(self.diagonal)
+
+    vectors = torch.tensor([[1.0, 2.0, -3.0]], dtype=torch.float64)
+    saddle = Exact(damping=0.5, indefinite="absolute").solve(Bowl([2.0, -4.0, 0.5]), vectors)
+    torch.testing.assert_close(saddle.x, vectors / torch.tensor([2.5, 4.5, 1.0], dtype=torch.float64))
+    with pytest.raises(InputError, match="-4"):
+        Exact(damping=0.5).solve(Bowl([2.0, -4.0, 0.5]), vectors)
+    same = [
+        Exact(damping=0.5, indefinite=how).solve(Bowl([2.0, 4.0, 0.5]), vectors).x for how in ("refuse", "absolute")
+    ]
+    torch.testing.assert_close(*same)

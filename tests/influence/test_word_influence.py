@@ -113,7 +113,9 @@ def test_influence_on_a_weat_is_the_effect_of_upweighting_the_sentence_and_train
             weights[row] += sign * step
             moved = placed(network_of(task), rows, optimised(task, network, rows, weights))
             values.append(-task.query_losses(moved, "properties", np.array([0]), np.zeros(1))[0].item())
-        effect[row] = (values[0] - values[1]) / (2 * step)  # d WEAT / d weight: removing the sentence lowers it by as much
+        effect[row] = (values[0] - values[1]) / (
+            2 * step
+        )  # d WEAT / d weight: removing the sentence lowers it by as much
     assert scores[list(effect)] == pytest.approx(list(effect.values()), rel=1e-3)
     assert min(map(abs, effect.values())) > 1e-4, "the effects must be there to be compared"
 

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from orchestrator.report.columns import columns
+from orchestrator.report.columns import Column, columns
 from orchestrator.report.data import CampaignPage, Section
 from orchestrator.report.effect_figures import HELD_OUT, PER_SEED, SIDES, WHOLE, effects_svg
-from orchestrator.report.numbers import number, significant
-from orchestrator.report.sections.views import DebiasView, Sentence
+from orchestrator.report.numbers import number
+from orchestrator.report.sections.debias_sentences import (
+    LISTS,
+    REPEAT,
+    SETS,
+    base_checkpoints,
+    cause,
+    influential_sentences,
+    list_names,
+    nearest_neighbours,
+    spans,
+)
+from orchestrator.report.sections.views import DebiasView
 
 if TYPE_CHECKING:
     from orchestrator.pipeline import Pipeline
 
-WORDS_TOLD, GRID_ROWS_SHOWN = 4, 200
+GRID_ROWS_SHOWN = 200
 EXPLAINED = (
     "Influence says which sentences gave the word vectors their bias. The claim is tested by fine-tuning on them: "
     "gradient ascent undoes the sentences that amplify the bias (A), descent reinforces those that mitigate it (M), "
     "and the association test is measured again."
 )
-_LISTS = {"x": "target X", "y": "target Y", "a": "attribute A", "b": "attribute B"}
+_SHOWN = (
+    "Every repeat has a base model and scores of its own; the sentences and neighbours below are those of repeat {repeat} "
+    "(seed {seed}), by the method {method}."
+)
 _KEYS = ["test", "variant"]
 _SIDES = {  # what a number was chosen and reported on -> title -> column, in the order of the table
     HELD_OUT: {
@@ -40,26 +54,28 @@ _SIDES = {  # what a number was chosen and reported on -> title -> column, in th
     },
     PER_SEED: {"chosen_per_seed": "effect"},
 }
-_SETS = {
-    "A": ("Amplify the bias (A)", "Adds to the bias"),
-    "M": ("Mitigate the bias (M)", "Takes from the bias"),
-}
 
 
 def debias_page(pipeline: Pipeline) -> CampaignPage:
     """What a debias campaign adds to the report."""
     experiment, tables = pipeline.experiment, pipeline.results.tables
     asked = [("Campaign", experiment.settings.campaign), *experiment.campaign.asked(experiment, pipeline.planned)]
+    task: Any = experiment.task
+    checkpoints = base_checkpoints(pipeline)
     view = DebiasView(
         effects=tables["effects"],
         directions=tables["directions"],
         grid=tables["grid"],
         settings=tables["settings"],
-        refused=list(getattr(experiment.task, "refused", {}).items()),
+        sentences=influential_sentences(pipeline, checkpoints),
+        neighbours=nearest_neighbours(pipeline, checkpoints),
+        refused=list(getattr(task, "refused", {}).items()),
+        names=list_names(task.properties),
         contrasts=tables.get("effect_contrasts"),
         tests=tables.get("tests"),
     )
-    return CampaignPage(asked, EXPLAINED, debias_sections(view))
+    shown = _SHOWN.format(method=next(iter(experiment.scored)), repeat=REPEAT, seed=experiment.seeds[REPEAT])
+    return CampaignPage(asked, f"{EXPLAINED} {shown}" if view.sentences else EXPLAINED, debias_sections(view))
 
 
 def debias_sections(view: DebiasView) -> list[Section]:
@@ -75,37 +91,13 @@ def debias_sections(view: DebiasView) -> list[Section]:
     return [section for section in sections if section is not None]
 
 
-def cause(sentence: Sentence, names: Mapping[str, str]) -> str:
-    """Why a sentence moves a bias test, in words: the target and attribute words it moves, with the sign of each.
-
-    `names`: list -> what it stands for. The words that pull where the sentence's set says come first.
-    """
-    sign = -1.0 if sentence.set == "M" else 1.0
-    ranked = sorted(sentence.words, key=lambda word: (-abs(word[2]), word[0]))
-    along = [word for word in ranked if sign * word[2] > 0][:WORDS_TOLD]
-    against = [word for word in ranked if sign * word[2] < 0][:WORDS_TOLD]
-    if not along and not against:
-        return "Holds no word of the test: it works through other words."
-    does = _SETS.get(sentence.set, ("", "Moves the bias"))[1]
-    parts = [f"{does} through {_listed(along, names)}"] if along else [f"{does} as a whole"]
-    parts += [f"against it: {_listed(against, names)}"] if against else []
-    return "; ".join(parts) + "."
-
-
-def _listed(words: Sequence[tuple[str, str, float]], names: Mapping[str, str]) -> str:
-    told = []
-    for word, which, contribution in words:
-        place = _LISTS.get(which, which) + (f": {names[which]}" if which in names else "")
-        told.append(f"{word} ({place}, {significant(contribution, 2)})")
-    return ", ".join(told[:-1]) + " and " + told[-1] if len(told) > 1 else told[0]
-
-
 def _effects(view: DebiasView) -> Section | None:
     if not len(view.effects):
         return None
-    table = side_by_side(view.effects)
-    variants = table.drop(columns="test").assign(variant=table["variant"].astype(str).str.replace("_", " "))
-    shown = columns(variants, ("variant",))
+    table = _worded(side_by_side(view.effects))
+    if "setting" in table:
+        table["setting"] = table["setting"].map(short_setting, na_action="ignore")
+    shown = columns(table.drop(columns="test"), ("variant",))
     rows = list(zip(*(column.cells for column in shown), strict=True))
     tests = table["test"].astype(str).tolist()
     data = {
@@ -133,6 +125,13 @@ def _effects(view: DebiasView) -> Section | None:
     )
 
 
+def short_setting(setting: str) -> str:
+    """`undo 10 x 5 (on first); undo 10 x 5 (on second)` said once."""
+    chosen = [re.fullmatch(r"(.+) \(on .+\)", part) for part in setting.split("; ")]
+    names = {found[1] for found in chosen if found}
+    return f"{names.pop()} (on each half)" if all(chosen) and len(names) == 1 < len(chosen) else setting
+
+
 def side_by_side(effects: pd.DataFrame) -> pd.DataFrame:
     """A row per test and variant: the effect where nothing was chosen beside that where the setting was.
 
@@ -156,26 +155,48 @@ def side_by_side(effects: pd.DataFrame) -> pd.DataFrame:
 def _directions(view: DebiasView) -> Section | None:
     if not len(view.directions):
         return None
-    table, labels = view.directions, ("test", "action")
-    pooled = (table["size"].astype(str) == "all").to_numpy()
-    folded = bool(pooled.any()) and not pooled.all()
+    table = _worded(view.directions)
+    over_sizes, over_tests = ((table[name].astype(str) == "all") for name in ("size", "test"))
+    parts = [
+        ("", table.loc[over_sizes & over_tests]),
+        ("Test by test", table.loc[over_sizes & ~over_tests]),
+        ("Setting by setting", table.loc[~over_sizes]),
+    ]
+    [(_, shown), *folded] = [(title, part) for title, part in parts if len(part)]
     data = {
-        "columns": columns(table.loc[pooled] if folded else table, labels),
-        "details": columns(table.loc[~pooled], labels) if folded else [],
+        "columns": _direction_columns(shown),
+        "details": [(title, _direction_columns(part)) for title, part in folded],
+        "has_control": bool(table["action"].astype(str).str.startswith("random").any()),
+        "has_seeds": "ci_seed_low" in table.columns,
     }
     template = "sections/debias_directions.html.jinja"
     return Section("directions", "Does the bias move as predicted?", template, data, nav="Directions")
 
 
+def _direction_columns(table: pd.DataFrame) -> list[Column]:
+    """Without the columns that are `all` in every row: they are pooled over."""
+    pooled = [name for name in ("test", "size", "passes") if set(table[name].astype(str)) == {"all"}]
+    return columns(table.drop(columns=pooled), ("test", "action"))
+
+
+def _worded(table: pd.DataFrame) -> pd.DataFrame:
+    """Names of our own, of variants and the like, as words; names of tests are the user's and stay."""
+    own = [name for name in ("action", "start", "variant") if name in table.columns]
+    return table.assign(**{name: table[name].astype(str).str.replace("_", " ") for name in own})
+
+
 def _grid(view: DebiasView) -> Section | None:
     if not len(view.grid):
         return None
-    found = pivots(view.grid)
-    others = "corrected" in view.grid.columns and bool((view.grid["corrected"] != view.grid["test"]).any())
-    data: dict[str, Any] = {"pivots": found, "others": others, "columns": [], "n_left": 0, "file": "grid.csv"}
-    if not found:
-        data["columns"] = columns(view.grid.head(GRID_ROWS_SHOWN), _texts(view.grid))
-        data["n_left"] = max(len(view.grid) - GRID_ROWS_SHOWN, 0)
+    grid = _worded(view.grid)
+    own = grid.loc[grid["corrected"] == grid["test"]] if "corrected" in grid.columns else grid
+    own = own.drop(columns="corrected", errors="ignore")
+    found = {str(test): pivots(rows.drop(columns="test")) for test, rows in own.groupby("test", sort=False)}
+    data: dict[str, Any] = {"pivots": found if all(found.values()) else {}, "others": len(own) < len(grid)}
+    data |= {"columns": [], "n_left": 0, "file": "grid.csv"}
+    if not data["pivots"]:
+        data["columns"] = columns(grid.head(GRID_ROWS_SHOWN), _texts(grid))
+        data["n_left"] = max(len(grid) - GRID_ROWS_SHOWN, 0)
     return Section("grid", "All settings", "sections/debias_grid.html.jinja", data, nav="Settings")
 
 
@@ -211,14 +232,15 @@ def _sentences(view: DebiasView) -> Section | None:
         return None
     tests = list(dict.fromkeys(sentence.test for sentence in view.sentences))
     data = {
+        "has_causes": any(math.isfinite(word[2]) for sentence in view.sentences for word in sentence.words),
         "tests": [
             {
                 "test": test,
-                "names": [(_LISTS[which], name) for which, name in view.names.get(test, {}).items() if which in _LISTS],
-                "sides": [(title, _cards(view, test, which)) for which, (title, _) in _SETS.items()],
+                "names": [(LISTS[which], name) for which, name in view.names.get(test, {}).items() if which in LISTS],
+                "sides": [(title, _cards(view, test, which)) for which, (title, _) in SETS.items()],
             }
             for test in tests
-        ]
+        ],
     }
     template = "sections/debias_sentences.html.jinja"
     return Section("sentences", "The sentences behind it", template, data, nav="Sentences")
@@ -230,18 +252,9 @@ def _cards(view: DebiasView, test: str, which: str) -> list[dict[str, Any]]:
         {
             "sentence": sentence,
             "spans": spans(sentence.text, sentence.words),
-            "cause": cause(sentence, view.names.get(test, {})),
+            "cause": cause(sentence),  # what the lists hold stands above all sentences of the test
         }
         for sentence in sorted(shown, key=lambda sentence: sentence.rank)
-    ]
-
-
-def spans(text: str, words: Sequence[tuple[str, str, float]]) -> list[tuple[int, int, float]]:
-    """Where the words of a test stand in `text`, as whole words in any case: (start, end, contribution)."""
-    return [
-        (*match.span(), contribution)
-        for word, _, contribution in words
-        for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE)
     ]
 
 
@@ -252,7 +265,7 @@ def _neighbours(view: DebiasView) -> Section | None:
         (word, ", ".join(f"{neighbour} {number(cosine, 2)}" for neighbour, cosine in found))
         for word, found in view.neighbours
     ]
-    intro = "The words whose vectors point the same way, with their cosine."
+    intro = "The words whose vectors in the base model, before any fine-tune, point the same way, with their cosine."
     return Section(
         "neighbours",
         "Nearest neighbours",

@@ -1,0 +1,101 @@
+"""Undo the effect of some sentences on word vectors, and reinforce that of others (Silva et al. 2022, section 4.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from tasks.base import KeepCheckpoint, Numerics, Observer, Trained
+from tasks.data.edits import Edit
+from tasks.recipes.skip_gram import PairOptions, SkipGramRun
+from tasks.seeds import generator, purpose_seed
+from tasks.training import EditedTrainSet, Watch, deterministic, is_finite, n_batches, start_from
+
+
+class Reinforce(PairOptions):
+    """Fine-tune a parent's vectors on the selected sentences: `passes` times first the negative weights, then the positive.
+
+    A sentence of weight -1 (it amplifies: set A) is stepped away from, one of weight 1 (it mitigates: set M) towards;
+    each set in random order, `batch_sentences` sentences an update, with fresh windows and negatives in every pass and
+    a fresh optimiser at a constant rate. The published code goes on with the state and rate that the parent ended with.
+    Pair options: those of the parent's recipe (`of` takes them over).
+    """
+
+    name: ClassVar[str] = "reinforce"
+    version: ClassVar[int] = 1
+    needs_parent: ClassVar[bool] = True
+
+    passes: int = Field(1, ge=1, le=100_000)
+    batch_sentences: int = Field(1, ge=1)
+    optimizer: Literal["sgd", "adam"] = "adam"
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+
+    @staticmethod
+    def of(parent: PairOptions, **options: Any) -> Reinforce:
+        """The recipe with these options and the parent recipe's pair options."""
+        return Reinforce(**{**parent.pair_options(), **options})
+
+    def checkpoint_step(self, n_train: int, epoch: float) -> int:
+        """The number of updates made by the end of pass `epoch` (1-based) on a selection of `n_train`, at least 1.
+
+        Raises ValueError outside 0 < epoch <= passes.
+        """
+        if not 0 < epoch <= self.passes:
+            raise ValueError(f"epoch {epoch} is outside 0 < epoch <= {self.passes}")
+        return max(1, round(epoch * n_batches(n_train, self.batch_sentences)))
+
+    def learning_rate_at(self, n_train: int, step: int) -> float:
+        """The learning rate of update `step` (1-based): constant. Raises ValueError past the last update."""
+        n_steps = self.passes * n_batches(n_train, self.batch_sentences)
+        if not 1 <= step <= n_steps:
+            raise ValueError(f"step {step} is outside 1..{n_steps}")
+        return self.learning_rate
+
+    def train(
+        self,
+        task: Any,
+        *,
+        edit: Edit,
+        seed: int,
+        numerics: Numerics,
+        keep_steps: Sequence[int] = (),
+        keep: KeepCheckpoint | None = None,
+        observers: Sequence[Observer] = (),
+        parent: Mapping[str, np.ndarray] | None = None,
+    ) -> Trained:
+        """The parent's vectors after the updates; with the empty edit the parent's vectors. Same arguments, same bits.
+
+        `metrics`: n_steps (updates made); train_loss (sum(w l) / max(sum w, 1) over the pairs of the last pass: negative
+        weights are in it). Raises ValueError without a parent, for an edit that selects nothing, off the CPU, or if a step of
+        `keep_steps` is never reached.
+        """
+        if parent is None:
+            raise ValueError("reinforce changes a parent's vectors: it needs a parent")
+        if not edit.is_empty and edit.mode != "select":
+            raise ValueError(
+                f"reinforce is shown a selection of sentences (mode select), not an edit of mode {edit.mode}"
+            )
+        deterministic(numerics)
+        train_set = EditedTrainSet.of(task, edit)
+        weights = np.zeros_like(train_set.weights) if edit.is_empty else train_set.weights
+        n_shown = int(np.count_nonzero(weights))
+        run = SkipGramRun(self, self.optimizer, task, weights, numerics, start_from(task.network(seed), parent))
+        watch = Watch.of(keep_steps, keep, observers, self.passes * n_batches(n_shown, self.batch_sentences))
+        watch.passed(0, run.network)
+        for number in range(1, self.passes + 1 if n_shown else 1):
+            batches = _batches(weights, seed, number, self.batch_sentences)
+            key = purpose_seed(seed, "reinforce pairs", number)
+            run.updates(batches, [self.learning_rate] * len(batches), key, watch, with_loss=number == self.passes)
+            if not is_finite(run.network):
+                break
+        return run.trained(watch)
+
+
+def _batches(weights: np.ndarray, seed: int, number: int, size: int) -> list[np.ndarray]:
+    """Rows of one pass: those of negative weight, then those of positive, each in an order keyed (seed, pass)."""
+    order = generator(seed, "reinforce order", number).permutation(len(weights))
+    rows = np.concatenate([order[weights[order] < 0], order[weights[order] > 0]])
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -1,0 +1,201 @@
+"""Word vectors by skip-gram with negative sampling: weighted sentences, sparse updates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from tasks.base import Component, KeepCheckpoint, Numerics, Observer, Trained
+from tasks.data.edits import Edit
+from tasks.data.pairs import NegativesPer, NoiseTable, PairSampler, WindowShape
+from tasks.models.skip_gram import LossName
+from tasks.seeds import purpose_seed
+from tasks.training import EditedTrainSet, Watch, deterministic, is_finite, n_batches, start_from
+
+if TYPE_CHECKING:
+    from torch import nn
+GROUP = 128  # sentences whose pairs are drawn at once, if batches are smaller
+
+
+class PairOptions(Component):
+    """Which pairs sentences are shown as, and their loss.
+
+    `window`, `dynamic_window`, `window_shape`, `negatives`, `negatives_per`, `subsample`: see tasks.data.pairs.PairSampler;
+    `noise_power`: see NoiseTable; `loss`: see tasks.models.skip_gram.Loss. `reduction`: a batch's loss is the sum of w l
+    over its pairs (word2vec), or their mean, sum(w l) / max(sum w, 1) (Silva et al.'s code). `max_uses`: with sgd on sums,
+    a word's vector that n > max_uses pairs of a batch use moves by max_uses / n of the step; all of a batch's pairs are
+    seen at the same weights, and vectors of frequent words blow up when hundreds of pairs push them at once.
+    """
+
+    fits: ClassVar[str] = "word_vectors"
+
+    window: int = Field(5, ge=1, le=1000)
+    dynamic_window: bool = True
+    window_shape: WindowShape = "symmetric"
+    negatives: int = Field(5, ge=1, le=1000)
+    negatives_per: NegativesPer = "pair"
+    noise_power: float = Field(0.75, ge=0, le=10)
+    subsample: float = Field(1e-3, ge=0, lt=1)
+    loss: LossName = "word2vec"
+    reduction: Literal["sum", "mean"] = "sum"
+    max_uses: float = Field(64.0, gt=0)
+
+    def pair_options(self) -> dict[str, Any]:
+        """The options that this class has: what a fine-tune takes over from its parent's recipe."""
+        return {name: getattr(self, name) for name in PairOptions.model_fields}
+
+    def sampler(self, counts: np.ndarray) -> PairSampler:
+        """Draws the pairs of sentences; `counts` of every word in the full train set, whatever is removed."""
+        return PairSampler(
+            counts,
+            NoiseTable(counts, self.noise_power),
+            window=self.window,
+            dynamic_window=self.dynamic_window,
+            window_shape=self.window_shape,
+            negatives=self.negatives,
+            negatives_per=self.negatives_per,
+            subsample=self.subsample,
+        )
+
+
+class SkipGramTraining(PairOptions):
+    """`epochs` times over the sentences in random order, `batch_sentences` sentences an update.
+
+    Optimizer sgd: the rate falls linearly from `learning_rate` to `min_learning_rate` (word2vec; with loss word2vec,
+    reduction sum and few sentences a batch). adam: row-wise, the rate is multiplied by `decay_per_epoch` after every
+    epoch (Silva et al. 2022: loss code, reduction mean, 1,000 sentences, 0.01, 0.9). Removed sentences have no pairs; a
+    draw depends on the seed, the epoch, the sentence's id and the place in it, never on other sentences.
+    """
+
+    name: ClassVar[str] = "skip_gram"
+    version: ClassVar[int] = 1
+
+    epochs: int = Field(5, ge=1, le=100_000)
+    batch_sentences: int = Field(16, ge=1)
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = Field(0.025, gt=0, allow_inf_nan=False)
+    min_learning_rate: float = Field(1e-4, ge=0, allow_inf_nan=False)
+    decay_per_epoch: float = Field(0.9, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _options_fit_the_optimizer(self) -> SkipGramTraining:
+        other = "decay_per_epoch" if self.optimizer == "sgd" else "min_learning_rate"
+        if other in self.model_fields_set and getattr(self, other) != type(self).model_fields[other].default:
+            raise ValueError(f"{other} is not an option of optimizer {self.optimizer}")
+        if self.optimizer == "sgd" and self.min_learning_rate > self.learning_rate:
+            raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
+        return self
+
+    def checkpoint_step(self, n_train: int, epoch: float) -> int:
+        """The number of updates made by the end of `epoch` (1-based; 0.5 is half-way through the first), at least 1.
+
+        Raises ValueError outside 0 < epoch <= epochs.
+        """
+        if not 0 < epoch <= self.epochs:
+            raise ValueError(f"epoch {epoch} is outside 0 < epoch <= {self.epochs}")
+        return max(1, round(epoch * n_batches(n_train, self.batch_sentences)))
+
+    def learning_rate_at(self, n_train: int, step: int) -> float:
+        """The learning rate of update `step` (1-based) with `n_train` slots per epoch.
+
+        Raises ValueError past the last update.
+        """
+        per_epoch = n_batches(n_train, self.batch_sentences)
+        n_steps = self.epochs * per_epoch
+        if not 1 <= step <= n_steps:
+            raise ValueError(f"step {step} is outside 1..{n_steps}")
+        if self.optimizer == "adam":
+            return self.learning_rate * self.decay_per_epoch ** ((step - 1) // per_epoch)
+        return self.learning_rate - (self.learning_rate - self.min_learning_rate) * (step - 1) / n_steps
+
+    def train(
+        self,
+        task: Any,
+        *,
+        edit: Edit,
+        seed: int,
+        numerics: Numerics,
+        keep_steps: Sequence[int] = (),
+        keep: KeepCheckpoint | None = None,
+        observers: Sequence[Observer] = (),
+        parent: Mapping[str, np.ndarray] | None = None,
+    ) -> Trained:
+        """Train fresh vectors, or the weights `parent`, on the edited sentences; same arguments, same bits.
+
+        `metrics`: n_steps (updates made); train_loss (weighted mean over the pairs of the last epoch, each batch before
+        its update). Raises ValueError if a step of `keep_steps` is never reached, or off the CPU.
+        """
+        deterministic(numerics)
+        train_set = EditedTrainSet.of(task, edit)
+        n_steps = self.epochs * n_batches(train_set.n_slots, self.batch_sentences)
+        network = start_from(task.network(seed), parent)
+        run = SkipGramRun(self, self.optimizer, task, train_set.weights, numerics, network)
+        watch = Watch.of(keep_steps, keep, observers, n_steps)
+        watch.passed(0, run.network)
+        for epoch in range(1, self.epochs + 1):
+            batches = list(train_set.batches(seed, epoch, self.batch_sentences))
+            rates = [self.learning_rate_at(train_set.n_slots, run.step + 1 + number) for number in range(len(batches))]
+            key = purpose_seed(seed, "skip-gram pairs", epoch)
+            run.updates(batches, rates, key, watch, with_loss=epoch == self.epochs)
+            if not is_finite(run.network):
+                break
+        return run.trained(watch)
+
+
+class SkipGramRun:
+    """One training in progress: the network, how it is updated, and the updates made."""
+
+    def __init__(
+        self,
+        options: PairOptions,
+        optimizer: Literal["sgd", "adam"],
+        task: Any,
+        weights: np.ndarray,
+        numerics: Numerics,
+        network: nn.Module,
+    ):
+        import torch
+
+        from tasks.recipes.sgns import Updates
+
+        if numerics.device != "cpu":
+            raise ValueError(f"{options.name} trains on the cpu; device {numerics.device!r} is not offered")
+        self.network = network.to(dtype=getattr(torch, numerics.dtype))
+        self.sentences, self.ids, self.weights = task.corpus.sentences, task.splits["train"].ids, weights
+        self.sampler = options.sampler(task.corpus.vocabulary.counts)
+        self._updates = Updates(self.network, options, optimizer, task.model.l2)
+        self.step, self.loss, self.weight = 0, 0.0, 0.0  # sum(w l) and sum(w) over the pairs of updates with loss
+
+    def updates(
+        self, batches: Sequence[np.ndarray], rates: Sequence[float], key: int, watch: Watch, *, with_loss: bool
+    ) -> None:
+        """One update per batch (rows of train) at its rate; pairs are drawn with `key`."""
+        size = max(1, GROUP // max(map(len, batches), default=1))
+        with np.errstate(all="ignore"):  # weights that overflow are a divergence, which is a result
+            for start in range(0, len(batches), size):
+                self._group(batches[start : start + size], rates[start : start + size], key, watch, with_loss)
+
+    def _group(
+        self, batches: Sequence[np.ndarray], rates: Sequence[float], key: int, watch: Watch, with_loss: bool
+    ) -> None:
+        rows = np.concatenate(batches)
+        rows = rows[self.weights[rows] != 0]  # a removed sentence has no pairs: its words change no bit
+        pairs, weights = self.sampler.sample(self.sentences, rows, self.ids[rows], key), self.weights[rows]
+        end = 0
+        for batch, rate in zip(batches, rates, strict=True):
+            begin, end = end, end + int(np.count_nonzero(self.weights[batch]))
+            found = self._updates.update(pairs.part(begin, end), weights, weights[begin:end].sum(), rate, with_loss)
+            self.loss, self.weight = self.loss + found[0], self.weight + found[1]
+            self.step += 1
+            watch.passed(self.step, self.network)
+
+    def trained(self, watch: Watch) -> Trained:
+        """What the recipe returns."""
+        metrics, loss = {"n_steps": float(self.step)}, self.loss / max(self.weight, 1.0)
+        if not (math.isfinite(loss) and is_finite(self.network)):
+            return Trained(self.network, metrics, diverged=True, observed=watch.observed)
+        return Trained(self.network, {**metrics, "train_loss": loss}, observed=watch.observed)
