@@ -145,7 +145,7 @@ class WordVectorTask(ClosedForms):
 
     def model_identity(self) -> dict[str, Any]:
         """Options and version of the model."""
-        return self.model.identity_ofweights_of(Path())
+        return self.model.identity_of_weights(Path())
 
     def record_identity(self) -> dict[str, Any]:
         """The measured words and properties."""

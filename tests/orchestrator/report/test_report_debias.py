@@ -31,11 +31,12 @@ from tests.word_fakes import word_task
 HOSTILE = "<script>alert(1)</script> {{7*7}}"
 LISTS = {"x": ["w1", "w2"], "y": ["w3", "w4", "w9", "w10"], "a": ["w5", "w6"], "b": ["w7", "w8"]}
 ONE_SIDED = {letter: LISTS[letter] for letter in "xya"}
+SWAPPED = {**LISTS, "x": LISTS["y"], "y": LISTS["x"]}  # the effect of `both` with the other sign
 SENTENCES = 4
 
 
 def debias_config(folder, **changes):
-    """A campaign on 60 random sentences, each with markup in its text: two tests, one of them one-sided."""
+    """A campaign on 60 random sentences, each with markup in its text."""
     base = word_task(SkipGramTraining.model_validate({}), n_train=60)
     records = [
         {"id": int(i), "text": f"{HOSTILE} {text}"} for i, text in zip(base.corpus.ids, base.corpus.texts, strict=True)
@@ -52,6 +53,7 @@ def debias_config(folder, **changes):
             "properties": [
                 {**weat, "as": "both", **LISTS},
                 {**weat, "as": "one_sided", **ONE_SIDED},
+                {**weat, "as": "swapped", **SWAPPED},
                 {"name": "neighbour", "word": "w2", "near": ["w3", "w7"], "as": "near"},
                 {**weat, "as": "left_out", "test": "math", "if_too_few": "skip"},
             ],
@@ -66,7 +68,7 @@ def debias_config(folder, **changes):
             {"name": "random"},
         ],
         "debias": {
-            "correct": ["both", "one_sided", "near"],
+            "correct": ["both", "one_sided", "swapped", "near"],
             "actions": ["undo"],
             "sizes": [2],
             "passes": [1],
@@ -114,7 +116,7 @@ def signed_row(pipeline, test):
 
 def test_sentences_are_the_strongest_of_each_sign_in_order(pipeline, sentences):
     train = pipeline.experiment.train
-    for test in ("both", "one_sided", "near"):
+    for test in ("both", "one_sided", "swapped", "near"):
         scores = signed_row(pipeline, test)
         for name, sign in (("A", 1), ("M", -1)):
             shown = [one for one in sentences if (one.test, one.set) == (test, name)]
@@ -128,17 +130,25 @@ def test_sentences_are_the_strongest_of_each_sign_in_order(pipeline, sentences):
 
 
 def test_the_contributions_shown_sum_to_the_score_and_name_each_word_s_list(sentences):
-    lists = {word: letter for letter, words in LISTS.items() for word in words}
+    lists = {
+        test: {word: letter for letter, words in given.items() for word in words}
+        for test, given in (("both", LISTS), ("one_sided", ONE_SIDED), ("swapped", SWAPPED))
+    } | {"near": dict.fromkeys(["w2", "w3", "w7"], "")}
     assert any(len(one.words) > 1 for one in sentences)
     for one in sentences:
         assert sum(part for _, _, part in one.words) == pytest.approx(one.score, rel=1e-3)
         sizes = [abs(part) for _, _, part in one.words]
         assert sizes == sorted(sizes, reverse=True)
-        if one.test == "near":
-            assert {(word, which) for word, which, _ in one.words} <= {("w2", ""), ("w3", ""), ("w7", "")}
-        else:
-            assert all(lists[word] == which for word, which, _ in one.words)
-        assert one.test != "one_sided" or "b" not in {which for _, which, _ in one.words}
+        assert all(lists[one.test][word] == which for word, which, _ in one.words)
+
+
+def test_the_same_sentences_and_words_add_to_a_bias_of_either_sign(sentences):
+    both, swapped = ([one for one in sentences if one.test == test] for test in ("both", "swapped"))
+    assert [one[1:5] for one in swapped] == [one[1:5] for one in both]
+    for one, other in zip(swapped, both, strict=True):
+        assert one.score == pytest.approx(other.score, rel=1e-4)
+        parts, others = ({word: part for word, _, part in found.words} for found in (one, other))
+        assert parts == pytest.approx(others, rel=1e-3)
 
 
 def test_every_word_of_the_test_that_a_sentence_holds_is_told(sentences):
@@ -152,6 +162,7 @@ def test_lists_are_named_by_their_first_words_and_a_one_sided_test_has_no_b(pipe
     assert list_names(pipeline.experiment.task.properties) == {
         "both": {"x": "w1, w2", "y": "w3, w4, w9 … (4 words)", "a": "w5, w6", "b": "w7, w8"},
         "one_sided": {"x": "w1, w2", "y": "w3, w4, w9 … (4 words)", "a": "w5, w6"},
+        "swapped": {"x": "w3, w4, w9 … (4 words)", "y": "w1, w2", "a": "w5, w6", "b": "w7, w8"},
     }
 
 
