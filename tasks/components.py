@@ -59,7 +59,7 @@ def parse_fitting(
     part = parse_named(registry, options, where, key, plugins)
     fits = getattr(part, "fits", "text")
     if fits != kind:
-        raise InputError(place(where, f"{key}.name"), f"{options['name']!r} fits tasks of kind {fits}, not {kind}")
+        raise InputError(place(where, f"{key}.name"), f"{options['name']!r} fits tasks of {fits}, not {kind}")
     return part
 
 

@@ -24,7 +24,9 @@ from tasks.errors import InputError
 from tasks.recipes.skip_gram import PairOptions
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted(path for room in ("loo", "debias", "word_vectors") for path in (ROOT / "configs" / room).glob("*.yaml"))
+CONFIGS = sorted(
+    path for room in ("loo", "debias", "word_vectors") for path in (ROOT / "configs" / room).glob("*.yaml")
+)
 WNC = sorted(path for path in CONFIGS if "data/wnc" in path.read_text())
 GUIDE = ROOT / "docs" / "guide" / "silva2022.md"
 USES = 25  # of every word in a generated corpus; the tests ask for 20 or fewer
@@ -220,7 +222,9 @@ def test_science_fiction_is_trained_on_as_appendix_h_says():
     recipe = config.task.recipe
     assert (recipe["window"], recipe["negatives"], recipe["epochs"], config.task.model["dim"]) == (3, 5, 100, 100)
     assert config.task.vocabulary.min_count == 5
-    assert {"the", "and", "no", "on", "off"} <= set(config.task.vocabulary.stopwords), "yaml would read no, on, off as truth"
+    assert {"the", "and", "no", "on", "off"} <= set(config.task.vocabulary.stopwords), (
+        "yaml would read no, on, off as truth"
+    )
 
 
 def test_the_published_fine_tune_has_the_rate_that_training_ends_with():

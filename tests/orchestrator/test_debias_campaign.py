@@ -237,8 +237,14 @@ def test_a_refused_property_is_told_and_the_others_are_measured(done):
 # --- however it is run ---------------------------------------------------------------------------------------------
 
 
-def parts_of(run: Finished) -> list[Path]:
-    return sorted((run.folder / "runs" / "ledger").glob("*/part-*.parquet"))
+def lose(run: Finished, lost: set[str]) -> None:
+    """Take these rows out of the ledger, and all weights out of the store."""
+    ledger = run.pipeline.store.ledger(run.pipeline.experiment.task_id)
+    rows = [row for row in ledger.read().rows.values() if row.spec_id not in lost]
+    for path in (run.folder / "runs" / "ledger").glob("*/part-*.parquet"):
+        path.unlink()
+    ledger.publish(rows)
+    shutil.rmtree(run.folder / "runs" / "checkpoints")
 
 
 def test_verify_finds_nothing_and_retrains_give_the_same_bytes(done):
@@ -247,20 +253,27 @@ def test_verify_finds_nothing_and_retrains_give_the_same_bytes(done):
     assert found.checked[-1].startswith("4 retrains done again")
 
 
-def test_lost_parent_weights_and_rows_are_made_again_to_the_same_bytes(spoilt, done):
-    before = committed(spoilt.config)
-    shutil.rmtree(spoilt.folder / "runs" / "checkpoints")
-    for part in parts_of(spoilt)[::3]:
-        part.unlink()
-    kept = committed(spoilt.config)
-    assert 0 < len(kept) < len(before)
+LOST = {
+    "every third retrain": lambda plan: {work.spec_id for work in plan.works[::3]},
+    "what starts from hard-debiased vectors": lambda plan: {
+        plan.works[one.work].spec_id for one in plan.fine_tunes if one.start == "hard_debiased" and one.repeat == 1
+    },
+    "the hard-debiased vectors themselves": lambda plan: {plan.works[i].spec_id for i in plan.hard},
+    "the base models": lambda plan: {plan.works[i].spec_id for i in plan.base},
+}
+
+
+@pytest.mark.parametrize("which", LOST)
+def test_lost_parents_are_made_again_and_the_results_stay_the_same_bytes(spoilt, done, which):
+    before, lost = committed(spoilt.config), LOST[which](done.pipeline.planned)
+    lose(spoilt, lost)
+    (spoilt.run_dir / "results" / "grid.csv").unlink()
     pipeline = pipeline_of(spoilt.config)
     pipeline.run()
     assert result_bytes(spoilt.run_dir) == result_bytes(done.run_dir)
     assert committed(spoilt.config).keys() == before.keys()
-    assert pipeline.report.retrained <= len(before) - len(kept) + 2 * len(SEEDS), "at most the parents come twice"
+    assert len(lost) <= pipeline.report.retrained <= len(lost) + 2 * len(SEEDS), "only parents may come twice"
     assert not pipeline.ledger.read().conflicts
-    assert verify(pipeline_of(spoilt.config)).problems == []
 
 
 def test_lost_weights_that_nothing_needs_are_not_made_again(spoilt):
@@ -293,17 +306,29 @@ class Failing(HardDebias):
 """
 
 
-@pytest.mark.parametrize(("how", "status"), [("raises", "quarantined"), ("diverges", "diverged")])
-def test_a_lost_parent_leaves_holes(tmp_path, plugin, how, status):
-    """Seed 2 has no hard-debiased vectors: what would start from them is missing, and nothing else is."""
+def failing_config(folder: Path, plugin, how: str):
+    """Seed 2 has no hard-debiased vectors."""
     name = plugin("plugin_failing", FAILING)
-    config = small_debias(
-        tmp_path,
+    return small_debias(
+        folder,
         plugins=[name],
         debias__sizes=[3],
         debias__halves={},
         debias__hard_debias={"name": f"{name}:Failing", "how": how},
     )
+
+
+@pytest.mark.xfail(reason="verify asks for the weights of a parent that diverged and has none", strict=True)
+def test_verify_holds_where_a_parent_diverged(tmp_path, plugin):
+    pipeline = pipeline_of(failing_config(tmp_path, plugin, "diverges"))
+    pipeline.run()
+    assert verify(pipeline).problems == []
+
+
+@pytest.mark.parametrize(("how", "status"), [("raises", "quarantined"), ("diverges", "diverged")])
+def test_a_lost_parent_leaves_holes(tmp_path, plugin, how, status):
+    """What would start from it is missing, and nothing else is."""
+    config = failing_config(tmp_path, plugin, how)
     result = run_here(config)
     pipeline = pipeline_of(config)
     plan, rows = pipeline.planned, pipeline.rows
