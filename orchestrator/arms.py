@@ -94,10 +94,25 @@ class Arm:
             raise ConfigError(
                 f"{where}: queries.split", f"{split!r} is not measured; task.measure lists {sorted(self.task.measured)}"
             )
+        self._check_measurement(split)
         judged = self.config.settings.queries.where
         if judged is not None and judged.label is not None:
             self._class_of(judged.label)
         self._draw(self.measured_rows)
+
+    def _check_measurement(self, split: str) -> None:
+        """Refuse to measure a class where there is one only: its probability is 1 whatever happens; and the other way round."""
+        n_classes, measurement = len(self.task.splits[split].classes), self.config.measurement
+        of_classes = getattr(measurement, "of_classes", True)
+        where = f"{self.config.where}: measurement"
+        if of_classes and n_classes == 1:
+            raise ConfigError(
+                where, f"{measurement.name!r} needs classes and split {split!r} has none; allowed: output"
+            )
+        if not of_classes and n_classes > 1:
+            raise ConfigError(
+                where, f"{measurement.name!r} is for one number a row, and split {split!r} has {n_classes} classes"
+            )
 
     def queries(self, outputs: Outputs | None) -> QueryBlock:
         """The queries, with the labels whose loss is explained.

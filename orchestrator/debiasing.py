@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.analysis import debias_tables
-from orchestrator.analysis.debias import ALL, FIRST, SECOND, EffectGrid, Setting, Variant
+from orchestrator.analysis.debias import ALL, CHOSEN, FIRST, HALVES, HELD_OUT, SECOND, EffectGrid, Setting, Variant
 from orchestrator.analysis.directions import direction_verdicts, directions
 from orchestrator.campaigns.base import Scored
 from orchestrator.campaigns.debias import Debias, DebiasPlan, FineTune, property_labels, property_value
@@ -36,7 +36,10 @@ def debias_results(campaign: Debias, scored: Scored, plan: DebiasPlan, rows: Map
     variants = _variants(campaign, grid)
     found = debias_tables.collect(grid, variants)
     contrasts = debias_tables.effect_contrasts(found, list(grid.starts))
-    moved = directions(grid, _predicted_signs(campaign, scored, grid))
+    moved = directions(grid, _predicted_signs(campaign, scored, grid), _control_actions(scored, grid))
+    if not campaign.halves:  # rows without a number would only say that nothing was held out
+        found = [each for each in found if each.half not in (HALVES, HELD_OUT)]
+        contrasts = contrasts.loc[~contrasts["half"].isin((HALVES, HELD_OUT))].reset_index(drop=True)
     tables = {
         "effects": debias_tables.effects(found),
         "effect_contrasts": contrasts,
@@ -46,7 +49,9 @@ def debias_results(campaign: Debias, scored: Scored, plan: DebiasPlan, rows: Map
         "tests": _tests(campaign, scored, plan, rows),
     }
     verdicts = [
-        *debias_tables.effect_verdicts(contrasts.to_dict("records")),
+        *debias_tables.effect_verdicts(
+            contrasts.loc[_is_told(contrasts, HELD_OUT if campaign.halves else CHOSEN)].to_dict("records")
+        ),
         *direction_verdicts(moved.to_dict("records")),
     ]
     n_holes = int(sum(rows[plan.works[one.work].spec_id].outcome.status != "ok" for one in plan.fine_tunes))
@@ -130,6 +135,19 @@ def _variants(campaign: Debias, grid: EffectGrid) -> list[Variant]:
         if same and "original" in campaign.starts:
             found.append(Variant(method, "original", same))
     return found
+
+
+def _control_actions(scored: Scored, grid: EffectGrid) -> list[str]:
+    """Actions on the sets of a control."""
+    controls = tuple(f"{label} " for label, is_control in scored.experiment.controls.items() if is_control)
+    return [setting.action for setting in grid.settings if controls and setting.action.startswith(controls)]
+
+
+def _is_told(contrasts: pd.DataFrame, half: str) -> np.ndarray:
+    """Contrasts put in words: what was held out (without halves: chosen), against what it started from. The table has all."""
+    after_hard = contrasts["variant"].to_numpy() == "ours_after_hard"
+    own = contrasts["baseline"].to_numpy() == np.where(after_hard, "hard_debiased", "original")
+    return own & (contrasts["half"].to_numpy() == half)
 
 
 def _predicted_signs(campaign: Debias, scored: Scored, grid: EffectGrid) -> np.ndarray:

@@ -64,7 +64,7 @@ def estimate(pipeline: Pipeline) -> Estimate:
     distinct = None if wanted is None else len(wanted)
     done = None if wanted is None else sum(spec_id in history for spec_id in wanted)
     to_do = None if distinct is None or done is None else distinct - done
-    seconds = _seconds_per_retrain([history[s] for s in wanted or () if s in history] or list(history.values()))
+    seconds = _seconds_per_retrain(_alike(pipeline, history, wanted or ()))
     left = (bound if to_do is None else to_do) + scoring_todo
     workers = experiment.settings.compute.workers
     return Estimate(
@@ -112,6 +112,17 @@ def _n_queries(pipeline: Pipeline) -> int:
     if block.per_class:
         return block.per_class * len(experiment.train.classes)
     return block.count if isinstance(block.count, int) else (len(block.ids) if block.ids else n_measured)
+
+
+def _alike(pipeline: Pipeline, history: Mapping[str, IndexEntry], wanted: Sequence[str]) -> list[IndexEntry]:
+    """Ledger rows that tell how long the retrains will take: the campaign's own, else any that train as it does.
+
+    Scoring models of a campaign with several arms train otherwise than its retrains: they tell nothing.
+    """
+    several = len(pipeline.experiment.arms) > 1
+    models = {s.work.spec_id for s in pipeline.scoring} if several and pipeline.known_numerics is not None else set()
+    own = [history[spec_id] for spec_id in wanted if spec_id in history and spec_id not in models]
+    return own or ([] if several else list(history.values()))
 
 
 def _seconds_per_retrain(entries: Sequence[IndexEntry]) -> float | None:

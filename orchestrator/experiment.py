@@ -54,7 +54,7 @@ class Experiment:
 
     def _open(self, label: str, changes: Mapping[str, Any]) -> Task:
         """The task of an arm; arms that differ in the recipe alone share the data."""
-        config, where = self.config, f"{self.config.where} (arm {label})" if label else self.config.where
+        config, where = self.config, f"{self.config.where} (arm {label})" if changes else self.config.where
         plugins = config.settings.plugins
         block = changed_task(config.settings.task, changes, where)
         data = canonical_json({key: value for key, value in block.items() if key != "recipe"})

@@ -74,3 +74,19 @@ class Margin(_LogProbability):
         peak = others.max(axis=1)
         with np.errstate(invalid="ignore"):
             return logits[rows, gold] - peak - np.log(np.exp(others - peak[:, None]).sum(axis=1))
+
+
+class Output(Component):
+    """The recorded output itself, for splits that record one number a row (a property of word vectors): more of it is better."""
+
+    name: ClassVar[str] = "output"
+    label: ClassVar[str] = "gold"
+    of_classes: ClassVar[bool] = False
+
+    def value(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Outputs [n, 1] -> float64 [n]; `labels` say nothing here."""
+        return np.asarray(outputs, np.float64)[:, 0]
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Minus the output: [n] from [n, 1]."""
+        return -outputs[:, 0]

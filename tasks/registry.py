@@ -144,6 +144,9 @@ MEASUREMENTS = Registry(
             "Han et al. 2020",
         ),
         "loss": Entry("tasks.measurements:Loss", "minus the cross-entropy loss of the gold label"),
+        "output": Entry(
+            "tasks.measurements:Output", "the recorded output itself, where one number a row is recorded (properties)"
+        ),
         "margin": Entry("tasks.measurements:Margin", "log-odds of the gold label"),
     },
 )

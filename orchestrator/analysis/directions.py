@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from math import isnan
 from typing import Any
 
@@ -19,7 +19,7 @@ DIRECTIONS += ["ci_seed_low", "ci_seed_high", "n_units", "n_seeds"]
 HALF = 0.5
 
 
-def directions(grid: EffectGrid, predicted_sign: np.ndarray) -> pd.DataFrame:
+def directions(grid: EffectGrid, predicted_sign: np.ndarray, controls: Collection[str] = ()) -> pd.DataFrame:
     """Share of fine-tunes that move the corrected test's effect the predicted way (columns DIRECTIONS).
 
     predicted_sign: -1, 1 or 0 (no prediction, left out), broadcast to [n_corrected, n_settings, n_seeds]: the sign that
@@ -29,7 +29,7 @@ def directions(grid: EffectGrid, predicted_sign: np.ndarray) -> pd.DataFrame:
     Then rows that pool, with `all` for what they pool over: sizes and passes per test and action, the same over tests, and
     everything per start. Settings under one seed are not independent, so there ci_* takes (test, seed) as the unit, and
     ci_seed_* the seed, whose models all tests share; see `shares.clustered_share`. ci_seed_* is the one to trust
-    where tests have words in common; with few seeds it is wide.
+    where tests have words in common; with few seeds it is wide. `controls`: actions that rows over all actions leave out.
     Raises ValueError for another sign.
     """
     shape = (len(grid.corrected), len(grid.settings), len(grid.seeds))
@@ -39,7 +39,9 @@ def directions(grid: EffectGrid, predicted_sign: np.ndarray) -> pd.DataFrame:
     change = np.array([grid.change(test, test) for test in grid.corrected]).reshape(shape)
     known = np.isfinite(change) & (sign != 0)
     moved = known & (np.sign(change) == sign)
-    return pd.DataFrame(_single_rows(grid, moved, known) + _pooled_rows(grid, moved, known), columns=DIRECTIONS)
+    return pd.DataFrame(
+        _single_rows(grid, moved, known) + _pooled_rows(grid, moved, known, controls), columns=DIRECTIONS
+    )
 
 
 def direction_verdicts(rows: Iterable[Mapping[Any, Any]]) -> list[str]:
@@ -62,7 +64,7 @@ def _single_rows(grid: EffectGrid, moved: np.ndarray, known: np.ndarray) -> list
     return rows
 
 
-def _pooled_rows(grid: EffectGrid, moved: np.ndarray, known: np.ndarray) -> list[Row]:
+def _pooled_rows(grid: EffectGrid, moved: np.ndarray, known: np.ndarray, controls: Collection[str]) -> list[Row]:
     kinds = list(dict.fromkeys((s.start, s.action) for s in grid.settings))
     kinds += [(start, ALL) for start in dict.fromkeys(start for start, _ in kinds)]
     groups: list[tuple[str, slice]] = [(test, slice(c, c + 1)) for c, test in enumerate(grid.corrected)]
@@ -70,7 +72,8 @@ def _pooled_rows(grid: EffectGrid, moved: np.ndarray, known: np.ndarray) -> list
     rows = []
     for test, which in groups:
         for start, action in kinds:
-            among = [s.start == start and action in (ALL, s.action) for s in grid.settings]
+            judged = [s.action not in controls if action == ALL else s.action == action for s in grid.settings]
+            among = [s.start == start and fits for s, fits in zip(grid.settings, judged, strict=True)]
             names = {"test": test, "start": start, "action": action, "size": ALL, "passes": ALL}
             rows.append({**names, **_pooled(moved[which][:, among], known[which][:, among])})
     return rows

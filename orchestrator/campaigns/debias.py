@@ -5,7 +5,7 @@ Silva et al. 2022, section 4.4 (Table 3) and appendix D (over-biasing, Tables 5 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -273,7 +273,7 @@ class Debias(Campaign):
             ("Properties", ", ".join(self.correct)),
             (
                 "Settings",
-                f"{', '.join(self.actions)} x sizes {self.sizes} x passes {self.passes} from {', '.join(self.starts)}",
+                f"{', '.join(self.actions)}; {_or(self.sizes)} sentences a set; {_or(self.passes)} passes; from {', '.join(self.starts)}",
             ),
             ("Bias", self.bias),
             (
@@ -281,6 +281,10 @@ class Debias(Campaign):
                 f"{len(experiment.seeds)} (seeds {', '.join(map(str, experiment.seeds))}), each with its own base model and scores",
             ),
         ]
+
+
+def _or(values: Sequence[int]) -> str:
+    return " or ".join(map(str, values))
 
 
 def passes_arm(passes: int) -> str:

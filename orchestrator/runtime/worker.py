@@ -138,11 +138,16 @@ def observed_outputs(trained: Trained) -> dict[str, np.ndarray]:
 
 
 def accuracies(task: Task, outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """`accuracy/<split>` -> share of rows whose largest output is their label, for splits with one output per class."""
-    found = {}
+    """`accuracy/<split>` -> share of rows whose largest output is their label, for splits with one output per class.
+
+    None where there is nothing to be right about: one class, or labels that the model itself decides.
+    """
+    found: dict[str, float] = {}
+    if hasattr(task, "query_labels"):
+        return found
     for split, values in outputs.items():
         data: Split = task.splits[split]
-        if len(values) and data.classes and values.shape == (len(task.measured[split]), len(data.classes)):
+        if len(values) and len(data.classes) > 1 and values.shape == (len(task.measured[split]), len(data.classes)):
             labels = data.labels[task.measured[split]]
             found[f"accuracy/{split}"] = float(np.mean(values.argmax(axis=1) == labels))
     return found

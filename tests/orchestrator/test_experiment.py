@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from orchestrator.config import load_config
+from orchestrator.config import ConfigError, load_config
 from orchestrator.experiment import Experiment
 from tasks.base import Numerics
 from tasks.data.edits import Edit
@@ -26,7 +26,9 @@ def experiment(folder, **changes) -> Experiment:
 
 
 def drawn(folder, outputs=None, **queries):
-    return experiment(folder, queries={"split": "test", **queries}).queries(None if outputs is None else {"test": outputs})
+    return experiment(folder, queries={"split": "test", **queries}).queries(
+        None if outputs is None else {"test": outputs}
+    )
 
 
 # --- seeds ---------------------------------------------------------------------------------------------------------
@@ -285,3 +287,8 @@ def test_scoring_models_keep_the_weights_of_the_asked_epochs(tmp_path):
     last = experiment(tmp_path, scores={"models": 1}).scoring_works(Numerics())
     assert last[0].work.keep_steps == (8,), "by default the weights of the last epoch"
     assert last[0].work.spec_id == found[0].work.spec_id, "what is kept is no part of a retrain's identity"
+
+
+def test_a_measurement_of_classes_needs_classes_and_one_of_the_output_must_have_none(tmp_path):
+    with pytest.raises(ConfigError, match=r"measurement: 'output' is for one number a row"):
+        experiment(tmp_path, measurement="output")

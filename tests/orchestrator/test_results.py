@@ -89,7 +89,9 @@ def test_a_hole_leaves_its_cell_out_for_all_methods_alike(parts):
 def test_a_lost_reference_is_a_hole_of_its_whole_repeat(parts):
     experiment, plan, queries, rows = parts
     reference = plan.works[plan.reference[0]].spec_id
-    found = deletion_results(experiment, plan, queries, {**rows, reference: with_status(rows[reference], "quarantined")})
+    found = deletion_results(
+        experiment, plan, queries, {**rows, reference: with_status(rows[reference], "quarantined")}
+    )
     assert set(found.tables["summary"]["n_excluded"]) == {len(queries.ids)}
     assert set(found.tables["curves"]["n_repeats"]) == {1}
 

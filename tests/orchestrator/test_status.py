@@ -44,7 +44,9 @@ def test_a_lost_reference_is_a_retrain_that_is_left(own_copy):
     rows = pipeline.ledger_rows(w.spec_id for w in pipeline.planned.works)
     for path in (own_copy.folder / "runs" / "ledger").glob("*/part-*.parquet"):
         path.unlink()
-    pipeline.store.ledger(pipeline.experiment.task_id).publish([row for spec_id, row in rows.items() if spec_id != reference])
+    pipeline.store.ledger(pipeline.experiment.task_id).publish(
+        [row for spec_id, row in rows.items() if spec_id != reference]
+    )
     now = status(own_copy.run_dir)
     assert now.planned == api.plan(own_copy.config).distinct
     assert (now.planned - now.finished, now.complete) == (1, False)

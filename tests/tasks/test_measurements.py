@@ -15,8 +15,9 @@ VALUE_OF_LOSS = {
     "predicted_probability": lambda loss: np.exp(-loss),
     "loss": lambda loss: -loss,
     "margin": lambda loss: -loss - np.log(-np.expm1(-loss)),  # log(p / (1 - p))
+    "output": lambda loss: -loss,
 }
-LABEL = {"gold_probability": "gold", "predicted_probability": "predicted", "loss": "gold", "margin": "gold"}
+LABEL = dict.fromkeys(VALUE_OF_LOSS, "gold") | {"predicted_probability": "predicted"}
 
 
 def measurement(name):
@@ -51,7 +52,8 @@ def test_more_evidence_for_the_label_is_more(name):
 def test_extreme_logits_are_exact_and_nan_stays_nan(name):
     outputs = np.float32([[1000, 0, 0], [-1000, 0, 0], [np.nan, 0, 0], [np.inf, 0, 0]])
     value = measurement(name).value(outputs, np.zeros(4, np.int64))
-    expected = {"loss": [0, -1000 - np.log(2)], "margin": [1000 - np.log(2), -1000 - np.log(2)]}.get(name, [1, 0])
+    known = {"loss": [0, -1000 - np.log(2)], "margin": [1000 - np.log(2), -1000 - np.log(2)], "output": [1000, -1000]}
+    expected = known.get(name, [1, 0])
     np.testing.assert_allclose(value[:2], expected, atol=1e-12)
     assert np.isnan(value[2])
 

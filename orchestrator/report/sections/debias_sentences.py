@@ -91,13 +91,13 @@ def _words(task: Any, label: str, text: str, shares: Mapping[int, float] | None)
     return found if shares is None else sorted(found, key=lambda one: -abs(one[2]))
 
 
-def cause(sentence: Sentence, names: Mapping[str, str] | None = None) -> str:
+def cause(sentence: Sentence) -> str:
     """Why a sentence moves a bias test, in words: the target and attribute words it moves, with the sign of each.
 
-    `names`: list -> what it stands for. The words that pull where the sentence's set says come first; other words of
+    The words that pull where the sentence's set says come first; other words of
     the test that it holds come last, and alone where contributions are not known (NaN).
     """
-    sign, names = -1.0 if sentence.set == "M" else 1.0, names or {}
+    sign = -1.0 if sentence.set == "M" else 1.0
     ranked = sorted(sentence.words, key=lambda word: (-abs(word[2]), word[0]))
     known = [abs(word[2]) for word in ranked if math.isfinite(word[2])]
     counting = [word for word in ranked if word[2] and abs(word[2]) >= LEAST_TOLD * max(known, default=0.0)]
@@ -105,17 +105,17 @@ def cause(sentence: Sentence, names: Mapping[str, str] | None = None) -> str:
     against = [word for word in counting if sign * word[2] < 0][:WORDS_TOLD]
     others = [(word[0], word[1], math.nan) for word in ranked if word not in along + against]
     does = SETS.get(sentence.set, ("", "Moves the bias"))[1]
-    parts = [f"{does} through {_listed(along, names)}"] if along else []
+    parts = [f"{does} through {_listed(along)}"] if along else []
     parts += [f"{does} as a whole"] if against and not along else []
-    parts += [f"against it: {_listed(against, names)}"] if against else []
-    parts += [f"{'also holds' if parts else 'Holds'} {_listed(others, names)}"] if others else []
+    parts += [f"against it: {_listed(against)}"] if against else []
+    parts += [f"{'also holds' if parts else 'Holds'} {_listed(others)}"] if others else []
     return "; ".join(parts or ["Holds no word of the test"]) + "."
 
 
-def _listed(words: Sequence[tuple[str, str, float]], names: Mapping[str, str]) -> str:
+def _listed(words: Sequence[tuple[str, str, float]]) -> str:
     told = []
     for word, which, contribution in words:
-        place = LISTS.get(which, which) + (f": {names[which]}" if which in names else "")
+        place = LISTS.get(which, which)
         said = [place] if place else []
         said += [] if math.isnan(contribution) else [significant(contribution, 2)]
         told.append(f"{word} ({', '.join(said)})" if said else word)

@@ -166,14 +166,14 @@ def test_the_effects_figure_is_the_same_bytes_and_names_every_test_and_variant(d
 
 def test_the_cause_names_the_words_that_pull_the_sentence_s_way_first():
     words = [("calculus", "a", -0.001), ("he", "x", 0.004), ("math", "a", 0.02)]
-    told = cause(Sentence("math", "A", 1, 7, "", 0.1, words), {"x": "male"})
+    told = cause(Sentence("math", "A", 1, 7, "", 0.1, words))
     assert told == (
-        "Adds to the bias through math (attribute A, +0.02) and he (target X: male, +0.004); "
+        "Adds to the bias through math (attribute A, +0.02) and he (target X, +0.004); "
         "against it: calculus (attribute A, −0.001)."
     )
-    told = cause(Sentence("math", "M", 1, 7, "", -0.1, words), {})
+    told = cause(Sentence("math", "M", 1, 7, "", -0.1, words))
     assert told.startswith("Takes from the bias through calculus (attribute A, −0.001); against it: math")
-    assert cause(Sentence("math", "A", 1, 7, "", 0.1), {}).startswith("Holds no word of the test")
+    assert cause(Sentence("math", "A", 1, 7, "", 0.1)).startswith("Holds no word of the test")
 
 
 def test_words_are_found_as_whole_words_in_any_case():
