@@ -82,6 +82,11 @@ class Arm:
         return self.task.measured[self.config.settings.queries.split]
 
     @property
+    def measured_ids(self) -> np.ndarray:
+        """Ids of those rows."""
+        return self.task.splits[self.config.settings.queries.split].ids[self.measured_rows]
+
+    @property
     def needs_outputs(self) -> bool:
         """Whether the queries or their labels cannot be known before a model is trained."""
         judged = self.config.settings.queries.where is not None or self.config.measurement.label == "predicted"

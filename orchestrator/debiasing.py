@@ -31,15 +31,15 @@ class DebiasView:
 
 
 def debias_results(campaign: Debias, scored: Scored, plan: DebiasPlan, rows: Mapping[str, LedgerRow]) -> Results:
-    """Tables effects, effect_contrasts, directions, grid, settings and tests; verdicts on effects and directions."""
+    """Tables effects, effect_contrasts, directions, grid, settings and tests; verdicts on held-out effects and on directions."""
     grid = effect_grid(campaign, scored, plan, rows)
     variants = _variants(campaign, grid)
     found = debias_tables.collect(grid, variants)
     contrasts = debias_tables.effect_contrasts(found, list(grid.starts))
     moved = directions(grid, _predicted_signs(campaign, scored, grid), _control_actions(scored, grid))
-    if not campaign.halves:  # rows without a number would only say that nothing was held out
-        found = [each for each in found if each.half not in (HALVES, HELD_OUT)]
-        contrasts = contrasts.loc[~contrasts["half"].isin((HALVES, HELD_OUT))].reset_index(drop=True)
+    split = contrasts["half"].isin((HALVES, HELD_OUT)) & ~contrasts["test"].isin(list(campaign.halves))
+    found = [each for each in found if each.test in campaign.halves or each.half not in (HALVES, HELD_OUT)]
+    contrasts = contrasts.loc[~split].reset_index(drop=True)  # rows without a number: nothing of that test was held out
     tables = {
         "effects": debias_tables.effects(found),
         "effect_contrasts": contrasts,
@@ -49,9 +49,7 @@ def debias_results(campaign: Debias, scored: Scored, plan: DebiasPlan, rows: Map
         "tests": _tests(campaign, scored, plan, rows),
     }
     verdicts = [
-        *debias_tables.effect_verdicts(
-            contrasts.loc[_is_told(contrasts, HELD_OUT if campaign.halves else CHOSEN)].to_dict("records")
-        ),
+        *debias_tables.effect_verdicts(contrasts.loc[_is_told(contrasts, campaign)].to_dict("records")),
         *direction_verdicts(moved.to_dict("records")),
     ]
     n_holes = int(sum(rows[plan.works[one.work].spec_id].outcome.status != "ok" for one in plan.fine_tunes))
@@ -143,10 +141,11 @@ def _control_actions(scored: Scored, grid: EffectGrid) -> list[str]:
     return [setting.action for setting in grid.settings if controls and setting.action.startswith(controls)]
 
 
-def _is_told(contrasts: pd.DataFrame, half: str) -> np.ndarray:
-    """Contrasts put in words: what was held out (without halves: chosen), against what it started from. The table has all."""
+def _is_told(contrasts: pd.DataFrame, campaign: Debias) -> np.ndarray:
+    """Contrasts put in words: what was held out (of tests without halves: chosen), against what it started from. The table has all."""
     after_hard = contrasts["variant"].to_numpy() == "ours_after_hard"
     own = contrasts["baseline"].to_numpy() == np.where(after_hard, "hard_debiased", "original")
+    half = np.where(contrasts["test"].isin(list(campaign.halves)), HELD_OUT, CHOSEN)
     return own & (contrasts["half"].to_numpy() == half)
 
 

@@ -76,6 +76,9 @@ class Experiment:
     def _check(self) -> None:
         for arm in self.arms.values():
             arm.check_queries()
+        if self.campaign.judges_own_model and (n_models := self.settings.scores.models) > 1:
+            problem = f"{n_models}; {self.settings.campaign} scores the one reference of every repeat: 1"
+            raise ConfigError(f"{self.config.where}: scores.models", problem)
         self.campaign.check(self)
         self._check_recipes()
         self._check_ledgers()
@@ -89,9 +92,13 @@ class Experiment:
                 method.prepare(self.task, self.config.base_dir, self.queries(None))
 
     def _check_recipes(self) -> None:
-        """Refuse an arm whose recipe is made for other tasks than the first arm's."""
+        """Refuse an arm whose recipe is made for other tasks than the first arm's, or changes a parent that it does not get."""
         wanted = getattr(self.task.recipe, "fits", "text")
         for label, arm in self.arms.items():
+            has_parent = self.campaign.gives_parents and arm is not self.main
+            if getattr(arm.task.recipe, "needs_parent", False) and not has_parent:
+                problem = f"{arm.task.recipe.name!r} changes a parent's weights, and trains nothing of its own"
+                raise ConfigError(f"{self.config.where}: task.recipe.name", problem)
             if (fits := getattr(arm.task.recipe, "fits", "text")) != wanted:
                 problem = f"{arm.task.recipe.name!r} fits tasks of {fits}, not of {wanted}"
                 raise ConfigError(f"{self.config.where} (arm {label}): task.recipe.name", problem)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.pipeline import Pipeline
+from orchestrator.pipeline import Pipeline, Unfinished
 from orchestrator.records import LedgerRow, Outcome, Work, digest_json
 from orchestrator.runtime.worker import configure, retrain
 from orchestrator.storage.tables import read_plan, read_scores_table
@@ -30,7 +30,11 @@ def verify(pipeline: Pipeline, rerun: int = 0, seed: int = 0) -> Verification:
     found = Verification()
     found.problems += [f"ledger part {part.name}: {part.problem}" for part in pipeline.ledger.verify()]
     found.checked.append("ledger parts against the digest in their names")
-    if not _scores(pipeline, found):
+    try:
+        if not _scores(pipeline, found):
+            return found
+    except Unfinished as error:  # a model that judges the queries is in a damaged part, or not there
+        found.problems.append(str(error))
         return found
     works = tuple({w.spec_id: w for w in (*(s.work for s in pipeline.scoring), *pipeline.planned.works)}.values())
     view = pipeline.ledger.read({w.spec_id for w in works})
@@ -38,7 +42,7 @@ def verify(pipeline: Pipeline, rerun: int = 0, seed: int = 0) -> Verification:
     rows = view.rows
     _rows(works, rows, found)
     _plan(pipeline, found)
-    _checkpoints(pipeline, found)
+    _checkpoints(pipeline, rows, found)
     if all(work.spec_id in rows for work in works):
         _tables(pipeline, rows, found)
     if rerun and not found.problems:
@@ -74,9 +78,10 @@ def _readable(read: Callable[[Path], Any], path: Path, found: Verification) -> A
     return None
 
 
-def _checkpoints(pipeline: Pipeline, found: Verification) -> None:
+def _checkpoints(pipeline: Pipeline, rows: Mapping[str, LedgerRow], found: Verification) -> None:
     for work in (*(scoring.work for scoring in pipeline.scoring), *pipeline.planned.works):
-        for step in work.keep_steps:
+        is_usable = work.spec_id in rows and rows[work.spec_id].outcome.status == "ok"
+        for step in work.keep_steps if is_usable else ():
             try:
                 pipeline.store.checkpoints.load(work.spec_id, step)
             except RefitError as error:

@@ -121,7 +121,8 @@ class Recipe(Protocol):
     """How a model is trained (a Component).
 
     A recipe that can train a stack of removals at once also has `train_each(task, *, edit, seed, numerics) -> Trained`,
-    for edits of mode `each`: equal to as many single trainings.
+    for edits of mode `each`: equal to as many single trainings, unless `whole_stack` is true: then its trainings depend on each other
+    (the leaked protocol of loo_leaked), and a stack is never cut.
     """
 
     name: ClassVar[str]
@@ -167,7 +168,8 @@ class Task(Protocol):
     first axis, on which a method takes its Hessian; `independent_rows`: names of parameters whose rows never meet in one
     second derivative; `rows_touching(name, rows) -> int64`: the train rows whose loss depends on those rows of a parameter;
     `row_hessians(network, name, rows) -> [n_rows, d, d]` and `row_derivatives(network, name, rows, vectors [q, n_rows, d],
-    train_rows) -> [q, n_train_rows]`: closed forms for such rows, of the objective and of each example's loss.
+    train_rows) -> [q, n_train_rows]`: closed forms for such rows, of the objective and of each example's loss;
+    `splits_with_losses`: names of the splits whose rows `losses` takes, where those are not all.
     """
 
     model: Any

@@ -32,6 +32,9 @@ class CrossLossInfluence(InfluenceFunction):
         if not any(hasattr(task, attribute) for attribute in ("query_losses", "logits")):
             raise InputError(where, f"{self.name} needs query losses or logits; {type(task).__name__} has neither")
 
+    def _check_queries(self, task: Any, where: str) -> None:
+        """Any differentiable loss will do."""
+
     def query_losses(self, task: Task, network: nn.Module, split: str, rows: np.ndarray, labels: np.ndarray) -> Tensor:
         """The task's query losses, else -log p(label) of its logits: [n]."""
         import torch

@@ -13,6 +13,7 @@ from influence.base import Checkpoint, Method, QueryBlock
 from influence.methods.requirements import require_task
 from influence.solvers import ConjugateGradients, Solver
 from tasks.base import Task
+from tasks.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -51,8 +52,16 @@ class InfluenceFunction(Method):
         return parameters
 
     def check(self, task: Task, base_dir: Path, where: str) -> None:
-        """Raises InputError when the task has no losses per example."""
+        """Raises InputError when the task has no losses per example, or when no measured row has one."""
         require_task(task, "losses", where, f"{self.name} needs the train loss of every example")
+        self._check_queries(task, where)
+
+    def _check_queries(self, task: Any, where: str) -> None:
+        with_loss = getattr(task, "splits_with_losses", None)
+        if with_loss is not None and not with_loss & set(task.measured):
+            raise InputError(
+                where, f"{self.name} explains train losses, and no measured row has one; use cross_loss_influence"
+            )
 
     def query_losses(self, task: Task, network: nn.Module, split: str, rows: np.ndarray, labels: np.ndarray) -> Tensor:
         """The loss of each query whose gradient is taken: here the train loss under `labels`, [n]."""

@@ -56,9 +56,14 @@ class Scored:
 
 
 class Campaign(Component):
-    """A campaign's config block. `judges_own_model`: scores are judged on retrains of the model they came from."""
+    """A campaign's config block.
+
+    `judges_own_model`: scores are judged on retrains of the model they came from. `gives_parents`: retrains of arms beyond the first
+    start from a parent's weights.
+    """
 
     judges_own_model: ClassVar[bool] = False
+    gives_parents: ClassVar[bool] = False
 
     def task_variants(self, task: Mapping[str, Any], where: str) -> Mapping[str, Mapping[str, Any]]:
         """Label -> what an arm changes in the block `task`: {dotted key: value}. One arm, the task as it stands, by default.

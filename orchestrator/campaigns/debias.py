@@ -104,6 +104,7 @@ class Debias(Campaign):
     name: ClassVar[str] = "debias"
     version: ClassVar[int] = 1
     judges_own_model: ClassVar[bool] = True
+    gives_parents: ClassVar[bool] = True
 
     correct: Annotated[tuple[str, ...], Field(min_length=1)]
     halves: dict[str, tuple[str, str]] = Field({})
@@ -171,8 +172,20 @@ class Debias(Campaign):
         left_out = [name for name in self.made_for if asked.split != "properties" or labels[name] not in asked.ids]
         if left_out:
             raise InputError(f"{experiment.config.where}: queries", f"{left_out[0]!r} is corrected, and is no query")
+        self._check_checkpoints(experiment)
         if not experiment.scored:
             raise InputError(f"{experiment.config.where}: methods", "no method has scores to make sets from")
+
+    def _check_checkpoints(self, experiment: Experiment) -> None:
+        """Fine-tunes start from the last checkpoint, and are compared with the finished model: they must be the same."""
+        recipe, n = experiment.task.recipe, len(experiment.train)
+        last = float(getattr(recipe, "epochs", 1))
+        kept = max(experiment.checkpoint_epochs(experiment.main))
+        if recipe.checkpoint_step(n, kept) != recipe.checkpoint_step(n, last):
+            raise InputError(
+                f"{experiment.config.where}: scores.checkpoints",
+                f"the last one, {kept:g}, is not the end of training, {last:g}, from which fine-tunes start",
+            )
 
     def scoring_groups(self, experiment: Experiment, numerics: Numerics) -> list[ScoringGroup]:
         """The base model of every repeat: its own fine-tunes are made from its own scores."""

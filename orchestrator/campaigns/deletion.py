@@ -72,7 +72,11 @@ class Deletion(Campaign):
         experiment = scored.experiment
 
         def order(label: str, query: int, group: str) -> np.ndarray:
-            return ranking.ranked(scored.matrix("", label).scores[query], experiment.train.ids, group)  # type: ignore[arg-type]
+            matrix = scored.matrix("", label)
+            if matrix.diverged[query]:
+                problem = f"{label} diverged for query {matrix.query_ids[query]} and ranks nothing; raise its damping or scale"
+                raise InputError(f"{experiment.config.where}: methods", problem)
+            return ranking.ranked(matrix.scores[query], experiment.train.ids, group)  # type: ignore[arg-type]
 
         return self.plan(
             experiment.controls,

@@ -163,6 +163,21 @@ class LeaveOneOut(Campaign):
         n_train = min(len(arm.train) for arm in experiment.arms.values())
         if self.points is not None and self.points > n_train:
             raise InputError(f"{where}.points", f"{self.points} of {n_train} training examples")
+        for position, row in enumerate(rows):
+            if row.scores != row.truth and (problem := self._differs(experiment, row)):
+                raise InputError(f"{where}.comparisons.{position}", problem)
+
+    def _differs(self, experiment: Experiment, row: ComparisonConfig) -> str | None:
+        """Why scores of one arm cannot be laid beside retrains of another point by point, or None."""
+        if experiment.settings.queries.where is not None:
+            return f"queries.where lets the models of {row.scores} and {row.truth} choose different queries"
+        for unit in self.units:
+            one, other = (experiment.arms[arm_label(name, unit)] for name in (row.scores, row.truth))
+            if not np.array_equal(np.sort(one.train.ids), np.sort(other.train.ids)):
+                return f"{one.label} and {other.label} have different training examples"
+            if not np.array_equal(one.measured_ids, other.measured_ids):
+                return f"{one.label} and {other.label} have different measured points"
+        return None
 
     def compared(self, experiment: Experiment) -> tuple[ComparisonConfig, ...]:
         """The rows of the table: as configured, or every method on every arm against retrains of the same arm."""

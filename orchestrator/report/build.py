@@ -127,7 +127,7 @@ def _accuracies(pipeline: Pipeline, rows: Mapping[str, LedgerRow]) -> list[dict[
 
 def _notes(pipeline: Pipeline, of_campaign: Sequence[str], rows: Mapping[str, LedgerRow]) -> list[str]:
     notes = []
-    if len(pipeline.scoring) == 1:
+    if len(pipeline.scoring) == 1 and not pipeline.experiment.campaign.judges_own_model:
         notes.append(
             "There is one scoring model: every interval is conditional on it. "
             "More scoring models (scores.models) would show how much the scores themselves vary."

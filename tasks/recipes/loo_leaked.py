@@ -32,6 +32,7 @@ class LooLeaked(DecTraining):
 
     name: ClassVar[str] = "loo_leaked"
     version: ClassVar[int] = 1
+    whole_stack: ClassVar[bool] = True  # cut in two, the second half would start from a fresh Adam
 
     optimizer: Literal["adam"] = "adam"
     labels: Literal["assigned", "components"] = "assigned"  # pyright: ignore[reportIncompatibleVariableOverride]

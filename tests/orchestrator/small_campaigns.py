@@ -75,7 +75,7 @@ DEBIAS: dict[str, Any] = {
         },
     },
     "queries": {"split": "properties", "count": "all"},
-    "measurement": "loss",
+    "measurement": "output",
     "methods": [
         {"name": "cross_loss_influence", "as": "influence", "solver": {"name": "exact", "damping": 0.1}},
         {"name": "random"},

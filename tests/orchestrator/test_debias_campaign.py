@@ -12,14 +12,12 @@ from orchestrator import api
 from orchestrator.analysis.debias import ALL, FIRST, SECOND, Setting
 from orchestrator.campaigns.base import waves
 from orchestrator.campaigns.debias import HARD_STEP, WEIGHTS, property_labels
-from orchestrator.config import parse_config
 from orchestrator.debiasing import effect_grid
 from orchestrator.storage.tables import read_plan
 from orchestrator.verify import verify
 from tasks.data.edits import Edit
-from tasks.errors import InputError
 from tests.orchestrator.small_campaigns import DEBIAS, small_debias
-from tests.orchestrator.tiny_campaign import Finished, committed, pipeline_of, result_bytes, run_here, small_config
+from tests.orchestrator.tiny_campaign import Finished, committed, pipeline_of, result_bytes, run_here
 
 MADE_FOR = ("gender", "reversed", "gender_first", "gender_second")
 SIZES, STARTS, ACTIONS, METHODS, SEEDS = (3, 400, 500), ("original", "hard_debiased"), ("both", "amplify"), 2, (1, 2)
@@ -50,7 +48,7 @@ def planned_with(done: Finished, folder: Path, **changes):
 
 def bias_scores(pipeline, label: str, repeat: int) -> tuple[np.ndarray, np.ndarray]:
     """(train ids, influence on |value|) of a property, from the score matrix and the base model's recorded value."""
-    position = property_labels(pipeline.experiment.task)[label]
+    position = (property_labels(pipeline.experiment.task) or {})[label]
     model = pipeline.groups[repeat].models[0].work
     value = pipeline.ledger_rows([model.spec_id])[model.spec_id].outcome.outputs["properties"][position, 0]
     matrix = pipeline.all_matrices[f"r{repeat}", "influence"]
@@ -196,7 +194,7 @@ def test_the_grid_puts_every_recorded_value_in_its_place(done):
     pipeline = done.pipeline
     plan, rows = pipeline.planned, pipeline.rows
     grid = effect_grid(done.config.campaign, pipeline.scored, plan, rows)
-    label_ids = property_labels(pipeline.experiment.task)
+    label_ids = property_labels(pipeline.experiment.task) or {}
 
     def recorded(work: int, label: str) -> float:
         return float(rows[plan.works[work].spec_id].outcome.outputs["properties"][label_ids[label], 0])
@@ -318,7 +316,6 @@ def failing_config(folder: Path, plugin, how: str):
     )
 
 
-@pytest.mark.xfail(reason="verify asks for the weights of a parent that diverged and has none", strict=True)
 def test_verify_holds_where_a_parent_diverged(tmp_path, plugin):
     pipeline = pipeline_of(failing_config(tmp_path, plugin, "diverges"))
     pipeline.run()
@@ -341,69 +338,9 @@ def test_a_lost_parent_leaves_holes(tmp_path, plugin, how, status):
     grid = effect_grid(config.campaign, pipeline.scored, plan, rows)
     assert np.isfinite(grid.before("original", "gender")).all()
     assert np.isnan(grid.before("hard_debiased", "gender")).tolist() == [False, True]
+    assert result.results is not None
     table = result.results.tables["grid"].set_index("start")
     assert set(table.loc["hard_debiased", "n_holes"]) == {1}
     assert set(table.loc["original", "n_holes"]) == {0}
     assert result.results.n_excluded == 2 * len(ACTIONS) * METHODS
     assert run_here(config).report.retrained == 0, "what was given up is not tried again unasked"
-
-
-# --- refusals ------------------------------------------------------------------------------------------------------
-
-REFUSED = {
-    "an unknown property": ({"debias__correct": ["gendre"], "debias__halves": {}}, "debias.correct", "'gendre'"),
-    "a property that was refused": ({"debias__correct": ["rare"], "debias__halves": {}}, "debias.correct", "too few"),
-    "an unknown half": (
-        {"debias__halves": {"gender": ["gender_first", "third"]}},
-        "debias.halves.gender",
-        "'third'",
-    ),
-    "halves of what is not corrected": ({"debias__correct": ["reversed"]}, "debias", "'gender' is not among"),
-    "a half that is corrected itself": (
-        {"debias__correct": ["gender", "gender_first"]},
-        "debias",
-        "'gender_first' can be a half of one property only",
-    ),
-    "one half twice": ({"debias__halves": {"gender": ["gender_first"] * 2}}, "debias", "'gender_first' can be a half"),
-    "passes of a fine-tune": ({"debias__finetune": {"name": "reinforce", "passes": 3}}, "debias", "debias.passes"),
-    "a fine-tune with an unknown option": (
-        {"debias__finetune": {"name": "reinforce", "rate": 3}},
-        "task.recipe",
-        "'rate'",
-    ),
-    "a fine-tune for other tasks": ({"debias__finetune": {"name": "dec"}}, "task.recipe", ""),
-    "queries without a corrected property": (
-        {"queries": {"split": "properties", "ids": [0, 1, 2]}},
-        "queries",
-        "'reversed' is corrected",
-    ),
-    "queries of another split": ({"queries": {"split": "words", "count": 3}}, "queries", "'gender' is corrected"),
-    "queries that a model judges": (
-        {"queries": {"split": "properties", "where": {"correct": True}}},
-        "queries",
-        "which properties",
-    ),
-    "no scored method": ({"methods": [{"name": "random"}]}, "methods", "no method has scores"),
-    "a size twice": ({"debias__sizes": [3, 3]}, "debias.sizes", "each once"),
-    "no size": ({"debias__sizes": []}, "debias.sizes", "at least 1"),
-    "an unknown action": ({"debias__actions": ["forget"]}, "debias.actions.0", "'forget'"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_refused_before_anything_is_trained(case, tmp_path):
-    changes, key, names = REFUSED[case]
-    with pytest.raises(InputError) as refused:
-        pipeline_of(small_debias(tmp_path, **changes))
-    assert key in refused.value.where
-    assert "config.yaml" in refused.value.where
-    assert names in refused.value.problem
-    assert not (tmp_path / "runs" / "ledger").exists()
-
-
-def test_a_task_without_properties_is_refused(tmp_path):
-    config = small_config(tmp_path)
-    raw = {key: value for key, value in config.raw.items() if key != "deletion"}
-    raw |= {"campaign": "debias", "debias": {"correct": ["gender"], "starts": ["original"]}}
-    with pytest.raises(InputError, match="debias: task 'planted' has no properties to correct"):
-        pipeline_of(parse_config(raw, config.path))
