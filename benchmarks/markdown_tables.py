@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from orchestrator.api import open_run
+from orchestrator.report.columns import columns
 
 
 def signed(value: float) -> str:
@@ -26,10 +27,23 @@ def markdown(header: list[str], rows: list[list[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
+def one_table(path: Path, names: str | None) -> str:
+    """A table of any campaign, both ends of an interval in one column."""
+    frame = pd.read_csv(path)
+    chosen = columns(frame.loc[:, names.split(",")] if names else frame)
+    return markdown([c.title for c in chosen], [list(row) for row in zip(*(c.cells for c in chosen), strict=True)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_dir", type=Path)
-    run = open_run(parser.parse_args().run_dir)
+    parser.add_argument("--table", help="one table of results/ instead of a deletion campaign's")
+    parser.add_argument("--columns", help="of that table: names, with commas; default all")
+    options = parser.parse_args()
+    if options.table:
+        print(one_table(options.run_dir / "results" / f"{options.table}.csv", options.columns))
+        return
+    run = open_run(options.run_dir)
     rows = [
         [
             r.method,

@@ -24,6 +24,8 @@ from orchestrator.records import LedgerRow
 from orchestrator.results import Results
 from tasks.errors import RefitError
 
+SHOWN = ("mean_r", "ci_low", "ci_high", "class_share", "class_share_ci_low", "class_share_ci_high")
+SHOWN += ("over_median", "n_diverged", "n_units", "paper")
 SAID = ("mean_r", "class_share")  # the statistics that verdicts are about; the table has the others
 
 
@@ -63,6 +65,7 @@ def leave_one_out_results(
         verdicts,
         headline="agreement",
         labels=("label", "scores", "truth"),
+        shown=SHOWN,
         n_excluded=n_holes,
         notes=_notes(campaign, n_holes),
         view=view,

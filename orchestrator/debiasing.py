@@ -58,6 +58,7 @@ def debias_results(campaign: Debias, scored: Scored, plan: DebiasPlan, rows: Map
         tuple(verdicts),
         headline="effects",
         labels=("test", "half", "variant", "setting"),
+        shown=("effect", "ci_low", "ci_high", "abs_effect", "abs_ci_low", "abs_ci_high", "n_seeds"),
         n_excluded=n_holes,
         notes=_notes(campaign, scored, n_holes),
         view=DebiasView(campaign, plan, scored, grid),

@@ -24,7 +24,8 @@ TABLES = ("curves", "query_curves", "summary", "contrasts", "pairing", "holes")
 class Results:
     """The tables of a campaign and the sentences they support.
 
-    `headline`: the table for the terminal and the tracker; `labels`: its columns that name a row; `notes`: what a reader must know beside
+    `headline`: the table for the terminal and the tracker; `labels`: its columns that name a row; `shown`: the others that a terminal
+    has room for (none: all); `notes`: what a reader must know beside
     the tables; `view`: what the campaign's report sections are drawn from, beyond the tables.
     """
 
@@ -32,6 +33,7 @@ class Results:
     verdicts: tuple[str, ...]
     headline: str = "summary"
     labels: tuple[str, ...] = ("method", "group")
+    shown: tuple[str, ...] = ()
     n_excluded: int = 0
     notes: tuple[str, ...] = ()
     cells: Cells | None = None

@@ -35,7 +35,8 @@ def results_table(results: Results) -> str:
     table = results.tables[results.headline]
     if results.headline == "summary" and "auc_del" in table.columns:
         return summary_table(table, results.verdicts)
-    return headline_table(table, results.labels, results.verdicts)
+    kept = [name for name in (*results.labels, *results.shown) if name in table.columns]
+    return headline_table(table.loc[:, kept] if results.shown else table, results.labels, results.verdicts)
 
 
 def _told(rows: Sequence[tuple[str, ...]], is_number: Sequence[bool], verdicts: Sequence[str], width: int) -> str:
