@@ -22,7 +22,6 @@ from orchestrator.campaigns.leave_one_out import (
 from orchestrator.experiment import Arm
 from orchestrator.records import LedgerRow
 from orchestrator.results import Results
-from tasks.errors import RefitError
 
 SHOWN = ("mean_r", "ci_low", "ci_high", "class_share", "class_share_ci_low", "class_share_ci_high")
 SHOWN += ("over_median", "n_diverged", "n_units", "paper")
@@ -45,12 +44,14 @@ def leave_one_out_results(
     measured = {(cell.arm, cell.repeat): Measured.of(scored, plan, cell, rows) for cell in plan.cells}
     compared = campaign.compared(scored.experiment)
     found = [one for row in compared for one in _comparisons(campaign, scored, row, measured)]
-    tables = agreement_tables(found, _pairs(campaign, compared), campaign.threshold)
+    there = {one.key for one in found}
+    pairs = [pair for pair in _pairs(campaign, compared) if set(pair) <= there]
+    tables = agreement_tables(found, pairs, campaign.threshold)
     _beside_the_paper(tables, compared)
     contrasts = tables["agreement_contrasts"]
     told = contrasts.loc[contrasts["statistic"].isin(SAID) & (contrasts["n_units"] > 1)]
     verdicts = tuple(agreement_verdicts(told.to_dict("records")))
-    n_holes = int(sum(np.isnan(m.influence).sum() for m in measured.values()))
+    n_holes = int(sum(np.isnan(m.influence).sum() for m in measured.values() if m is not None))
     view = LeaveOneOutView(
         tuple(found),
         {
@@ -67,7 +68,7 @@ def leave_one_out_results(
         labels=("label", "scores", "truth"),
         shown=SHOWN,
         n_excluded=n_holes,
-        notes=_notes(campaign, n_holes),
+        notes=_notes(campaign, n_holes, measured, found),
         view=view,
     )
 
@@ -81,12 +82,29 @@ def _key(row: ComparisonConfig) -> Key:
     return row.name, row.scores, row.truth
 
 
-def _notes(campaign: LeaveOneOut, n_holes: int) -> tuple[str, ...]:
+def _notes(
+    campaign: LeaveOneOut,
+    n_holes: int,
+    measured: Mapping[tuple[str, int], Measured | None],
+    found: Sequence[Comparison],
+) -> tuple[str, ...]:
     notes = [
         "Scores are judged on retrains of the very model they explain: leave-one-out asks what would have happened to it."
     ]
     if n_holes:
         notes.append(f"{n_holes} (query, point) pairs have no measured influence (diverged or failed retrains).")
+    lost = [arm for (arm, _), one in measured.items() if one is None]
+    if lost:
+        notes.append(
+            f"The reference of {', '.join(dict.fromkeys(lost))} diverged or failed: nothing is compared with it."
+        )
+    n_queries = max((len(one.query_ids) for one in found), default=0)
+    left_out = {f"{one.name}: {n_queries - len(one.query_ids)}" for one in found if len(one.query_ids) < n_queries}
+    if left_out:
+        notes.append(
+            "Queries to which the scored and the retrained model give different labels ask for different losses and are left out: "
+            f"{'; '.join(sorted(left_out))}."
+        )
     if len(campaign.units) == 1:
         notes.append("One data set: intervals, where there are any, are over repeats of its training.")
     return tuple(notes)
@@ -100,12 +118,15 @@ class Measured:
     influence: np.ndarray
 
     @staticmethod
-    def of(scored: Scored, plan: LeaveOneOutPlan, cell: Cell, rows: Mapping[str, LedgerRow]) -> Measured:
-        """f(q; all) - f(q; without i), under the labels that the reference decides where a model decides them."""
+    def of(scored: Scored, plan: LeaveOneOutPlan, cell: Cell, rows: Mapping[str, LedgerRow]) -> Measured | None:
+        """f(q; all) - f(q; without i), under the labels that the reference decides where a model decides them.
+
+        None where the reference diverged or failed: there is nothing to compare with.
+        """
         arm = scored.experiment.arms[cell.arm]
         reference = rows[plan.works[cell.reference].spec_id].outcome
         if reference.status != "ok":
-            raise RefitError(f"the reference of arm {cell.arm} is {reference.status}: nothing can be compared with it")
+            return None
         queries = arm.queries(reference.outputs)
         position = np.searchsorted(arm.measured_rows, queries.rows)
         measurement = scored.experiment.config.measurement
@@ -124,24 +145,30 @@ def _comparisons(
     campaign: LeaveOneOut,
     scored: Scored,
     row: ComparisonConfig,
-    measured: Mapping[tuple[str, int], Measured],
+    measured: Mapping[tuple[str, int], Measured | None],
 ) -> Iterator[Comparison]:
+    """The row in every unit. Queries that the two models would label differently are left out: they ask for different losses."""
     experiment = scored.experiment
     for unit in campaign.units:
         for r in range(len(experiment.seeds)):
-            truth, name = measured[arm_label(row.truth, unit), r], arm_label(row.scores, unit)
-            matrix = scored.matrix(group_key(name, r), row.method)
+            truth, key = measured[arm_label(row.truth, unit), r], group_key(arm_label(row.scores, unit), r)
+            if truth is None:
+                continue
+            same = scored.queries(key).labels == truth.queries.labels
+            matrix = scored.matrix(key, row.method)
             points = campaign.points_of(experiment.arms[arm_label(row.truth, unit)])
             predicted = matrix.reordered(truth.queries.ids, points).scores
+            if not same.any():
+                continue
             yield Comparison(
                 row.name,
                 row.scores,
                 row.truth,
                 unit_label(unit, r, len(experiment.seeds)),
-                predicted.astype(np.float64),
-                truth.influence,
-                truth.queries.labels,
-                truth.queries.ids,
+                predicted.astype(np.float64)[same],
+                truth.influence[same],
+                truth.queries.labels[same],
+                truth.queries.ids[same],
             )
 
 

@@ -83,11 +83,13 @@ class Experiment:
         self._check_recipes()
         self._check_ledgers()
         try:
-            self.campaign.scoring_groups(self, Numerics())
+            groups = self.campaign.scoring_groups(self, Numerics())
         except ValueError as error:
             raise ConfigError(f"{self.config.where}: scores.checkpoints", str(error)) from error
+        scored_arms = [self.arms[label] for label in dict.fromkeys(group.arm for group in groups)]
         for position, method in enumerate(self.methods.values()):
-            method.check(self.task, self.config.base_dir, f"{self.config.where}: methods[{position}]")
+            for arm in scored_arms:
+                method.check(arm.task, self.config.base_dir, f"{self.config.where}: methods[{position}]")
             if not method.needs and not self.needs_scoring_outputs:  # a file of scores: does it hold these queries?
                 method.prepare(self.task, self.config.base_dir, self.queries(None))
 
@@ -219,6 +221,8 @@ class Experiment:
             "methods": {label: method.options_identity(base) for label, method in self.methods.items()},
             "order": list(self.methods),
         }
+        if hasattr(self.task, "properties"):  # a label is no content of the task, and says what is asked about
+            asked["properties"] = {p.label: i for i, p in enumerate(self.task.properties)}  # type: ignore[attr-defined]
         if len(self.arms) > 1:
             asked["arms"] = {
                 label: [arm.train_digest, arm.model_identity, arm.recipe_identity, arm.task_id]

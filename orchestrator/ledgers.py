@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from orchestrator.records import LedgerRow, Work
 from orchestrator.storage.ledger import BadPart, Ledger, LedgerIndex, LedgerView
 from orchestrator.store import Store
 
 
+Row = TypeVar("Row")
+
+
 @dataclass(frozen=True)
 class Ledgers:
-    """`homes`: arm -> task id; `parts`: task id -> ledger. Spec ids are unique across them: a spec names what it trains on."""
+    """`homes`: arm -> task id; `parts`: task id -> ledger; `expected`: spec id -> task id of the works known so far.
+
+    A spec says what is trained, not what is recorded: of an expected spec only the row in its own arm's ledger counts, since another
+    campaign may have recorded the same training in a ledger that is here another arm's.
+    """
 
     homes: Mapping[str, str]
     parts: Mapping[str, Ledger]
+    expected: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
     def of(store: Store, homes: Mapping[str, str]) -> Ledgers:
         """The ledgers of these arms in a store."""
         return Ledgers(dict(homes), {task_id: store.ledger(task_id) for task_id in sorted(set(homes.values()))})
 
+    def expect(self, works: Iterable[Work]) -> dict[str, str]:
+        """Say in which ledger the rows of these works are to be found; spec id -> task id."""
+        home = {work.spec_id: self.homes[work.arm] for work in works}
+        self.expected.update(home)
+        return home
+
+    def _at_home(self, task_id: str, rows: Mapping[str, Row]) -> dict[str, Row]:
+        return {spec_id: row for spec_id, row in rows.items() if self.expected.get(spec_id, task_id) == task_id}
+
     def publisher(self, works: Iterable[Work]) -> Callable[[Sequence[LedgerRow]], str]:
         """What makes rows of these works durable, each in the ledger of its arm; it returns the names of the parts."""
-        home = {work.spec_id: self.homes[work.arm] for work in works}
+        home = self.expect(works)
 
         def publish(rows: Sequence[LedgerRow]) -> str:
             by_ledger: dict[str, list[LedgerRow]] = {}
@@ -36,16 +54,16 @@ class Ledgers:
 
     def read(self, spec_ids: Collection[str] | None = None) -> LedgerView:
         """The rows with outputs, all or those of `spec_ids`."""
-        views = [ledger.read(spec_ids) for ledger in self.parts.values()]
-        rows = {spec_id: row for view in views for spec_id, row in view.rows.items()}
-        conflicts = tuple(spec_id for view in views for spec_id in view.conflicts)
-        return LedgerView(rows, conflicts, tuple(bad for view in views for bad in view.bad_parts))
+        views = {task_id: ledger.read(spec_ids) for task_id, ledger in self.parts.items()}
+        rows = {spec_id: row for t, view in views.items() for spec_id, row in self._at_home(t, view.rows).items()}
+        conflicts = tuple(spec_id for view in views.values() for spec_id in view.conflicts)
+        return LedgerView(rows, conflicts, tuple(bad for view in views.values() for bad in view.bad_parts))
 
     def index(self) -> LedgerIndex:
         """All rows without outputs."""
-        found = [ledger.index() for ledger in self.parts.values()]
-        rows = {spec_id: entry for index in found for spec_id, entry in index.rows.items()}
-        return LedgerIndex(rows, tuple(bad for index in found for bad in index.bad_parts))
+        found = {task_id: ledger.index() for task_id, ledger in self.parts.items()}
+        rows = {spec_id: row for t, index in found.items() for spec_id, row in self._at_home(t, index.rows).items()}
+        return LedgerIndex(rows, tuple(bad for index in found.values() for bad in index.bad_parts))
 
     def verify(self) -> list[BadPart]:
         """Every damaged part."""

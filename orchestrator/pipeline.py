@@ -176,7 +176,9 @@ class Pipeline:
     @cached_property
     def groups(self) -> list[ScoringGroup]:
         """The scoring models, in groups that each make one score matrix per method."""
-        return self.experiment.scoring_groups(self.numerics)
+        groups = self.experiment.scoring_groups(self.numerics)
+        self.ledger.expect(model.work for group in groups for model in group.models)
+        return groups
 
     @property
     def scoring(self) -> list[ScoringWork]:
@@ -209,7 +211,7 @@ class Pipeline:
         try:
             if any(stage.missing() for stage in self.stages.values()):
                 return True
-            finished = self.ledger.index().rows
+            finished = self._finished()
             return any(w.spec.parent and w.spec_id not in finished for w in self.planned.works)
         except Unfinished:
             return True
@@ -329,7 +331,9 @@ class Pipeline:
     @cached_property
     def planned(self) -> Any:
         """The campaign's plan: exact, since the scores are in the store."""
-        return self.experiment.campaign.planned(self.scored)
+        plan = self.experiment.campaign.planned(self.scored)
+        self.ledger.expect(plan.works)
+        return plan
 
     def _plan(self) -> None:
         from orchestrator.storage.tables import write_plan
@@ -349,9 +353,13 @@ class Pipeline:
 
     def _lost_parents(self, wave: Sequence[Work]) -> set[str]:
         """Finished works whose weights a retrain still to do starts from, and which are gone."""
-        finished = self.ledger.index().rows
+        finished = self._finished()
         wanted = {w.spec.parent["spec_id"] for w in self.planned.works if w.spec.parent and w.spec_id not in finished}
         return self._without_weights(w for w in wave if w.spec_id in wanted)
+
+    def _finished(self) -> set[str]:
+        """Spec ids that are not to be trained again."""
+        return self.ledger.index().rows.keys() - (self._quarantined() if self.retry_quarantined else set())
 
     def _quarantined(self) -> set[str]:
         return {spec_id for spec_id, entry in self.ledger.index().rows.items() if entry.status == "quarantined"}

@@ -37,11 +37,12 @@ class ScoreStage:
         return self.experiment.arms[self.group.arm]
 
     def score_id(self, method: Method) -> str:
-        """Scoring specs and steps + method + options + queries and their labels + shard size."""
+        """Scoring specs and steps + method + options + queries, what they are and their labels + shard size."""
         return digest(
             {
                 "scoring": [[s.work.spec_id, list(s.work.keep_steps)] for s in self.scoring],
                 "method": method.options_identity(self.experiment.config.base_dir),
+                "recorded": self.arm.task_id,  # what the queries are: their texts, points, or the properties asked about
                 "queries": [self.queries.split, digest_arrays(ids=self.queries.ids, labels=self.queries.labels)],
                 "rows_per_shard": self.experiment.settings.scores.rows_per_shard,
             }

@@ -31,18 +31,6 @@ WEIGHTS: Mapping[str, tuple[int, int]] = {"undo": (-1, 0), "reinforce": (0, 1), 
 HARD_ARM = "hard_debias"
 HARD_STEP = 1
 BASE_ARM = "base"
-PAIR_OPTIONS = (
-    "window",
-    "dynamic_window",
-    "window_shape",
-    "negatives",
-    "negatives_per",
-    "noise_power",
-    "subsample",
-    "loss",
-    "reduction",
-    "max_uses",
-)
 
 
 @dataclass(frozen=True)
@@ -148,7 +136,10 @@ class Debias(Campaign):
     def task_variants(self, task: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
         """base, hard_debias, and one arm per number of passes."""
         recipe = task.get("recipe")
-        pairs = {key: recipe[key] for key in PAIR_OPTIONS if key in recipe} if isinstance(recipe, Mapping) else {}
+        from tasks.recipes.skip_gram import PairOptions
+
+        options = PairOptions.model_fields
+        pairs = {key: recipe[key] for key in options if key in recipe} if isinstance(recipe, Mapping) else {}
         found: dict[str, dict[str, Any]] = {BASE_ARM: {}}
         if self.hard:
             found[HARD_ARM] = {"recipe": dict(self.hard_debias)}
@@ -246,13 +237,14 @@ class Debias(Campaign):
         """
         experiment, key = scored.experiment, scored.groups[repeat].key
         is_control = experiment.methods[method].is_control
-        matrix = scored.matrix(key, next(iter(experiment.scored)) if is_control else method)
+        source = next(iter(experiment.scored)) if is_control else method
+        matrix = scored.matrix(key, source)
         labels = property_labels(experiment.task) or {}
         row = matrix.row(labels[label]).astype(np.float64) * self.sign(scored, repeat, label)
         if np.isnan(row).any():
             raise InputError(
                 f"{experiment.config.where}: methods",
-                f"{method} diverged for {label} in repeat {repeat}: raise damping or scale",
+                f"{source} diverged for {label} in repeat {repeat}: raise damping or scale",
             )
         if is_control:
             ids = matrix.train_ids[row != 0]

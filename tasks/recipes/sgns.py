@@ -25,7 +25,8 @@ class BatchGradient:
     """The gradient of a batch loss L with respect to input vectors u and output vectors v.
 
     With scores s_ct = u_c . v_t and slopes a_ct = dL / ds_ct as a sparse matrix A [n_centres, n_words]:
-    dL/du_c = (A V)_c, dL/dv_t = (A^T U)_t. `loss`: sum(w l) over the pairs (NaN unless asked for), `weight`: sum(w).
+    dL/du_c = (A V)_c, dL/dv_t = (A^T U)_t. `loss`: sum(w l) over the pairs (NaN unless asked for), `weight`: sum(w),
+    `size`: sum(|w|), what a mean divides by: undoing a sentence is then minus reinforcing it.
     """
 
     pairs: Pairs
@@ -35,6 +36,7 @@ class BatchGradient:
     by_centre: np.ndarray  # A V
     loss: float
     weight: float
+    size: float
 
     def damped(self, max_uses: float, n_words: int) -> tuple[BatchGradient, list[np.ndarray] | None]:
         """The gradient with the rows used more than `max_uses` times scaled to max_uses / uses, and the factors of all rows.
@@ -88,15 +90,16 @@ class Skipgrams:
             torch.sparse_csr_tensor([0], [], torch.zeros(0), (0, 1), check_invariants=False)
 
     def gradient(self, pairs: Pairs, sentence_weights: np.ndarray, *, mean: bool, with_loss: bool) -> BatchGradient:
-        """Of L = sum(w l) over the pairs, or L / max(sum(w), 1) with `mean`; w = sentence_weights[owner of the pair]."""
+        """Of L = sum(w l) over the pairs, or L / max(sum(|w|), 1) with `mean`; w = sentence_weights[owner of the pair]."""
         centre_weights = sentence_weights[pairs.owners].astype(self.inner.dtype)
         weights = np.repeat(centre_weights, np.diff(pairs.starts)) * pairs.copies
-        weight = float(weights[pairs.positive].sum(dtype=np.float64))
+        of_pairs = weights[pairs.positive]
+        weight, size = float(of_pairs.sum(dtype=np.float64)), float(np.abs(of_pairs).sum(dtype=np.float64))
         centres = self.inner[pairs.centres]
         terms, slopes = self.loss.terms(self._scores(pairs, centres), pairs.positive, with_loss)
         factors = weights * np.where(pairs.positive, *self.factors).astype(weights.dtype)
         loss = float((terms * factors).sum(dtype=np.float64)) if terms is not None else math.nan
-        slopes *= factors / max(weight, 1.0) if mean else factors
+        slopes *= factors / max(size, 1.0) if mean else factors
         by_centre = np.zeros_like(centres)
         _sparsetools.csr_matvecs(
             len(centres),
@@ -108,7 +111,7 @@ class Skipgrams:
             self.outer.ravel(),
             by_centre.ravel(),
         )
-        return BatchGradient(pairs, slopes, np.abs(weights), centres, by_centre, loss, weight)
+        return BatchGradient(pairs, slopes, np.abs(weights), centres, by_centre, loss, weight, size)
 
     def _scores(self, pairs: Pairs, centres: np.ndarray) -> np.ndarray:
         """u_c . v_t of every target, [n_targets]; of all words if there are more targets than that."""
@@ -207,6 +210,6 @@ class Updates:
     ) -> tuple[float, float]:
         """One update; `total`: weight of the batch's sentences. Returns sum(w l) and sum(w) of its pairs, zeros unless asked for."""
         found = self.skipgrams.gradient(pairs, sentence_weights, mean=self.mean, with_loss=with_loss)
-        decay = self.l2 * total / (max(found.weight, 1.0) if self.mean else 1.0)
+        decay = self.l2 * total / (max(found.size, 1.0) if self.mean else 1.0)
         self.optimizer.update(found, rate, decay)
         return (found.loss, found.weight) if with_loss else (0.0, 0.0)

@@ -344,3 +344,25 @@ def test_a_lost_parent_leaves_holes(tmp_path, plugin, how, status):
     assert set(table.loc["original", "n_holes"]) == {0}
     assert result.results.n_excluded == 2 * len(ACTIONS) * METHODS
     assert run_here(config).report.retrained == 0, "what was given up is not tried again unasked"
+
+
+def score_ids(folder, **changes) -> list[str]:
+    pipeline = pipeline_of(small_debias(folder, **changes))
+    method = pipeline.experiment.methods["influence"]
+    return [stage.score_id(method) for stage in pipeline.stages.values()]
+
+
+@pytest.mark.parametrize("change", [{"half_seed": 1}, {"statistic": "mean_difference"}, {"absolute": True}])
+def test_other_questions_have_other_scores(tmp_path, change):
+    """The lists of a property are in no spec: what is asked must be in the score id."""
+    key, value = next(iter(change.items()))
+    position = 1 if key == "half_seed" else 0
+    asked = score_ids(tmp_path / "other", **{f"task__properties__{position}__{key}": value})
+    assert not set(asked) & set(score_ids(tmp_path / "base"))
+
+
+def test_exchanged_labels_ask_another_question(tmp_path):
+    swapped = {"task__properties__0__as": "reversed", "task__properties__3__as": "gender"}
+    one, other = (pipeline_of(small_debias(tmp_path / n, **c)).experiment for n, c in (("a", {}), ("b", swapped)))
+    assert one.task_id == other.task_id
+    assert one.run_hex != other.run_hex

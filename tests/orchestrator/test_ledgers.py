@@ -100,3 +100,18 @@ def test_a_damaged_part_of_any_ledger_is_named_and_set_aside(ledgers, tmp_path):
     assert again.read().rows.keys() == {work.spec_id for work in WORKS if work.arm != "b"}
     assert again.verify() == []
     assert {home: ledger.description() for home, ledger in again.parts.items()} == records
+
+
+def test_a_row_that_another_campaign_recorded_in_another_arms_ledger_does_not_count(tmp_path):
+    """A spec says what is trained: the same training may stand, with other measured splits, in what is here another arm's ledger."""
+    store = Store(str(tmp_path), "test")
+    work = Work(RetrainSpec("t", "m", "r", Edit().identity(), 1, {}), Edit(), (), "b")
+    row = LedgerRow(Outcome(work.spec_id, "ok"), work.spec.json, work.edit, 1, "2026-01-01T00:00:00+00:00", "v")
+    store.ledger("of-a").publish([row])
+    ledgers = Ledgers.of(store, {"a": "of-a", "b": "of-b"})
+    assert work.spec_id in ledgers.index().rows, "nothing is known of the spec yet"
+    ledgers.expect([work])
+    assert not ledgers.index().rows
+    assert not ledgers.read().rows
+    ledgers.publisher([work])([row])
+    assert list(ledgers.index().rows) == [work.spec_id] == list(ledgers.read([work.spec_id]).rows)

@@ -56,12 +56,13 @@ SENTENCE_WEIGHTS = np.array([1.0, 0.5, -1.0, 2.0, 0.0, 1.0], np.float32)
 
 
 def objective(task, network, rows, mean):
-    """sum(w l), over max(sum w, 1) with `mean`, by the task's own losses; float64."""
+    """sum(w l), over max(sum |w|, 1) with `mean`, by the task's own losses; float64. Also sum w and sum |w|."""
     batch = task.batch("train", rows)
     weights = torch.from_numpy(SENTENCE_WEIGHTS).double()
     pair_weight = float((weights[batch["owners"]] * batch["positive"]).sum())
     total = (task.losses(network, batch) * weights).sum()
-    return (total / max(pair_weight, 1.0) if mean else total), pair_weight
+    size = float((weights.abs()[batch["owners"]] * batch["positive"]).sum())
+    return (total / max(size, 1.0) if mean else total), pair_weight, size
 
 
 def batch_gradient(task, network, rows, mean):
@@ -76,11 +77,11 @@ def batch_gradient(task, network, rows, mean):
 def test_closed_form_gradients_are_those_of_the_task_loss(loss, options, mean):
     task = word_task(recipe_of(loss=loss, **options))
     network, rows = network_of(task), np.array([5, 0, 7, 3, 2, 11])
-    value, weight = objective(task, network, rows, mean)
+    value, weight, size = objective(task, network, rows, mean)
     expected = torch.autograd.grad(value, [network["input"].weight, network["output"].weight])
     found = batch_gradient(task, network, rows, mean)
-    assert found.weight == pytest.approx(weight)
-    assert found.loss / (max(weight, 1.0) if mean else 1.0) == pytest.approx(value.item())
+    assert (found.weight, found.size) == pytest.approx((weight, size))
+    assert found.loss / (max(size, 1.0) if mean else 1.0) == pytest.approx(value.item())
     dense = [np.zeros(gradient.shape) for gradient in expected]
     found.add_to(*dense, factor=1.0)
     for one, other, (by_row, values) in zip(dense, expected, found.by_row(len(dense[0])), strict=True):
@@ -271,3 +272,21 @@ def test_words_in_the_same_contexts_become_neighbours(options):
         assert f"b{topic}" in [word for word, _ in near]
         assert all(word[1] == str(topic) for word, _ in near)
         assert [cosine for _, cosine in near] == sorted((cosine for _, cosine in near), reverse=True)
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_stepping_away_from_a_sentence_is_minus_stepping_towards_it(mean):
+    task = word_task(SkipGramTraining(), n_train=6)
+    rows = np.arange(6)
+    pairs = task.recipe.sampler(task.corpus.vocabulary.counts).sample(
+        task.corpus.sentences, rows, task.corpus.ids[rows], 3
+    )
+    network = task.network(0)
+    network.get_parameter("output.weight").data.normal_(generator=torch.Generator().manual_seed(0))
+    weights = np.array([1, 2, 0.5, 1, 0, 3], np.float32)
+    towards, away = (
+        Skipgrams(network, Loss("word2vec"), 5).gradient(pairs, sign * weights, mean=mean, with_loss=False)
+        for sign in (1, -1)
+    )
+    np.testing.assert_allclose(away.by_centre, -towards.by_centre, rtol=1e-6)
+    np.testing.assert_allclose(away.slopes, -towards.slopes, rtol=1e-6)
