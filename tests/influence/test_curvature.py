@@ -283,7 +283,7 @@ def test_more_parameters_than_the_exact_solver_takes_are_refused():
     [
         (
             {"name": "exact", "depth": 3},
-            "unknown key 'depth' of the solver exact; allowed: damping, max_parameters, name",
+            "unknown key 'depth' of the solver exact; allowed: damping, indefinite, max_parameters, name",
         ),
         ({"name": "newton"}, "'exact', 'cg', 'lissa'"),
         ({"damping": 0.1}, "name"),
