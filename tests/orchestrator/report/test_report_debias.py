@@ -62,7 +62,7 @@ def debias_config(folder, **changes):
             "recipe": {"name": "skip_gram", "epochs": 3, "batch_sentences": 8, "learning_rate": 0.1, "subsample": 0},
         },
         "queries": {"split": "properties", "count": "all"},
-        "measurement": "loss",
+        "measurement": "output",
         "methods": [
             {"name": "cross_loss_influence", "as": "influence", "solver": {"name": "exact", "damping": 0.1}},
             {"name": "random"},
