@@ -10,7 +10,6 @@ from orchestrator.records import LedgerRow, Work
 from orchestrator.storage.ledger import BadPart, Ledger, LedgerIndex, LedgerView
 from orchestrator.store import Store
 
-
 Row = TypeVar("Row")
 
 
