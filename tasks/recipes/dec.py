@@ -12,6 +12,7 @@ from pydantic import Field
 from tasks.base import Component, KeepCheckpoint, Numerics, Observer, Task, Trained
 from tasks.data.edits import Edit
 from tasks.recipes.optimizers import make_optimizer
+from tasks.recipes.schedules import updates_by
 from tasks.training import EditedTrainSet, Watch, deterministic, is_finite, start_from
 
 if TYPE_CHECKING:
@@ -53,9 +54,7 @@ class DecTraining(Component):
 
     def checkpoint_step(self, n_train: int, epoch: float) -> int:
         """The number of updates made by the end of `epoch`: an epoch is one step. Raises ValueError outside 0 < epoch <= steps."""
-        if not 0 < epoch <= self.steps:
-            raise ValueError(f"epoch {epoch} is outside 0 < epoch <= {self.steps}")
-        return max(1, round(epoch))
+        return updates_by(epoch, self.steps, 1)
 
     def learning_rate_at(self, n_train: int, step: int) -> float:
         """The learning rate of update `step` (1-based): constant. Raises ValueError past the last update."""

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from tasks.base import Component, KeepCheckpoint, Numerics, Observer, Task, Trained
 from tasks.data.edits import Edit
 from tasks.recipes.optimizers import OptimizerName, make_optimizer
-from tasks.recipes.schedules import Schedule, rate_factor
+from tasks.recipes.schedules import Schedule, rate_factor, updates_by
 from tasks.seeds import seed_global
 from tasks.training import (
     EditedTrainSet,
@@ -68,9 +68,7 @@ class Finetune(Component):
 
         Raises ValueError outside 0 < epoch <= epochs.
         """
-        if not 0 < epoch <= self.epochs:
-            raise ValueError(f"epoch {epoch} is outside 0 < epoch <= {self.epochs}")
-        return max(1, round(epoch * n_batches(n_train, self.batch_size)))
+        return updates_by(epoch, self.epochs, n_batches(n_train, self.batch_size))
 
     def learning_rate_at(self, n_train: int, step: int) -> float:
         """The learning rate of update `step` (1-based) with `n_train` slots per epoch.

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from tasks.base import KeepCheckpoint, Numerics, Observer, Trained
 from tasks.data.edits import Edit
+from tasks.recipes.schedules import updates_by
 from tasks.recipes.skip_gram import PairOptions, SkipGramRun
 from tasks.seeds import generator, purpose_seed
 from tasks.training import EditedTrainSet, Watch, deterministic, is_finite, n_batches, start_from
@@ -43,9 +44,7 @@ class Reinforce(PairOptions):
 
         Raises ValueError outside 0 < epoch <= passes.
         """
-        if not 0 < epoch <= self.passes:
-            raise ValueError(f"epoch {epoch} is outside 0 < epoch <= {self.passes}")
-        return max(1, round(epoch * n_batches(n_train, self.batch_sentences)))
+        return updates_by(epoch, self.passes, n_batches(n_train, self.batch_sentences))
 
     def learning_rate_at(self, n_train: int, step: int) -> float:
         """The learning rate of update `step` (1-based): constant. Raises ValueError past the last update."""

@@ -8,6 +8,16 @@ from typing import Literal
 Schedule = Literal["constant", "linear"]
 
 
+def updates_by(epoch: float, epochs: int, per_epoch: int) -> int:
+    """The number of updates made by the end of `epoch` (1-based; 0.5 is half-way through the first), at least 1.
+
+    Raises ValueError outside 0 < epoch <= epochs.
+    """
+    if not 0 < epoch <= epochs:
+        raise ValueError(f"epoch {epoch} is outside 0 < epoch <= {epochs}")
+    return max(1, round(epoch * per_epoch))
+
+
 def rate_factor(schedule: Schedule, warmup_frac: float, n_steps: int, step: int) -> float:
     """The factor, in (0, 1], of the peak learning rate at update `step` (1-based) of `n_steps`.
 

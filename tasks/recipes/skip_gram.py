@@ -13,6 +13,7 @@ from tasks.base import Component, KeepCheckpoint, Numerics, Observer, Trained
 from tasks.data.edits import Edit
 from tasks.data.pairs import NegativesPer, NoiseTable, PairSampler, WindowShape
 from tasks.models.skip_gram import LossName
+from tasks.recipes.schedules import updates_by
 from tasks.seeds import purpose_seed
 from tasks.training import EditedTrainSet, Watch, deterministic, is_finite, n_batches, start_from
 
@@ -95,9 +96,7 @@ class SkipGramTraining(PairOptions):
 
         Raises ValueError outside 0 < epoch <= epochs.
         """
-        if not 0 < epoch <= self.epochs:
-            raise ValueError(f"epoch {epoch} is outside 0 < epoch <= {self.epochs}")
-        return max(1, round(epoch * n_batches(n_train, self.batch_sentences)))
+        return updates_by(epoch, self.epochs, n_batches(n_train, self.batch_sentences))
 
     def learning_rate_at(self, n_train: int, step: int) -> float:
         """The learning rate of update `step` (1-based) with `n_train` slots per epoch.
