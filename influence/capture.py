@@ -124,7 +124,7 @@ def _of_call(name: str, module: nn.Module, inputs: Tensor, deltas: Tensor) -> La
         return TokenGradients.of_positions(inputs.flatten(1), deltas.flatten(1, -2), module.padding_idx)
     if isinstance(module, nn.Conv1d):
         return PositionGradients(
-            _windows(module, inputs, deltas.shape[2]), deltas.transpose(1, 2), module.bias is not None
+            windows(module, inputs, deltas.shape[2]), deltas.transpose(1, 2), module.bias is not None
         )
     if isinstance(module, nn.LayerNorm):
         return _layer_norm(module, inputs, deltas)
@@ -133,7 +133,7 @@ def _of_call(name: str, module: nn.Module, inputs: Tensor, deltas: Tensor) -> La
     return PositionGradients(positions[0], positions[1], module.bias is not None)
 
 
-def _windows(conv: nn.Conv1d, inputs: Tensor, length: int) -> Tensor:
+def windows(conv: nn.Conv1d, inputs: Tensor, length: int) -> Tensor:
     """What the convolution sees at each output position: [n, length, channels * kernel], in the order of its weight."""
     (kernel,), (stride,), (dilation,) = conv.kernel_size, conv.stride, conv.dilation
     if isinstance(conv.padding, str):

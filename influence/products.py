@@ -90,6 +90,11 @@ class TokenGradients:
         scores = np.bincount(rows * train.n + columns, weights=products, minlength=self.n * train.n)
         return scores.reshape(self.n, train.n)
 
+    def squared_norm(self, bias: bool = False) -> np.ndarray:
+        """Squared norms of the gradients, each token's summed over its positions first: float64 [n]."""
+        squares = _numpy(self.summed.vectors.double().square().sum(1))
+        return np.bincount(_numpy(self.summed.rows), weights=squares, minlength=self.n)
+
     def words(self, train: TokenGradients, row: int, train_row: int) -> dict[int, float]:
         """Contribution of each shared token to the product of example `row` with `train_row`; they sum to `dot`."""
         _, _, tokens, products = self.kept(self.rows == row)._matches(train.kept(train.rows == train_row))
@@ -153,6 +158,22 @@ class PositionGradients:
             scores = scores + _numpy((self.deltas.sum(1) @ train.deltas.sum(1).T).double())
         return scores
 
+    def squared_norm(self, bias: bool = False) -> np.ndarray:
+        """Squared norms of the weight gradients, plus those of the bias gradients if `bias`: float64 [n]."""
+        squares = self._squared_weights
+        return squares + _squares(self.deltas.sum(1)) if bias and self.has_bias else squares
+
+    @cached_property
+    def _squared_weights(self) -> np.ndarray:
+        """By position ||G||^2 = sum_{s,t} (inputs[s] . inputs[t]) (deltas[s] . deltas[t]), where that is less work."""
+        length, width = self.inputs.shape[1], self.inputs.shape[2] * self.deltas.shape[2]
+        by_position = length * (self.inputs.shape[2] + self.deltas.shape[2]) <= width
+        size = max(1, CHUNK // max(1, length * length if by_position else width))
+        parts = zip(self.inputs.split(size), self.deltas.split(size), strict=True)
+        if by_position:
+            return np.concatenate([_numpy(((x @ x.mT) * (d @ d.mT)).sum((1, 2)).double()) for x, d in parts])
+        return np.concatenate([_squares((d.mT @ x).flatten(1)) for x, d in parts])
+
     def _dot_by_weight(self, train: PositionGradients) -> np.ndarray:
         size = max(1, CHUNK // (self.inputs.shape[2] * self.deltas.shape[2]))
         parts = zip(train.deltas.split(size), train.inputs.split(size), strict=True)
@@ -196,6 +217,24 @@ class ElementGradients:
         if bias and self.bias is not None and train.bias is not None:
             scores = scores + self.bias @ train.bias.T
         return _numpy(scores.double())
+
+    def squared_norm(self, bias: bool = False) -> np.ndarray:
+        """Squared norms of the weight gradients, plus those of the bias gradients if `bias`: float64 [n]."""
+        squares = _squares(self.weight)
+        return squares + _squares(self.bias) if bias and self.bias is not None else squares
+
+
+def cosines(products: np.ndarray, squares: np.ndarray, train_squares: np.ndarray) -> np.ndarray:
+    """Cosines [n_queries, n_train] from inner products and squared norms; 0 where a gradient is exactly zero.
+
+    Rounding leaves none outside [-1, 1].
+    """
+    norms = np.sqrt(np.outer(squares, train_squares))
+    return np.clip(products / np.where(norms == 0, 1.0, norms), -1.0, 1.0)
+
+
+def _squares(vectors: Tensor) -> np.ndarray:
+    return _numpy(vectors.square().sum(1).double())
 
 
 def _row_products(a: Tensor, a_rows: Tensor, b: Tensor, b_rows: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
-"""Influence methods by name: one line each. What a method needs (checkpoints, gradients) stands on its class."""
+"""Influence methods, observers and recipes by name: one line each.
+
+What a method needs (checkpoints, gradients) stands on its class.
+"""
 
 from __future__ import annotations
 
-from tasks.registry import Entry, Registry
+from tasks.registry import RECIPES, Entry, Registry
 
-_YEH = "Yeh et al. 2022"
+_YEH, _HAN = "Yeh et al. 2022", "Han and Tsvetkov 2021"
 METHODS = Registry(
     "methods",
     {
@@ -27,6 +30,11 @@ METHODS = Registry(
             "influence.methods.tracin_we_topk:TracInWETopK",
             "tracin_we on the k positions with the largest gradients",
             f"{_YEH}, equation 6",
+        ),
+        "gradient_cosine": Entry(
+            "influence.methods.gradient_cosine:GradientCosine",
+            "cosine of the loss gradients over all parameters, or over chosen layers",
+            f"{_HAN}, section 2; Barshan et al. 2020",
         ),
         "tfidf": Entry(
             "influence.methods.tfidf:TfIdf",
@@ -51,4 +59,28 @@ METHODS = Registry(
             "the control: one permutation of the train set per repeat, shared by all queries",
         ),
     },
+)
+OBSERVERS = Registry(
+    "observers",
+    {
+        "confound_influence_difference": Entry(
+            "influence.diagnostics.confound_influence_difference:ConfoundInfluenceDifference",
+            "gradient-cosine influence of same-label examples: those of a probe's confound less the others",
+            f"{_HAN}, section 6.1",
+        ),
+    },
+)
+RECIPES.extend(
+    {
+        "influence_tuning": Entry(
+            "influence.recipes.influence_tuning:InfluenceTuning",
+            "label loss in turns with a loss over gradient-cosine influences, second order",
+            f"{_HAN}, section 4",
+        ),
+        "embedding_tuning": Entry(
+            "influence.recipes.embedding_tuning:EmbeddingTuning",
+            "influence tuning on the label's output row: cosines of the last hidden state",
+            f"{_HAN}, section 4.1",
+        ),
+    }
 )

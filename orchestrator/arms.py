@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from influence.base import QueryBlock
-from orchestrator.config import ConfigError, LoadedConfig
+from orchestrator.config import ConfigError, LoadedConfig, QueriesConfig
 from orchestrator.records import RetrainSpec, Work
 from tasks.base import Numerics, Split, Task
 from tasks.data.edits import Edit
@@ -47,9 +47,15 @@ class Arm:
         return self.task.recipe.identity()
 
     @cached_property
+    def record(self) -> dict[str, Any]:
+        """What is recorded: the measured splits, and what observers see where there are any."""
+        observers = {observer.name: observer.identity() for observer in self.config.observers}
+        return {**self.task.record_identity(), **({"observers": observers} if observers else {})}
+
+    @cached_property
     def task_id(self) -> str:
         """Digest of what is recorded: the ledger's directory."""
-        return digest(self.task.record_identity())
+        return digest(self.record)
 
     def spec(self, numerics: Numerics, edit: Edit, seed: int, parent: Any = None) -> RetrainSpec:
         """The identity of one retrain; `parent` is {spec_id, step} of the checkpoint it starts from."""
@@ -77,30 +83,44 @@ class Arm:
     # --- queries -------------------------------------------------------------------------------------------------
 
     @property
+    def asked(self) -> QueriesConfig:
+        """The block `queries`. Raises ValueError in a campaign that has none."""
+        if self.config.settings.queries is None:
+            raise ValueError(f"{self.config.settings.campaign} asks no queries")
+        return self.config.settings.queries
+
+    @property
+    def query_split(self) -> Split:
+        """The split that the queries are drawn from."""
+        return self.task.splits[self.asked.split]
+
+    @property
     def measured_rows(self) -> np.ndarray:
         """Rows of the queries' split whose outputs every retrain records."""
-        return self.task.measured[self.config.settings.queries.split]
+        return self.task.measured[self.asked.split]
 
     @property
     def measured_ids(self) -> np.ndarray:
         """Ids of those rows."""
-        return self.task.splits[self.config.settings.queries.split].ids[self.measured_rows]
+        return self.query_split.ids[self.measured_rows]
 
     @property
     def needs_outputs(self) -> bool:
         """Whether the queries or their labels cannot be known before a model is trained."""
-        judged = self.config.settings.queries.where is not None or self.config.measurement.label == "predicted"
+        if self.config.settings.queries is None:
+            return False
+        judged = self.asked.where is not None or self.config.measurement.label == "predicted"
         return judged or hasattr(self.task, "query_labels")
 
     def check_queries(self) -> None:
         """Refuse what no model could make right: `where` only takes points away. Raises InputError."""
-        where, split = self.config.where, self.config.settings.queries.split
+        where, split = self.config.where, self.asked.split
         if split not in self.task.measured:
             raise ConfigError(
                 f"{where}: queries.split", f"{split!r} is not measured; task.measure lists {sorted(self.task.measured)}"
             )
         self._check_measurement(split)
-        judged = self.config.settings.queries.where
+        judged = self.asked.where
         if judged is not None and judged.label is not None:
             self._class_of(judged.label)
         self._draw(self.measured_rows)
@@ -127,7 +147,7 @@ class Arm:
         """
         if self.needs_outputs and outputs is None:
             raise ValueError("these queries are judged by a model's recorded outputs")
-        block, split = self.config.settings.queries, self.task.splits[self.config.settings.queries.split]
+        block, split = self.asked, self.query_split
         rows = self.measured_rows
         if block.where is not None and outputs is not None:
             rows = rows[self._fits(outputs[block.split], split.labels[rows])]
@@ -135,22 +155,22 @@ class Arm:
         return QueryBlock(block.split, split.ids[rows], rows, self._labels(rows, outputs).astype(np.int64))
 
     def _labels(self, rows: np.ndarray, outputs: Outputs | None) -> np.ndarray:
-        split = self.config.settings.queries.split
+        split = self.asked.split
         if outputs is not None and hasattr(self.task, "query_labels"):
             return self.task.query_labels(split, rows, outputs)  # type: ignore[attr-defined]
         if outputs is not None and self.config.measurement.label == "predicted":
             return outputs[split][np.searchsorted(self.measured_rows, rows)].argmax(axis=1)
-        return self.task.splits[split].labels[rows]
+        return self.query_split.labels[rows]
 
     def _class_of(self, label: str) -> int:
-        classes = self.task.splits[self.config.settings.queries.split].classes
+        classes = self.query_split.classes
         if label not in classes:
             problem = f"{label!r}; classes are {', '.join(classes)}"
             raise ConfigError(f"{self.config.where}: queries.where.label", problem)
         return classes.index(label)
 
     def _fits(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        where = self.config.settings.queries.where
+        where = self.asked.where
         assert where is not None
         from tasks.measurements import GoldProbability
 
@@ -165,7 +185,7 @@ class Arm:
         return fits
 
     def _draw(self, rows: np.ndarray) -> np.ndarray:
-        block, split = self.config.settings.queries, self.task.splits[self.config.settings.queries.split]
+        block, split = self.asked, self.query_split
         key = f"{self.config.where}: queries"
         if block.ids is not None:
             return self._named(block.ids, rows, f"{key}.ids")
@@ -183,7 +203,7 @@ class Arm:
 
     def _named(self, ids: tuple[int, ...], rows: np.ndarray, key: str) -> np.ndarray:
         try:
-            chosen = self.task.splits[self.config.settings.queries.split].rows_of(ids)
+            chosen = self.query_split.rows_of(ids)
         except KeyError as error:
             raise InputError(key, str(error.args[0])) from error
         outside = ~np.isin(chosen, rows)
@@ -194,7 +214,7 @@ class Arm:
         return chosen
 
     def _of_class(self, rows: np.ndarray, label: int, wanted: int, key: str) -> np.ndarray:
-        split = self.task.splits[self.config.settings.queries.split]
+        split = self.query_split
         fitting = rows[split.labels[rows] == label]
         if len(fitting) < wanted:
             raise InputError(

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--rerun", type=int, default=0, metavar="N", help="retrain N random specs and compare bytes")
     _run_dir_argument(_command(commands, "sync", _sync, "rebuild the MLflow projection"))
     listing = _command(commands, "list", _list, "what is available")
-    listing.add_argument("kind", choices=("methods", "tasks", "recipes", "campaigns"))
+    listing.add_argument("kind", choices=("methods", "tasks", "recipes", "campaigns", "observers"))
     return parser
 
 
@@ -198,11 +198,11 @@ def _sync(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from influence.registry import METHODS
+    from influence.registry import METHODS, OBSERVERS
     from orchestrator.campaigns.registry import CAMPAIGNS
     from tasks.registry import RECIPES, TASKS
 
-    registries = {"methods": METHODS, "tasks": TASKS, "recipes": RECIPES, "campaigns": CAMPAIGNS}
+    registries = {registry.kind: registry for registry in (METHODS, TASKS, RECIPES, CAMPAIGNS, OBSERVERS)}
     entries = registries[options.kind].entries()
     width = max(map(len, entries))
     for name, entry in entries.items():

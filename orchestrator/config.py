@@ -1,8 +1,7 @@
-"""The config file: schema, loader and --set. Everything that can be refused without torch is refused here."""
+"""The config file: schema and loader. Everything that can be refused without torch is refused here."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,26 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from influence.base import Method
-from influence.registry import METHODS
+from influence.registry import METHODS, OBSERVERS
 from orchestrator.campaigns.base import Campaign
 from orchestrator.campaigns.registry import CAMPAIGNS
 from orchestrator.tracking.record import absolute_uri, check_uri
 from orchestrator.uris import refuse_password
+from orchestrator.yaml_files import ConfigError, apply_overrides, changed_task, read_yaml, write_yaml
 from tasks.base import Component
 from tasks.components import parse_component, parse_named
-from tasks.errors import InputError
 from tasks.registry import MEASUREMENTS, TASKS
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-
-
-class ConfigError(InputError):
-    """A config that cannot be run: names the file, the dotted key, the value and what is allowed."""
 
 
 class _Block(BaseModel):
@@ -133,10 +127,11 @@ class Settings(_Block):
     name: Label
     campaign: str
     task: dict[str, Any]
-    queries: QueriesConfig
+    queries: QueriesConfig | None = None
     measurement: str | dict[str, Any] = "gold_probability"
     scores: ScoresConfig = ScoresConfig()
-    methods: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    methods: list[dict[str, Any]] = []
+    observe: list[dict[str, Any]] = []
     repeats: RepeatsConfig = RepeatsConfig(count=10)
     compute: ComputeConfig = ComputeConfig()
     tracking: TrackingConfig | None = TrackingConfig()
@@ -144,9 +139,22 @@ class Settings(_Block):
     plugins: list[str] = []
 
 
+class QuerySettings(Settings):
+    """The top level for a campaign that asks about queries: it must say which, and by which methods."""
+
+    queries: QueriesConfig = Field(...)
+    methods: list[dict[str, Any]] = Field(..., min_length=1)
+
+
+ABOUT_QUERIES = ("queries", "measurement", "scores", "methods")  # keys that other campaigns do not take
+
+
 @dataclass(frozen=True)
 class LoadedConfig:
-    """A config whose every block has been parsed by the class it names. `raw` is the resolved YAML."""
+    """A config whose every block has been parsed by the class it names. `raw` is the resolved YAML.
+
+    A campaign that asks no queries has no measurement and no methods.
+    """
 
     path: Path
     raw: Mapping[str, Any]
@@ -158,6 +166,7 @@ class LoadedConfig:
     where: str  # how errors name this config
     overrides: tuple[str, ...] = ()
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})  # label -> changes of the task
+    observers: tuple[Component, ...] = ()
 
     @property
     def base_dir(self) -> Path:
@@ -190,22 +199,42 @@ def parse_config(
     campaign_class = CAMPAIGNS.load(settings.campaign, f"{where}: campaign", settings.plugins)
     if not issubclass(campaign_class, Campaign):
         raise ConfigError(f"{where}: campaign", f"{settings.campaign!r} is not a campaign")
+    if campaign_class.asks_queries:
+        settings = parse_component(QuerySettings, top, where, "")
+    elif given := [key for key in ABOUT_QUERIES if key in top]:
+        raise ConfigError(f"{where}: {given[0]}", f"{settings.campaign} takes no {given[0]}")
     campaign = parse_component(campaign_class, block, where, settings.campaign)
     task = parse_named(TASKS, settings.task, where, "task", settings.plugins)
-    measurement = settings.measurement
-    measurement = parse_named(
-        MEASUREMENTS,
-        {"name": measurement} if isinstance(measurement, str) else measurement,
-        where,
-        "measurement",
-        settings.plugins,
-    )
+    measurement = _parse_measurement(settings, where) if campaign.asks_queries else None
     methods = _parse_methods(settings, measurement, where)
+    observers = _parse_observers(settings, where)
     arms = campaign.task_variants(settings.task, where)
-    return LoadedConfig(path, raw, settings, task, measurement, methods, campaign, where, tuple(overrides), arms)
+    return LoadedConfig(
+        path, raw, settings, task, measurement, methods, campaign, where, tuple(overrides), arms, observers
+    )
 
 
-def _parse_methods(settings: Settings, measurement: Component, where: str) -> dict[str, Method]:
+def _parse_measurement(settings: Settings, where: str) -> Any:
+    given = settings.measurement
+    options = {"name": given} if isinstance(given, str) else given
+    return parse_named(MEASUREMENTS, options, where, "measurement", settings.plugins)
+
+
+def _parse_observers(settings: Settings, where: str) -> tuple[Component, ...]:
+    """What looks at every retrain. Two of one name are refused: their records would have the same keys."""
+    observers: dict[str, Component] = {}
+    for position, block in enumerate(settings.observe):
+        key = f"observe.{position}"
+        observer = parse_named(OBSERVERS, block, where, key, settings.plugins)
+        if not hasattr(observer, "start"):
+            raise ConfigError(f"{where}: {key}.name", f"{block['name']!r} is not an observer")
+        if observer.name in observers:
+            raise ConfigError(f"{where}: {key}", f"duplicate observer {observer.name!r}; one of a name is recorded")
+        observers[observer.name] = observer
+    return tuple(observers.values())
+
+
+def _parse_methods(settings: Settings, measurement: Component | None, where: str) -> dict[str, Method]:
     methods: dict[str, Method] = {}
     for position, block in enumerate(settings.methods):
         key = f"methods[{position}]"
@@ -222,7 +251,7 @@ def _parse_methods(settings: Settings, measurement: Component, where: str) -> di
             raise ConfigError(f"{where}: {key}.as", "'random' is the control's label; give another")
         if label in methods:
             raise ConfigError(f"{where}: {key}", f"duplicate label {label!r}; give one of the two an `as:` of its own")
-        if getattr(measurement, "label", "gold") != "gold" and not method.follows_query_loss:
+        if measurement and getattr(measurement, "label", "gold") != "gold" and not method.follows_query_loss:
             raise ConfigError(
                 f"{where}: {key}", f"{label!r} cannot follow the measurement {measurement.name!r}; choose another"
             )
@@ -241,133 +270,49 @@ def _refuse_secrets(value: Any, where: str, key: str = "") -> None:
             _refuse_secrets(item, where, f"{key}[{position}]")
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number and refuses duplicate keys."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes text which _Loader would read as a number."""
-
-
-for _class in (_Loader, _Dumper):
-    _class.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-    )
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-    for position, key in enumerate(keys):
-        if key in keys[:position]:
-            raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", node.start_mark)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-
-
-def _parse_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader: no objects are built
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{where}{line}", f"not valid YAML: {getattr(error, 'problem', None) or error}") from error
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError for anything else."""
-    if path.is_dir():
-        raise ConfigError(path, "is a directory; give a config file")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(path, "no such file") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(path, f"not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise ConfigError(path, error.strerror or str(error)) from error
-    value = _parse_yaml(text, str(path))
-    if not isinstance(value, dict):
-        raise ConfigError(
-            path, f"holds {'nothing' if value is None else type(value).__name__}; a config is a mapping of keys"
-        )
-    _check_keys(value, str(path))
-    return value
-
-
-def _check_keys(value: Any, where: str, key: str = "") -> None:
-    if isinstance(value, dict):
-        for name, item in value.items():
-            if not isinstance(name, str):
-                raise ConfigError(f"{where}: {key or 'top level'}", f"key {name!r} is not text; quote it")
-            _check_keys(item, where, f"{key}.{name}".lstrip("."))
-    elif isinstance(value, list):
-        for position, item in enumerate(value):
-            _check_keys(item, where, f"{key}[{position}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{where}: {key}", f"{value} is not a finite number")
-    elif not isinstance(value, (str, int, float, bool, type(None))):
-        raise ConfigError(f"{where}: {key}", f"{value!r} is a {type(value).__name__}; quote it to make it text")
-
-
-def apply_overrides(raw: dict[str, Any], overrides: Sequence[str], path: Path) -> dict[str, Any]:
-    """`raw` with `dotted.key=value` applied in order; values are YAML, list items are addressed by number."""
-    result = json.loads(json.dumps(raw))
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        where = f"{path}: --set {key}"
-        if not equals or not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", key):
-            raise ConfigError(f"{path}: --set", "is not of the form dotted.key=value")
-        value = _parse_yaml(text, where)
-        _check_keys(value, where)
-        _set(result, key.split("."), value, where)
-    return result
-
-
-def changed_task(task: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A copy of the task block with `changes` ({dotted key: value}) made. Raises ConfigError on a key that cannot be reached."""
-    result = json.loads(json.dumps(task))
-    for key, value in changes.items():
-        _set(result, key.split("."), value, f"{where}: task.{key}")
-    return result
-
-
-def _set(target: Any, parts: list[str], value: Any, where: str) -> None:
-    for depth, part in enumerate(parts):
-        last = depth == len(parts) - 1
-        if isinstance(target, list):
-            if not part.isdigit() or int(part) >= len(target):
-                raise ConfigError(where, f"{part!r} is not a position in a list of {len(target)}")
-            index: Any = int(part)
-        elif isinstance(target, dict):
-            index = part
-        else:
-            raise ConfigError(where, f"{'.'.join(parts[:depth])} is {target!r}, not a mapping or list")
-        if last:
-            target[index] = value
-        else:
-            if isinstance(target, dict):
-                target.setdefault(index, {})
-            target = target[index]
-
-
 def dump_config(config: LoadedConfig, task: Any) -> str:
-    """The resolved config as YAML text, defaults included; reading it gives the same campaign. `task` is the opened task."""
-    resolved = config.settings.model_dump(mode="json")
-    for part in {"model", "recipe"} & resolved["task"].keys():
+    """The resolved config as YAML text, defaults included; reading it gives the same campaign. `task` is the first arm's, opened."""
+    resolved = config.settings.model_dump(
+        mode="json", exclude=None if config.campaign.asks_queries else {*ABOUT_QUERIES}
+    )
+    changed = {key.partition(".")[0] for key in next(iter(config.arms.values()))}  # the arm's own, not every arm's
+    for part in {"model", "recipe"} & resolved["task"].keys() - changed:
         resolved["task"][part] = {**_named(getattr(task, part)), "name": resolved["task"][part]["name"]}
-    given = config.settings.measurement
-    resolved["measurement"] = {**_named(config.measurement), "name": given if isinstance(given, str) else given["name"]}
-    resolved["methods"] = [
-        {**_named(method), "name": block["name"], "as": label}
-        for block, (label, method) in zip(config.settings.methods, config.methods.items(), strict=True)
+    if config.campaign.asks_queries:
+        resolved |= _resolved_queries(config)
+    resolved["observe"] = [
+        {**_named(observer), "name": block["name"]}
+        for block, observer in zip(config.settings.observe, config.observers, strict=True)
     ]
     resolved[config.settings.campaign] = config.campaign.model_dump(mode="json")
     if resolved["tracking"] is not None:
         resolved["tracking"]["uri"] = absolute_uri(resolved["tracking"]["uri"])
-    return yaml.dump(resolved, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return write_yaml(resolved)
+
+
+def _resolved_queries(config: LoadedConfig) -> dict[str, Any]:
+    """The measurement and the methods with their defaults."""
+    given = config.settings.measurement
+    methods = zip(config.settings.methods, config.methods.items(), strict=True)
+    return {
+        "measurement": {**_named(config.measurement), "name": given if isinstance(given, str) else given["name"]},
+        "methods": [{**_named(method), "name": block["name"], "as": label} for block, (label, method) in methods],
+    }
 
 
 def _named(part: Component) -> dict[str, Any]:
     return {"name": part.name, **part.model_dump(mode="json")}
+
+
+__all__ = [
+    "ConfigError",
+    "LoadedConfig",
+    "QueriesConfig",
+    "Settings",
+    "apply_overrides",
+    "changed_task",
+    "dump_config",
+    "load_config",
+    "parse_config",
+    "read_yaml",
+]

@@ -17,7 +17,7 @@ class Estimate:
     run: str
     run_dir: str
     cells: int
-    scores: str  # complete | missing
+    scores: str  # complete | missing | none (a campaign that asks no queries)
     missing_scores: tuple[str, ...]
     distinct: int | None
     distinct_max: int
@@ -40,14 +40,17 @@ class Estimate:
     def lines(self) -> list[str]:
         """For people."""
         if self.distinct is None:
-            work = f"retrains       at most {self.distinct_max} distinct for {self.cells} cells (exact once scores are there: {', '.join(self.missing_scores)})"
+            known = (
+                f"scores are there: {', '.join(self.missing_scores)}" if self.missing_scores else "a worker has begun"
+            )
+            work = f"retrains       at most {self.distinct_max} distinct for {self.cells} cells (exact once {known})"
         else:
             work = f"retrains       {self.distinct} distinct for {self.cells} cells; {self.in_ledger} in the ledger, {self.to_do} to do"
         time = self.time_s if isinstance(self.time_s, str) else duration(self.time_s)
+        scoring = [f"scoring models {self.scoring_models_to_do} to train", f"scores         {self.scores}"]
         return [
             f"run directory  {self.run_dir}",
-            f"scoring models {self.scoring_models_to_do} to train",
-            f"scores         {self.scores}",
+            *(scoring if self.scores != "none" else ()),
             work,
             f"time           {time}   cost {self.cost}",
         ]
@@ -58,9 +61,10 @@ def estimate(pipeline: Pipeline) -> Estimate:
     experiment = pipeline.experiment
     history = pipeline.ledger.index().rows
     scoring_todo, missing = _scoring_state(pipeline, history)
-    n_queries = _n_queries(pipeline)
-    cells, bound = experiment.campaign.bounds(experiment, n_queries)
-    wanted = None if missing else [w.spec_id for w in pipeline.planned.works]
+    asks = experiment.campaign.asks_queries
+    cells, bound = experiment.campaign.bounds(experiment, _n_queries(pipeline) if asks else 0)
+    is_known = not missing and pipeline.known_numerics is not None
+    wanted = [w.spec_id for w in pipeline.planned.works] if is_known else None
     distinct = None if wanted is None else len(wanted)
     done = None if wanted is None else sum(spec_id in history for spec_id in wanted)
     to_do = None if distinct is None or done is None else distinct - done
@@ -71,7 +75,7 @@ def estimate(pipeline: Pipeline) -> Estimate:
         run=experiment.run_name,
         run_dir=str(pipeline.run_dir.path),
         cells=cells,
-        scores="missing" if missing else "complete",
+        scores="none" if not asks else "missing" if missing else "complete",
         missing_scores=tuple(missing),
         distinct=distinct,
         distinct_max=bound,
@@ -103,7 +107,7 @@ def _scoring_state(pipeline: Pipeline, history: Mapping[str, IndexEntry]) -> tup
 
 
 def _n_queries(pipeline: Pipeline) -> int:
-    experiment, block = pipeline.experiment, pipeline.experiment.settings.queries
+    experiment, block = pipeline.experiment, pipeline.experiment.main.asked
     try:
         return len(pipeline.queries.ids)
     except Unfinished:

@@ -52,9 +52,13 @@ class Experiment:
         self.main = next(iter(self.arms.values()))
         self._check()
 
+    def _where(self, label: str) -> str:
+        """How errors name an arm: the config file, and the label of an arm that changes the task."""
+        return f"{self.config.where} (arm {label})" if self.config.arms[label] else self.config.where
+
     def _open(self, label: str, changes: Mapping[str, Any]) -> Task:
         """The task of an arm; arms that differ in the recipe alone share the data."""
-        config, where = self.config, f"{self.config.where} (arm {label})" if changes else self.config.where
+        config, where = self.config, self._where(label)
         plugins = config.settings.plugins
         block = changed_task(config.settings.task, changes, where)
         data = canonical_json({key: value for key, value in block.items() if key != "recipe"})
@@ -74,13 +78,14 @@ class Experiment:
         return other
 
     def _check(self) -> None:
-        for arm in self.arms.values():
+        for arm in self.arms.values() if self.campaign.asks_queries else ():
             arm.check_queries()
         if self.campaign.judges_own_model and (n_models := self.settings.scores.models) > 1:
             problem = f"{n_models}; {self.settings.campaign} scores the one reference of every repeat: 1"
             raise ConfigError(f"{self.config.where}: scores.models", problem)
         self.campaign.check(self)
         self._check_recipes()
+        self._check_observers()
         self._check_ledgers()
         try:
             groups = self.campaign.scoring_groups(self, Numerics())
@@ -94,7 +99,7 @@ class Experiment:
                 method.prepare(self.task, self.config.base_dir, self.queries(None))
 
     def _check_recipes(self) -> None:
-        """Refuse an arm whose recipe is made for other tasks than the first arm's, or changes a parent that it does not get."""
+        """Refuse an arm whose recipe does not fit its task or the first arm's kind, or changes a parent that it does not get."""
         wanted = getattr(self.task.recipe, "fits", "text")
         for label, arm in self.arms.items():
             has_parent = self.campaign.gives_parents and arm is not self.main
@@ -104,6 +109,14 @@ class Experiment:
             if (fits := getattr(arm.task.recipe, "fits", "text")) != wanted:
                 problem = f"{arm.task.recipe.name!r} fits tasks of {fits}, not of {wanted}"
                 raise ConfigError(f"{self.config.where} (arm {label}): task.recipe.name", problem)
+            if hasattr(arm.task.recipe, "check_task"):
+                arm.task.recipe.check_task(arm.task, f"{self._where(label)}: task.recipe")
+
+    def _check_observers(self) -> None:
+        """Refuse an observer that an arm's data has nothing for."""
+        for position, observer in enumerate(self.config.observers):
+            for arm in self.arms.values() if hasattr(observer, "check_task") else ():
+                observer.check_task(arm.task, f"{self.config.where}: observe.{position}")  # type: ignore[attr-defined]
 
     def _check_ledgers(self) -> None:
         """Refuse arms that train the same thing and record different splits: a spec id has one row."""
@@ -194,9 +207,9 @@ class Experiment:
 
     @cached_property
     def scoring_seeds(self) -> tuple[int, ...]:
-        """Seeds of the scoring models, apart from every repeat's."""
+        """Seeds of the scoring models, apart from every repeat's; none where no queries are asked."""
         taken, seeds, draw = set(self.seeds), [], 0
-        while len(seeds) < self.settings.scores.models:
+        while self.campaign.asks_queries and len(seeds) < self.settings.scores.models:
             seed = purpose_seed(self.settings.scores.seed, "scoring model", draw) % 2**32
             draw += 1
             if seed not in taken:
@@ -207,19 +220,14 @@ class Experiment:
     @cached_property
     def run_hex(self) -> str:
         """16 hex digits of what is asked; compute, tracking, output and budgets stay out."""
-        settings, base = self.settings, self.config.base_dir
         asked = {
             "train": self.train_digest,
             "model": self.model_identity,
             "recipe": self.recipe_identity,
             "record": self.task_id,
-            "queries": settings.queries.model_dump(mode="json"),
-            "measurement": self.config.measurement.identity(),
-            "scores": settings.scores.model_dump(mode="json"),
             "campaign": self.campaign.identity(),
             "seeds": list(self.seeds),
-            "methods": {label: method.options_identity(base) for label, method in self.methods.items()},
-            "order": list(self.methods),
+            **(self._asked_queries() if self.campaign.asks_queries else {}),
         }
         if hasattr(self.task, "properties"):  # a label is no content of the task, and says what is asked about
             asked["properties"] = {p.label: i for i, p in enumerate(self.task.properties)}  # type: ignore[attr-defined]
@@ -229,6 +237,16 @@ class Experiment:
                 for label, arm in self.arms.items()
             }
         return digest(asked)[:16]
+
+    def _asked_queries(self) -> dict[str, Any]:
+        """What is asked about the queries, and by which methods."""
+        return {
+            "queries": self.main.asked.model_dump(mode="json"),
+            "measurement": self.config.measurement.identity(),
+            "scores": self.settings.scores.model_dump(mode="json"),
+            "methods": {label: method.options_identity(self.config.base_dir) for label, method in self.methods.items()},
+            "order": list(self.methods),
+        }
 
     @property
     def run_name(self) -> str:

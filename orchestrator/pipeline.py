@@ -16,26 +16,22 @@ from orchestrator.ledgers import Ledgers
 from orchestrator.progress import Progress, duration
 from orchestrator.records import LedgerRow, Work
 from orchestrator.run_dir import RunDir, code_version, git_commit, require_same_numerics, versions
-from orchestrator.runtime.backend import Backend, WorkerContext
+from orchestrator.runtime.backend import Backend, ScoreBlock, WorkerContext
 from orchestrator.runtime.driver import StopSignal, drive
 from orchestrator.runtime.machine import cpu_numerics
 from orchestrator.scheduling.policies import Budgets
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.scoring import ScoreStage
+from orchestrator.scoring_models import ScoringModels, Unfinished
 from orchestrator.storage.blobs import write_file
 from orchestrator.store import Store
 from tasks.base import Numerics
-from tasks.errors import InputError, RefitError
 
 if TYPE_CHECKING:
     from orchestrator.results import Results
 
 STAGES = ("train", "score", "plan", "retrain", "analyse")
 BackendFactory = Callable[[WorkerContext], Backend]
-
-
-class Unfinished(RefitError):  # noqa: N818  it is no error either: refit run goes on
-    """Something that a later stage reads is not there yet; the same `refit run` finishes it."""
 
 
 class Stopped(Unfinished):
@@ -135,7 +131,13 @@ class Pipeline:
         tasks = {label: arm.task for label, arm in self.experiment.arms.items()}
         for task in tasks.values():
             task.prepare()
-        return WorkerContext(self.experiment.task, numerics or self.numerics, self.store.checkpoints, tasks=tasks)
+        return WorkerContext(
+            self.experiment.task,
+            numerics or self.numerics,
+            self.store.checkpoints,
+            tasks=tasks,
+            observers=self.experiment.config.observers,
+        )
 
     def _pin(self, numerics: Numerics) -> None:
         experiment = self.experiment
@@ -163,7 +165,7 @@ class Pipeline:
         )
 
     def _tidy_ledger(self) -> None:
-        records = {arm.task_id: arm.task.record_identity() for arm in self.experiment.arms.values()}
+        records = {arm.task_id: arm.record for arm in self.experiment.arms.values()}
         bad = self.ledger.tidy(records)
         for part in bad:
             self.progress.say(
@@ -171,36 +173,68 @@ class Pipeline:
             )
         self.report.set_aside = tuple(part.name for part in bad)
 
-    # --- train ---------------------------------------------------------------------------------------------------
+    # --- train and score -----------------------------------------------------------------------------------------
 
     @cached_property
+    def models(self) -> ScoringModels:
+        """The scoring models and their scores."""
+        models = ScoringModels(self.experiment, self.store, self.numerics, self.ledger_rows)
+        self.ledger.expect(models.works)
+        return models
+
+    @property
     def groups(self) -> list[ScoringGroup]:
         """The scoring models, in groups that each make one score matrix per method."""
-        groups = self.experiment.scoring_groups(self.numerics)
-        self.ledger.expect(model.work for group in groups for model in group.models)
-        return groups
+        return self.models.groups
 
     @property
     def scoring(self) -> list[ScoringWork]:
         """All scoring models."""
-        return [model for group in self.groups for model in group.models]
+        return self.models.models
+
+    @property
+    def stages(self) -> dict[str, ScoreStage]:
+        """The score stage of every scoring group."""
+        return self.models.stages
+
+    @property
+    def scores(self) -> ScoreStage:
+        """The score stage of the first scoring group, the only one in most campaigns. Raises ValueError if there is none."""
+        return self.models.first
+
+    @property
+    def queries(self) -> QueryBlock:
+        """The queries of the first scoring group."""
+        return self.models.first.queries
+
+    @property
+    def all_matrices(self) -> dict[tuple[str, str], ScoreMatrix]:
+        """(scoring group, method label) -> assembled score matrix."""
+        return self.models.all_matrices
+
+    @property
+    def matrices(self) -> dict[str, ScoreMatrix]:
+        """Label -> score matrix of the first scoring group."""
+        first = self.groups[0].key
+        return {label: matrix for (key, label), matrix in self.all_matrices.items() if key == first}
 
     def _train(self) -> None:
-        works = list({s.work.spec_id: s.work for s in self.scoring}.values())
+        works = self.models.works
         missing = self._without_weights(works)
         if not missing.isdisjoint(self.ledger.index().rows) and not self._needs_weights():
             missing = set()
         self._retrain_missing(works, "scoring models", redo=missing | self._quarantined())
-        rows = self.ledger_rows(w.spec_id for w in works)
-        for work in works:
-            outcome = rows[work.spec_id].outcome
-            if outcome.status == "quarantined":
-                raise RefitError(f"scoring model {work.spec_id} failed in every attempt: {outcome.error}")
-            if outcome.status == "diverged":
-                raise InputError(
-                    f"{self.experiment.config.where}: task.recipe",
-                    "the scoring model diverged (NaN or infinite loss); lower learning_rate",
-                )
+        self.models.check_trained()
+
+    def _score(self) -> None:
+        self.models.compute(self.backend, self.progress, self._heard)
+        self._pin(self.numerics)
+        self.models.write_tables(self.run_dir)
+
+    def _heard(self, block: ScoreBlock) -> None:
+        self.report.score_seconds += block.seconds
+        if self.stop.reason:
+            raise Stopped(f"stopped ({self.stop.reason}); finished shards are kept")
 
     def _without_weights(self, works: Iterable[Work]) -> set[str]:
         stored = self.store.checkpoints
@@ -223,110 +257,20 @@ class Pipeline:
             self.progress.say(f"warning: the ledger holds two results of {spec_id} that differ; the first one stands")
         return view.rows
 
-    # --- score ---------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def stages(self) -> dict[str, ScoreStage]:
-        """The score stage of every scoring group; where a group's first model judges its queries, its outputs are read from the ledger."""
-        judges = {
-            group.key: group.models[0].work.spec_id
-            for group in self.groups
-            if self.experiment.arms[group.arm].needs_outputs
-        }
-        rows = self.ledger_rows(judges.values()) if judges else {}
-        return {group.key: self._stage(group, rows.get(judges.get(group.key, ""))) for group in self.groups}
-
-    def _stage(self, group: ScoringGroup, judge: LedgerRow | None) -> ScoreStage:
-        arm, outputs = self.experiment.arms[group.arm], None
-        if arm.needs_outputs:
-            if judge is None or judge.outcome.status != "ok":
-                raise Unfinished("the scoring model has not been trained yet; refit run does it")
-            outputs = judge.outcome.outputs
-        return ScoreStage(self.experiment, self.store, group, arm.queries(outputs))
-
-    @property
-    def scores(self) -> ScoreStage:
-        """The score stage of the first scoring group, the only one in most campaigns."""
-        return next(iter(self.stages.values()))
-
-    @property
-    def queries(self) -> QueryBlock:
-        """The queries of the first scoring group."""
-        return self.scores.queries
-
-    def _score(self) -> None:
-        missing = {key: found for key, stage in self.stages.items() if (found := stage.missing())}
-        n_shards = sum(len({r for ranges in found.values() for r in ranges}) for found in missing.values())
-        if missing:
-            self.progress.begin("score shards", n_shards)
-        done = 0
-        for key, found in missing.items():
-            done = self._compute_scores(self.stages[key], found, done, n_shards)
-        if missing:
-            self.progress.end()
-        self._write_score_tables()
-
-    def _compute_scores(
-        self, stage: ScoreStage, missing: Mapping[str, list[tuple[int, int]]], done: int, n_shards: int
-    ) -> int:
-        for block in self.backend().score(stage.job(missing)):
-            for label, said in block.diagnostics.items():
-                stage.tell(label, said)
-            for label, scores in block.scores.items():
-                if (block.start, block.stop) in missing[label]:
-                    stage.keep(label, block.start, block.stop, scores)
-            done += 1
-            self.report.score_seconds += block.seconds
-            self.progress.update(done, n_shards)
-            self._check_stop()
-        return done
-
-    def _write_score_tables(self) -> None:
-        from orchestrator.storage.tables import write_scores_table
-
-        self._pin(self.numerics)
-        for (key, label), matrix in self.all_matrices.items():
-            write_scores_table(self.run_dir.scores(label, key), matrix.query_ids, matrix.train_ids, matrix.scores)
-
-    @cached_property
-    def all_matrices(self) -> dict[tuple[str, str], ScoreMatrix]:
-        """(scoring group, method label) -> assembled score matrix."""
-        missing = list(dict.fromkeys(label for stage in self.stages.values() for label in stage.missing()))
-        if missing:
-            raise Unfinished(f"scores of {', '.join(missing)} are not complete yet; refit run finishes them")
-        return {
-            (key, label): stage.matrix(label) for key, stage in self.stages.items() for label in self.experiment.scored
-        }
-
-    @property
-    def matrices(self) -> dict[str, ScoreMatrix]:
-        """Label -> score matrix of the first scoring group."""
-        first = self.groups[0].key
-        return {label: matrix for (key, label), matrix in self.all_matrices.items() if key == first}
-
     # --- plan ----------------------------------------------------------------------------------------------------
 
     @cached_property
     def scored(self) -> Scored:
         """What the campaign plans and analyses with. Raises Unfinished while scores are missing."""
-        matrices = self.all_matrices
+        models, matrices = self.models, self.all_matrices
         return Scored(
             self.experiment,
             self.numerics,
-            self.groups,
-            queries=lambda key: self.stages[key].queries,
+            models.groups,
+            queries=models.queries,
             matrix=lambda key, label: matrices[key, label],
-            outcome=lambda spec_id: self._scoring_rows[spec_id].outcome,
+            outcome=lambda spec_id: models.rows[spec_id].outcome,
         )
-
-    @cached_property
-    def _scoring_rows(self) -> Mapping[str, LedgerRow]:
-        """The ledger rows of the scoring models. Raises Unfinished if one is not there."""
-        wanted = {s.work.spec_id for s in self.scoring}
-        rows = self.ledger_rows(wanted)
-        if not wanted <= rows.keys():
-            raise Unfinished("a scoring model has not been trained yet; refit run does it")
-        return rows
 
     @cached_property
     def planned(self) -> Any:
@@ -388,10 +332,6 @@ class Pipeline:
         self.report.attempts += result.n_attempts
         if not result.complete:
             raise Stopped(f"{label}: stopped ({result.stopped}); {n_done} of {len(todo)} done and kept")
-
-    def _check_stop(self) -> None:
-        if self.stop.reason:
-            raise Stopped(f"stopped ({self.stop.reason}); finished shards are kept")
 
     # --- analyse -------------------------------------------------------------------------------------------------
 

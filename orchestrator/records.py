@@ -79,7 +79,7 @@ class RemovalRequest:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one retrain recorded. `outputs` maps a measured split, or `<observer>@<step>`, to a float32 array.
+    """What one retrain recorded. `outputs` maps a measured split, or `<observer>/<key>@<step>`, to a float32 array.
 
     status ok: complete; diverged: NaN or infinite loss, a result, never retried; quarantined: failed beyond its budget, `error` says why.
     """

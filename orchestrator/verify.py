@@ -63,7 +63,9 @@ def _scores(pipeline: Pipeline, found: Verification) -> bool:
             for one, other in zip(table, (matrix.query_ids, matrix.train_ids, matrix.scores), strict=True)
         ):
             found.problems.append(f"{path}: differs from the score shards")
-    found.checked.append(f"scores of {len(pipeline.all_matrices)} methods and scoring groups against their shards")
+    if pipeline.groups:
+        n_matrices = len(pipeline.all_matrices)
+        found.checked.append(f"scores of {n_matrices} methods and scoring groups against their shards")
     return True
 
 

@@ -47,14 +47,19 @@ class Split:
     classes: tuple[str, ...]
     texts: tuple[str, ...] | None = None
     features: np.ndarray | None = None  # tasks without text: float [n, ...]
+    confounds: np.ndarray | None = None  # int64 [n], the spurious attribute of each example, index `confound_names`
+    confound_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def content_digest(self) -> str:
-        """Digest of ids, content, labels and class order."""
+        """Digest of ids, content, labels and class order, and of confounds where they are known."""
         content = digest_texts(self.texts) if self.texts is not None else digest_arrays(features=self.features)  # type: ignore[arg-type]
-        return digest([digest_arrays(ids=self.ids, labels=self.labels), content, list(self.classes)])
+        parts: list[Any] = [digest_arrays(ids=self.ids, labels=self.labels), content, list(self.classes)]
+        if self.confounds is not None:
+            parts += [digest_arrays(confounds=self.confounds), list(self.confound_names)]
+        return digest(parts)
 
     def rows_of(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Positions of `ids`: int64 [len(ids)]. Raises KeyError naming the first unknown id."""
@@ -90,9 +95,16 @@ class Numerics:
 
 
 class Observer(Protocol):
-    """Looks at a model while it trains; what it returns is recorded in the outcome under `<name>@<step>`."""
+    """Looks at a model while it trains; what it returns is recorded in the outcome under `<name>/<key>@<step>`.
+
+    A recipe that changes the weights between two updates asks again and says so: `<name>/<key>@<step>+<stage>`.
+    """
 
     name: str
+
+    def begin(self, n_steps: int) -> None:
+        """Called once before training, with the number of the last step."""
+        ...
 
     def at(self, step: int, network: nn.Module) -> Mapping[str, np.ndarray]:
         """Arrays to record at `step` (0 is before the first update); an empty mapping records nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,11 @@ class Entry:
     paper: str = "-"
 
 
+@functools.cache  # a look through all installed packages, and a grid asks hundreds of times
+def _installed(kind: str) -> tuple[importlib.metadata.EntryPoint, ...]:
+    return tuple(importlib.metadata.entry_points(group=f"refit.{kind}"))
+
+
 class Registry:
     """The parts of one kind, by name; a config's `plugins` and installed entry points (`refit.<kind>`) extend it."""
 
@@ -30,11 +36,18 @@ class Registry:
     def entries(self) -> dict[str, Entry]:
         """Built-in parts and those of installed entry points."""
         found = dict(self._entries)
-        for point in importlib.metadata.entry_points(group=f"refit.{self.kind}"):
+        for point in _installed(self.kind):
             found.setdefault(
                 point.name, Entry(point.value, f"from the package {point.dist.name if point.dist else point.module}")
             )
         return found
+
+    def extend(self, entries: Mapping[str, Entry]) -> None:
+        """Add the parts of a higher room, which this one never names. Raises ValueError on a name that is there."""
+        taken = sorted(entries.keys() & self._entries.keys())
+        if taken:
+            raise ValueError(f"{self.kind} {', '.join(taken)} are there already")
+        self._entries |= entries
 
     def load(self, name: str, where: object, plugins: Sequence[str] = ()) -> Any:
         """The class called `name`; "module:Class" is imported only if `module` is in `plugins`. Raises InputError."""
@@ -70,7 +83,17 @@ TASKS = Registry(
             "skip-gram vectors of the words in any sentences, and properties of them",
             "Silva et al. 2022, sections 4.2-4.4",
         ),
+        "msgs": Entry(
+            "tasks.msgs:Msgs",
+            "is there an adjective in the sentence? In train, the order of the articles tells it as well",
+            "Han & Tsvetkov 2021, section 5.2; Warstadt et al. 2020",
+        ),
         "planted": Entry("tasks.planted:Planted", "generated text in which 20 known training rows decide each query"),
+        "textlen": Entry(
+            "tasks.textlen:TextLen",
+            "short or long sentence, with a prefix that mostly agrees: published files, or drawn from CoNLL files",
+            "Han & Tsvetkov 2021, sections 3 and 5.2",
+        ),
         "gaussians": Entry(
             "tasks.gaussians:Gaussians",
             "a mixture of Gaussians, clustered without labels or classified with them",
@@ -93,6 +116,11 @@ MODELS = Registry(
             "tasks.models.text_cnn:TextCNN",
             "embedding, three convolutions, global max pool, linear",
             "Yeh et al. 2022, section 3.2",
+        ),
+        "transformer": Entry(
+            "tasks.models.transformer:Transformer",
+            "a small Transformer encoder on words, trained from scratch",
+            "Vaswani et al. 2017; Devlin et al. 2019",
         ),
         "encoder": Entry(
             "tasks.models.encoder:Encoder", "any Hugging Face sequence classifier, from a directory or a hub name"
@@ -123,7 +151,13 @@ RECIPES = Registry(
             "Silva et al. 2022, section 4.4",
         ),
         "finetune": Entry(
-            "tasks.recipes.finetune:Finetune", "Adam, AdamW or SGD with warm-up and decay, weighted examples"
+            "tasks.recipes.finetune:Finetune",
+            "Adam, AdamW, BERT's Adam or SGD with warm-up and decay, weighted examples",
+        ),
+        "adversarial": Entry(
+            "tasks.recipes.adversarial:Adversarial",
+            "fine-tuning against an adversary that reads the confound, by gradient reversal",
+            "Ganin et al. 2016; Han and Tsvetkov 2021, section 5.1",
         ),
         "hard_debias": Entry(
             "tasks.recipes.hard_debias:HardDebias",

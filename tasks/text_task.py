@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,9 +21,26 @@ INFERENCE_BATCH = 64  # fixed: the batch a row is evaluated in can move the last
 LENGTH_STEP = 16
 
 
+@dataclass
+class _Shared:
+    """What a task and its copies with other recipes have in common: made once for all of them, and pickled once."""
+
+    identities: dict[str, Any] = field(default_factory=dict)
+    tokens: Mapping[str, Tokens] = field(default_factory=dict)
+    tokeniser: Tokeniser | None = None
+    base_state: Mapping[str, np.ndarray] | None = None
+
+    def identity(self, of: str, make: Callable[[], Any]) -> Any:
+        """An identity, made when it is first asked for."""
+        if of not in self.identities:
+            self.identities[of] = make()
+        return self.identities[of]
+
+
 class TextTask:
     """A tasks.base.Task over texts; `splits` has one called train, whose class order all share.
 
+    A shallow copy may get another `recipe`, and nothing else: it shares data, tokens, base weights and their identities.
     `base_dir`: where the model's relative paths start. `cache_dir`: where tokens are kept (None: nowhere).
     """
 
@@ -42,9 +59,7 @@ class TextTask:
         self.model, self.recipe = model, recipe
         self.base_dir, self.cache_dir = base_dir, cache_dir
         self.encoding: Encoding = model.encoding(base_dir)
-        self._tokens: dict[str, Tokens] = {}
-        self._tokeniser: Tokeniser | None = None
-        self._base_state: Mapping[str, np.ndarray] | None = None
+        self._shared = _Shared()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -53,37 +68,34 @@ class TextTask:
 
     def train_identity(self) -> dict[str, Any]:
         """Digest of ids, joined texts, labels and class order of train, and the encoding; no tokenising, no torch."""
-        return {"version": self.version, "train": self._train_digest, "encoding": self.encoding.identity()}
+        train = self._shared.identity("train", self.splits["train"].content_digest)
+        return {"version": self.version, "train": train, "encoding": self.encoding.identity()}
 
     def model_identity(self) -> dict[str, Any]:
         """What the model says of its weights: digests of files, or options and version; no torch."""
-        return self._weights_identity
+        return self._shared.identity("model", lambda: self.model.identity_of_weights(self.base_dir))
 
     def record_identity(self) -> dict[str, Any]:
         """Per measured split the digest of its measured rows, and the output schema; no torch."""
-        splits = {name: _subset(self.splits[name], rows).content_digest() for name, rows in self.measured.items()}
+        splits = self._shared.identity("measured", self._measured_digests)
         return {"version": self.version, "splits": splits, "outputs": {"kind": "logits", "classes": list(self.classes)}}
 
-    @cached_property
-    def _train_digest(self) -> str:
-        return self.splits["train"].content_digest()
-
-    @cached_property
-    def _weights_identity(self) -> dict[str, Any]:
-        return self.model.identity_of_weights(self.base_dir)
+    def _measured_digests(self) -> dict[str, str]:
+        return {name: _subset(self.splits[name], rows).content_digest() for name, rows in self.measured.items()}
 
     def prepare(self) -> None:
         """Tokenise every split, from the cache if it was done before, and load base weights; idempotent."""
-        if self._tokeniser is not None:
+        shared = self._shared
+        if shared.tokeniser is not None:
             return
         train_texts = self._texts("train")
         tokeniser = self.encoding.fit(train_texts, self.cache_dir)
-        self._tokens = {
+        shared.tokens = {
             name: cached_tokens(tokeniser, self.encoding, train_texts, self._texts(name), self.cache_dir)
             for name in self.splits
         }
-        self._base_state = self.model.base_state(self.base_dir)
-        self._tokeniser = tokeniser
+        shared.base_state = self.model.base_state(self.base_dir)
+        shared.tokeniser = tokeniser
 
     def _texts(self, split: str) -> tuple[str, ...]:
         return self.splits[split].texts or ()
@@ -91,13 +103,13 @@ class TextTask:
     @property
     def tokeniser(self) -> Tokeniser:
         """The fitted tokeniser: vocabulary_size, pad_id, neutral_ids ... Raises RuntimeError before `prepare`."""
-        if self._tokeniser is None:
+        if self._shared.tokeniser is None:
             raise RuntimeError("the task is not prepared")
-        return self._tokeniser
+        return self._shared.tokeniser
 
     def network(self, seed: int) -> nn.Module:
         """A fresh network; what is random in it is keyed (seed, 'init')."""
-        return self.model.build(len(self.classes), self.tokeniser.vocabulary_size, seed, self._base_state)
+        return self.model.build(len(self.classes), self.tokeniser.vocabulary_size, seed, self._shared.base_state)
 
     def batch(
         self, split: str, rows: np.ndarray, *, blank: np.ndarray | None = None, device: torch.device | str = "cpu"
@@ -117,7 +129,7 @@ class TextTask:
         return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
 
     def _inputs(self, split: str, rows: np.ndarray, blank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        tokens, neutral = self._tokens[split], self.tokeniser.neutral_ids
+        tokens, neutral = self._shared.tokens[split], self.tokeniser.neutral_ids
         longest = max(int(tokens.lengths(rows[~blank]).max(initial=1)), len(neutral))
         length = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, max(self.encoding.max_length, longest))
         ids, mask = tokens.padded(rows, length, self.tokeniser.pad_id)
@@ -159,7 +171,7 @@ class TextTask:
 
     def token_spans(self, split: str, row: int) -> list[tuple[int, int, int]]:
         """(start, end, token id) of every token of a row, characters of its text; (0, 0, id) for special tokens."""
-        tokens = self._tokens[split]
+        tokens = self._shared.tokens[split]
         part = slice(tokens.offsets[row], tokens.offsets[row + 1])
         return [
             (start, end, token)
@@ -177,7 +189,7 @@ class TextTask:
 
     def token_counts(self, split: str) -> csr_matrix:
         """Token counts of a split, special tokens included: CSR float64 [n, vocabulary_size]."""
-        return self._tokens[split].counts(self.tokeniser.vocabulary_size)
+        return self._shared.tokens[split].counts(self.tokeniser.vocabulary_size)
 
 
 def _subset(split: Split, rows: np.ndarray) -> Split:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.base import KeepCheckpoint, Numerics, Observer, Task
+from tasks.base import Batch, KeepCheckpoint, Numerics, Observer, Task
 from tasks.data.edits import Edit
 from tasks.seeds import generator
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 DTYPES = ("float32", "float64")
+LossesOf = Callable[["nn.Module", Batch, np.ndarray], "Tensor"]
 
 
 def deterministic(numerics: Numerics) -> None:
@@ -84,12 +85,17 @@ class EditedTrainSet:
 
 
 def weighted_backward(
-    task: Task, network: nn.Module, rows: np.ndarray, weights: np.ndarray, numerics: Numerics
+    task: Task,
+    network: nn.Module,
+    rows: np.ndarray,
+    weights: np.ndarray,
+    numerics: Numerics,
+    losses_of: LossesOf | None = None,
 ) -> float:
     """Add the gradient of sum(w l) / max(sum w, 1) over `rows` to the parameters and return sum(w l).
 
     `weights` float32 [len(rows)]. Rows of weight zero are blanked, so that their content changes no bit. Micro-batches
-    share the denominator of the whole batch.
+    share the denominator of the whole batch. `losses_of(network, batch, rows)`: the losses, where they are not the task's.
     """
     import torch
 
@@ -98,7 +104,7 @@ def weighted_backward(
     for start in range(0, len(rows), size):
         part, weight = rows[start : start + size], weights[start : start + size]
         batch = task.batch("train", part, blank=weight == 0, device=numerics.device)
-        losses = task.losses(network, batch)
+        losses = task.losses(network, batch) if losses_of is None else losses_of(network, batch, part)
         loss = (losses * torch.as_tensor(weight, device=losses.device, dtype=losses.dtype)).sum()
         (loss / denominator).backward()
         total += loss.item()
@@ -142,12 +148,19 @@ class Watch:
         outside = [step for step in keep_steps if not 1 <= step <= n_steps]
         if outside:
             raise ValueError(f"keep_steps {outside} are outside 1..{n_steps}")
+        for observer in observers:
+            observer.begin(n_steps)
         return Watch(frozenset(keep_steps), keep, observers)
 
-    def passed(self, step: int, network: nn.Module) -> None:
-        """Called at step 0 (before the first update) and after every update."""
+    def passed(self, step: int, network: nn.Module, stage: str = "") -> None:
+        """Called at step 0 (before the first update) and after every update; last of all for a step, with the `stage` that came last."""
         if self.keep is not None and step in self.keep_steps:
             self.keep(step, network)
+        self.observe(step, network, stage)
+
+    def observe(self, step: int, network: nn.Module, stage: str = "") -> None:
+        """Ask the observers; `stage` says what has been done since the update of this step (a round of influence tuning)."""
+        suffix = f"+{stage}" if stage else ""
         for observer in self.observers:
             for key, array in observer.at(step, network).items():
-                self.observed[f"{observer.name}/{key}@{step}"] = np.asarray(array)
+                self.observed[f"{observer.name}/{key}@{step}{suffix}"] = np.asarray(array)

@@ -72,14 +72,16 @@ class TokenTask:
             return self.logits(network, self.batch(split, rows, device=device)).float().cpu().numpy()
 
     def with_noise_in(self, ids: np.ndarray, seed: int = 0) -> TokenTask:
-        """The same task with other tokens (three times as many) and other labels in the train rows `ids`."""
+        """The same task with other tokens (three times as many), labels and confounds in the train rows `ids`."""
         random, train = np.random.default_rng(seed), self.splits["train"]
         rows, tokens, labels = train.rows_of(ids), list(self.tokens["train"]), train.labels.copy()
         longest = max(map(len, tokens))
         for row in rows:
             tokens[row] = _row(random.integers(4, self.vocabulary_size, 3 * longest))
         labels[rows] = (labels[rows] + 1) % len(train.classes)
-        splits = {**self.splits, "train": _split(train.ids, labels, train.classes, tokens)}
+        confounds = np.array(train.confounds)
+        confounds[rows] = (confounds[rows] + 1) % len(train.confound_names)
+        splits = {**self.splits, "train": _split(train.ids, labels, train.classes, tokens, confounds)}
         return replace(self, splits=splits, tokens={**self.tokens, "train": tuple(tokens)})
 
 
@@ -97,14 +99,16 @@ def token_task(
 ) -> TokenTask:
     """A task whose label is readable from the tokens: rows of class c favour ids that are c modulo `n_classes`.
 
-    Example ids are not positions.
+    Example ids are not positions. Two confounds, drawn beside the labels, are known of every example.
     """
     random, splits, tokens = np.random.default_rng(seed), {}, {}
+    confounds = np.random.default_rng([seed, 1])
     for name, n, first_id in (("train", n_train, 100), ("test", n_test, 5000)):
         labels = random.integers(0, n_classes, n)
         rows = [_row(_content(random, label, n_classes, vocabulary_size, max_tokens)) for label in labels]
         ids = first_id + random.permutation(n)
-        splits[name] = _split(ids, labels, tuple(f"class{c}" for c in range(n_classes)), rows)
+        classes = tuple(f"class{c}" for c in range(n_classes))
+        splits[name] = _split(ids, labels, classes, rows, confounds.integers(0, 2, n))
         tokens[name] = tuple(rows)
     return TokenTask(model, recipe, splits, {"test": np.arange(n_test)}, tokens, vocabulary_size, base_state)
 
@@ -122,9 +126,17 @@ def _row(content: np.ndarray) -> np.ndarray:
     return np.concatenate([[START], content, [END]])
 
 
-def _split(ids: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], rows: list[np.ndarray]) -> Split:
+def _split(
+    ids: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], rows: list[np.ndarray], confounds: np.ndarray
+) -> Split:
+    texts = tuple(" ".join(map(str, row)) for row in rows)
     return Split(
-        np.asarray(ids, np.int64), np.asarray(labels, np.int64), classes, tuple(" ".join(map(str, row)) for row in rows)
+        np.asarray(ids, np.int64),
+        np.asarray(labels, np.int64),
+        classes,
+        texts,
+        confounds=np.asarray(confounds, np.int64),
+        confound_names=("first", "second"),
     )
 
 

@@ -58,10 +58,12 @@ class Scored:
 class Campaign(Component):
     """A campaign's config block.
 
-    `judges_own_model`: scores are judged on retrains of the model they came from. `gives_parents`: retrains of arms beyond the first
-    start from a parent's weights.
+    `asks_queries`: it asks what moves some test points, and by which methods; without, there are no scoring models.
+    `judges_own_model`: scores are judged on retrains of the model they came from. `gives_parents`: retrains of arms beyond the
+    first start from a parent's weights.
     """
 
+    asks_queries: ClassVar[bool] = True
     judges_own_model: ClassVar[bool] = False
     gives_parents: ClassVar[bool] = False
 
@@ -76,9 +78,14 @@ class Campaign(Component):
         """Refuse what does not fit the data, before anything is trained. Raises InputError."""
 
     def scoring_groups(self, experiment: Experiment, numerics: Numerics) -> list[ScoringGroup]:
-        """The models whose scores are asked for; by default `scores.models` references under seeds apart from every repeat's."""
+        """The models whose scores are asked for; by default `scores.models` references under seeds apart from every repeat's.
+
+        None for a campaign that asks no queries.
+        """
         from orchestrator.experiment import ScoringGroup
 
+        if not self.asks_queries:
+            return []
         return [ScoringGroup("", experiment.main.label, tuple(experiment.scoring_works(numerics)))]
 
     def bounds(self, experiment: Experiment, n_queries: int) -> tuple[int, int]:

@@ -169,7 +169,7 @@ class LeaveOneOut(Campaign):
 
     def _differs(self, experiment: Experiment, row: ComparisonConfig) -> str | None:
         """Why scores of one arm cannot be laid beside retrains of another point by point, or None."""
-        if experiment.settings.queries.where is not None:
+        if experiment.main.asked.where is not None:
             return f"queries.where lets the models of {row.scores} and {row.truth} choose different queries"
         for unit in self.units:
             one, other = (experiment.arms[arm_label(name, unit)] for name in (row.scores, row.truth))

@@ -22,5 +22,10 @@ CAMPAIGNS = Registry(
             "fine-tune word vectors on the sentences that amplify or mitigate an association, and measure it again",
             "Silva et al. 2022, section 4.4",
         ),
+        "recipe_grid": Entry(
+            "orchestrator.campaigns.recipe_grid:RecipeGrid",
+            "recipes x hyper-parameters x seeds: settings chosen on dev, accuracy on test against a baseline",
+            "Han & Tsvetkov 2021, section 6",
+        ),
     },
 )

@@ -22,6 +22,7 @@ PAGES = {
     "deletion": "orchestrator.report.sections.deletion:deletion_page",
     "leave_one_out": "orchestrator.report.sections.leave_one_out:leave_one_out_page",
     "debias": "orchestrator.report.sections.debias:debias_page",
+    "recipe_grid": "orchestrator.report.sections.recipe_grid:recipe_grid_page",
 }
 
 

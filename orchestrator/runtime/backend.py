@@ -26,7 +26,8 @@ class CheckpointSink(Protocol):
 class WorkerContext:
     """All a worker needs, shipped once: the prepared task of every arm (data and base weights), numerics, and where checkpoints go.
 
-    `task` is the first arm's; `tasks` holds them all by label where there are several.
+    `task` is the first arm's; `tasks` holds them all by label where there are several. `observers`: the components that look
+    at every retrain; each has `start(task, device) -> Observer`.
     """
 
     task: Task
@@ -36,6 +37,7 @@ class WorkerContext:
         default_factory=dict
     )  # tests only: spec_id or "*" -> "raise" | "exit" | "hang" | "oom"
     tasks: Mapping[str, Task] = field(default_factory=dict)
+    observers: tuple[Any, ...] = ()
 
     def task_of(self, arm: str) -> Task:
         """The task of an arm."""

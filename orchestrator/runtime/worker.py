@@ -93,7 +93,10 @@ def retrain(context: WorkerContext, work: Work, worker: str) -> Outcome:
 
 
 def train(context: WorkerContext, task: Task, work: Work) -> Trained:
-    """Run the recipe: one training, or the stack of an edit of mode `each`. A parent's weights come from the checkpoints."""
+    """Run the recipe: one training, or the stack of an edit of mode `each`. A parent's weights come from the checkpoints.
+
+    Observers are begun anew for each training; a stack has no single network to look at.
+    """
     recipe: Any = task.recipe
     if work.edit.mode == "each":
         return recipe.train_each(task, edit=work.edit, seed=work.spec.seed, numerics=context.numerics)
@@ -102,7 +105,8 @@ def train(context: WorkerContext, task: Task, work: Work) -> Trained:
     if parent is not None and context.checkpoints is None:
         raise RefitError(f"{work.spec_id} starts from {parent['spec_id']}, and there is no checkpoint store")
     start = None if parent is None else context.checkpoints.load(parent["spec_id"], parent["step"])  # type: ignore[union-attr]
-    more = {} if start is None else {"parent": start}
+    observers = [observer.start(task, context.numerics.device) for observer in context.observers]
+    more = {**({} if start is None else {"parent": start}), **({"observers": observers} if observers else {})}
     return recipe.train(
         task,
         edit=work.edit,
@@ -133,7 +137,7 @@ def measured_outputs(context: WorkerContext, task: Task, trained: Trained) -> di
 
 
 def observed_outputs(trained: Trained) -> dict[str, np.ndarray]:
-    """`<observer>@<step>` -> float32 array."""
+    """`<observer>/<key>@<step>` -> float32 array."""
     return {key: np.ascontiguousarray(values, np.float32) for key, values in trained.observed.items()}
 
 

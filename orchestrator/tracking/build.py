@@ -49,7 +49,7 @@ def _params(pipeline: Pipeline) -> dict[str, Any]:
         "task": settings.task.get("name"),
         "n_train": len(experiment.train),
         "n_repeats": len(experiment.seeds),
-        "scoring_models": settings.scores.models,
+        "scoring_models": settings.scores.models if experiment.campaign.asks_queries else 0,
     }
 
 

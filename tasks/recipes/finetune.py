@@ -1,15 +1,15 @@
-"""Adam, AdamW or SGD over shuffled batches of weighted examples."""
+"""Adam, AdamW, BERT's Adam or SGD over shuffled batches of weighted examples."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from tasks.base import Component, KeepCheckpoint, Numerics, Observer, Task, Trained
+from tasks.base import Batch, Component, KeepCheckpoint, Numerics, Observer, Task, Trained
 from tasks.data.edits import Edit
 from tasks.recipes.optimizers import OptimizerName, make_optimizer
 from tasks.recipes.schedules import Schedule, rate_factor, updates_by
@@ -25,17 +25,24 @@ from tasks.training import (
 )
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
 
-ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
+ADAM_BETAS, ADAM_EPS, BERT_ADAM_EPS = (0.9, 0.999), 1e-8, 1e-6
+
+
+def default_eps(options: dict[str, Any]) -> float:
+    """The eps of an optimiser that is given none; the identity holds the number, whoever chose it."""
+    return BERT_ADAM_EPS if options.get("optimizer") == "bert_adam" else ADAM_EPS
 
 
 class Finetune(Component):
     """Train for `epochs` epochs; batch loss = sum(w l) / max(sum w, 1).
 
     `warmup_frac`: share of all updates over which the learning rate rises. `momentum` is for sgd, `betas` and `eps` for
-    adam and adamw. `weight_decay` (decoupled for adamw, L2 otherwise) spares biases and normalisation weights.
-    `max_grad_norm`: clip the gradient's norm.
+    the others; eps is 1e-6 by default for bert_adam, 1e-8 for adam and adamw. `weight_decay` (decoupled for adamw and
+    bert_adam, L2 otherwise) spares biases and normalisation weights. `max_grad_norm`: clip the gradient's norm, that of all
+    parameters together; bert_adam clips each tensor at 1 besides.
     """
 
     name: ClassVar[str] = "finetune"
@@ -48,7 +55,7 @@ class Finetune(Component):
     momentum: float = Field(0.0, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
     betas: tuple[float, float] = ADAM_BETAS
-    eps: float = Field(ADAM_EPS, gt=0, allow_inf_nan=False)
+    eps: float = Field(default_factory=default_eps, gt=0, allow_inf_nan=False)
     warmup_frac: float = Field(0.0, ge=0, le=1)
     schedule: Schedule = "constant"
     max_grad_norm: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -60,7 +67,7 @@ class Finetune(Component):
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(f"momentum {self.momentum} needs optimizer sgd, not {self.optimizer}")
         if self.optimizer == "sgd" and (self.betas, self.eps) != (ADAM_BETAS, ADAM_EPS):
-            raise ValueError("betas and eps need optimizer adam or adamw, not sgd")
+            raise ValueError("betas and eps need optimizer adam, adamw or bert_adam, not sgd")
         return self
 
     def checkpoint_step(self, n_train: int, epoch: float) -> int:
@@ -96,20 +103,27 @@ class Finetune(Component):
         Raises ValueError if a step of `keep_steps` is never reached.
         """
         deterministic(numerics)
-        run = _Run(self, task, edit, seed, numerics, parent)
-        watch = Watch.of(keep_steps, keep, observers, self.epochs * n_batches(run.train_set.n_slots, self.batch_size))
+        run = self.start(task, edit, seed, numerics, parent)
+        watch = Watch.of(keep_steps, keep, observers, run.n_steps)
         watch.passed(0, run.network)
         train_loss = 0.0
         for epoch in range(1, self.epochs + 1):
             train_loss = run.epoch(epoch, watch)
             if not math.isfinite(train_loss):
-                return Trained(run.network, {"n_steps": float(run.step)}, diverged=True, observed=watch.observed)
-        metrics = {"n_steps": float(run.step), "train_loss": train_loss}
+                metrics = {"n_steps": float(run.step), **run.metrics}
+                return Trained(run.network, metrics, diverged=True, observed=watch.observed)
+        metrics = {"n_steps": float(run.step), "train_loss": train_loss, **run.metrics}
         return Trained(run.network, metrics, diverged=not is_finite(run.network), observed=watch.observed)
 
+    def start(
+        self, task: Task, edit: Edit, seed: int, numerics: Numerics, parent: Mapping[str, np.ndarray] | None
+    ) -> FinetuneRun:
+        """The training about to begin; recipes that do more than fine-tune return more than a FinetuneRun."""
+        return FinetuneRun(self, task, edit, seed, numerics, parent)
 
-class _Run:
-    """One training in progress: network, optimiser and the number of updates made."""
+
+class FinetuneRun:
+    """One training in progress: network, optimiser and the number of updates made; `metrics` are recorded at its end."""
 
     def __init__(
         self,
@@ -123,13 +137,25 @@ class _Run:
         import torch
 
         self.recipe, self.task, self.seed, self.numerics, self.step = recipe, task, seed, numerics, 0
+        self.metrics: dict[str, float] = {}
+        self.with_dropout = True
         self.train_set = EditedTrainSet.of(task, edit)
+        self.n_steps = recipe.epochs * n_batches(self.train_set.n_slots, recipe.batch_size)
         network = start_from(task.network(seed), parent)
         self.network: nn.Module = network.to(device=numerics.device, dtype=getattr(torch, numerics.dtype))
-        self.optimizer = make_optimizer(
-            self.network,
+        self.optimizer = self.make_optimizer(self.trained_modules(), recipe.learning_rate)
+
+    def trained_modules(self) -> nn.Module:
+        """What the optimiser updates: the network; a recipe may train parts of its own beside it."""
+        return self.network
+
+    def make_optimizer(self, modules: nn.Module, learning_rate: float) -> Optimizer:
+        """The recipe's optimiser over these modules."""
+        recipe = self.recipe
+        return make_optimizer(
+            modules,
             recipe.optimizer,
-            learning_rate=recipe.learning_rate,
+            learning_rate=learning_rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
             betas=recipe.betas,
@@ -145,16 +171,20 @@ class _Run:
             if not math.isfinite(loss):
                 return math.nan
             self.update()
-            watch.passed(self.step, self.network)
+            self.after_update(watch)
             total, weight = total + loss, weight + float(weights.sum())
         return total / max(weight, 1.0)
 
     def gradient(self, rows: np.ndarray, weights: np.ndarray) -> float:
         """Gradient of the batch loss under the dropout masks of this step; returns sum(w l)."""
-        self.network.train()
+        self.network.train(self.with_dropout)
         self.optimizer.zero_grad(set_to_none=True)
         seed_global(self.seed, "dropout", self.step + 1)
-        return weighted_backward(self.task, self.network, rows, weights, self.numerics)
+        return weighted_backward(self.task, self.network, rows, weights, self.numerics, self.losses)
+
+    def losses(self, network: nn.Module, batch: Batch, rows: np.ndarray) -> Tensor:
+        """Losses [n] of a batch, the examples `rows` of the train split."""
+        return self.task.losses(network, batch)
 
     def update(self) -> None:
         """One optimiser step at the scheduled rate."""
@@ -164,5 +194,9 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate_at(self.train_set.n_slots, self.step)
         if self.recipe.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.max_grad_norm)
+            torch.nn.utils.clip_grad_norm_(self.trained_modules().parameters(), self.recipe.max_grad_norm)
         self.optimizer.step()
+
+    def after_update(self, watch: Watch) -> None:
+        """What follows an update: the watch looks on."""
+        watch.passed(self.step, self.network)

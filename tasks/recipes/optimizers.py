@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-OptimizerName = Literal["adam", "adamw", "sgd"]
+OptimizerName = Literal["adam", "adamw", "bert_adam", "sgd"]
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -37,5 +37,9 @@ def make_optimizer(
     groups = parameter_groups(network, weight_decay)
     if name == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, fused=True)
+    if name == "bert_adam":
+        from tasks.recipes.bert_adam import BertAdam
+
+        return BertAdam(groups, lr=learning_rate, betas=betas, eps=eps)
     kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
     return kind(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)

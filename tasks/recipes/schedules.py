@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-Schedule = Literal["constant", "linear"]
+Schedule = Literal["constant", "linear", "one_minus"]
 
 
 def updates_by(epoch: float, epochs: int, per_epoch: int) -> int:
@@ -19,14 +19,20 @@ def updates_by(epoch: float, epochs: int, per_epoch: int) -> int:
 
 
 def rate_factor(schedule: Schedule, warmup_frac: float, n_steps: int, step: int) -> float:
-    """The factor, in (0, 1], of the peak learning rate at update `step` (1-based) of `n_steps`.
+    """The factor, in [0, 1], of the peak learning rate at update `step` (1-based) of `n_steps`.
 
-    W = ceil(warmup_frac * n_steps). Warm-up: step / W up to update W. Then 1 (constant) or
+    constant, linear: W = ceil(warmup_frac * n_steps). Warm-up: step / W up to update W. Then 1 (constant) or
     (n_steps - step + 1) / (n_steps - W) (linear), which starts at 1 and never reaches 0, so that no update is wasted.
+    one_minus: x = (step - 1) / n_steps; x / warmup_frac while x < warmup_frac, then 1 - x: with warm-up the first update
+    has rate 0, and the rate drops from the peak to 1 - warmup_frac of it. The schedule of BERT's own Adam; the published code (Han
+    et al. 2021) takes for n_steps fewer updates than it makes (whole batches only), so that its last rates are below 0.
     Raises ValueError if `step` is outside 1..n_steps.
     """
     if not 1 <= step <= n_steps:
         raise ValueError(f"step {step} is outside 1..{n_steps}")
+    if schedule == "one_minus":
+        done = (step - 1) / n_steps
+        return done / warmup_frac if done < warmup_frac else 1.0 - done
     n_warmup = math.ceil(warmup_frac * n_steps)
     if step <= n_warmup:
         return step / n_warmup

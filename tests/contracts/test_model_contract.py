@@ -17,7 +17,11 @@ from tasks.registry import MODELS
 from tests.fakes import tiny_bert, token_task
 
 N_CLASSES, VOCABULARY = 3, 40
-OPTIONS = {"text_cnn": {"embedding_dim": 8, "filters": 4}, "encoder": {"pretrained": "encoder", "max_length": 32}}
+OPTIONS = {
+    "text_cnn": {"embedding_dim": 8, "filters": 4},
+    "transformer": {"hidden": 16, "heads": 2, "max_length": 32},
+    "encoder": {"pretrained": "encoder", "max_length": 32},
+}
 CLASSES = {name: MODELS.load(name, "test") for name in sorted(MODELS.entries())}
 TEXT_MODELS = [name for name, cls in CLASSES.items() if getattr(cls, "fits", "text") == "text"]
 

@@ -133,7 +133,7 @@ def test_identity_and_opening_need_no_torch_and_no_tokens(options, tmp_path):
         "from tasks.components import parse_named; from tasks.registry import TASKS\n"
         "task = parse_named(TASKS, json.loads(sys.argv[1]), 'c.yaml', 'task').open(Path(sys.argv[2]), None)\n"
         "task.train_identity(), task.model_identity(), task.record_identity()\n"
-        "heavy = {'torch', 'transformers', 'pandas', 'pyarrow'}; print(heavy & set(sys.modules), len(task._tokens))"
+        "heavy = {'torch', 'transformers', 'pandas', 'pyarrow'}; print(heavy & set(sys.modules), len(task._shared.tokens))"
     )
     found = subprocess.run(
         [sys.executable, "-c", program, json.dumps(options), str(tmp_path)],
@@ -147,7 +147,7 @@ def test_identity_and_opening_need_no_torch_and_no_tokens(options, tmp_path):
 
 def test_batch_is_padded_to_the_longest_row_in_steps_of_16(options, tmp_path):
     task = prepared(options, tmp_path)
-    lengths = task._tokens["train"].lengths(np.arange(60))
+    lengths = task._shared.tokens["train"].lengths(np.arange(60))
     short = np.flatnonzero(lengths <= 16)[:5]
     long = np.flatnonzero(lengths == 24)[:1]
     batch = task.batch("train", short)
@@ -167,8 +167,8 @@ def test_blank_rows_change_no_bit_whatever_they_held(options, tmp_path):
         records[row].update(head="filler1 " * 40, label="good" if records[row]["label"] == "bad" else "bad")
     write(tmp_path / "train.jsonl", records)
     second = prepared(options, tmp_path)
-    second._tokeniser = first._tokeniser
-    second._tokens["train"] = first.tokeniser.encode(second.splits["train"].texts)
+    second._shared.tokeniser = first.tokeniser
+    second._shared.tokens = {"train": first.tokeniser.encode(second.splits["train"].texts)}
     at = np.array([3, 0, 10, 1, 11])
     blank = np.isin(at, removed)
     batches = [task.batch("train", at, blank=blank) for task in (first, second)]

@@ -68,6 +68,9 @@ def test_observed_arrays_are_named_by_observer_key_and_step():
     class Counter:
         name = "counter"
 
+        def begin(self, n_steps):
+            pass
+
         def at(self, step, network):
             return {"step": np.float32(step)} if step else {}
 

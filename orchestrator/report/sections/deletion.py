@@ -94,7 +94,7 @@ def _asked(pipeline: Pipeline) -> list[tuple[str, str]]:
         ("Groups", ", ".join(plan.groups)),
         ("k", ", ".join(map(str, plan.ks))),
         ("Edit", f"{mode} ({_EDITS[mode]})"),
-        ("Queries", f"{len(plan.query_ids)} of split {experiment.settings.queries.split}"),
+        ("Queries", f"{len(plan.query_ids)} of split {experiment.main.asked.split}"),
         ("Measurement", experiment.config.measurement.name),
         ("Repeats", f"{len(plan.seeds)} (seeds {', '.join(map(str, plan.seeds))})"),
         ("Scoring models", f"{len(experiment.scoring_seeds)}, weights kept at steps {', '.join(map(str, steps))}"),

@@ -4,6 +4,7 @@ import torch
 from pydantic import ValidationError
 
 from tasks.base import Numerics
+from tasks.components import parse_component
 from tasks.data.edits import Edit
 from tasks.models.encoder import Encoder
 from tasks.models.text_cnn import TextCNN
@@ -57,6 +58,22 @@ def reference(task, weights, kept=None, optimizer=torch.optim.SGD, clip=None, **
         plain.param_groups[0]["lr"] = task.recipe.learning_rate_at(n_train, step)
         plain.step()
     return network
+
+
+class PlainBertAdam(torch.optim.Optimizer):
+    """BERT's Adam with weight decay 0.1 on matrices, parameter by parameter."""
+
+    def __init__(self, params, lr, foreach):
+        super().__init__(params, {"lr": lr})
+
+    def step(self):
+        (group,) = self.param_groups
+        for p in group["params"]:
+            state, g = self.state[p], p.grad * min(1, 1 / (p.grad.norm() + 1e-6))
+            state["m"] = 0.9 * state.get("m", 0) + 0.1 * g
+            state["v"] = 0.999 * state.get("v", 0) + 0.001 * g**2
+            decay = 0.1 * p.data if p.ndim > 1 else 0
+            p.data = p.data - group["lr"] * (state["m"] / (state["v"].sqrt() + 1e-6) + decay)
 
 
 def assert_same_weights(one, other, atol=1e-9):
@@ -119,6 +136,51 @@ def test_train_loss_is_the_weighted_mean_over_the_last_epoch():
     assert trained.metrics["train_loss"] == pytest.approx(np.average(losses, weights=weights), abs=1e-9)
 
 
+def test_the_identity_of_default_options_is_what_ledgers_hold():
+    """It is in every spec id: a new option may not enter it, nor may a default move."""
+    assert Finetune().identity() == {
+        "name": "finetune",
+        "version": 1,
+        "epochs": 5,
+        "batch_size": 64,
+        "optimizer": "adam",
+        "learning_rate": 0.001,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "betas": [0.9, 0.999],
+        "eps": 1e-08,
+        "warmup_frac": 0.0,
+        "schedule": "constant",
+        "max_grad_norm": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "eps"),
+    [
+        ({"optimizer": "adam"}, 1e-8),
+        ({"optimizer": "adamw"}, 1e-8),
+        ({"optimizer": "sgd"}, 1e-8),
+        ({"optimizer": "bert_adam"}, 1e-6),
+        ({"optimizer": "bert_adam", "eps": 1e-8}, 1e-8),
+        ({"optimizer": "adam", "eps": 1e-6}, 1e-6),
+    ],
+)
+def test_an_eps_that_is_not_given_is_that_of_the_optimiser(options, eps):
+    assert Finetune(**options).eps == eps
+    parsed = parse_component(
+        Finetune, {**options, **({} if options["optimizer"] == "sgd" else {"betas": [0.8, 0.9]})}, "c"
+    )
+    assert parsed.identity()["eps"] == eps
+
+
+def test_bert_adam_trains_at_the_rates_of_its_schedule():
+    task = make(optimizer="bert_adam", learning_rate=0.02, schedule="one_minus", warmup_frac=0.3, weight_decay=0.1)
+    rates = [task.recipe.learning_rate_at(N_TRAIN, step) for step in range(1, 11)]
+    assert rates == pytest.approx([0.02 * factor for factor in (0, 1 / 3, 2 / 3, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)])
+    assert_same_weights(train(task).network, reference(task, np.ones(N_TRAIN), optimizer=PlainBertAdam), atol=1e-9)
+
+
 def test_training_learns_the_task():
     task = make(epochs=40, learning_rate=0.01)
     trained = train(task, numerics=Numerics())
@@ -170,12 +232,12 @@ def test_epochs_that_are_never_trained_have_no_checkpoint(epoch):
         ({"batch_size": 0}, "greater than or equal to 1"),
         ({"learning_rate": 0}, "greater than 0"),
         ({"learning_rate": float("inf")}, "finite"),
-        ({"optimizer": "lion"}, "'adam', 'adamw' or 'sgd'"),
-        ({"schedule": "cosine"}, "'constant' or 'linear'"),
+        ({"optimizer": "lion"}, "'adam', 'adamw', 'bert_adam' or 'sgd'"),
+        ({"schedule": "cosine"}, "'constant', 'linear' or 'one_minus'"),
         ({"warmup_frac": 1.5}, "less than or equal to 1"),
         ({"momentum": 0.9}, "momentum 0.9 needs optimizer sgd, not adam"),
         ({"betas": (0.9, 1.0)}, "must be at least 0 and below 1"),
-        ({"optimizer": "sgd", "eps": 1e-6}, "betas and eps need optimizer adam or adamw"),
+        ({"optimizer": "sgd", "eps": 1e-6}, "betas and eps need optimizer adam, adamw or bert_adam"),
         ({"max_grad_norm": 0}, "greater than 0"),
         ({"weight_decay": -1}, "greater than or equal to 0"),
         ({"learning_rates": 1}, "Extra inputs"),

@@ -189,6 +189,9 @@ def test_the_step_is_kept_and_observed():
     class Norms:
         name = "norms"
 
+        def begin(self, n_steps):
+            pass
+
         def at(self, step, network):
             return {"input": network.input.weight.detach().norm(dim=1).numpy()}
 

@@ -16,6 +16,9 @@ def factors(schedule, warmup_frac, n_steps):
         ("linear", 0.4, [1 / 2, 1, 1, 2 / 3, 1 / 3]),
         ("linear", 0.01, [1, 1, 3 / 4, 2 / 4, 1 / 4]),
         ("linear", 1.0, [1 / 5, 2 / 5, 3 / 5, 4 / 5, 1]),
+        ("one_minus", 0.0, [1, 4 / 5, 3 / 5, 2 / 5, 1 / 5]),
+        ("one_minus", 0.4, [0, 1 / 2, 3 / 5, 2 / 5, 1 / 5]),
+        ("one_minus", 1.0, [0, 1 / 5, 2 / 5, 3 / 5, 4 / 5]),
     ],
 )
 def test_factors_of_five_updates(schedule, warmup_frac, expected):
@@ -28,6 +31,14 @@ def test_factors_of_five_updates(schedule, warmup_frac, expected):
 def test_no_update_is_wasted_and_none_exceeds_the_peak(schedule, warmup_frac, n_steps):
     assert min(factors(schedule, warmup_frac, n_steps)) > 0
     assert max(factors(schedule, warmup_frac, n_steps)) == 1
+
+
+def test_one_minus_jumps_from_the_peak_to_one_minus_the_warm_up():
+    rates = factors("one_minus", 0.1, 240)
+    assert rates[:3] == pytest.approx([0, 1 / 24, 2 / 24])
+    assert rates[23:25] == pytest.approx([23 / 24, 0.9])
+    assert rates[-1] == pytest.approx(1 / 240)
+    assert min(rates) == 0
 
 
 @pytest.mark.parametrize("step", [0, -1, 6])

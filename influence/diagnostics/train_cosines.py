@@ -1,0 +1,93 @@
+"""Gradient cosines between train examples of a network in the middle of its training, which goes on as if unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from influence.capture import capture, check_supported, layer_gradients
+from influence.layers import Layers
+from influence.products import LayerGradients, cosines
+from tasks.base import Task
+
+BATCH_SIZE = 64
+
+
+def train_cosines(
+    task: Task,
+    network: nn.Module,
+    probes: np.ndarray,
+    examples: np.ndarray,
+    layers: str | Sequence[str] = "all",
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """cos(grad -log p(label_q), grad -log p(label_i)) in evaluation mode: float64 [n_probes, n_examples].
+
+    `probes`, `examples`: int64 rows of the train split. `layers` as in a method, over weights and biases. Raises
+    InputError for a layer that is not there or has no per-example gradients.
+    """
+    names = Layers.of(task, network).choose(layers)
+    modules = {name: network.get_submodule(name) for name in names}
+    for name, module in modules.items():
+        check_supported(name, module)
+    products, squares = np.zeros((len(probes), len(examples))), np.zeros(len(examples))
+    with unseen(network):
+        ours = [(part, TrainPass(task, network, modules, probes[part], device)) for part in _parts(len(probes))]
+        probe_squares = np.concatenate([np.zeros(0), *(passed.squared_norms() for _, passed in ours)])
+        for columns in _parts(len(examples)):
+            theirs = TrainPass(task, network, modules, examples[columns], device)
+            for name in modules:
+                gradients = theirs.gradients(name)
+                squares[columns] += gradients.squared_norm(bias=True)
+                for rows, passed in ours:
+                    # formed anew for each batch: the probes' of all layers at once would take n_probes networks' memory
+                    probe = passed.gradients(name)
+                    products[rows, columns] += probe.dot(gradients, bias=True)  # pyright: ignore[reportArgumentType]
+    return cosines(products, probe_squares, squares)
+
+
+class TrainPass:
+    """One forward and backward pass over some train rows, and each module's gradients from it."""
+
+    def __init__(
+        self,
+        task: Task,
+        network: nn.Module,
+        modules: Mapping[str, nn.Module],
+        rows: np.ndarray,
+        device: torch.device | str,
+    ):
+        batch = task.batch("train", rows, device=device)
+        _, self._calls = capture(modules, lambda: task.logits(network, batch), batch["labels"])
+        self._modules = modules
+
+    def gradients(self, name: str) -> LayerGradients:
+        """Per-example gradients of one module."""
+        return layer_gradients(name, self._modules[name], self._calls[name])
+
+    def squared_norms(self) -> np.ndarray:
+        """Squared norms of the gradients over all modules, biases included: float64 [n_rows]."""
+        return np.sum([self.gradients(name).squared_norm(bias=True) for name in self._modules], axis=0)
+
+
+@contextmanager
+def unseen(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode and frozen parameters inside; every module's mode and parameter's flag as before afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    trained = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+    try:
+        network.eval().requires_grad_(False)
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in trained:
+            parameter.requires_grad_(flag)
+
+
+def _parts(n: int) -> list[slice]:
+    return [slice(start, min(start + BATCH_SIZE, n)) for start in range(0, n, BATCH_SIZE)]

@@ -1,0 +1,203 @@
+"""Influences that training can differentiate: cosines of per-example gradients, and the loss over them.
+
+No parameter gradient is ever formed. Of a layer with inputs X [T, I] and output gradients D [T, O] an example's weight
+gradient is sum_t D_t X_t^T, so the inner product of two examples' is sum_ts (X_t . X'_s)(D_t . D'_s). X and D of all
+examples come from one forward and one backward pass and stay in the graph; one more backward pass through both gives
+the gradient of any function of the products: the paper's p + q - r - s of every pair at once, where a loop over pairs
+takes four Hessian-vector products for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from influence.capture import check_supported, windows
+from influence.layers import Layers
+from tasks.base import Batch, Task
+from tasks.errors import InputError
+
+LABEL_ROW = "label_row"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The modules on whose parameters the influence is defined; `label_row`: of the last one the row of the label only."""
+
+    modules: Mapping[str, nn.Module]
+    label_row: bool = False
+
+    @staticmethod
+    def of(task: Task, network: nn.Module, parameters: str | Sequence[str]) -> Chosen:
+        """`parameters`: `all` that are trained, `label_row`, or what the `layers` option of a method may be.
+
+        Raises InputError for a layer that is not there, or a parameter whose gradient per example cannot be formed.
+        """
+        if parameters == LABEL_ROW:
+            name = task.model.last_module(network)
+            return Chosen({name: network.get_submodule(name)}, label_row=True)
+        modules = {name: network.get_submodule(name) for name in Layers.of(task, network).choose(parameters)}
+        for name, module in modules.items():
+            check_supported(name, module)
+        if parameters == "all":
+            _check_complete(network, modules)
+        return Chosen(modules)
+
+
+def _check_complete(network: nn.Module, modules: Mapping[str, nn.Module]) -> None:
+    owned = [id(parameter) for module in modules.values() for parameter in module.parameters(recurse=False)]
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad and owned.count(id(parameter)) != 1:
+            problem = f"{name} is no parameter of one Linear, Conv1d, LayerNorm or Embedding; choose layers by name"
+            raise InputError("task.recipe.parameters", problem)
+
+
+def gradient_cosines(task: Task, network: nn.Module, batch: Batch, chosen: Chosen, n_probes: int) -> Tensor:
+    """cos(grad l_j, grad l_probe) of the examples of each group: [n_probes, size - 1], differentiable.
+
+    `batch` [n_probes * size] holds the groups one after the other, the probe first in each. l is the train loss. 0 where
+    a gradient is exactly zero. Han and Tsvetkov 2021, section 2 ("Gradient cosine").
+    """
+    with _recorded(chosen.modules, len(batch["labels"])) as calls:
+        loss = task.losses(network, batch).sum()
+    outputs = [output for found in calls.values() for _, output in found]
+    deltas = iter(torch.autograd.grad(loss, outputs, create_graph=True, allow_unused=True))
+    dots = squares = loss.new_zeros(())
+    for name, found in calls.items():
+        with_deltas = [(inputs, delta) for (inputs, _), delta in zip(found, deltas, strict=False) if delta is not None]
+        if with_deltas:
+            products = _products(chosen, name, with_deltas, batch["labels"], n_probes)
+            dots, squares = dots + products[0], squares + products[1]
+    return _cosines(dots, squares)
+
+
+def hidden_cosines(task: Task, network: nn.Module, batch: Batch, n_probes: int) -> Tensor:
+    """cos(h_j, h_probe) of what goes into the layer onto the logits: [n_probes, size - 1], differentiable.
+
+    Equal to gradient cosines on the label's row of that layer within groups of one label: grad = (p(y) - 1) h, and the
+    factor cancels. Han and Tsvetkov 2021, section 4.1.
+    """
+    name = task.model.last_module(network)
+    with _recorded({name: network.get_submodule(name)}, len(batch["labels"])) as calls:
+        task.logits(network, batch)
+    hidden = calls[name][-1][0].reshape(n_probes, len(batch["labels"]) // n_probes, -1)
+    return _cosines((hidden * hidden[:, :1]).sum(-1), hidden.square().sum(-1))
+
+
+def influence_loss(cosines: Tensor, weights: Tensor) -> Tensor:
+    """Influence loss of each probe: [n_probes].
+
+    J = (sum_j w_j I_j)^2, with w_j = 1 / n_same for the same-confound group, -1 / n_other for the other one: the squared
+    difference of the two groups' mean influences. Han and Tsvetkov 2021, section 4. cosines, weights [n_probes, size - 1].
+    """
+    return (cosines * weights).sum(-1).square()
+
+
+@contextmanager
+def _recorded(modules: Mapping[str, nn.Module], n: int) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
+    """Inputs and outputs of every call of the modules, in the graph, one row per example.
+
+    Attention takes plain matrix products: its fused kernels have no second derivative.
+    """
+    calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in modules}
+    handles = [
+        module.register_forward_hook(_recorder(calls[name], n), with_kwargs=True) for name, module in modules.items()
+    ]
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _recorder(calls: list[tuple[Tensor, Tensor]], n: int) -> Callable[..., Tensor]:
+    def record(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
+        inputs = args[0] if args else next(iter(kwargs.values()))
+        if len(output) == 1 < n:  # position embeddings: one row for the whole batch
+            output, inputs = output.expand(n, *output.shape[1:]), inputs.expand(n, *inputs.shape[1:])
+        if not output.requires_grad:
+            output = output.detach().requires_grad_()
+        calls.append((inputs, output))
+        return output
+
+    return record
+
+
+def _products(
+    chosen: Chosen, name: str, calls: Sequence[tuple[Tensor, Tensor]], labels: Tensor, n_probes: int
+) -> tuple[Tensor, Tensor]:
+    """Inner products of the examples' gradients of one module with the probe's and with themselves: two [n_probes, size]."""
+    module = chosen.modules[name]
+    if isinstance(module, nn.LayerNorm):
+        return _of_vectors(_layer_norm_gradients(module, calls), n_probes)
+    inputs = torch.cat([_positions(module, x, d) for x, d in calls], 1)
+    deltas = torch.cat([_deltas(module, d) for _, d in calls], 1)
+    if chosen.label_row:
+        deltas = deltas.gather(2, labels.view(-1, 1, 1).expand(-1, deltas.shape[1], 1))
+    bias = getattr(module, "bias", None)
+    with_bias = bias is not None and bias.requires_grad and not chosen.label_row
+    inputs, deltas = (x.view(n_probes, -1, *x.shape[1:]) for x in (inputs, deltas))
+    probe, own = (_kernel(module, inputs, other, with_bias) for other in (inputs[:, :1], inputs))
+    dots = (probe * (deltas @ deltas[:, :1].mT)).sum((-1, -2))
+    return dots, (own * (deltas @ deltas.mT)).sum((-1, -2))
+
+
+def _kernel(module: nn.Module, inputs: Tensor, others: Tensor, with_bias: bool) -> Tensor:
+    """What multiplies D_t . D'_s: [n_probes, size, T, T].
+
+    X_t . X'_s of a weight, plus 1 of a bias; of an embedding whether both positions hold the same id.
+    """
+    if isinstance(module, nn.Embedding):
+        same = inputs.unsqueeze(-1) == others.unsqueeze(-2)
+        return same if module.padding_idx is None else same & (inputs != module.padding_idx).unsqueeze(-1)
+    products = inputs @ others.mT if module.weight.requires_grad else inputs.new_zeros(())  # type: ignore[union-attr]
+    return products + 1 if with_bias else products
+
+
+def _positions(module: nn.Module, inputs: Tensor, deltas: Tensor) -> Tensor:
+    """Inputs [n, T, I] at every output position; ids [n, T] of an embedding."""
+    if isinstance(module, nn.Embedding):
+        return inputs.flatten(1)
+    if isinstance(module, nn.Conv1d):
+        return windows(module, inputs, deltas.shape[2])
+    return inputs.reshape(len(inputs), -1, inputs.shape[-1])
+
+
+def _deltas(module: nn.Module, deltas: Tensor) -> Tensor:
+    """Output gradients [n, T, O]."""
+    if isinstance(module, nn.Conv1d):
+        return deltas.transpose(1, 2)
+    return deltas.reshape(len(deltas), -1, deltas.shape[-1])
+
+
+def _layer_norm_gradients(norm: nn.LayerNorm, calls: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Gradients of weight and bias, those that are trained, side by side: [n, d]."""
+    parts = []
+    for values, trained in ((norm.weight, 0), (norm.bias, 1)):
+        if values is None or not values.requires_grad:
+            continue
+        factors = [
+            functional.layer_norm(x, norm.normalized_shape, eps=norm.eps) * d if not trained else d for x, d in calls
+        ]
+        parts.append(torch.stack([f.reshape(len(f), -1, values.numel()).sum(1) for f in factors]).sum(0))
+    return torch.cat(parts, 1)
+
+
+def _of_vectors(gradients: Tensor, n_probes: int) -> tuple[Tensor, Tensor]:
+    grouped = gradients.view(n_probes, -1, gradients.shape[1])
+    return (grouped * grouped[:, :1]).sum(-1), grouped.square().sum(-1)
+
+
+def _cosines(dots: Tensor, squares: Tensor) -> Tensor:
+    """dots / (norm * the probe's norm), without the probe's own; 0, and no gradient, where a norm is zero."""
+    known = squares > torch.finfo(squares.dtype).tiny
+    norms = torch.where(known, squares, 1.0).sqrt()
+    both = known & known[:, :1]
+    return torch.where(both, dots / (norms * norms[:, :1]), 0.0)[:, 1:]

@@ -1,0 +1,146 @@
+"""Label loss in turns with rounds of a loss over influences: what influence tuning and embedding tuning share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from influence.recipes.tuples import Accessible, Tuples
+from tasks.base import Batch, Numerics, Task
+from tasks.data.edits import Edit
+from tasks.errors import InputError
+from tasks.recipes.finetune import Finetune, FinetuneRun
+from tasks.training import Watch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Cosines = Callable[[Batch, int], "Tensor"]  # (groups one after the other, how many) -> [n_groups, size - 1]
+AFTER_ROUND = "round"
+PROBES_AT_ONCE = {"cpu": 2, "cuda": 32}  # in one forward and backward pass: what fits a cache, what fills a GPU
+
+
+class TuningRounds(Finetune):
+    """Fine-tuning, and after every `interval` updates a round of `round_epochs` passes over fresh probes.
+
+    A round lowers J = (mean influence of the same-confound group - mean of the other group)^2 of `probes` probes, with
+    `group_size` examples of the probe's label in each group, in evaluation mode (no dropout), `round_batch_size` probes
+    an update, by an optimiser of its own at the constant `round_learning_rate` whose moments start at zero. No round
+    follows within interval / 2 updates of the end. `access_rate`: the share of the train set whose confounds may be
+    looked at, drawn by a stream of its own. As published, by options: `minority_examples` 5 (rows of each minority cell
+    forced into the accessible ones), `eval_after_round` (the label updates that follow are without dropout too),
+    `reset_moments` (a round sets the label optimiser's moments to zero). The published code also draws its probes once a
+    round and carries left-over gradients into the next round; the paper does neither, and nor does this. Han and Tsvetkov
+    2021, section 4, section 6.3 and appendix A.
+    """
+
+    name: ClassVar[str] = ""
+
+    interval: int = Field(50, ge=1)
+    round_epochs: int = Field(5, ge=1)
+    round_batch_size: int = Field(64, ge=1)
+    round_learning_rate: float = Field(3e-5, gt=0, allow_inf_nan=False)
+    probes: int = Field(75, ge=1)
+    group_size: int = Field(5, ge=1)
+    access_rate: float = Field(1.0, gt=0, le=1)
+    minority_examples: int = Field(0, ge=0)
+    eval_after_round: bool = False
+    reset_moments: bool = False
+
+    def check_task(self, task: Task, where: str) -> None:
+        """Raises InputError if the train set's confounds are unknown, or do not vary."""
+        confounds = task.splits["train"].confounds
+        if confounds is None or len(np.unique(confounds)) < 2:
+            problem = "needs a task that knows a confound of every training example, such as textlen or msgs"
+            raise InputError(where, f"{self.name!r} {problem}")
+
+    def is_round(self, step: int, n_steps: int) -> bool:
+        """Whether a round follows update `step` (1-based) of `n_steps`."""
+        return step % self.interval == 0 and n_steps - step > self.interval / 2
+
+    def start(
+        self, task: Task, edit: Edit, seed: int, numerics: Numerics, parent: Mapping[str, np.ndarray] | None
+    ) -> RoundsRun:
+        """The training about to begin."""
+        return RoundsRun(self, task, edit, seed, numerics, parent)
+
+    def cosines_of(self, task: Task, network: nn.Module) -> Cosines:
+        """The influences that rounds level."""
+        raise NotImplementedError
+
+
+class RoundsRun(FinetuneRun):
+    """A fine-tuning with rounds in between.
+
+    `metrics`: n_rounds, n_probes (of the last epoch of the last round) and influence_loss (their mean, before each update).
+    """
+
+    recipe: TuningRounds
+
+    def __init__(
+        self,
+        recipe: TuningRounds,
+        task: Task,
+        edit: Edit,
+        seed: int,
+        numerics: Numerics,
+        parent: Mapping[str, np.ndarray] | None,
+    ):
+        super().__init__(recipe, task, edit, seed, numerics, parent)
+        recipe.check_task(task, "task.recipe")
+        kept = self.train_set.weights > 0
+        self.accessible = Accessible.draw(
+            task.splits["train"], kept, recipe.access_rate, recipe.minority_examples, seed
+        )
+        self.cosines = recipe.cosines_of(task, self.network)
+        self.metrics["n_rounds"] = 0.0
+
+    def after_update(self, watch: Watch) -> None:
+        """A round where one is due, which the watch sees from before and after."""
+        if not self.recipe.is_round(self.step, self.n_steps):
+            return watch.passed(self.step, self.network)
+        watch.observe(self.step, self.network)
+        self.round()
+        return watch.passed(self.step, self.network, AFTER_ROUND)
+
+    def round(self) -> None:
+        """`round_epochs` passes, each over probes of its own."""
+        self.network.eval()
+        optimizer = self.make_optimizer(self.network, self.recipe.round_learning_rate)
+        for epoch in range(1, self.recipe.round_epochs + 1):
+            tuples = self.accessible.tuples(self.recipe.probes, self.recipe.group_size, self.seed, self.step, epoch)
+            total = 0.0
+            for start in range(0, len(tuples), self.recipe.round_batch_size):
+                part = slice(start, start + self.recipe.round_batch_size)
+                optimizer.zero_grad(set_to_none=True)
+                total += self.influence_gradient(Tuples(tuples.rows[part], tuples.weights[part]))
+                optimizer.step()
+            self.metrics |= {"n_probes": float(len(tuples)), "influence_loss": total / max(len(tuples), 1)}
+        self.metrics["n_rounds"] += 1
+        if self.recipe.reset_moments:
+            self.optimizer.state.clear()
+        self.with_dropout = not self.recipe.eval_after_round
+
+    def influence_gradient(self, tuples: Tuples) -> float:
+        """Add the gradient of the mean influence loss of these tuples to the parameters and return its sum."""
+        import torch
+
+        from influence.influence_loss import influence_loss
+
+        total = 0.0
+        at_once = PROBES_AT_ONCE[self.numerics.device.partition(":")[0]]
+        for start in range(0, len(tuples), at_once):
+            rows, weights = (x[start : start + at_once] for x in (tuples.rows, tuples.weights))
+            cosines = self.cosines(self.groups(rows), len(rows))
+            losses = influence_loss(cosines, torch.as_tensor(weights, dtype=cosines.dtype, device=cosines.device))
+            if losses.requires_grad:
+                (losses.sum() / len(tuples)).backward()
+            total += losses.sum().item()
+        return total
+
+    def groups(self, rows: np.ndarray) -> Batch:
+        """The examples of some tuples [n, 1 + 2k], one group after the other."""
+        return self.task.batch("train", rows.reshape(-1), device=self.numerics.device)

@@ -1,0 +1,96 @@
+"""What a round of influence tuning looks at: probes, each with examples that share its confound and examples that do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.base import Split
+from tasks.seeds import generator
+
+
+@dataclass(frozen=True, eq=False)
+class Tuples:
+    """Rows of the train split: int64 [n, 1 + 2k], the probe, then k places for its confound, then k for others.
+
+    `weights` float64 [n, 2k]: 1 / n_same and -1 / n_other; an empty place holds the probe's row with weight 0.
+    """
+
+    rows: np.ndarray
+    weights: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Accessible:
+    """The train rows whose confound the recipe may look at: bool [n_train], with the split's labels and confounds."""
+
+    known: np.ndarray
+    labels: np.ndarray
+    confounds: np.ndarray
+
+    @staticmethod
+    def draw(split: Split, kept: np.ndarray, rate: float, n_minority: int, seed: int) -> Accessible:
+        """The first `rate` of a permutation of all rows keyed (seed, 'confound access'), of those `kept` (bool [n_train]).
+
+        `n_minority`: besides, the first rows of every (label, confound) cell that holds less than half of its label:
+        the published code forces five in (Han and Tsvetkov 2021 do not say so).
+        """
+        assert split.confounds is not None
+        order = generator(seed, "confound access").permutation(len(split))
+        known = np.zeros(len(split), bool)
+        known[order[: round(rate * len(split))]] = True
+        for cell in _minority_cells(split.labels, split.confounds, kept) if n_minority else []:
+            known[cell[:n_minority]] = True
+        return Accessible(known & kept, split.labels, split.confounds)
+
+    def tuples(self, n_probes: int, k: int, seed: int, *key: int) -> Tuples:
+        """`n_probes` probes that have both groups, and at most `k` examples of each; fewer where there are fewer.
+
+        Every row has a random number of its own for each probe, so that taking one row away moves no other. The probe is
+        in neither of its groups. Drawn from (seed, 'probes' and 'groups', key).
+        """
+        order = generator(seed, "probes", *key).permutation(len(self.known))
+        probes = [int(row) for row in order[self.known[order]] if self._has_both(row)][:n_probes]
+        found = [self._around(row, k, generator(seed, "groups", *key, row).random(len(self.known))) for row in probes]
+        rows, weights = zip(*found, strict=True) if found else ((), ())
+        return Tuples(np.array(rows, np.int64).reshape(-1, 1 + 2 * k), np.array(weights).reshape(-1, 2 * k))
+
+    def _has_both(self, row: int) -> bool:
+        cell = self._cell_sizes[self.labels[row]]
+        same = cell[self.confounds[row]]
+        return bool(same > 1 and cell.sum() > same)
+
+    @property
+    def _cell_sizes(self) -> np.ndarray:
+        """int64 [n_labels, n_confounds]."""
+        sizes = np.zeros((self.labels.max() + 1, self.confounds.max() + 1), np.int64)
+        np.add.at(sizes, (self.labels[self.known], self.confounds[self.known]), 1)
+        return sizes
+
+    def _around(self, probe: int, k: int, draw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows, weights = np.full(1 + 2 * k, probe), np.zeros(2 * k)
+        eligible = self.known & (self.labels == self.labels[probe])
+        eligible[probe] = False
+        same = self.confounds == self.confounds[probe]
+        for start, group, sign in ((0, eligible & same, 1), (k, eligible & ~same, -1)):
+            members = np.flatnonzero(group)
+            chosen = members[np.argsort(draw[members], kind="stable")[:k]]
+            rows[1 + start : 1 + start + len(chosen)] = chosen
+            weights[start : start + len(chosen)] = sign / len(chosen)
+        return rows, weights
+
+
+def _minority_cells(labels: np.ndarray, confounds: np.ndarray, kept: np.ndarray) -> list[np.ndarray]:
+    """Rows of every (label, confound) cell that holds less than half of the kept rows of its label."""
+    cells = []
+    for label in np.unique(labels[kept]):
+        of_label = kept & (labels == label)
+        for confound in np.unique(confounds[of_label]):
+            rows = np.flatnonzero(of_label & (confounds == confound))
+            if 2 * len(rows) < of_label.sum():
+                cells.append(rows)
+    return cells

@@ -1,0 +1,72 @@
+"""Confound influence difference (CID): per probe with Welch's test, and its mean over seeds with an interval.
+
+Han and Tsvetkov 2021, section 6.1, figures 1 and 3. `moments` is float [n_probes, 6], what the observer of that name
+records at one step: n_same, mean_same, sd_same (ddof 1), n_other, mean_other, sd_other of the influences on a probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtr
+
+from orchestrator.analysis.units import UnitMean, over_units
+
+
+@dataclass(frozen=True)
+class Welch:
+    """Welch's test of mean_same = mean_other: t, degrees of freedom and two-sided p, each [n_probes]."""
+
+    t: np.ndarray
+    df: np.ndarray
+    p: np.ndarray
+
+
+def cid(moments: np.ndarray) -> np.ndarray:
+    """CID of each probe, mean_same - mean_other: float64 [n_probes]; NaN where a group is empty.
+
+    In [-2, 2]; positive: examples of the probe's own confound help it more than others of its label.
+    """
+    columns = _columns(moments)
+    return columns[1] - columns[4]
+
+
+def welch(moments: np.ndarray) -> Welch:
+    """Welch's t-test per probe, variances not taken as equal.
+
+    t = CID / sqrt(v_s + v_o), v = sd^2 / n of each group; df = (v_s + v_o)^2 / (v_s^2 / (n_s - 1) + v_o^2 / (n_o - 1)).
+    NaN where a group has fewer than two examples or neither has a spread. Influences of one model on one probe are not
+    independent, so that p describes the two distributions (figure 1) and says nothing of other trainings.
+    """
+    n_same, _, sd_same, n_other, _, sd_other = _columns(moments)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        same, other = sd_same**2 / n_same, sd_other**2 / n_other
+        known = (n_same > 1) & (n_other > 1) & (same + other > 0)
+        total = np.where(known, same + other, np.nan)
+        df = total**2 / (same**2 / (n_same - 1) + other**2 / (n_other - 1))
+        t = cid(moments) / np.sqrt(total)
+        return Welch(t, df, 2 * stdtr(df, -np.abs(t)))
+
+
+def cid_over_seeds(moments: Sequence[np.ndarray]) -> UnitMean:
+    """Mean over seeds of the mean CID over probes, one `moments` a seed: scalars mean, se, n; `ci` is the t interval.
+
+    Probes without a CID are left out; a seed without any is none. Seeds are the units: probes of one training share it.
+    """
+    return over_units(np.array([mean_cid(one) for one in moments], np.float64))
+
+
+def mean_cid(moments: np.ndarray) -> float:
+    """Mean CID over the probes that have one; NaN if none has."""
+    values = cid(moments)
+    there = np.isfinite(values)
+    return float(values[there].mean()) if there.any() else float("nan")
+
+
+def _columns(moments: np.ndarray) -> np.ndarray:
+    moments = np.asarray(moments, np.float64)
+    if moments.ndim != 2 or moments.shape[1] != 6:
+        raise ValueError(f"moments have shape {list(moments.shape)}, not [n_probes, 6]")
+    return moments.T
