@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -32,18 +33,9 @@ def capture(
     the first of `modules`. Raises InputError when a module is not used in the forward pass, or its output is
     overwritten.
     """
-    calls: dict[str, list[Call]] = {name: [] for name in modules}
-    handles = [
-        module.register_forward_hook(_recorder(calls[name], len(labels)), with_kwargs=True)
-        for name, module in modules.items()
-    ]
-    try:
-        with torch.enable_grad():
-            logits = forward()
-    finally:
-        for handle in handles:
-            handle.remove()
-    _check_calls(calls, len(labels))
+    with recording(modules, len(labels)) as calls, torch.enable_grad():
+        logits = forward()
+    check_calls(calls, len(labels))
     flat = [call for found in calls.values() for call in found]
     if flat:
         loss = functional.cross_entropy(logits, labels, reduction="sum")
@@ -54,9 +46,25 @@ def capture(
     return logits.detach(), calls
 
 
-def _recorder(calls: list[Call], n: int) -> Callable[..., Tensor]:
+@contextmanager
+def recording(modules: Mapping[str, nn.Module], n: int, in_graph: bool = False) -> Iterator[dict[str, list[Call]]]:
+    """Calls of the modules in the forward passes made inside, one row per example; `in_graph`: inputs are not detached."""
+    calls: dict[str, list[Call]] = {name: [] for name in modules}
+    handles = [
+        module.register_forward_hook(_recorder(calls[name], n, in_graph), with_kwargs=True)
+        for name, module in modules.items()
+    ]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _recorder(calls: list[Call], n: int, in_graph: bool) -> Callable[..., Tensor]:
     def record(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
-        inputs = (args[0] if args else next(iter(kwargs.values()))).detach()
+        inputs = args[0] if args else next(iter(kwargs.values()))
+        inputs = inputs if in_graph else inputs.detach()
         if len(output) == 1 < n:  # one row for the whole batch, as position embeddings are: examples must be told apart
             output, inputs = output.expand(n, *output.shape[1:]), inputs.expand(n, *inputs.shape[1:])
         if not output.requires_grad:
@@ -67,7 +75,8 @@ def _recorder(calls: list[Call], n: int) -> Callable[..., Tensor]:
     return record
 
 
-def _check_calls(calls: Mapping[str, list[Call]], n: int) -> None:
+def check_calls(calls: Mapping[str, list[Call]], n: int) -> None:
+    """Raises InputError where a module was not called, its output was overwritten, or it has not `n` rows."""
     for name, found in calls.items():
         if not found:
             raise InputError(f"layer {name}", "the forward pass does not call it; choose other layers")

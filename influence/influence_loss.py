@@ -9,8 +9,7 @@ takes four Hessian-vector products for each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from influence.capture import check_supported, windows
+from influence.capture import Call, check_calls, check_supported, recording, windows
 from influence.layers import Layers
 from tasks.base import Batch, Task
 from tasks.errors import InputError
@@ -45,6 +44,8 @@ class Chosen:
         modules = {name: network.get_submodule(name) for name in Layers.of(task, network).choose(parameters)}
         for name, module in modules.items():
             check_supported(name, module)
+            if not any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+                raise InputError("task.recipe.parameters", f"layer {name} is frozen; choose layers that are trained")
         if parameters == "all":
             _check_complete(network, modules)
         return Chosen(modules)
@@ -62,15 +63,15 @@ def gradient_cosines(task: Task, network: nn.Module, batch: Batch, chosen: Chose
     """cos(grad l_j, grad l_probe) of the examples of each group: [n_probes, size - 1], differentiable.
 
     `batch` [n_probes * size] holds the groups one after the other, the probe first in each. l is the train loss. 0 where
-    a gradient is exactly zero. Han and Tsvetkov 2021, section 2 ("Gradient cosine").
+    a gradient's square norm is below the smallest normal number. Han and Tsvetkov 2021, section 2 ("Gradient cosine").
     """
-    with _recorded(chosen.modules, len(batch["labels"])) as calls:
-        loss = task.losses(network, batch).sum()
-    outputs = [output for found in calls.values() for _, output in found]
+    loss, calls = _calls(chosen.modules, len(batch["labels"]), lambda: task.losses(network, batch).sum())
+    outputs = [call.outputs for found in calls.values() for call in found]
     deltas = iter(torch.autograd.grad(loss, outputs, create_graph=True, allow_unused=True))
     dots = squares = loss.new_zeros(())
     for name, found in calls.items():
-        with_deltas = [(inputs, delta) for (inputs, _), delta in zip(found, deltas, strict=False) if delta is not None]
+        pairs = zip(found, deltas, strict=False)  # one iterator serves all modules
+        with_deltas = [(call.inputs, delta) for call, delta in pairs if delta is not None]
         if with_deltas:
             products = _products(chosen, name, with_deltas, batch["labels"], n_probes)
             dots, squares = dots + products[0], squares + products[1]
@@ -84,9 +85,9 @@ def hidden_cosines(task: Task, network: nn.Module, batch: Batch, n_probes: int) 
     factor cancels. Han and Tsvetkov 2021, section 4.1.
     """
     name = task.model.last_module(network)
-    with _recorded({name: network.get_submodule(name)}, len(batch["labels"])) as calls:
-        task.logits(network, batch)
-    hidden = calls[name][-1][0].reshape(n_probes, len(batch["labels"]) // n_probes, -1)
+    modules = {name: network.get_submodule(name)}
+    _, calls = _calls(modules, len(batch["labels"]), lambda: task.logits(network, batch))
+    hidden = calls[name][-1].inputs.reshape(n_probes, len(batch["labels"]) // n_probes, -1)
     return _cosines((hidden * hidden[:, :1]).sum(-1), hidden.square().sum(-1))
 
 
@@ -99,35 +100,17 @@ def influence_loss(cosines: Tensor, weights: Tensor) -> Tensor:
     return (cosines * weights).sum(-1).square()
 
 
-@contextmanager
-def _recorded(modules: Mapping[str, nn.Module], n: int) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
-    """Inputs and outputs of every call of the modules, in the graph, one row per example.
+def _calls(
+    modules: Mapping[str, nn.Module], n: int, forward: Callable[[], Tensor]
+) -> tuple[Tensor, dict[str, list[Call]]]:
+    """What `forward` returns, and the calls of the modules in the graph.
 
     Attention takes plain matrix products: its fused kernels have no second derivative.
     """
-    calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in modules}
-    handles = [
-        module.register_forward_hook(_recorder(calls[name], n), with_kwargs=True) for name, module in modules.items()
-    ]
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _recorder(calls: list[tuple[Tensor, Tensor]], n: int) -> Callable[..., Tensor]:
-    def record(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
-        inputs = args[0] if args else next(iter(kwargs.values()))
-        if len(output) == 1 < n:  # position embeddings: one row for the whole batch
-            output, inputs = output.expand(n, *output.shape[1:]), inputs.expand(n, *inputs.shape[1:])
-        if not output.requires_grad:
-            output = output.detach().requires_grad_()
-        calls.append((inputs, output))
-        return output
-
-    return record
+    with recording(modules, n, in_graph=True) as calls, sdpa_kernel(SDPBackend.MATH):
+        found = forward()
+    check_calls(calls, n)
+    return found, calls
 
 
 def _products(

@@ -275,7 +275,8 @@ def dump_config(config: LoadedConfig, task: Any) -> str:
     resolved = config.settings.model_dump(
         mode="json", exclude=None if config.campaign.asks_queries else {*ABOUT_QUERIES}
     )
-    changed = {key.partition(".")[0] for key in next(iter(config.arms.values()))}  # the arm's own, not every arm's
+    # what an arm changes is changed from what the user wrote: defaults of another optimiser or recipe must not stand there
+    changed = {key.partition(".")[0] for changes in config.arms.values() for key in changes}
     for part in {"model", "recipe"} & resolved["task"].keys() - changed:
         resolved["task"][part] = {**_named(getattr(task, part)), "name": resolved["task"][part]["name"]}
     if config.campaign.asks_queries:

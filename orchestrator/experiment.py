@@ -115,8 +115,21 @@ class Experiment:
     def _check_observers(self) -> None:
         """Refuse an observer that an arm's data has nothing for."""
         for position, observer in enumerate(self.config.observers):
-            for arm in self.arms.values() if hasattr(observer, "check_task") else ():
-                observer.check_task(arm.task, f"{self.config.where}: observe.{position}")  # type: ignore[attr-defined]
+            for label, arm in self.arms.items() if hasattr(observer, "check_task") else ():
+                observer.check_task(arm.task, f"{self._where(label)}: observe.{position}")  # type: ignore[attr-defined]
+
+    def check_networks(self) -> None:
+        """Refuse what only a built network can tell, such as names of layers: in the driver, once the tasks are prepared."""
+        networks: dict[str, Any] = {}
+        for label, arm in self.arms.items():
+            parts = {"task.recipe": arm.task.recipe}
+            parts |= {f"observe.{position}": one for position, one in enumerate(self.config.observers)}
+            for key, part in parts.items():
+                if hasattr(part, "check_network"):
+                    built = canonical_json([arm.train_digest, arm.model_identity])
+                    if built not in networks:
+                        networks[built] = arm.task.network(0)
+                    part.check_network(arm.task, networks[built], f"{self._where(label)}: {key}")
 
     def _check_ledgers(self) -> None:
         """Refuse arms that train the same thing and record different splits: a spec id has one row."""

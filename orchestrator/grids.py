@@ -20,7 +20,8 @@ from orchestrator.analysis.grid_tables import (
     trials_table,
 )
 from orchestrator.campaigns.base import Scored
-from orchestrator.campaigns.recipe_grid import ROLES, RecipeGrid, RecipeGridPlan
+from orchestrator.campaigns.recipe_grid import ROLES, RecipeGrid
+from orchestrator.campaigns.recipe_grid_plan import RecipeGridPlan
 from orchestrator.experiment import Arm, Experiment
 from orchestrator.records import LedgerRow, Outcome
 from orchestrator.results import Results
@@ -89,7 +90,7 @@ def recipe_grid_results(
         labels=("arm", "level") if campaign.ablate else ("arm",),
         shown=SHOWN,
         n_excluded=int((~trials.usable).sum()),
-        notes=_notes(campaign, trials, choices, tables),
+        notes=(*_notes(campaign, trials, choices, tables), *_without_rounds(trials, choices, outcomes)),
         view=view,
     )
 
@@ -173,6 +174,22 @@ def _probe_ids(observer: Any, arm: Arm) -> np.ndarray:
     return arm.train.ids[observer.probe_rows(arm.task)]
 
 
+def _without_rounds(
+    trials: GridTrials, choices: Sequence[Choice], outcomes: Mapping[tuple[int, int], Outcome]
+) -> list[str]:
+    """Trials of a recipe with rounds that had none: no example with another confound was in reach."""
+    without = [
+        f"{trials.settings[s].label} (seed {trials.seeds[r]})"
+        for s, r in _used(trials, choices)
+        if outcomes[s, r].metrics.get("n_rounds") == 0
+    ]
+    if not without:
+        return []
+    return [
+        f"Trials that found no probe with both groups had no round and are plain fine-tuning: {', '.join(without)}."
+    ]
+
+
 def _notes(
     campaign: RecipeGrid, trials: GridTrials, choices: Sequence[Choice], tables: Mapping[str, pd.DataFrame]
 ) -> tuple[str, ...]:
@@ -188,7 +205,7 @@ def _notes(
     few = [name_of(key_of(trials.settings[choice.setting])) for choice in choices if not choice.is_eligible]
     if few:
         notes.append(
-            f"No setting of {', '.join(few)} has {campaign.min_trials} trials that did not fail: the one with most of them stands."
+            f"No setting of {', '.join(few)} has {campaign.min_trials} trials that did not fail: chosen on dev among those with most of them."
         )
     if "cid" in tables:
         notes.append(cid_note(tables["cid"]))

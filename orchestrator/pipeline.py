@@ -131,6 +131,7 @@ class Pipeline:
         tasks = {label: arm.task for label, arm in self.experiment.arms.items()}
         for task in tasks.values():
             task.prepare()
+        self.experiment.check_networks()
         return WorkerContext(
             self.experiment.task,
             numerics or self.numerics,

@@ -112,17 +112,14 @@ def _allowed_keys(cls: type[BaseModel], path: Sequence[int | str]) -> list[str]:
     """Keys that may stand at `path` below `cls`."""
     models: list[Any] = [cls]
     for step in path:
-        annotations = [_annotation(model, step) for model in models]
-        models = [found for annotation in annotations for found in _models_in(annotation)]
+        having = [model.model_fields[name] for model in models if (name := _field_called(model, step))]
+        # no field of that name: an entry of a list or mapping, which was unpacked with the field that holds it
+        models = [found for field in having for found in _models_in(field.annotation)] if having else models
     return sorted({field.alias or name for model in models for name, field in model.model_fields.items()})
 
 
-def _annotation(model: type[BaseModel], step: int | str) -> Any:
-    """The type of `step` in `model`; entries of lists and mappings were unpacked with the field that holds them."""
-    for name, field in model.model_fields.items():
-        if step in (name, field.alias):
-            return field.annotation
-    return model
+def _field_called(model: type[BaseModel], step: int | str) -> str | None:
+    return next((name for name, field in model.model_fields.items() if step in (name, field.alias)), None)
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

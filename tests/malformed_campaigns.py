@@ -1,4 +1,4 @@
-"""Malformed configs of the campaigns leave_one_out and debias and of their tasks: cases of test_malformed_inputs."""
+"""Malformed configs of campaigns, of their tasks, recipes and observers: cases of test_malformed_inputs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from tests.orchestrator.msgs_grid import MSGS_GRID
 from tests.orchestrator.small_campaigns import DEBIAS, LISTS, LOO, write_corpus
+from tests.orchestrator.tiny_campaign import CONFIG as PLANTED
 
 Case = tuple[str, Callable[[Any], Any], str]  # what it is called, what damages the folder, what the line names
-BASES = {"loo": LOO, "debias": DEBIAS}
+BASES = {"loo": LOO, "debias": DEBIAS, "grid": MSGS_GRID, "planted": PLANTED}
+OBSERVER = "confound_influence_difference"
+TUNING = {**MSGS_GRID["task"]["recipe"], "name": "influence_tuning"}
+TEXTLEN = {**MSGS_GRID["task"], "name": "textlen"}
 
 
 def use(bad: Any, base: str) -> None:
@@ -28,6 +33,15 @@ def changed(base: str, dotted: str, value: Any, names: str) -> Case:
 
     where = "config.yaml " if names.startswith("(arm") else "config.yaml: "
     return f"{base} {dotted}={json.dumps(value)}"[:90], damage, where + names
+
+
+def observing(options: dict[str, Any], names: str, arm: str = "") -> Case:
+    return changed("grid", "observe", [{"name": OBSERVER, **options}], f"{arm}observe.0{names}")
+
+
+def tuning(options: dict[str, Any], names: str) -> Case:
+    """Options of influence_tuning, in every arm."""
+    return changed("grid", "task.recipe", {**TUNING, **options}, f"(arm finetuning.0): task.recipe{names}")
 
 
 def corpus_of(text: str, names: str) -> Case:
@@ -133,4 +147,172 @@ CAMPAIGN_CASES: list[Case] = [
     changed("debias", "queries", {"split": "properties", "ids": [0]}, "queries: 'reversed' is corrected"),
     changed("debias", "measurement", "predicted_probability", "measurement: "),
     changed("debias", "methods", [{"name": "random"}], "methods: no method has scores"),
+    # campaign recipe_grid: arms, grids, splits
+    changed("grid", "recipe_grid", {}, "recipe_grid.arms: is missing"),
+    changed("grid", "recipe_grid.arm", [], "recipe_grid.arm: unknown key 'arm'; allowed: ablate, arms, baseline"),
+    changed("grid", "recipe_grid.arms", [], "recipe_grid.arms: []"),
+    changed("grid", "recipe_grid.arms", {"finetuning": {}}, "recipe_grid.arms: {'finetuning': {}}"),
+    changed("grid", "recipe_grid.arms.1.sett", {}, "recipe_grid.arms.1.sett: unknown key 'sett'; allowed: grid, name,"),
+    changed("grid", "recipe_grid.arms.1", {"set": {}}, "recipe_grid.arms.1.name: is missing"),
+    changed("grid", "recipe_grid.arms.1.name", "a b", "recipe_grid.arms.1.name: 'a b'"),
+    changed("grid", "recipe_grid.arms.1.name", "finetuning", "recipe_grid.arms: "),
+    changed("grid", "recipe_grid.arms.1.paper", "75%", "recipe_grid.arms.1.paper: '75%'"),
+    changed("grid", "recipe_grid.arms.1.paper", 75.33, "recipe_grid.arms.1.paper: 75.33: 75.33 is no fraction"),
+    changed("grid", "recipe_grid.arms.1.set", {"recipe.name": "magic"}, "(arm long.0): task.recipe.name: unknown rec"),
+    changed("grid", "recipe_grid.arms.1.set", {"recipe.epochs": "two"}, "(arm long.0): task.recipe.epochs: 'two'"),
+    changed("grid", "recipe_grid.arms.1.set", {"recipe.name.x": 1}, "(arm long.0): task.recipe.name.x: recipe.name is"),
+    changed("grid", "recipe_grid.arms.1.set", {"name": "none"}, "(arm long.0): task.name: unknown task 'none'"),
+    changed(
+        "grid",
+        "recipe_grid.arms.1.set",
+        {"measure": [{"split": "train"}]},
+        "(arm long.0): recipe_grid.splits.dev: 'dev' is not measured; task.measure lists train",
+    ),
+    changed("grid", "recipe_grid.grid", {"recipe.epochs": 3}, "recipe_grid.grid.recipe.epochs: 3"),
+    changed("grid", "recipe_grid.grid", {"recipe.momentun": [0.9]}, "(arm finetuning): task.recipe.momentun: unknown"),
+    changed("grid", "recipe_grid.grid", {"task.recipe.epochs": [1]}, "(arm finetuning): task.task: unknown key 'task'"),
+    changed("grid", "recipe_grid.grid", {"recipe.epochs": [1, 0]}, "(arm finetuning.1): task.recipe.epochs: 0"),
+    changed(
+        "grid",
+        "recipe_grid.arms.1.grid",
+        {"recipe.access_rate": [0.05, 1.0]},
+        "(arm long.0): task.recipe.access_rate: unknown key 'access_rate'; allowed: ",
+    ),
+    changed("grid", "recipe_grid.splits", {"validation": "dev"}, "recipe_grid.splits.validation: unknown key"),
+    changed("grid", "recipe_grid.splits", {"test": "hans"}, "(arm finetuning.0): recipe_grid.splits.test: 'hans' is"),
+    changed("grid", "recipe_grid.failed", {"dev_accuracy_below": 0.5}, "recipe_grid.failed.dev_accuracy_below: unk"),
+    changed("grid", "recipe_grid.min_trials", 0, "recipe_grid.min_trials: 0"),
+    changed(
+        "grid",
+        "task.measure",
+        [{"split": "train"}, {"split": "test"}],
+        "(arm finetuning.0): recipe_grid.splits.dev: 'dev' is not measured; task.measure lists test, train",
+    ),
+    changed("grid", "queries", {"split": "test", "count": 1}, "queries: recipe_grid takes no queries"),
+    changed("grid", "methods", [{"name": "random"}], "methods: recipe_grid takes no methods"),
+    changed("grid", "recipe_grid.baseline", "vanilla", "recipe_grid.baseline: 'vanilla' is not an arm; finetuning, lo"),
+    changed("grid", "recipe_grid.grid", {"recipe.epochs": []}, "recipe_grid.grid.recipe.epochs: at least one value, "),
+    changed(
+        "grid",
+        "recipe_grid.grid",
+        {"recipe.epochs": [2, 2]},
+        "recipe_grid.grid.recipe.epochs: at least one value, each once: [2",
+    ),
+    changed(
+        "grid",
+        "recipe_grid.grid",
+        {"recipe.learning_rate": [1, 1.0]},
+        "recipe_grid.grid.recipe.learning_rate: at least one val",
+    ),
+    changed(
+        "grid",
+        "recipe_grid.grid",
+        {"recipe": [{}], "recipe.epochs": [1]},
+        "recipe_grid.grid.recipe: replaces the block that",
+    ),
+    changed(
+        "grid",
+        "recipe_grid.arms.1.grid",
+        {"recipe": [{"name": "finetune"}]},
+        "recipe_grid.arms.1.grid.recipe: replaces the block that",
+    ),
+    changed(
+        "grid",
+        "recipe_grid.ablate",
+        "recipe.access_rate",
+        "recipe_grid.ablate: 'recipe.access_rate' is in no arm's grid",
+    ),
+    changed("grid", "recipe_grid.ablate", "recipe.learning_rate", "recipe_grid.ablate: the baseline 'finetuning' has"),
+    changed(
+        "grid", "recipe_grid.arms.1.paper", {"8": 0.8}, "recipe_grid.arms.1.paper: '8' is not a level; the arm has"
+    ),
+    # observer confound_influence_difference
+    changed("grid", "observe", {"name": OBSERVER}, "observe: {'name'"),
+    changed("grid", "observe", [OBSERVER], "observe.0: 'confound"),
+    changed("grid", "observe", [{"every": 3}], "observe.0.name: is missing"),
+    changed("grid", "observe", [{"name": "cid"}], f"observe.0.name: unknown observer 'cid'; allowed: {OBSERVER}"),
+    changed("grid", "observe", [{"name": OBSERVER}] * 2, f"observe.1: duplicate observer '{OBSERVER}'"),
+    changed("planted", "observe", [{"name": OBSERVER}], "observe.0: needs a task whose examples have known confounds"),
+    observing({"evry": 3}, ".evry: unknown key 'evry'; allowed: every, "),
+    observing({"every": -1}, ".every: -1"),
+    observing({"probes": 49}, ".probes: 49 is more than the 48 train examples", "(arm finetuning.0): "),
+    observing({"probe_ids": [0, 999]}, ".probe_ids: id 999 is not in this split (train)", "(arm finetuning.0): "),
+    observing({"probe_ids": [3, 3]}, ".probe_ids: [3, 3]: id 3 is there twice"),
+    observing({"examples": 0}, ".examples: 0"),
+    observing({"layers": "middle"}, ".layers: 'middle'"),
+    observing({"layers": []}, ".layers: []"),
+    changed(
+        "grid",
+        "task.data.grammar.inoculation",
+        0,
+        "(arm finetuning.0): observe.0: every label comes with one confound only",
+    ),
+    # recipes that look at confounds
+    tuning({"parameters": "nonsense"}, ".parameters: 'nonsense'"),
+    tuning({"parameters": []}, ".parameters: []"),
+    tuning({"access_rate": 0}, ".access_rate: 0: Input should be greater than 0"),
+    tuning({"access_rate": 5}, ".access_rate: 5: Input should be less than or equal to 1"),
+    tuning({"interval": 0}, ".interval: 0"),
+    tuning({"round_learning_rate": 0}, ".round_learning_rate: 0"),
+    tuning({"group_size": 0}, ".group_size: 0"),
+    tuning({"alternate": 50}, ".alternate: unknown key 'alternate'; allowed: access_rate, "),
+    tuning({"name": "embedding_tuning", "parameters": "all"}, ".parameters: unknown key 'parameters'"),
+    tuning({"name": "adversarial", "reversal": -1}, ".reversal: -1"),
+    changed(
+        "grid",
+        "recipe_grid.arms.1",
+        {"name": "tuned", "set": {"recipe": TUNING}, "grid": {"recipe.access_rate": [0, 1.0]}},
+        "(arm tuned.0): task.recipe.access_rate: 0",
+    ),
+    changed("planted", "task.recipe.name", "influence_tuning", "task.recipe: 'influence_tuning' needs a task that kno"),
+    changed("planted", "task.recipe.name", "embedding_tuning", "task.recipe: 'embedding_tuning' needs a task that kno"),
+    changed("planted", "task.recipe.name", "adversarial", "task.recipe: 'adversarial' needs the confound of every"),
+    # tasks msgs and textlen
+    changed("grid", "task.data", {}, "task.data: {}: exactly one of published, source, grammar"),
+    changed("grid", "task.data.published", "msgs", "task.data: {'grammar': "),
+    changed(
+        "grid", "task.data", {"published": "nowhere"}, "(arm finetuning.0): task.data.published: 'nowhere' does not"
+    ),
+    changed("grid", "task.data", {"source": "nowhere"}, "(arm finetuning.0): task.data.source: 'nowhere' does not"),
+    changed("grid", "task.data.grammar", None, "task.data.grammar: None"),
+    changed("grid", "task.data.grammar.n_train", 2, "task.data.grammar.n_train: 2"),
+    changed("grid", "task.data.grammar.n_dev", "many", "task.data.grammar.n_dev: 'many'"),
+    changed("grid", "task.data.grammar.inoculation", 0.6, "task.data.grammar.inoculation: 0.6"),
+    changed(
+        "grid",
+        "task.data.grammar.n_tset",
+        8,
+        "task.data.grammar.n_tset: unknown key 'n_tset'; allowed: held_out_adjectives, inoculation, n_adjectives",
+    ),
+    changed("grid", "task", {**TEXTLEN, "data": {}}, "(arm finetuning.0): task.data: says not where the text is"),
+    changed(
+        "grid",
+        "task",
+        {**TEXTLEN, "data": {"published": "nowhere"}},
+        "(arm finetuning.0): task.data.published: 'nowhere' does not exist",
+    ),
+    changed(
+        "grid",
+        "task",
+        {**TEXTLEN, "data": {"published": ".", "prefix": False}},
+        "(arm finetuning.0): task.data.published: '.' has no file no_prefix_train.parquet; needed there: ",
+    ),
+    changed(
+        "grid",
+        "task",
+        {**TEXTLEN, "data": {"published": ".", "conll_train": "eng.train"}},
+        "(arm finetuning.0): task.data.conll_train: unknown key 'conll_train'; allowed: prefix, published",
+    ),
+    changed(
+        "grid",
+        "task",
+        {**TEXTLEN, "data": {"conll_train": "eng.train", "conll_test": "eng.testa", "n_train": 7}},
+        "(arm finetuning.0): task.data.n_train: 7",
+    ),
+    changed(
+        "grid",
+        "task",
+        {**TEXTLEN, "data": {"conll_train": "corpus.jsonl", "conll_test": "corpus.jsonl"}},
+        "(arm finetuning.0): task.data.conll_train: ",
+    ),
 ]

@@ -73,6 +73,17 @@ class ConfoundInfluenceDifference(Component):
         except KeyError as error:
             raise InputError(f"{where}.probe_ids", f"{error.args[0]} (train)") from None
 
+    def check_network(self, task: Task, network: nn.Module, where: str) -> None:
+        """Raises InputError for `layers` that this network has not, or whose gradient per example cannot be formed."""
+        from influence.capture import check_supported
+        from influence.layers import Layers
+
+        try:
+            for name in Layers.of(task, network).choose(self.layers):
+                check_supported(name, network.get_submodule(name))
+        except InputError as error:
+            raise InputError(f"{where}.layers", error.problem) from error
+
     def probe_rows(self, task: Task) -> np.ndarray:
         """Rows of train, in the order drawn or named: int64 [n_probes]."""
         train = task.splits["train"]

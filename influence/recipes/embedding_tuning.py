@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 class EmbeddingTuning(TuningRounds):
     """First order: I(train, probe) = cos(h_train, h_probe), h what goes into the layer onto the logits.
 
-    The same as influence_tuning with parameters label_row, without a second derivative: the gradient of the loss in the
-    label's row is (p(y) - 1) h, and the factor cancels. Han and Tsvetkov 2021, section 4.1.
+    The loss and its gradient are those of influence_tuning with parameters label_row, without a second derivative: the
+    gradient of the label loss in the label's row is (p(y) - 1) h, and the factor cancels. Here the layer onto the logits
+    has no gradient in a round; there it has rounding noise, which Adam scales up. Han and Tsvetkov 2021, section 4.1.
     """
 
     name: ClassVar[str] = "embedding_tuning"

@@ -9,6 +9,7 @@ from pydantic import field_validator
 from influence.layers import check_selection
 from influence.recipes.rounds import Cosines, TuningRounds
 from tasks.base import Task
+from tasks.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,6 +34,15 @@ class InfluenceTuning(TuningRounds):
         if parameters != "label_row":
             check_selection(parameters)
         return parameters
+
+    def check_network(self, task: Task, network: nn.Module, where: str) -> None:
+        """Raises InputError for `parameters` that this network has not, or whose gradient per example cannot be formed."""
+        from influence.influence_loss import Chosen
+
+        try:
+            Chosen.of(task, network, self.parameters)
+        except InputError as error:
+            raise InputError(f"{where}.parameters", error.problem) from error
 
     def cosines_of(self, task: Task, network: nn.Module) -> Cosines:
         """Gradient cosines on the chosen parameters."""

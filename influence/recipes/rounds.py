@@ -51,11 +51,16 @@ class TuningRounds(Finetune):
     reset_moments: bool = False
 
     def check_task(self, task: Task, where: str) -> None:
-        """Raises InputError if the train set's confounds are unknown, or do not vary."""
-        confounds = task.splits["train"].confounds
-        if confounds is None or len(np.unique(confounds)) < 2:
+        """Raises InputError if the train set's confounds are unknown, or do not vary within any label."""
+        if not hasattr(task.model, "last_module"):
+            raise InputError(where, f"{self.name!r} needs a model that names the layer onto its logits")
+        train = task.splits["train"]
+        if train.confounds is None:
             problem = "needs a task that knows a confound of every training example, such as textlen or msgs"
             raise InputError(where, f"{self.name!r} {problem}")
+        cells = np.unique(np.stack([train.labels, train.confounds]), axis=1)
+        if cells.shape[1] == len(np.unique(train.labels)):
+            raise InputError(where, f"{self.name!r} needs a label with two confounds; every label has one only")
 
     def is_round(self, step: int, n_steps: int) -> bool:
         """Whether a round follows update `step` (1-based) of `n_steps`."""
@@ -75,7 +80,8 @@ class TuningRounds(Finetune):
 class RoundsRun(FinetuneRun):
     """A fine-tuning with rounds in between.
 
-    `metrics`: n_rounds, n_probes (of the last epoch of the last round) and influence_loss (their mean, before each update).
+    `metrics`: n_rounds (those that found probes), n_probes (of the last epoch of the last round) and influence_loss (their
+    mean, before each update).
     """
 
     recipe: TuningRounds
@@ -117,9 +123,10 @@ class RoundsRun(FinetuneRun):
                 part = slice(start, start + self.recipe.round_batch_size)
                 optimizer.zero_grad(set_to_none=True)
                 total += self.influence_gradient(Tuples(tuples.rows[part], tuples.weights[part]))
+                self.clip_gradient()
                 optimizer.step()
             self.metrics |= {"n_probes": float(len(tuples)), "influence_loss": total / max(len(tuples), 1)}
-        self.metrics["n_rounds"] += 1
+        self.metrics["n_rounds"] += self.metrics["n_probes"] > 0
         if self.recipe.reset_moments:
             self.optimizer.state.clear()
         self.with_dropout = not self.recipe.eval_after_round

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -54,22 +55,18 @@ class Accessible:
         in neither of its groups. Drawn from (seed, 'probes' and 'groups', key).
         """
         order = generator(seed, "probes", *key).permutation(len(self.known))
-        probes = [int(row) for row in order[self.known[order]] if self._has_both(row)][:n_probes]
+        probes = order[self.usable[order]][:n_probes].tolist()
         found = [self._around(row, k, generator(seed, "groups", *key, row).random(len(self.known))) for row in probes]
         rows, weights = zip(*found, strict=True) if found else ((), ())
         return Tuples(np.array(rows, np.int64).reshape(-1, 1 + 2 * k), np.array(weights).reshape(-1, 2 * k))
 
-    def _has_both(self, row: int) -> bool:
-        cell = self._cell_sizes[self.labels[row]]
-        same = cell[self.confounds[row]]
-        return bool(same > 1 and cell.sum() > same)
-
-    @property
-    def _cell_sizes(self) -> np.ndarray:
-        """int64 [n_labels, n_confounds]."""
+    @cached_property
+    def usable(self) -> np.ndarray:
+        """Rows that can be probes: another row of their label and confound is known, and one of another confound; bool [n_train]."""
         sizes = np.zeros((self.labels.max() + 1, self.confounds.max() + 1), np.int64)
         np.add.at(sizes, (self.labels[self.known], self.confounds[self.known]), 1)
-        return sizes
+        same = sizes[self.labels, self.confounds]
+        return self.known & (same > 1) & (sizes.sum(axis=1)[self.labels] > same)
 
     def _around(self, probe: int, k: int, draw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, weights = np.full(1 + 2 * k, probe), np.zeros(2 * k)

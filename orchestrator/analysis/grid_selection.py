@@ -75,8 +75,8 @@ class Choice:
 def choose(trials: GridTrials, min_trials: int) -> list[Choice]:
     """Per (arm, level), in the order of settings: the highest mean dev accuracy over trials that did not fail.
 
-    Among settings with at least `min_trials` of them; of equals the first. Where there is none: the setting with most
-    trials that did not fail, of equals the first.
+    Among settings with at least `min_trials` of them; of equals the first. Where there is none: among those with most
+    trials that did not fail.
     """
     n_usable = trials.usable.sum(axis=1)
     dev = np.where(trials.usable, trials.dev, 0.0).sum(axis=1) / np.maximum(n_usable, 1)
@@ -87,10 +87,9 @@ def choose(trials: GridTrials, min_trials: int) -> list[Choice]:
 
 
 def _best(members: np.ndarray, dev: np.ndarray, n_usable: np.ndarray, min_trials: int) -> Choice:
-    eligible = members[n_usable[members] >= min_trials]
-    if len(eligible):
-        return Choice(int(eligible[dev[eligible].argmax()]), True)
-    return Choice(int(members[n_usable[members].argmax()]), False)
+    enough = min(min_trials, n_usable[members].max())
+    eligible = members[n_usable[members] >= enough]
+    return Choice(int(eligible[dev[eligible].argmax()]), bool(enough == min_trials))
 
 
 def level_text(value: Any) -> str:

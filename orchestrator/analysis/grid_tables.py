@@ -143,7 +143,7 @@ def _verdict(row: Mapping[Any, Any], baseline: str, level: float) -> str:
     name = name_of(row)
     n_usable = row["n_trials"] - row["n_failed"]
     if not n_usable:
-        return f"{name}: no trial of {row['n_trials']} fitted its training set; there is no test accuracy to report."
+        return f"{name}: none of {row['n_trials']} trials can be used (failed, diverged or quarantined: trials.csv); no test accuracy."
     told = f"{name}: test accuracy {number(row['test'])} {bracketed(row)}"
     if row["n_failed"]:
         told += f" over the {n_usable} of {row['n_trials']} trials that did not fail"

@@ -6,7 +6,6 @@ Han & Tsvetkov 2021, sections 6.2 and 6.3, tables 2 and 3.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -16,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from orchestrator.analysis.grid_selection import GridSetting, level_text
 from orchestrator.campaigns.base import Campaign, Scored
 from orchestrator.campaigns.plan import DistinctWorks, check_unique
-from orchestrator.records import LedgerRow, Work
+from orchestrator.campaigns.recipe_grid_plan import RecipeGridPlan, Trial
+from orchestrator.records import LedgerRow
 from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.digests import canonical_json
@@ -46,6 +46,14 @@ class ArmConfig(_Block):
     grid: Grid = Field({})
     paper: float | dict[str, float] | None = None
 
+    @field_validator("paper")
+    @classmethod
+    def _fractions(cls, paper: float | dict[str, float] | None) -> float | dict[str, float] | None:
+        figures = paper.values() if isinstance(paper, dict) else [0.0 if paper is None else paper]
+        if wrong := [figure for figure in figures if not 0 <= figure <= 1]:
+            raise ValueError(f"{wrong[0]:g} is no fraction; an accuracy is between 0 and 1")
+        return paper
+
 
 class SplitsConfig(_Block):
     """Which measured split plays which part: what is fitted, what chooses a setting, what is reported."""
@@ -69,45 +77,6 @@ class FailedConfig(_Block):
     """
 
     train_accuracy_below: Annotated[float, Field(ge=0, le=1)] = 0.55
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A setting under a repeat; `work` indexes the plan's works."""
-
-    setting: int
-    repeat: int
-    work: int
-
-
-@dataclass(frozen=True)
-class RecipeGridPlan:
-    """All trials of a campaign over their distinct works."""
-
-    settings: tuple[GridSetting, ...]
-    works: tuple[Work, ...]
-    trials: tuple[Trial, ...]
-    baseline: str
-
-    @property
-    def n_requested(self) -> int:
-        """Trials: settings x repeats."""
-        return len(self.trials)
-
-    def references(self) -> list[str]:
-        """Spec ids of the baseline's trials."""
-        ours = (trial.work for trial in self.trials if self.settings[trial.setting].arm == self.baseline)
-        return [self.works[work].spec_id for work in dict.fromkeys(ours)]
-
-    def columns(self) -> dict[str, list]:
-        """arm, setting, repeat, spec_id, in the order of dispatch."""
-        settings = [self.settings[trial.setting] for trial in self.trials]
-        return {
-            "arm": [setting.arm for setting in settings],
-            "setting": [setting.label for setting in settings],
-            "repeat": [trial.repeat for trial in self.trials],
-            "spec_id": [self.works[trial.work].spec_id for trial in self.trials],
-        }
 
 
 class RecipeGrid(Campaign):
@@ -138,26 +107,34 @@ class RecipeGrid(Campaign):
         check_unique([arm.name for arm in arms], f"names {', '.join(arm.name for arm in arms)}")
         return arms
 
-    @model_validator(mode="after")
-    def _fits(self) -> RecipeGrid:
-        if self.reference not in (names := [arm.name for arm in self.arms]):
-            raise ValueError(f"baseline: {self.reference!r} is not an arm; {', '.join(names)}")
-        for arm in self.arms:
-            _check_grid(self.grid_of(arm), arm.name)
-        self._check_ablate()
-        return self
+    def identity(self) -> dict[str, Any]:
+        """As every component's; the paper's figures are no part of what is asked."""
+        found = super().identity()
+        return found | {"arms": [{k: v for k, v in arm.items() if k != "paper"} for arm in found["arms"]]}
 
-    def _check_ablate(self) -> None:
+    def _check(self, where: str) -> None:
+        """Refuse what is wrong between the keys of the block. Raises InputError naming the key in the file `where`."""
+        where = f"{where}: {self.name}"
+        if self.reference not in (names := [arm.name for arm in self.arms]):
+            raise InputError(f"{where}.baseline", f"{self.reference!r} is not an arm; {', '.join(names)}")
+        for position, arm in enumerate(self.arms):
+            of_arm, grid = f"{where}.arms.{position}", self.grid_of(arm)
+            of_grid = {key: f"{of_arm}.grid" if key in arm.grid else f"{where}.grid" for key in grid}
+            _check_keys(arm.set, grid, f"{of_arm}.set", of_grid)
+        self._check_ablate(where)
+
+    def _check_ablate(self, where: str) -> None:
         having = [arm for arm in self.arms if self.ablate in self.grid_of(arm)]
         if self.ablate is not None and not having:
-            raise ValueError(f"ablate: {self.ablate!r} is in no arm's grid")
+            raise InputError(f"{where}.ablate", f"{self.ablate!r} is in no arm's grid")
         if any(arm.name == self.reference for arm in having):
-            raise ValueError(f"ablate: the baseline {self.reference!r} has {self.ablate!r} in its grid, and is one row")
-        for arm in self.arms:
+            problem = f"the baseline {self.reference!r} has {self.ablate!r} in its grid, and is one row"
+            raise InputError(f"{where}.ablate", problem)
+        for position, arm in enumerate(self.arms):
             levels = [level_text(v) for v in self.grid_of(arm).get(self.ablate or "", [])]
             if isinstance(arm.paper, dict) and (unknown := [text for text in arm.paper if text not in levels]):
                 problem = f"{unknown[0]!r} is not a level; {', '.join(levels) or 'the arm has none'}"
-                raise ValueError(f"arms: paper of {arm.name}: {problem}")
+                raise InputError(f"{where}.arms.{position}.paper", problem)
 
     @property
     def reference(self) -> str:
@@ -183,7 +160,11 @@ class RecipeGrid(Campaign):
             yield GridSetting(arm.name, label, "null" if is_null else level, options)
 
     def task_variants(self, task: Mapping[str, Any], where: str) -> dict[str, Mapping[str, Any]]:
-        """Label of a setting -> its changes of the task block: the arm's `set` first, then the point of its grid."""
+        """Label of a setting -> its changes of the task block: the arm's `set` first, then the point of its grid.
+
+        Raises InputError where keys of the block do not fit each other.
+        """
+        self._check(where)
         fixed = {arm.name: arm.set for arm in self.arms}
         return {
             setting.label: {k: v for k, v in fixed[setting.arm].items() if k not in setting.options}
@@ -292,11 +273,20 @@ def _or(values: Sequence[Any]) -> str:
     return " or ".join(map(level_text, values))
 
 
-def _check_grid(grid: Grid, arm: str) -> None:
-    """Raise ValueError for a key without values, a value twice, or a key that another one overwrites."""
+def _check_keys(fixed: Mapping[str, Any], grid: Grid, of_set: str, of_grid: Mapping[str, str]) -> None:
+    """Refuse a grid key without values, a value twice, and a key that replaces the block of one before it.
+
+    `of_set`, `of_grid` (by key): the dotted keys, with file, of the blocks that they stand in.
+    """
     for key, values in grid.items():
-        texts = [canonical_json(value) for value in values]
-        if not texts or len(set(texts)) != len(texts):
-            raise ValueError(f"grid of arm {arm}: {key}: at least one value, each once: [{', '.join(texts)}]")
-        if below := [other for other in grid if other.startswith(f"{key}.")]:
-            raise ValueError(f"grid of arm {arm}: {key!r} replaces the block that {below[0]!r} is in; give one of them")
+        distinct = {value if type(value) in (int, float) else canonical_json(value) for value in values}  # 1 is 1.0
+        if not values or len(distinct) != len(values):
+            shown = ", ".join(map(canonical_json, values))
+            raise InputError(f"{of_grid[key]}.{key}", f"at least one value, each once: [{shown}]")
+    in_order = [*(key for key in fixed if key not in grid), *grid]
+    for position, key in enumerate(in_order):
+        others = grid if key in grid else {}
+        below = [other for other in (*in_order[:position], *others) if other.startswith(f"{key}.")]
+        if below:
+            problem = f"replaces the block that {below[0]!r} is in; give one of them"
+            raise InputError(f"{of_grid.get(key, of_set)}.{key}", problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -88,7 +89,8 @@ class AdversarialRun(FinetuneRun):
         """As FinetuneRun's; the adversary's accuracy is that of the last epoch which ran to its end."""
         self._read, self._weight = 0.0, 0.0
         loss = super().epoch(epoch, watch)
-        self.metrics["confound_accuracy"] = self._read / max(self._weight, 1.0)
+        if math.isfinite(loss):
+            self.metrics["confound_accuracy"] = self._read / max(self._weight, 1.0)
         return loss
 
     def losses(self, network: nn.Module, batch: Batch, rows: np.ndarray) -> Tensor:

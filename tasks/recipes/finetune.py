@@ -188,14 +188,18 @@ class FinetuneRun:
 
     def update(self) -> None:
         """One optimiser step at the scheduled rate."""
-        import torch
-
         self.step += 1
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate_at(self.train_set.n_slots, self.step)
+        self.clip_gradient()
+        self.optimizer.step()
+
+    def clip_gradient(self) -> None:
+        """Clip the norm of the whole gradient, where the recipe asks for it."""
+        import torch
+
         if self.recipe.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.trained_modules().parameters(), self.recipe.max_grad_norm)
-        self.optimizer.step()
 
     def after_update(self, watch: Watch) -> None:
         """What follows an update: the watch looks on."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from influence.registry import METHODS
+from influence.registry import METHODS, OBSERVERS
 from orchestrator import api
 from orchestrator.campaigns.registry import CAMPAIGNS
 from orchestrator.cli import main
@@ -59,7 +59,14 @@ def test_a_command_that_is_none_ends_with_2(arguments, capsys):
 
 
 @pytest.mark.parametrize(
-    ("kind", "registry"), [("methods", METHODS), ("tasks", TASKS), ("recipes", RECIPES), ("campaigns", CAMPAIGNS)]
+    ("kind", "registry"),
+    [
+        ("methods", METHODS),
+        ("tasks", TASKS),
+        ("recipes", RECIPES),
+        ("campaigns", CAMPAIGNS),
+        ("observers", OBSERVERS),
+    ],
 )
 def test_list_shows_every_part_with_a_line_and_its_paper(capsys, kind, registry):
     assert main(["list", kind]) == 0

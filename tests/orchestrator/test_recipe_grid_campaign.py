@@ -11,10 +11,12 @@ import pytest
 from scipy import stats
 
 from orchestrator import api
+from orchestrator.config import dump_config
 from orchestrator.pipeline import Stopped
 from orchestrator.storage.tables import read_plan
 from orchestrator.verify import verify
 from tasks.data.edits import Edit
+from tasks.errors import InputError
 from tasks.training import deterministic
 from tests.orchestrator.msgs_grid import MSGS_GRID, SEEDS, msgs_grid
 from tests.orchestrator.tiny_campaign import Finished, committed, pipeline_of, result_bytes, run_here
@@ -216,3 +218,54 @@ def test_verify_finds_nothing_and_trials_done_again_give_the_same_bytes(done):
     found = verify(done.pipeline, rerun=2)
     assert found.problems == []
     assert found.checked[-1].startswith("2 retrains done again")
+
+
+# --- what an arm changes -------------------------------------------------------------------------------------------
+
+
+def test_arms_that_change_optimizer_recipe_or_model_come_back_from_the_run_directory(tmp_path):
+    arms = [
+        {"name": "adam"},
+        {"name": "bert", "set": {"recipe.optimizer": "bert_adam"}},
+        {"name": "tuned", "set": {"recipe.name": "embedding_tuning", "recipe.interval": 4}},
+        {"name": "other", "set": {"model": {"name": "transformer", "hidden": 8, "heads": 2, "layers": 1}}},
+    ]
+    config = msgs_grid(tmp_path, recipe_grid__arms=arms, recipe_grid__grid={})
+    pipeline = pipeline_of(config)
+    copy = tmp_path / "dumped.yaml"
+    copy.write_text(dump_config(config, pipeline.experiment.task))
+    again = pipeline_of(api.load_config(copy)).experiment
+    assert again.run_hex == pipeline.experiment.run_hex
+    for label, arm in pipeline.experiment.arms.items():
+        assert again.arms[label].recipe_identity == arm.recipe_identity
+
+
+def test_the_papers_figures_are_no_part_of_what_is_asked(tmp_path):
+    arms = [{"name": "adam", "paper": figure} for figure in (0.5, 0.6)]
+    found = [
+        pipeline_of(msgs_grid(tmp_path / str(n), recipe_grid__arms=[arm])).experiment for n, arm in enumerate(arms)
+    ]
+    assert found[0].run_hex == found[1].run_hex
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {
+                "recipe_grid__arms": [
+                    {"name": "a", "set": {"recipe": {"name": "influence_tuning", "parameters": ["nope*"]}}}
+                ]
+            },
+            r"\(arm a\.0\): task\.recipe\.parameters: 'nope\*' fits no layer",
+        ),
+        (
+            {"observe": [{"name": "confound_influence_difference", "probes": 4, "layers": "ninth"}]},
+            r"observe\.0\.layers: 'ninth'",
+        ),
+    ],
+)
+def test_layers_that_a_network_has_not_are_refused_before_a_worker_starts(tmp_path, changes, says):
+    pipeline = pipeline_of(msgs_grid(tmp_path, **changes))
+    with pytest.raises(InputError, match=says):
+        pipeline.context()

@@ -126,7 +126,7 @@ def test_what_is_asked_names_arms_seeds_and_both_rules(tmp_path):
 
 ARM = {"name": "a"}
 OF_THE_BLOCK = {
-    "an unknown baseline": ({"baseline": "vanilla"}, "baseline: 'vanilla' is not an arm"),
+    "an unknown baseline": ({"baseline": "vanilla"}, "recipe_grid.baseline: 'vanilla' is not an arm"),
     "two arms of one name": ({"arms": [ARM, ARM]}, "each once"),
     "no arm": ({"arms": []}, "recipe_grid.arms"),
     "a name with a dot": ({"arms": [{"name": "a.0"}]}, "recipe_grid.arms.0.name"),
@@ -134,9 +134,12 @@ OF_THE_BLOCK = {
     "a value twice": ({"grid": {"recipe.epochs": [1, 2, 1]}}, "recipe.epochs: at least one value, each once"),
     "a value twice in an arm's own grid": (
         {"arms": [ARM | {"grid": {"recipe.name": ["x", "x"]}}], "ablate": None},
-        "grid of arm a: recipe.name",
+        "recipe_grid.arms.0.grid.recipe.name",
     ),
-    "a key below another": ({"grid": {"recipe": [{}], "recipe.epochs": [1]}}, "'recipe' replaces the block"),
+    "a key below another": (
+        {"grid": {"recipe": [{}], "recipe.epochs": [1]}},
+        "recipe_grid.grid.recipe: replaces the block that 'recipe.epochs' is in",
+    ),
     "an ablated key that is in no grid": ({"ablate": "recipe.momentum"}, "'recipe.momentum' is in no arm's grid"),
     "an ablated key of the baseline": ({"ablate": "recipe.epochs"}, "the baseline 'finetuning'"),
     "a figure of no level": ({"arms": [ARM | {"paper": {"0.1": 0.5}}], "ablate": None}, "'0.1' is not a level"),
@@ -150,7 +153,7 @@ OF_THE_BLOCK = {
 def test_a_block_that_makes_no_sense_is_refused(case):
     changes, names = OF_THE_BLOCK[case]
     with pytest.raises(InputError) as refused:
-        campaign_of(**changes)
+        campaign_of(**changes).task_variants({}, "config.yaml")
     assert str(refused.value).startswith("config.yaml: recipe_grid")
     assert names in str(refused.value)
     assert "\n" not in str(refused.value)

@@ -1,7 +1,8 @@
 import pytest
 
 from influence.registry import METHODS, OBSERVERS
-from tasks.registry import MODELS, RECIPES, Entry, Registry
+from orchestrator.campaigns.registry import CAMPAIGNS
+from tasks.registry import MEASUREMENTS, MODELS, PROPERTIES, RECIPES, TASKS, Entry, Registry
 
 ONE = {"one": Entry("tasks.planted:Planted", "a task")}
 
@@ -20,7 +21,10 @@ def test_a_name_that_is_there_is_refused_and_nothing_is_added():
     assert list(registry.entries()) == ["one"]
 
 
-@pytest.mark.parametrize("registry", [METHODS, MODELS, OBSERVERS, RECIPES], ids=lambda registry: registry.kind)
+ALL = [CAMPAIGNS, MEASUREMENTS, METHODS, MODELS, OBSERVERS, PROPERTIES, RECIPES, TASKS]
+
+
+@pytest.mark.parametrize("registry", ALL, ids=lambda registry: registry.kind)
 def test_every_part_is_where_its_line_says_under_its_own_name(registry):
     for name in registry.entries():
         assert registry.load(name, "test").name == name

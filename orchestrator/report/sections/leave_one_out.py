@@ -60,7 +60,7 @@ def _view(pipeline: Pipeline) -> LeaveOneOutView:
         )
         for one in found
     ]
-    rows, queries = arm.train.rows_of(point_ids), arm.task.splits[arm.query_split]
+    rows, queries = arm.train.rows_of(point_ids), arm.query_split
     placed, asked = arm.train.features, queries.features
     return LeaveOneOutView(
         results.tables["agreement"],

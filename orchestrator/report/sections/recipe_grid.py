@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 STATUSES = ("ok", "failed", "diverged", "quarantined")
 EXPLAINED = (
     "Every arm is a way of training, under the same seeds. Settings are chosen on the dev split alone; "
-    "the test split is looked at once, for the chosen ones. Accuracies are fractions."
+    "the test split has no part in the choice. Accuracies are fractions."
 )
 _CID_TOLD = (
     "The influence of a training example on a probe is the cosine of their loss gradients, from −1 to 1. The confound "

@@ -251,6 +251,9 @@ def test_verdicts_say_what_was_left_out():
     settings = [GridSetting("a", "a"), GridSetting("b", "b.0", 0.05), GridSetting("b", "b.1", 1.0)]
     trials = trials_of(settings, PUBLISHED[[0, 1, 1], :3], train=[[1, 1, 1], [0, 0, 0], [1, 0, 0]])
     _, lost, lone = sentences(trials, "a")
-    assert lost == "b at 0.05: no trial of 3 fitted its training set; there is no test accuracy to report."
+    assert (
+        lost
+        == "b at 0.05: none of 3 trials can be used (failed, diverged or quarantined: trials.csv); no test accuracy."
+    )
     assert "over the 1 of 3 trials that did not fail" in lone
     assert "could not be compared with a: fewer than two seeds" in lone
