@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Tag
 
-from tasks.base import Component, Split
-from tasks.components import parse_fitting
+from tasks.base import Split
+from tasks.confounded import ConfoundedText
 from tasks.data.msgs_files import MsgsPublished, MsgsSource
 from tasks.data.msgs_grammar import MsgsGrammar
-from tasks.registry import MODELS, RECIPES
-from tasks.text_classification import MeasureConfig, measured_limits
-from tasks.text_task import TextTask, first_rows
 
 _KINDS = ("published", "source", "grammar")
-SPLITS = ("train", "dev", "test")
 
 
 class MsgsGenerated(BaseModel):
@@ -48,7 +44,7 @@ MsgsData = Annotated[
 ]
 
 
-class Msgs(Component):
+class Msgs(ConfoundedText):
     """Is there an adjective in the sentence (label)? Does "the" precede "a" (confound)?
 
     In train the two agree but for a few counter-examples; in dev and test for two thirds (Han & Tsvetkov 2021, section
@@ -60,26 +56,7 @@ class Msgs(Component):
     version: ClassVar[int] = 1
 
     data: MsgsData
-    model: dict[str, Any]
-    recipe: dict[str, Any]
-    measure: list[MeasureConfig] = Field(default=[MeasureConfig(split=name) for name in SPLITS], min_length=1)
 
-    def identity(self) -> dict[str, Any]:
-        """Name and version: sentences, model and recipe are in the task's own identities, by content and never by path."""
-        return {"name": self.name, "version": self.version}
-
-    def open(
-        self,
-        base_dir: Path,
-        cache_dir: Path | None = None,
-        *,
-        where: str = "config",
-        key: str = "task",
-        plugins: Sequence[str] = (),
-    ) -> TextTask:
-        """Read or make the sentences, choose model and recipe. Raises InputError naming file and dotted key."""
-        model = parse_fitting(MODELS, self.model, "text", where, f"{key}.model", plugins)
-        recipe = parse_fitting(RECIPES, self.recipe, "text", where, f"{key}.recipe", plugins)
-        limits = measured_limits(self.measure, dict.fromkeys(SPLITS), where, f"{key}.measure")
-        splits = self.data.splits(base_dir, where, f"{key}.data")
-        return TextTask(splits, first_rows(splits, limits), model, recipe, base_dir, cache_dir)
+    def read_splits(self, base_dir: Path, where: str, key: str) -> dict[str, Split]:
+        """Read or make them. Raises InputError naming file and dotted key."""
+        return self.data.splits(base_dir, where, key)

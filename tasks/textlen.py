@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.base import Component, Split
-from tasks.components import parse_component, parse_fitting, place
+from tasks.base import Split
+from tasks.components import parse_component, place
+from tasks.confounded import SPLITS, ConfoundedText
 from tasks.data.conll import read_sentences, read_token_rows
 from tasks.data.paths import resolve_path
 from tasks.data.textlen_draws import (
@@ -23,11 +24,7 @@ from tasks.data.textlen_draws import (
     textlen_examples,
 )
 from tasks.errors import InputError
-from tasks.registry import MODELS, RECIPES
-from tasks.text_classification import MeasureConfig, measured_limits
-from tasks.text_task import TextTask, first_rows
 
-SPLITS = ("train", "dev", "test")
 EVALUATION_AGREEMENT = 0.5  # of dev and test: there the prefix says nothing about the label
 EvenCount = Annotated[int, Field(ge=2, multiple_of=2)]
 Seed = Annotated[int, Field(ge=0, le=LAST_SEED)]
@@ -109,7 +106,7 @@ class Generator(BaseModel):
         return found
 
 
-class TextLen(Component):
+class TextLen(ConfoundedText):
     """Short or long: `data` is `{published: <folder>}` or `{conll_train: <file>, conll_test: <file>, ...}`, each with `prefix`.
 
     Classes (short, long). The confound is the prefix, "Negative ." or "Positive ."; it agrees with the class in 90% of
@@ -123,29 +120,10 @@ class TextLen(Component):
     version: ClassVar[int] = 1
 
     data: dict[str, Any]
-    model: dict[str, Any]
-    recipe: dict[str, Any]
-    measure: list[MeasureConfig] = Field(default=[MeasureConfig(split=name) for name in SPLITS], min_length=1)
 
-    def identity(self) -> dict[str, Any]:
-        """Name and version: data, model and recipe are in the task's own identities, by content and never by path."""
-        return {"name": self.name, "version": self.version}
-
-    def open(
-        self,
-        base_dir: Path,
-        cache_dir: Path | None = None,
-        *,
-        where: str = "config",
-        key: str = "task",
-        plugins: Sequence[str] = (),
-    ) -> TextTask:
-        """Read or draw the data, choose model and recipe. Raises InputError naming file and dotted key."""
-        model = parse_fitting(MODELS, self.model, "text", where, f"{key}.model", plugins)
-        recipe = parse_fitting(RECIPES, self.recipe, "text", where, f"{key}.recipe", plugins)
-        limits = measured_limits(self.measure, dict.fromkeys(SPLITS), where, f"{key}.measure")
-        splits = self._source(where, f"{key}.data").read(base_dir, where, f"{key}.data")
-        return TextTask(splits, first_rows(splits, limits), model, recipe, base_dir, cache_dir)
+    def read_splits(self, base_dir: Path, where: str, key: str) -> dict[str, Split]:
+        """Read or draw them. Raises InputError naming file and dotted key."""
+        return self._source(where, key).read(base_dir, where, key)
 
     def _source(self, where: str, key: str) -> PublishedFiles | Generator:
         """The form of `data` that its keys ask for."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, field_validator
 
-from tasks.base import Batch, Component
-from tasks.data.tokens import WordEncoding
+from tasks.base import Batch
 from tasks.models.freezing import freeze_parameters, frozen_names
+from tasks.models.words import WordModel
 from tasks.seeds import torch_generator
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 LAYERS = ("embedding", "conv1", "conv2", "conv3", "linear")
 
 
-class TextCNN(Component):
+class TextCNN(WordModel):
     """Embedding, convolutions of width `kernel`, `kernel` and 1 with ReLU, global max pool over real positions, linear.
 
     Yeh et al. 2022, section 3.2: embedding_dim 128, kernel 5, 10 filters. Their first, second, third and last layers
@@ -34,11 +33,6 @@ class TextCNN(Component):
     embedding_dim: int = Field(128, ge=1, le=4096)
     filters: int = Field(10, ge=1, le=4096)
     kernel: int = Field(5, ge=1, le=99)
-    max_length: int = Field(128, ge=2, le=65536)
-    max_vocabulary: int | None = Field(None, ge=1)
-    min_count: int = Field(1, ge=1)
-    lowercase: bool = True
-    freeze: tuple[str, ...] = ()
 
     @field_validator("kernel")
     @classmethod
@@ -53,22 +47,6 @@ class TextCNN(Component):
         others = [f"{layer}.{kind}" for layer in LAYERS[1:] for kind in ("weight", "bias")]
         frozen_names(["embedding.weight", *others], patterns)
         return patterns
-
-    def encoding(self, base_dir: Path) -> WordEncoding:
-        """Words of the train set between a start and an end token."""
-        return WordEncoding(
-            max_length=self.max_length,
-            lowercase=self.lowercase,
-            max_vocabulary=self.max_vocabulary,
-            min_count=self.min_count,
-        )
-
-    def base_state(self, base_dir: Path) -> None:
-        """None: every weight starts at random."""
-
-    def identity_of_weights(self, base_dir: Path) -> dict[str, Any]:
-        """Options and version: nothing is pretrained."""
-        return self.identity()
 
     def build(
         self,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from tasks.base import Component
-from tasks.data.tokens import PAD, WordEncoding
+from tasks.data.tokens import PAD
 from tasks.models.encoder import Encoder
 from tasks.models.freezing import freeze_parameters, frozen_names
 from tasks.models.pretrained import quiet_transformers
+from tasks.models.words import WordModel
 from tasks.seeds import purpose_seed
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ _LAYER = (
 )
 
 
-class Transformer(Component):
+class Transformer(WordModel):
     """BERT's architecture at any size, with weights drawn at random: N(0, 0.02), biases zero, normalisations one.
 
     `hidden` is split over `heads`; `feed_forward` is the width between, 4 hidden by default. The logits come from the
@@ -46,10 +45,6 @@ class Transformer(Component):
     feed_forward: int | None = Field(None, ge=1, le=65536)
     max_length: int = Field(64, ge=3, le=65536)
     dropout: float = Field(0.1, ge=0, lt=1)
-    max_vocabulary: int | None = Field(None, ge=1)
-    min_count: int = Field(1, ge=1)
-    lowercase: bool = True
-    freeze: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _options_fit_together(self) -> Transformer:
@@ -65,22 +60,6 @@ class Transformer(Component):
         both = [*(f"bert.{module}" for module in modules), "classifier"]
         embeddings = [f"bert.embeddings.{table}.weight" for table in _EMBEDDINGS]
         return [*embeddings, *(f"{module}.{kind}" for module in both for kind in ("weight", "bias"))]
-
-    def encoding(self, base_dir: Path) -> WordEncoding:
-        """Words of the train set between a start and an end token."""
-        return WordEncoding(
-            max_length=self.max_length,
-            lowercase=self.lowercase,
-            max_vocabulary=self.max_vocabulary,
-            min_count=self.min_count,
-        )
-
-    def base_state(self, base_dir: Path) -> None:
-        """None: every weight starts at random."""
-
-    def identity_of_weights(self, base_dir: Path) -> dict[str, Any]:
-        """Options and version: nothing is pretrained."""
-        return self.identity()
 
     def build(
         self,

@@ -1,0 +1,49 @@
+"""What tasks over texts with a known confound share: three splits, and how they are opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from tasks.base import Component, Split
+from tasks.components import parse_fitting
+from tasks.registry import MODELS, RECIPES
+from tasks.text_classification import MeasureConfig, measured_limits
+from tasks.text_task import TextTask, first_rows
+
+SPLITS = ("train", "dev", "test")
+
+
+class ConfoundedText(Component):
+    """A task over texts with train, dev and test, all measured by default; subclasses have `data`, and make the splits of it."""
+
+    model: dict[str, Any]
+    recipe: dict[str, Any]
+    measure: list[MeasureConfig] = Field(default=[MeasureConfig(split=name) for name in SPLITS], min_length=1)
+
+    def identity(self) -> dict[str, Any]:
+        """Name and version: data, model and recipe are in the task's own identities, by content and never by path."""
+        return {"name": self.name, "version": self.version}
+
+    def read_splits(self, base_dir: Path, where: str, key: str) -> dict[str, Split]:
+        """The splits, with their confounds, of the block `data`, whose dotted key is `key`. Raises InputError."""
+        raise NotImplementedError
+
+    def open(
+        self,
+        base_dir: Path,
+        cache_dir: Path | None = None,
+        *,
+        where: str = "config",
+        key: str = "task",
+        plugins: Sequence[str] = (),
+    ) -> TextTask:
+        """Read or make the data, choose model and recipe. Raises InputError naming file and dotted key."""
+        model = parse_fitting(MODELS, self.model, "text", where, f"{key}.model", plugins)
+        recipe = parse_fitting(RECIPES, self.recipe, "text", where, f"{key}.recipe", plugins)
+        limits = measured_limits(self.measure, dict.fromkeys(SPLITS), where, f"{key}.measure")
+        splits = self.read_splits(base_dir, where, f"{key}.data")
+        return TextTask(splits, first_rows(splits, limits), model, recipe, base_dir, cache_dir)
