@@ -114,6 +114,45 @@ class Observer(Protocol):
 KeepCheckpoint = Callable[[int, "nn.Module"], None]
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """How far a training is: enough to go on to the same bits.
+
+    `tensors`: name -> array (weights, optimiser state, what observers saw, all in one namespace); `facts`: plain JSON values
+    (step, position in the epoch, running sums). There is no RNG state: every step seeds its own generator.
+    """
+
+    tensors: Mapping[str, np.ndarray]
+    facts: Mapping[str, Any]
+
+
+class SnapshotStore(Protocol):
+    """Where the snapshot of one training lies; the last one replaces those before."""
+
+    def save(self, snapshot: Snapshot) -> None: ...
+
+    def load(self) -> Snapshot | None:
+        """The last snapshot, or None if there is none or it is damaged."""
+        ...
+
+    def clear(self) -> None: ...
+
+
+class Snapshots(Protocol):
+    """What a resumable recipe is given: the snapshot to go on from, and where to say that a step is done.
+
+    A recipe with `resumable = True` takes `snapshots: Snapshots | None = None` in `train`.
+    """
+
+    def resume(self) -> Snapshot | None:
+        """The snapshot to start from."""
+        ...
+
+    def passed(self, step: int, snapshot: Callable[[], Snapshot]) -> None:
+        """Called after everything of update `step` is done; calls `snapshot` only when one is due. Raises GivenBack when the training is to stop here."""
+        ...
+
+
 @dataclass
 class Trained:
     """What a recipe returns: the network, metrics of the training, whether it diverged, and what observers saw.

@@ -17,3 +17,7 @@ class InputError(RefitError):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.problem}"
+
+
+class GivenBack(RefitError):  # noqa: N818  (a wish, not a fault)
+    """A training was asked to stop where it is, and is stored."""

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 class CampaignPlan(Protocol):
     """The distinct retrains of a campaign and the cells they serve.
 
-    `works` is the dispatch order. A work whose spec names a parent in `works` runs once the parent is done.
+    `works` is the dispatch order. A work whose spec names a parent in `works` runs once the parent is done. `is_final`: nothing
+    is added once `works` are finished; otherwise the campaign is asked again then, and plans on.
     """
 
     @property
     def works(self) -> tuple[Work, ...]: ...
+
+    @property
+    def is_final(self) -> bool: ...
 
     @property
     def n_requested(self) -> int:
@@ -44,7 +48,7 @@ class Scored:
     """What a campaign plans with once scores are there.
 
     `queries(key)` and `matrix(key, label)` are those of a scoring group and, for the matrix, a method; `outcome(spec_id)` is what a
-    scoring model recorded.
+    scoring model recorded; `rows(spec_ids)` the ledger rows of those that are finished, for campaigns that look before they go on.
     """
 
     experiment: Experiment
@@ -53,6 +57,7 @@ class Scored:
     queries: Callable[[str], QueryBlock]
     matrix: Callable[[str, str], ScoreMatrix]
     outcome: Callable[[str], Outcome]
+    rows: Callable[[Sequence[str]], Mapping[str, LedgerRow]] = lambda spec_ids: {}
 
 
 class Campaign(Component):

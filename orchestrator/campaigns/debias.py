@@ -61,6 +61,8 @@ class DebiasPlan:
     hard: tuple[int, ...]
     fine_tunes: tuple[FineTune, ...]
 
+    is_final: ClassVar[bool] = True
+
     @property
     def n_requested(self) -> int:
         """Fine-tunes asked for."""

@@ -71,6 +71,8 @@ class LeaveOneOutPlan:
     works: tuple[Work, ...]
     cells: tuple[Cell, ...]
 
+    is_final: ClassVar[bool] = True
+
     @property
     def n_requested(self) -> int:
         """Points left out, over arms and repeats."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -30,6 +31,8 @@ class Plan:
     cell: np.ndarray
     reference: np.ndarray
     controls: tuple[str, ...] = ()
+
+    is_final: ClassVar[bool] = True
 
     @property
     def n_requested(self) -> int:

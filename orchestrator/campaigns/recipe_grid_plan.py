@@ -26,6 +26,8 @@ class RecipeGridPlan:
     trials: tuple[Trial, ...]
     baseline: str
 
+    is_final: ClassVar[bool] = True
+
     @property
     def n_requested(self) -> int:
         """Trials: settings x repeats."""

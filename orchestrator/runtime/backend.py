@@ -10,8 +10,9 @@ import numpy as np
 
 from influence.base import Checkpoint, Method, QueryBlock
 from orchestrator.records import Work
+from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import Event
-from tasks.base import KeepCheckpoint, Numerics, Task
+from tasks.base import KeepCheckpoint, Numerics, SnapshotStore, Task
 
 
 class CheckpointSink(Protocol):
@@ -20,6 +21,8 @@ class CheckpointSink(Protocol):
     def keeper(self, spec_id: str) -> KeepCheckpoint: ...
 
     def load(self, spec_id: str, step: int) -> Mapping[str, np.ndarray]: ...
+
+    def progress(self, spec_id: str) -> SnapshotStore: ...
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class WorkerContext:
     )  # tests only: spec_id or "*" -> "raise" | "exit" | "hang" | "oom"
     tasks: Mapping[str, Task] = field(default_factory=dict)
     observers: tuple[Any, ...] = ()
+    snapshot_s: float | None = None  # a retrain that has run for this long is stored about as often; None: never
 
     def task_of(self, arm: str) -> Task:
         """The task of an arm."""
@@ -81,8 +85,27 @@ class Backend(Protocol):
         """Bring the pool up; `WorkerJoined` events follow from `wait`."""
         ...
 
+    def want(self, n_workers: int) -> None:
+        """How many workers there is work for: the pool grows towards it, a few pending requests at a time, never above its own limit.
+
+        It never shrinks by this: idle workers go by `release`.
+        """
+        ...
+
     def submit(self, worker: str, work: Work, attempt: int) -> None:
         """Hand one retrain to a worker that is idle."""
+        ...
+
+    def give_back(self, worker: str) -> None:
+        """Ask a worker to store how far its retrain is, if its recipe can, and to stop; nothing happens if it cannot, or has ended."""
+        ...
+
+    def release(self, worker: str) -> None:
+        """Let an idle worker go, so that the node under it can go; no event follows."""
+        ...
+
+    def nodes(self) -> list[Node]:
+        """The machines that are there now, busy or not: what the bill is for."""
         ...
 
     def wait(self, timeout_s: float) -> list[Event]:

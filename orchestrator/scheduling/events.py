@@ -11,8 +11,33 @@ FailureKind = Literal["error", "timeout", "out_of_memory", "preempted", "node_lo
 
 
 @dataclass(frozen=True)
+class Tick:
+    """Time has passed: `now_s` seconds on the driver's monotonic clock, and what is left of budget and deadline in seconds of
+    wall-clock time at the present burn rate (None: no limit). Everything that depends on time depends on the last tick."""
+
+    now_s: float
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
 class WorkerJoined:
-    """A worker is ready for work."""
+    """A worker is ready for work. `devices` are the GPUs it holds, as `<node>:<id>`: workers that share one share its memory."""
+
+    worker: str
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WorkerDraining:
+    """The node of a worker goes away in `seconds_left`: it gets nothing new, and finishes what it has if that fits."""
+
+    worker: str
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class WorkerLeft:
+    """An idle worker is gone by intent (let go, recycled, or its node was drained): nothing is lost and nothing charged."""
 
     worker: str
 
@@ -36,7 +61,7 @@ class Completed:
 
 @dataclass(frozen=True)
 class Failed:
-    """An attempt failed; the worker lives on."""
+    """An attempt failed; the worker lives on. Kind `preempted`: it was asked to give the retrain back, and did."""
 
     worker: str
     spec_id: str
@@ -67,7 +92,18 @@ class StopRequested:
     reason: str
 
 
-Event = WorkerJoined | WorkerLost | Completed | Failed | Published | PublishFailed | StopRequested
+Event = (
+    Tick
+    | WorkerJoined
+    | WorkerDraining
+    | WorkerLeft
+    | WorkerLost
+    | Completed
+    | Failed
+    | Published
+    | PublishFailed
+    | StopRequested
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +113,21 @@ class Submit:
     worker: str
     spec_id: str
     attempt: int
+
+
+@dataclass(frozen=True)
+class GiveBack:
+    """Ask a worker to store how far it is, if its recipe can, and to give its retrain back: answered by Failed(preempted), or by its result."""
+
+    worker: str
+    spec_id: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """There is no work for this idle worker: let it go, so that its node can go. The scheduler has forgotten it."""
+
+    worker: str
 
 
 @dataclass(frozen=True)
@@ -93,4 +144,4 @@ class Finish:
     complete: bool
 
 
-Instruction = Submit | Publish | Finish
+Instruction = Submit | GiveBack | Release | Publish | Finish
