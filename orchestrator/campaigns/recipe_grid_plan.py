@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from orchestrator.analysis.grid_selection import GridSetting
 from orchestrator.records import Work
