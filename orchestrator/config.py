@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints
 
 from influence.base import Method
 from influence.registry import METHODS, OBSERVERS
 from orchestrator.campaigns.base import Campaign
 from orchestrator.campaigns.registry import CAMPAIGNS
+from orchestrator.config_blocks import (
+    Block,
+    ComputeConfig,
+    Label,
+    QueriesConfig,
+    RepeatsConfig,
+    ScoresConfig,
+    TrackingConfig,
+)
 from orchestrator.tracking.record import absolute_uri, check_uri
 from orchestrator.uris import refuse_password
 from orchestrator.yaml_files import ConfigError, apply_overrides, changed_task, read_yaml, write_yaml
@@ -22,106 +30,8 @@ from tasks.base import Component
 from tasks.components import parse_component, parse_named
 from tasks.registry import MEASUREMENTS, TASKS
 
-Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
-
-class _Block(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class WhereConfig(_Block):
-    """Which measured points may be queries, judged by the first scoring model."""
-
-    correct: bool | None = None
-    probability: tuple[float, float] | None = None
-    label: str | None = None
-
-    @model_validator(mode="after")
-    def _ordered(self) -> WhereConfig:
-        if self.probability and not 0 <= self.probability[0] < self.probability[1] <= 1:
-            raise ValueError("probability: two numbers, 0 <= low < high <= 1")
-        return self
-
-
-class QueriesConfig(_Block):
-    """Which test points are explained: `ids`, or a draw of `per_class` or `count` (or `all`) from the measured rows of `split`, after `where`."""
-
-    split: str = "test"
-    ids: tuple[int, ...] | None = None
-    per_class: Annotated[int, Field(ge=1)] | None = None
-    count: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
-    seed: Seed = 0
-    where: WhereConfig | None = None
-
-    @model_validator(mode="after")
-    def _one_way(self) -> QueriesConfig:
-        chosen = [name for name in ("ids", "per_class", "count") if getattr(self, name) is not None]
-        if len(chosen) > 1 or (not chosen and self.where is None):
-            raise ValueError("give exactly one of ids, per_class, count (where alone takes every point that fits)")
-        if self.ids is not None and (not self.ids or len(set(self.ids)) != len(self.ids)):
-            raise ValueError("ids: at least one, each once")
-        if self.ids is not None and self.where is not None:
-            raise ValueError("ids and where exclude each other")
-        return self
-
-
-class ScoresConfig(_Block):
-    """Scoring models: how many, from which seed, and the epochs whose weights multi-checkpoint methods use (default: the last)."""
-
-    models: Annotated[int, Field(ge=1, le=1000)] = 1
-    checkpoints: tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    seed: Seed = 0
-    rows_per_shard: Annotated[int, Field(ge=1)] = 512
-
-    @model_validator(mode="after")
-    def _distinct(self) -> ScoresConfig:
-        if self.checkpoints is not None and (
-            not self.checkpoints or len(set(self.checkpoints)) != len(self.checkpoints)
-        ):
-            raise ValueError("checkpoints: at least one epoch, each once")
-        return self
-
-
-class RepeatsConfig(_Block):
-    """How often every retrain is repeated with another seed: a count, or literal seeds."""
-
-    count: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    base_seed: Seed = 2021
-    seeds: tuple[Seed, ...] | None = None
-
-    @model_validator(mode="after")
-    def _one_way(self) -> RepeatsConfig:
-        if (self.count is None) == (self.seeds is None):
-            raise ValueError("give either count (with base_seed) or seeds")
-        if self.seeds is not None and (not self.seeds or len(set(self.seeds)) != len(self.seeds)):
-            raise ValueError("seeds: at least one, each once")
-        return self
-
-
-class ComputeConfig(_Block):
-    """Workers and what each gets; budgets for failures. Not part of any identity but for threads and device."""
-
-    workers: Annotated[int, Field(ge=1, le=100_000)] = 2
-    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
-    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
-    retries: Annotated[int, Field(ge=0)] = 2
-    preemptions: Annotated[int, Field(ge=0)] = 20
-    timeout_s: Annotated[float, Field(gt=0)] | None = None
-
-    @property
-    def threads(self) -> int:
-        """Threads of one worker: the whole part of its CPUs, at least one."""
-        return max(1, math.floor(self.cpus_per_worker))
-
-
-class TrackingConfig(_Block):
-    """Where MLflow keeps its projection of the ledger."""
-
-    uri: str = "sqlite:///runs/mlflow.db"
-
-
-class Settings(_Block):
+class Settings(Block):
     """The top level of a config file; component blocks are parsed by the class they name."""
 
     name: Label
@@ -130,13 +40,13 @@ class Settings(_Block):
     queries: QueriesConfig | None = None
     measurement: str | dict[str, Any] = "gold_probability"
     scores: ScoresConfig = ScoresConfig()
-    methods: list[dict[str, Any]] = []
-    observe: list[dict[str, Any]] = []
+    methods: list[dict[str, Any]] = Field(default_factory=list)
+    observe: list[dict[str, Any]] = Field(default_factory=list)
     repeats: RepeatsConfig = RepeatsConfig(count=10)
     compute: ComputeConfig = ComputeConfig()
     tracking: TrackingConfig | None = TrackingConfig()
     output: Annotated[str, StringConstraints(min_length=1)] = "runs"
-    plugins: list[str] = []
+    plugins: list[str] = Field(default_factory=list)
 
 
 class QuerySettings(Settings):

@@ -210,12 +210,12 @@ class Experiment:
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
-        """One seed a repeat."""
+        """One seed a repeat: of every repeat there can be."""
         repeats = self.settings.repeats
         return (
             repeats.seeds
             if repeats.seeds is not None
-            else tuple(repeat_seed(repeats.base_seed, r) for r in range(repeats.count or 0))
+            else tuple(repeat_seed(repeats.base_seed, r) for r in range(repeats.most))
         )
 
     @cached_property
@@ -240,6 +240,11 @@ class Experiment:
             "record": self.task_id,
             "campaign": self.campaign.identity(),
             "seeds": list(self.seeds),
+            **(
+                self.settings.repeats.model_dump(include={"min", "target_se"})
+                if self.settings.repeats.is_adaptive
+                else {}
+            ),
             **(self._asked_queries() if self.campaign.asks_queries else {}),
         }
         if hasattr(self.task, "properties"):  # a label is no content of the task, and says what is asked about

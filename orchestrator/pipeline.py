@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from influence.base import QueryBlock
 from influence.matrix import ScoreMatrix
-from orchestrator.campaigns.base import Scored, waves
+from orchestrator.campaigns.base import Scored
 from orchestrator.experiment import Experiment, ScoringGroup, ScoringWork
 from orchestrator.ledgers import Ledgers
-from orchestrator.progress import Progress, duration
-from orchestrator.records import LedgerRow, Work
-from orchestrator.run_dir import RunDir, code_version, git_commit, require_same_numerics, versions
-from orchestrator.runtime.backend import Backend, ScoreBlock, WorkerContext
-from orchestrator.runtime.driver import StopSignal, drive
-from orchestrator.runtime.machine import cpu_numerics
-from orchestrator.scheduling.policies import Budgets
-from orchestrator.scheduling.scheduler import Scheduler
+from orchestrator.progress import Progress
+from orchestrator.records import LedgerRow
+from orchestrator.retraining import Retraining, Stopped
+from orchestrator.run_dir import RunDir
+from orchestrator.runtime.backend import ScoreBlock, WorkerContext
+from orchestrator.runtime.driver import SpendMeter, StopSignal
 from orchestrator.scoring import ScoreStage
 from orchestrator.scoring_models import ScoringModels, Unfinished
 from orchestrator.storage.blobs import write_file
 from orchestrator.store import Store
+from orchestrator.workforce import BackendFactory, Workforce
 from tasks.base import Numerics
 
 if TYPE_CHECKING:
     from orchestrator.results import Results
 
 STAGES = ("train", "score", "plan", "retrain", "analyse")
-BackendFactory = Callable[[WorkerContext], Backend]
-
-
-class Stopped(Unfinished):
-    """The run was asked to stop; the same command resumes it."""
 
 
 @dataclass
@@ -55,6 +48,7 @@ class Pipeline:
     """One experiment over one store. The backend starts only when there is something to compute.
 
     `read_only`: to read a run again, a year later and elsewhere; nothing is trained, so the pinned numerics stand.
+    `meter`: what the machines cost, where there is a limit or somebody wants to know.
     """
 
     experiment: Experiment
@@ -65,8 +59,8 @@ class Pipeline:
     stop: StopSignal
     retry_quarantined: bool = False
     read_only: bool = False
+    meter: SpendMeter | None = None
     report: Report = field(default_factory=Report)
-    _backend: Backend | None = None
 
     def run(self, until: str = "analyse") -> Report:
         """All stages up to `until`. Raises Stopped, InputError or RefitError; what is finished is kept."""
@@ -77,93 +71,43 @@ class Pipeline:
                 getattr(self, f"_{stage}")()
         finally:
             self.close()
+            self.report.retrained, self.report.attempts = self.retraining.n_retrained, self.retraining.n_attempts
         return self.report
 
     def close(self) -> None:
         """Stop the backend if it was started."""
-        if self._backend is not None:
-            self._backend.close()
-            self._backend = None
+        self.workforce.close()
+
+    @cached_property
+    def workforce(self) -> Workforce:
+        """What computes for this run."""
+        return Workforce(self.experiment, self.store, self.run_dir, self.make_backend, self.read_only)
+
+    @cached_property
+    def retraining(self) -> Retraining:
+        """What brings retrains into the ledger."""
+        compute = self.experiment.settings.compute
+        checkpoints = self.store.checkpoints
+        return Retraining(self.ledger, checkpoints, self.workforce, compute, self.progress, self.stop, self.meter)
 
     @cached_property
     def ledger(self) -> Ledgers:
         """The ledgers this experiment records to, as one."""
         return Ledgers.of(self.store, self.experiment.task_ids)
 
-    @cached_property
+    @property
     def numerics(self) -> Numerics:
-        """The numerics of this campaign: pinned in the run directory at the first retrain."""
-        compute, pinned = self.experiment.settings.compute, self.run_dir.numerics()
-        if self.read_only and pinned:
-            return pinned
-        now = cpu_numerics(compute.threads)
-        if compute.gpus_per_worker > 0:
-            now = pinned or self._probe(dataclasses.replace(now, device="cuda", device_model=""))
-        require_same_numerics(pinned, now, self.run_dir.provenance_path)
-        return now
+        """The numerics of this campaign."""
+        return self.workforce.numerics
 
     @property
     def known_numerics(self) -> Numerics | None:
         """The numerics, unless only a worker with a GPU could tell."""
-        gpus = self.experiment.settings.compute.gpus_per_worker
-        return None if gpus and self.run_dir.numerics() is None else self.numerics
+        return self.workforce.known_numerics
 
-    def _probe(self, numerics: Numerics) -> Numerics:
-        backend = self.make_backend(self.context(numerics))
-        try:
-            backend.start()
-            return backend.probe(numerics)
-        finally:
-            backend.close()
-
-    def backend(self) -> Backend:
-        """The backend, started on first use."""
-        if self._backend is None:
-            numerics = self.numerics
-            self._pin(numerics)
-            self._backend = self.make_backend(self.context())
-            self._backend.start()
-            require_same_numerics(numerics, self._backend.probe(numerics), self.run_dir.provenance_path)
-        return self._backend
-
-    def context(self, numerics: Numerics | None = None) -> WorkerContext:
-        """What a worker needs: the prepared task of every arm."""
-        tasks = {label: arm.task for label, arm in self.experiment.arms.items()}
-        for task in tasks.values():
-            task.prepare()
-        self.experiment.check_networks()
-        return WorkerContext(
-            self.experiment.task,
-            numerics or self.numerics,
-            self.store.checkpoints,
-            tasks=tasks,
-            observers=self.experiment.config.observers,
-        )
-
-    def _pin(self, numerics: Numerics) -> None:
-        experiment = self.experiment
-        self.run_dir.write(
-            experiment.config,
-            experiment.task,
-            {
-                "run": experiment.run_name,
-                "task_id": experiment.task_id,
-                "task_ids": sorted(set(experiment.task_ids.values())),
-                "train_digest": experiment.train_digest,
-                "model": experiment.model_identity,
-                "recipe": experiment.recipe_identity,
-                "numerics": numerics.identity(),
-                "seeds": list(experiment.seeds),
-                "scoring_seeds": list(experiment.scoring_seeds),
-                "store": str(self.store.root),
-                "config_dir": str(experiment.config.base_dir.resolve()),
-                "config_file": experiment.config.path.name,
-                "overrides": list(experiment.config.overrides),
-                "code_version": code_version(),
-                "git_commit": git_commit(),
-                "versions": versions(),
-            },
-        )
+    def context(self) -> WorkerContext:
+        """What a worker needs."""
+        return self.workforce.context()
 
     def _tidy_ledger(self) -> None:
         records = {arm.task_id: arm.record for arm in self.experiment.arms.values()}
@@ -220,33 +164,33 @@ class Pipeline:
         return {label: matrix for (key, label), matrix in self.all_matrices.items() if key == first}
 
     def _train(self) -> None:
-        works = self.models.works
-        missing = self._without_weights(works)
+        works, retraining = self.models.works, self.retraining
+        missing = retraining.without_weights(works)
         if not missing.isdisjoint(self.ledger.index().rows) and not self._needs_weights():
             missing = set()
-        self._retrain_missing(works, "scoring models", redo=missing | self._quarantined())
+        retraining.bring_in(works, "scoring models", redo=missing | retraining.quarantined())
         self.models.check_trained()
 
     def _score(self) -> None:
-        self.models.compute(self.backend, self.progress, self._heard)
-        self._pin(self.numerics)
+        self.models.compute(self.workforce.backend, self.progress, self._heard)
+        self.workforce.pin()
         self.models.write_tables(self.run_dir)
 
     def _heard(self, block: ScoreBlock) -> None:
         self.report.score_seconds += block.seconds
-        if self.stop.reason:
-            raise Stopped(f"stopped ({self.stop.reason}); finished shards are kept")
-
-    def _without_weights(self, works: Iterable[Work]) -> set[str]:
-        stored = self.store.checkpoints
-        return {w.spec_id for w in works if w.keep_steps and not stored.has(w.spec_id, w.keep_steps)}
+        left_s = self.meter.tick(self.workforce.backend().nodes()) if self.meter else None
+        reason = self.stop.reason or (self.meter.reason if self.meter and left_s is not None and left_s <= 0 else None)
+        if reason:
+            raise Stopped(f"stopped ({reason}); finished shards are kept")
 
     def _needs_weights(self) -> bool:
         """Whether a score, or a retrain with a parent, is missing: only then are the weights of a finished model needed."""
         try:
             if any(stage.missing() for stage in self.stages.values()):
                 return True
-            finished = self._finished()
+            finished = self.ledger.index().rows.keys() - (
+                self.retraining.quarantined() if self.retry_quarantined else set()
+            )
             return any(w.spec.parent and w.spec_id not in finished for w in self.planned.works)
         except Unfinished:
             return True
@@ -271,11 +215,12 @@ class Pipeline:
             queries=models.queries,
             matrix=lambda key, label: matrices[key, label],
             outcome=lambda spec_id: models.rows[spec_id].outcome,
+            rows=self.ledger_rows,
         )
 
     @cached_property
     def planned(self) -> Any:
-        """The campaign's plan: exact, since the scores are in the store."""
+        """The campaign's plan: exact, since the scores are in the store. Not final while the ledger decides how it goes on."""
         plan = self.experiment.campaign.planned(self.scored)
         self.ledger.expect(plan.works)
         return plan
@@ -290,49 +235,15 @@ class Pipeline:
     # --- retrain -------------------------------------------------------------------------------------------------
 
     def _retrain(self) -> None:
-        redo = self._quarantined() if self.retry_quarantined else set()
-        for wave in waves(self.planned.works):
-            self._retrain_missing(wave, "retrains", redo | self._lost_parents(wave))
-        planned = {w.spec_id for w in self.planned.works}
-        self.report.quarantined = tuple(sorted(planned & self._quarantined()))
-
-    def _lost_parents(self, wave: Sequence[Work]) -> set[str]:
-        """Finished works whose weights a retrain still to do starts from, and which are gone."""
-        finished = self._finished()
-        wanted = {w.spec.parent["spec_id"] for w in self.planned.works if w.spec.parent and w.spec_id not in finished}
-        return self._without_weights(w for w in wave if w.spec_id in wanted)
-
-    def _finished(self) -> set[str]:
-        """Spec ids that are not to be trained again."""
-        return self.ledger.index().rows.keys() - (self._quarantined() if self.retry_quarantined else set())
-
-    def _quarantined(self) -> set[str]:
-        return {spec_id for spec_id, entry in self.ledger.index().rows.items() if entry.status == "quarantined"}
-
-    def _retrain_missing(self, works: Sequence[Work], label: str, redo: Iterable[str] = ()) -> None:
-        finished = self.ledger.index().rows.keys() - set(redo)
-        todo = [w for w in works if w.spec_id not in finished]
-        if not todo:
-            return
-        backend = self.backend()
-        compute = self.experiment.settings.compute
-        scheduler = Scheduler([w.spec_id for w in todo], Budgets(compute.retries, compute.preemptions))
-        self.progress.begin(label, len(works), len(works) - len(todo))
-        result = drive(
-            scheduler,
-            backend,
-            self.ledger.publisher(todo),
-            {w.spec_id: w for w in todo},
-            stop=self.stop,
-            code_version=code_version(),
-            progress=lambda p: self.progress.update(len(works) - len(todo) + p.done, len(works), _note(p)),
-        )
-        self.progress.end()
-        n_done = result.n_ok + result.n_diverged + result.n_quarantined
-        self.report.retrained += n_done
-        self.report.attempts += result.n_attempts
-        if not result.complete:
-            raise Stopped(f"{label}: stopped ({result.stopped}); {n_done} of {len(todo)} done and kept")
+        redo = self.retraining.quarantined() if self.retry_quarantined else set()
+        self.retraining.bring_in_waves(self.planned.works, "retrains", redo)
+        while not self.planned.is_final:
+            done = {work.spec_id for work in self.planned.works}
+            del self.planned  # planned anew, now that these are in the ledger
+            self._plan()
+            self.retraining.bring_in_waves(self.planned.works, "retrains", redo - done)
+        planned = {work.spec_id for work in self.planned.works}
+        self.report.quarantined = tuple(sorted(planned & self.retraining.quarantined()))
 
     # --- analyse -------------------------------------------------------------------------------------------------
 
@@ -360,14 +271,3 @@ class Pipeline:
             write_file(self.run_dir.results / name, text.encode())
         quarantined = (s for s, row in self.rows.items() if row.outcome.status == "quarantined")
         self.report.quarantined = tuple(sorted(quarantined))
-
-
-def _note(progress: Any) -> str:
-    parts = []
-    if progress.failed:
-        parts.append(f"{progress.failed} attempts failed")
-    if progress.quarantined:
-        parts.append(f"{progress.quarantined} quarantined")
-    if progress.eta_s is not None:
-        parts.append(f"about {duration(progress.eta_s)} left")
-    return ", ".join(parts)

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from orchestrator.records import LedgerRow, Outcome, Status, Work
 from orchestrator.runtime.backend import Backend
@@ -13,6 +14,7 @@ from orchestrator.runtime.clock import Clock, SystemClock
 from orchestrator.runtime.progress import Progress, ProgressListener, ProgressMeter
 from orchestrator.runtime.publisher import LedgerUnwritableError, Publisher, WriteRows
 from orchestrator.runtime.stop import StopSignal, stop_on_signals
+from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import (
     Completed,
     Event,
@@ -31,6 +33,17 @@ from orchestrator.scheduling.policies import Backoff
 from orchestrator.scheduling.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
+
+
+class SpendMeter(Protocol):
+    """What the machines cost. `reason`: which limit is reached, for people."""
+
+    @property
+    def reason(self) -> str: ...
+
+    def tick(self, nodes: Sequence[Node]) -> float | None:
+        """Charge these machines until now; seconds left until a limit at the present rate, None without limits."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,7 @@ def drive(
     *,
     code_version: str,
     options: DriveOptions | None = None,
+    meter: SpendMeter | None = None,
 ) -> DriveResult:
     """Run the scheduler on a backend until everything is in the ledger, or a stop was asked for.
 

@@ -19,6 +19,12 @@ def cpu_model() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def cpu_numerics(threads: int) -> Numerics:
+def cpu_numerics(threads: int, micro_batch: int = 0) -> Numerics:
     """Numerics of a CPU worker on this machine."""
-    return Numerics(device="cpu", device_model=cpu_model(), threads=threads, torch=metadata.version("torch"))
+    return Numerics(
+        device="cpu",
+        device_model=cpu_model(),
+        threads=threads,
+        micro_batch=micro_batch,
+        torch=metadata.version("torch"),
+    )

@@ -68,3 +68,10 @@ class Backoff:
         if n_failures > self.limit:
             return None
         return min(self.first_s * 2.0 ** min(n_failures - 1, 30), self.longest_s)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What depends on time: idle workers are let go after `idle_s`."""
+
+    idle_s: float = 60.0

@@ -27,7 +27,7 @@ from orchestrator.scheduling.events import (
     WorkerJoined,
     WorkerLost,
 )
-from orchestrator.scheduling.policies import Budgets, Spent, charge, is_exhausted
+from orchestrator.scheduling.policies import Budgets, Spent, Timing, charge, is_exhausted
 
 State = Literal["waiting", "running", "done_unpublished", "publishing", "finished"]
 Trigger = Literal["submit", "result", "retry", "quarantine", "give_up", "publish", "published", "publish_failed"]
@@ -56,7 +56,13 @@ class Scheduler:
     Raises ValueError if a spec id appears twice in `order`.
     """
 
-    def __init__(self, order: Sequence[str], budgets: Budgets | None = None, finished: Collection[str] = ()):
+    def __init__(
+        self,
+        order: Sequence[str],
+        budgets: Budgets | None = None,
+        finished: Collection[str] = (),
+        timing: Timing | None = None,
+    ):
         self.budgets = budgets or Budgets()
         self.failures: Counter[FailureKind] = Counter()  # attempts that were charged, by kind
         self._order = tuple(order)

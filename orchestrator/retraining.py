@@ -1,0 +1,103 @@
+"""Bringing works into the ledger: what is missing is retrained, by waves of parents and children."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.campaigns.base import waves
+from orchestrator.config_blocks import ComputeConfig
+from orchestrator.ledgers import Ledgers
+from orchestrator.progress import Progress, duration
+from orchestrator.records import Work
+from orchestrator.run_dir import code_version
+from orchestrator.runtime.driver import DriveResult, SpendMeter, StopSignal, drive
+from orchestrator.scheduling.policies import Budgets, Timing
+from orchestrator.scheduling.scheduler import Scheduler
+from orchestrator.scoring_models import Unfinished
+from orchestrator.storage.checkpoints import CheckpointStore
+from orchestrator.workforce import Workforce
+
+
+class Stopped(Unfinished):
+    """The run was asked to stop; the same command resumes it."""
+
+
+@dataclass
+class Retraining:
+    """What a run retrains, and how much of it this session did."""
+
+    ledger: Ledgers
+    checkpoints: CheckpointStore
+    workforce: Workforce
+    compute: ComputeConfig
+    progress: Progress
+    stop: StopSignal
+    meter: SpendMeter | None = None
+    n_retrained: int = 0
+    n_attempts: int = 0
+
+    def bring_in_waves(self, works: Sequence[Work], label: str, redo: Iterable[str] = ()) -> None:
+        """Retrain what is missing of `works`, parents before children, and parents whose weights a child still needs."""
+        again = set(redo)
+        for wave in waves(works):
+            self.bring_in(wave, label, again | self._lost_parents(works, wave, again))
+
+    def bring_in(self, works: Sequence[Work], label: str, redo: Iterable[str] = ()) -> None:
+        """Retrain those of `works` that are not in the ledger, and those in `redo`. Raises Stopped; what is finished is kept."""
+        finished = self.ledger.index().rows.keys() - set(redo)
+        todo = [work for work in works if work.spec_id not in finished]
+        if not todo:
+            return
+        self.progress.begin(label, len(works), len(works) - len(todo))
+        result = self._drive(todo, len(works))
+        self.progress.end()
+        n_done = result.n_ok + result.n_diverged + result.n_quarantined
+        self.n_retrained += n_done
+        self.n_attempts += result.n_attempts
+        if not result.complete:
+            raise Stopped(f"{label}: stopped ({result.stopped}); {n_done} of {len(todo)} done and kept")
+
+    def _drive(self, todo: Sequence[Work], n_all: int) -> DriveResult:
+        compute, n_before = self.compute, n_all - len(todo)
+        scheduler = Scheduler(
+            [work.spec_id for work in todo],
+            Budgets(compute.retries, compute.preemptions),
+            timing=Timing(idle_s=compute.idle_s),
+        )
+        return drive(
+            scheduler,
+            self.workforce.backend(),
+            self.ledger.publisher(todo),
+            {work.spec_id: work for work in todo},
+            stop=self.stop,
+            code_version=code_version(),
+            progress=lambda p: self.progress.update(n_before + p.done, n_all, _note(p)),
+            meter=self.meter,
+        )
+
+    def quarantined(self) -> set[str]:
+        """Spec ids that were given up."""
+        return {spec_id for spec_id, entry in self.ledger.index().rows.items() if entry.status == "quarantined"}
+
+    def without_weights(self, works: Iterable[Work]) -> set[str]:
+        """Those of `works` whose weights are asked for and not in the store."""
+        return {w.spec_id for w in works if w.keep_steps and not self.checkpoints.has(w.spec_id, w.keep_steps)}
+
+    def _lost_parents(self, works: Sequence[Work], wave: Sequence[Work], redo: set[str]) -> set[str]:
+        """Finished works of a wave whose weights a retrain still to do starts from, and which are gone."""
+        finished = self.ledger.index().rows.keys() - redo
+        wanted = {w.spec.parent["spec_id"] for w in works if w.spec.parent and w.spec_id not in finished}
+        return self.without_weights(w for w in wave if w.spec_id in wanted)
+
+
+def _note(progress: Any) -> str:
+    parts = []
+    if progress.failed:
+        parts.append(f"{progress.failed} attempts failed")
+    if progress.quarantined:
+        parts.append(f"{progress.quarantined} quarantined")
+    if progress.eta_s is not None:
+        parts.append(f"about {duration(progress.eta_s)} left")
+    return ", ".join(parts)

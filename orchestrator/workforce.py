@@ -1,0 +1,117 @@
+"""The workers of a run: numerics pinned at the first retrain, and a backend that starts when there is something to compute."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from orchestrator.experiment import Experiment
+from orchestrator.run_dir import RunDir, code_version, git_commit, require_same_numerics, versions
+from orchestrator.runtime.backend import Backend, WorkerContext
+from orchestrator.runtime.machine import cpu_numerics
+from orchestrator.store import Store
+from tasks.base import Numerics
+
+BackendFactory = Callable[[WorkerContext], Backend]
+
+
+@dataclass
+class Workforce:
+    """What computes for one run. `read_only`: nothing is trained, so the pinned numerics stand as they are."""
+
+    experiment: Experiment
+    store: Store
+    run_dir: RunDir
+    make_backend: BackendFactory
+    read_only: bool = False
+    _backend: Backend | None = None
+
+    @cached_property
+    def numerics(self) -> Numerics:
+        """The numerics of this campaign: pinned in the run directory at the first retrain."""
+        compute, pinned = self.experiment.settings.compute, self.run_dir.numerics()
+        if self.read_only and pinned:
+            return pinned
+        now = cpu_numerics(compute.threads, compute.micro_batch)
+        if compute.trains_on == "cuda":  # which GPU and which build of torch, only a worker can tell
+            now = (
+                dataclasses.replace(pinned, threads=now.threads, micro_batch=now.micro_batch, device="cuda")
+                if pinned
+                else self._probe(dataclasses.replace(now, device="cuda", device_model=""))
+            )
+        require_same_numerics(pinned, now, self.run_dir.provenance_path)
+        return now
+
+    @property
+    def known_numerics(self) -> Numerics | None:
+        """The numerics, unless only a worker with a GPU could tell."""
+        on_gpu = self.experiment.settings.compute.trains_on == "cuda"
+        return None if on_gpu and self.run_dir.numerics() is None else self.numerics
+
+    def _probe(self, numerics: Numerics) -> Numerics:
+        backend = self.make_backend(self.context(numerics))
+        try:
+            backend.start()
+            return backend.probe(numerics)
+        finally:
+            backend.close()
+
+    def backend(self) -> Backend:
+        """The backend, started on first use."""
+        if self._backend is None:
+            numerics = self.numerics
+            self.pin()
+            self._backend = self.make_backend(self.context())
+            self._backend.start()
+            require_same_numerics(numerics, self._backend.probe(numerics), self.run_dir.provenance_path)
+        return self._backend
+
+    def close(self) -> None:
+        """Stop the backend if it was started."""
+        if self._backend is not None:
+            self._backend.close()
+            self._backend = None
+
+    def context(self, numerics: Numerics | None = None) -> WorkerContext:
+        """What a worker needs: the prepared task of every arm."""
+        experiment = self.experiment
+        tasks = {label: arm.task for label, arm in experiment.arms.items()}
+        for task in tasks.values():
+            task.prepare()
+        experiment.check_networks()
+        return WorkerContext(
+            experiment.task,
+            numerics or self.numerics,
+            self.store.checkpoints,
+            tasks=tasks,
+            observers=experiment.config.observers,
+            snapshot_s=experiment.settings.compute.snapshot_s,
+        )
+
+    def pin(self) -> None:
+        """Write config.yaml and provenance.json: from now on the run stays with these numerics."""
+        experiment = self.experiment
+        self.run_dir.write(
+            experiment.config,
+            experiment.task,
+            {
+                "run": experiment.run_name,
+                "task_id": experiment.task_id,
+                "task_ids": sorted(set(experiment.task_ids.values())),
+                "train_digest": experiment.train_digest,
+                "model": experiment.model_identity,
+                "recipe": experiment.recipe_identity,
+                "numerics": self.numerics.identity(),
+                "seeds": list(experiment.seeds),
+                "scoring_seeds": list(experiment.scoring_seeds),
+                "store": str(self.store.root),
+                "config_dir": str(experiment.config.base_dir.resolve()),
+                "config_file": experiment.config.path.name,
+                "overrides": list(experiment.config.overrides),
+                "code_version": code_version(),
+                "git_commit": git_commit(),
+                "versions": versions(),
+            },
+        )
