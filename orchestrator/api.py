@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,15 @@ from orchestrator.experiment import Experiment
 from orchestrator.pipeline import Pipeline, Report
 from orchestrator.progress import Progress
 from orchestrator.run_dir import RunDir, existing
+from orchestrator.run_mirror import RunMirror
 from orchestrator.runtime.backend import Backend, WorkerContext
 from orchestrator.runtime.stop import StopSignal, stop_on_signals
+from orchestrator.spend_book import SpendBook
+from orchestrator.spending import RunMeter, parse_limits
 from orchestrator.storage.hold import held
 from orchestrator.storage.lease import Lease
 from orchestrator.store import Store
+from orchestrator.uris import is_object_uri
 from tasks.errors import InputError, RefitError
 
 if TYPE_CHECKING:
@@ -57,7 +62,11 @@ def open_pipeline(
     """A pipeline over the config's store, nothing started. `address`: 'local' in-process, None a local Ray, else a cluster."""
     store = Store(config.settings.output, f"{config.where}: output")
     experiment = Experiment(config, store.cache_dir)
+    if run_dir and is_object_uri(str(run_dir)):
+        raise InputError("--run-dir", f"{run_dir}: a folder of this machine; output may be an object store")
     path = Path(run_dir) if run_dir else store.run_path(experiment.run_name)
+    mirror = store.mirror(path)
+    mirror.fetch()
     if path.exists() and not path.is_dir():
         raise InputError(path, "is a file; a run directory is asked for")
     holds = RunDir(path).provenance().get("run", "")
@@ -70,7 +79,13 @@ def open_pipeline(
         return backend_for(config, address, context)
 
     return Pipeline(
-        experiment, store, RunDir(path), make_backend, progress or Progress(quiet=True), stop or StopSignal()
+        experiment,
+        store,
+        RunDir(path),
+        make_backend,
+        progress or Progress(quiet=True),
+        stop or StopSignal(),
+        mirror=mirror,
     )
 
 
@@ -90,6 +105,10 @@ def backend_for(config: LoadedConfig, address: str | None, context: WorkerContex
         gpus_per_worker=compute.gpus_per_worker,
         timeout_s=compute.timeout_s,
         address=address,
+        accelerator=compute.accelerator,
+        market=compute.market.model_dump(),
+        pending_workers=compute.pending_workers,
+        recycle_after=compute.recycle_after,
     )
 
 
@@ -106,17 +125,33 @@ def run(
     address: str | None = None,
     progress: Progress | None = None,
     retry_quarantined: bool = False,
+    max_gpu_hours: float | None = None,
+    max_cost: float | None = None,
+    deadline: str | None = None,
+    wait: bool = False,
+    pilot: int = 0,
 ) -> RunResult:
     """Run a campaign to the end, or to a stage; the same call resumes. `retry_quarantined`: try given-up retrains again.
 
+    Limits hold for all sessions of the run together: GPU-hours and cost (in the currency of `prices`) of the machines that are
+    there, busy or not; `deadline`: a time, or a duration from now. `wait`: until another driver gives the ledger back, instead of
+    raising LeaseHeld. `pilot`: at most so many retrains of every class.
+
     Raises InputError (bad input), Stopped or LeaseHeld (resumable), RefitError (it cannot go on).
     """
+    prices = config.settings.prices.table() if config.settings.prices else None
+    limits = parse_limits(max_gpu_hours, max_cost, deadline, prices, datetime.now(UTC))
     with stop_on_signals(StopSignal()) as stop:
         pipeline = open_pipeline(config, run_dir=run_dir, address=address, progress=progress, stop=stop)
-        pipeline.retry_quarantined = retry_quarantined
+        pipeline.retry_quarantined, pipeline.pilot = retry_quarantined, pilot
         with logged(pipeline.run_dir.path), ExitStack() as leases:
+            leases.enter_context(published(pipeline.mirror))
             for task_id in sorted(set(pipeline.experiment.task_ids.values())):
-                leases.enter_context(held(Lease(pipeline.store.blobs, task_id)))
+                lease = Lease(pipeline.store.blobs, task_id)
+                leases.enter_context(held(lease, wait, pipeline.progress.say, lambda: stop.reason))
+            pipeline.mirror.fetch()  # another driver may have pinned the numerics meanwhile
+            book = SpendBook(pipeline.store.blobs, pipeline.experiment.run_name)
+            pipeline.meter = RunMeter.open(book, limits, prices, warn=pipeline.progress.say)
             report = pipeline.run(until)
             if until == "analyse":
                 from orchestrator.projections import write_projections
@@ -124,6 +159,18 @@ def run(
                 write_projections(pipeline)
     code = EXIT_QUARANTINED if report.quarantined else EXIT_COMPLETE
     return RunResult(code, pipeline.run_dir.path, report, pipeline.results if until == "analyse" else None)
+
+
+@contextmanager
+def published(mirror: RunMirror) -> Iterator[None]:
+    """Bring the run directory to the store when the body ends, however it ends."""
+    try:
+        yield
+    finally:
+        try:
+            mirror.publish()
+        except OSError as error:
+            logging.getLogger("refit").warning("run directory not brought to the store: %s", error)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tasks.errors import InputError, RefitError
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_resumable(error: RefitError) -> bool:
-    return type(error).__name__ in {"Unfinished", "Stopped", "LeaseHeld"}
+    return type(error).__name__ in {"Unfinished", "Stopped", "LeaseHeld", "StoreAwayError"}
 
 
 def _fail(message: str, code: int) -> int:
@@ -64,12 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", _run, "estimate, run, report; the same command resumes")
     _config_arguments(run)
     run.add_argument("--until", choices=STAGES, default="analyse", help="stop after this stage")
-    run.add_argument("--address", help="'local' in-process; default a local Ray; 'auto' or an address: a cluster")
+    _machine_arguments(run)
     run.add_argument("--retry-quarantined", action="store_true", help="try retrains that were given up again")
     run.add_argument("--yes", action="store_true", help="do not ask before starting")
     plan = _command(commands, "plan", _plan, "dry run: cells, distinct retrains, what is to do, time")
     _config_arguments(plan)
     plan.add_argument("--json", action="store_true")
+    text = "first retrain N (default 5) of every class, which is kept: what the estimate then rests on"
+    plan.add_argument("--pilot", nargs="?", const=5, type=int, metavar="N", help=text)
+    _machine_arguments(plan)
     status = _command(commands, "status", _status, "progress and failures, while it runs or after")
     _run_dir_argument(status)
     status.add_argument("--watch", action="store_true", help="again every two seconds until complete")
@@ -93,16 +97,23 @@ def _command(commands: argparse._SubParsersAction, name: str, function: Callable
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="dotted.key=value", dest="overrides")
-    parser.add_argument("--run-dir", type=Path, help="the run directory; the store stays where the config says")
+    parser.add_argument("--run-dir", help="the run directory; the store stays where the config says")
+
+
+def _machine_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--address", help="'local' in-process; default a local Ray; 'auto' or an address: a cluster")
+    parser.add_argument("--max-gpu-hours", type=float, metavar="H", help="of the machines there, over all sessions")
+    parser.add_argument("--max-cost", type=float, metavar="C", help="in the currency of the config's prices, likewise")
+    parser.add_argument("--deadline", metavar="T", help="a time (2026-12-01T08:00) or from now (90m, 2h30m, 1d)")
+    parser.add_argument("--wait", action="store_true", help="wait while another driver has the ledger")
 
 
 def _run_dir_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("run_dir", help="a folder, or its s3:// or gs:// URI")
 
 
 def _run(options: argparse.Namespace) -> int:
     from orchestrator import api
-    from orchestrator.progress import Progress
 
     config = api.load_config(options.config, options.overrides)
     estimate = api.plan(config, options.run_dir)
@@ -112,10 +123,8 @@ def _run(options: argparse.Namespace) -> int:
     result = api.run(
         config,
         until=options.until,
-        run_dir=options.run_dir,
-        address=options.address,
-        progress=Progress(),
         retry_quarantined=options.retry_quarantined,
+        **_on_machines(options),
     )
     if result.results is not None:
         from orchestrator.report.terminal import results_table
@@ -129,6 +138,14 @@ def _run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return result.exit_code
+
+
+def _on_machines(options: argparse.Namespace) -> dict[str, Any]:
+    """What `run` and a pilot share."""
+    from orchestrator.progress import Progress
+
+    names = ("run_dir", "address", "max_gpu_hours", "max_cost", "deadline", "wait")
+    return {"progress": Progress(), **{name: getattr(options, name) for name in names}}
 
 
 def _confirmed() -> bool:
@@ -145,7 +162,12 @@ def _is_asked() -> bool:
 def _plan(options: argparse.Namespace) -> int:
     from orchestrator import api
 
-    estimate = api.plan(api.load_config(options.config, options.overrides), options.run_dir)
+    config = api.load_config(options.config, options.overrides)
+    if options.pilot is not None:
+        if options.pilot < 1:
+            raise InputError("--pilot", f"{options.pilot}: a count of retrains, 1 or more")
+        api.run(config, until="retrain", pilot=options.pilot, **_on_machines(options))
+    estimate = api.plan(config, options.run_dir)
     print(json.dumps(estimate.json(), indent=2) if options.json else "\n".join(estimate.lines()))
     return EXIT_COMPLETE
 
@@ -171,6 +193,7 @@ def _report(options: argparse.Namespace) -> int:
     pipeline = open_run(options.run_dir).pipeline()
     pipeline.write_results()
     print(write_report(report_data(pipeline), pipeline.run_dir.path))
+    pipeline.mirror.publish()
     return EXIT_QUARANTINED if pipeline.report.quarantined else EXIT_COMPLETE
 
 

@@ -23,6 +23,7 @@ from orchestrator.config_blocks import (
     ScoresConfig,
     TrackingConfig,
 )
+from orchestrator.spending import PricesConfig
 from orchestrator.tracking.record import absolute_uri, check_uri
 from orchestrator.uris import refuse_password
 from orchestrator.yaml_files import ConfigError, apply_overrides, changed_task, read_yaml, write_yaml
@@ -44,6 +45,7 @@ class Settings(Block):
     observe: list[dict[str, Any]] = Field(default_factory=list)
     repeats: RepeatsConfig = RepeatsConfig(count=10)
     compute: ComputeConfig = ComputeConfig()
+    prices: PricesConfig | None = None
     tracking: TrackingConfig | None = TrackingConfig()
     output: Annotated[str, StringConstraints(min_length=1)] = "runs"
     plugins: list[str] = Field(default_factory=list)

@@ -1,18 +1,26 @@
-"""What a run would do: cells asked for, distinct retrains, how many are in the ledger, time from its history."""
+"""What a run would do: cells asked for, distinct retrains, how many are in the ledger; time and cost from its history."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
+from orchestrator.outlook import BETWEEN_PREEMPTIONS_S, Demand, History, Outlook, Pool, Span, outlook, total_s
+from orchestrator.pilot import RetrainClass, class_of
 from orchestrator.pipeline import Pipeline, Unfinished
 from orchestrator.progress import duration
+from orchestrator.records import Work
 from orchestrator.storage.ledger_parts import IndexEntry
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A dry run. `distinct` is exact when all scores are in the store, else None and `distinct_max` bounds it."""
+    """A dry run. `distinct` is exact when all scores are in the store, else None and `distinct_max` bounds it.
+
+    `*_low`, `*_high`: 95% ranges, None where fewer than two retrains tell. `advice`: what would serve the question better.
+    """
 
     run: str
     run_dir: str
@@ -26,7 +34,16 @@ class Estimate:
     scoring_models_to_do: int
     seconds_per_retrain: float | None
     time_s: float | str
-    cost: str
+    time_low_s: float | None
+    time_high_s: float | None
+    gpu_hours_low: float | None
+    gpu_hours_high: float | None
+    cost: float | str
+    cost_low: float | None
+    cost_high: float | None
+    currency: str | None
+    assumptions: str
+    advice: str = ""
 
     @property
     def is_nothing(self) -> bool:
@@ -39,71 +56,164 @@ class Estimate:
 
     def lines(self) -> list[str]:
         """For people."""
-        if self.distinct is None:
-            known = (
-                f"scores are there: {', '.join(self.missing_scores)}" if self.missing_scores else "a worker has begun"
-            )
-            work = f"retrains       at most {self.distinct_max} distinct for {self.cells} cells (exact once {known})"
-        else:
-            work = f"retrains       {self.distinct} distinct for {self.cells} cells; {self.in_ledger} in the ledger, {self.to_do} to do"
-        time = self.time_s if isinstance(self.time_s, str) else duration(self.time_s)
         scoring = [f"scoring models {self.scoring_models_to_do} to train", f"scores         {self.scores}"]
+        gpu_hours = _range(self.gpu_hours_low, self.gpu_hours_high, "{:.2f}".format).strip(" ()")
         return [
             f"run directory  {self.run_dir}",
             *(scoring if self.scores != "none" else ()),
-            work,
-            f"time           {time}   cost {self.cost}",
+            f"retrains       {self._work()}",
+            f"time           {self._time()}   cost {self._cost()}",
+            *([f"GPU-hours      {gpu_hours}"] if gpu_hours else ()),
+            *([f"assuming       {self.assumptions}"] if self.assumptions else ()),
+            *([f"advice         {self.advice}"] if self.advice else ()),
         ]
+
+    def _work(self) -> str:
+        if self.distinct is not None:
+            return (
+                f"{self.distinct} distinct for {self.cells} cells; {self.in_ledger} in the ledger, {self.to_do} to do"
+            )
+        if self.in_ledger is not None:
+            until = f"{self.in_ledger} in the ledger; repeats end at their target"
+        elif self.missing_scores:
+            until = f"exact once scores are there: {', '.join(self.missing_scores)}"
+        else:
+            until = "exact once a worker has begun"
+        return f"at most {self.distinct_max} distinct for {self.cells} cells ({until})"
+
+    def _time(self) -> str:
+        if isinstance(self.time_s, str):
+            return self.time_s
+        return duration(self.time_s) + _range(self.time_low_s, self.time_high_s, duration)
+
+    def _cost(self) -> str:
+        if isinstance(self.cost, str) or not self.cost:
+            return str(self.cost or 0)
+        return f"{self.cost:.2f} {self.currency}" + _range(self.cost_low, self.cost_high, "{:.2f}".format)
+
+
+def _range(low: float | None, high: float | None, shown: Callable[[float], str]) -> str:
+    return f" ({shown(low)} to {shown(high)})" if high and low is not None else ""
 
 
 def estimate(pipeline: Pipeline) -> Estimate:
     """Plan without computing anything: no torch, no worker."""
     experiment = pipeline.experiment
-    history = pipeline.ledger.index().rows
-    scoring_todo, missing = _scoring_state(pipeline, history)
+    models, missing = _scoring_state(pipeline, pipeline.ledger.index().rows)
     asks = experiment.campaign.asks_queries
     cells, bound = experiment.campaign.bounds(experiment, _n_queries(pipeline) if asks else 0)
     is_known = not missing and pipeline.known_numerics is not None
-    wanted = [w.spec_id for w in pipeline.planned.works] if is_known else None
-    distinct = None if wanted is None else len(wanted)
-    done = None if wanted is None else sum(spec_id in history for spec_id in wanted)
-    to_do = None if distinct is None or done is None else distinct - done
-    seconds = _seconds_per_retrain(_alike(pipeline, history, wanted or ()))
-    left = (bound if to_do is None else to_do) + scoring_todo
-    workers = experiment.settings.compute.workers
+    works = pipeline.planned.works if is_known else None
+    is_exact = works is not None and pipeline.planned.is_final
+    rows = pipeline.ledger.index().rows  # again: what is planned says in which ledger a row counts
+    left = [work for work in works or () if work.spec_id not in rows]
+    least = Counter([*models, *map(class_of, left)])
+    most = least if is_exact else least + Counter({None: bound - len(works or ())})
+    history, pool = _history(pipeline, works or (), rows), _pool(pipeline)
     return Estimate(
         run=experiment.run_name,
         run_dir=str(pipeline.run_dir.path),
         cells=cells,
         scores="none" if not asks else "missing" if missing else "complete",
         missing_scores=tuple(missing),
-        distinct=distinct,
+        distinct=len(works) if works is not None and is_exact else None,
         distinct_max=bound,
-        in_ledger=done,
-        to_do=to_do,
-        scoring_models_to_do=scoring_todo,
-        seconds_per_retrain=seconds,
-        time_s=0.0 if left == 0 else "unknown" if seconds is None else seconds * left / workers,
-        cost="0" if left == 0 else "unknown",
+        in_ledger=None if works is None else len(works) - len(left),
+        to_do=len(left) if is_exact else None,
+        scoring_models_to_do=len(models),
+        seconds_per_retrain=_mean_s(most or Counter(map(class_of, works or ())), history),
+        **_figures(outlook(most if works is None else least, most, history, pool), history, pool, most.total()),
     )
 
 
-def _scoring_state(pipeline: Pipeline, history: Mapping[str, IndexEntry]) -> tuple[int, list[str]]:
-    """Scoring models still to train, and methods without scores. Where only a GPU worker knows the numerics, nothing is known yet."""
+def _figures(found: Outlook | None, history: History, pool: Pool, n_left: int) -> dict[str, Any]:
+    """Time, GPU-hours and cost with their ranges, and what they rest on."""
+    nothing = Span(0.0, 0.0, 0.0)
+    time, gpu_hours = (found.time_s, found.gpu_hours) if found else (None, None)
+    cost = found.cost if found else None
+    if not n_left:
+        time = gpu_hours = cost = nothing
+    return {
+        "time_s": time.mean if time else "unknown",
+        "time_low_s": time.low if time else None,
+        "time_high_s": time.high if time else None,
+        "gpu_hours_low": gpu_hours.low if gpu_hours else None,
+        "gpu_hours_high": gpu_hours.high if gpu_hours else None,
+        "cost": cost.mean if cost else "unknown",
+        "cost_low": cost.low if cost else None,
+        "cost_high": cost.high if cost else None,
+        "currency": pool.prices.currency if pool.prices else None,
+        "assumptions": _assumptions(found, history, pool, n_left) if n_left else "",
+    }
+
+
+def _assumptions(found: Outlook | None, history: History, pool: Pool, n_left: int) -> str:
+    """What the figures rest on, in one line."""
+    if found is None:
+        return (
+            "nothing: no retrain tells how long one takes; refit plan --pilot does some of every class, and keeps them"
+        )
+    workers, tell = min(pool.workers, n_left), _count(history.n_known, "retrain")
+    known = f"95% range from {tell}" if found.time_s.high is not None else f"known from {tell}, too few for a range"
+    parts = [known, _count(workers, "worker"), _count(pool.n_nodes(workers), "node")]
+    if pool.prices:
+        low, high = pool.per_hour
+        parts += [
+            f"boot {pool.boot_s:g} s",
+            f"{low:g} to {high:g} {pool.prices.currency} a node-hour ({pool.prices.date})",
+        ]
+    if pool.market == "spot":
+        parts.append(f"a spot node lasts {duration(BETWEEN_PREEMPTIONS_S)}")
+    return ", ".join(parts)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _mean_s(kinds: Demand, history: History) -> float | None:
+    """Mean seconds of one of these retrains."""
+    total = total_s(kinds, history)
+    return total.mean / kinds.total() if total and kinds.total() else None
+
+
+def _pool(pipeline: Pipeline) -> Pool:
+    settings = pipeline.experiment.settings
+    compute, prices = settings.compute, settings.prices
+    return Pool(compute.workers, compute.gpus_per_worker, compute.market.retrains, prices.table() if prices else None)
+
+
+def _history(pipeline: Pipeline, works: Sequence[Work], rows: Mapping[str, IndexEntry]) -> History:
+    """Seconds of finished retrains, by class; of other campaigns in the ledger where there is one arm, so that all train alike."""
+    several = len(pipeline.experiment.arms) > 1
+    models = [s.work for s in pipeline.scoring] if pipeline.known_numerics is not None else []
+    own: dict[RetrainClass, list[float]] = {}
+    for work in {work.spec_id: work for work in (*works, *models)}.values():
+        own.setdefault(class_of(work), []).extend(_seconds(rows.get(work.spec_id)))
+    others = () if several else [s for row in rows.values() for s in _seconds(row)]
+    return History(own, others, several)
+
+
+def _seconds(row: IndexEntry | None) -> list[float]:
+    return [row.seconds] if row is not None and row.status == "ok" and row.seconds > 0 else []
+
+
+def _scoring_state(pipeline: Pipeline, rows: Mapping[str, IndexEntry]) -> tuple[list[RetrainClass | None], list[str]]:
+    """Scoring models still to train, by class, and methods without scores. Where only a GPU worker knows the numerics, nothing is known yet."""
     experiment = pipeline.experiment
     if pipeline.known_numerics is None:
-        return len(experiment.scoring_seeds), list(experiment.scored)
+        return [None] * len(experiment.scoring_seeds), list(experiment.scored)
     works = list({s.work.spec_id: s.work for s in pipeline.scoring}.values())
-    in_ledger = all(w.spec_id in history and history[w.spec_id].status == "ok" for w in works)
+    in_ledger = all(w.spec_id in rows and rows[w.spec_id].status == "ok" for w in works)
     if in_ledger or not experiment.needs_scoring_outputs:
         missing = list(dict.fromkeys(label for stage in pipeline.stages.values() for label in stage.missing()))
         if in_ledger and not missing:
-            return 0, []
+            return [], []
     else:
         missing = list(experiment.scored)
     has_weights = pipeline.store.checkpoints.has
-    todo = sum(w.spec_id not in history or not has_weights(w.spec_id, w.keep_steps) for w in works)
-    return todo, missing
+    untrained = [w for w in works if w.spec_id not in rows or not has_weights(w.spec_id, w.keep_steps)]
+    return [class_of(work) for work in untrained], missing
 
 
 def _n_queries(pipeline: Pipeline) -> int:
@@ -116,19 +226,3 @@ def _n_queries(pipeline: Pipeline) -> int:
     if block.per_class:
         return block.per_class * len(experiment.train.classes)
     return block.count if isinstance(block.count, int) else (len(block.ids) if block.ids else n_measured)
-
-
-def _alike(pipeline: Pipeline, history: Mapping[str, IndexEntry], wanted: Sequence[str]) -> list[IndexEntry]:
-    """Ledger rows that tell how long the retrains will take: the campaign's own, else any that train as it does.
-
-    Scoring models of a campaign with several arms train otherwise than its retrains: they tell nothing.
-    """
-    several = len(pipeline.experiment.arms) > 1
-    models = {s.work.spec_id for s in pipeline.scoring} if several and pipeline.known_numerics is not None else set()
-    own = [history[spec_id] for spec_id in wanted if spec_id in history and spec_id not in models]
-    return own or ([] if several else list(history.values()))
-
-
-def _seconds_per_retrain(entries: Sequence[IndexEntry]) -> float | None:
-    seconds = [entry.seconds for entry in entries if entry.status == "ok" and entry.seconds > 0]
-    return sum(seconds) / len(seconds) if seconds else None

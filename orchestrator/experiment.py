@@ -19,6 +19,7 @@ from tasks.data.edits import Edit
 from tasks.digests import canonical_json, digest
 from tasks.registry import RECIPES, TASKS
 from tasks.seeds import purpose_seed, repeat_seed
+from tasks.training import check_micro_batch
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ class Experiment:
             if (fits := getattr(arm.task.recipe, "fits", "text")) != wanted:
                 problem = f"{arm.task.recipe.name!r} fits tasks of {fits}, not of {wanted}"
                 raise ConfigError(f"{self.config.where} (arm {label}): task.recipe.name", problem)
+            micro_batch = self.settings.compute.micro_batch
+            check_micro_batch(arm.task.recipe, micro_batch, f"{self._where(label)}: compute.micro_batch")
             if hasattr(arm.task.recipe, "check_task"):
                 arm.task.recipe.check_task(arm.task, f"{self._where(label)}: task.recipe")
 

@@ -36,8 +36,12 @@ class Ledgers:
         self.expected.update(home)
         return home
 
-    def _at_home(self, task_id: str, rows: Mapping[str, Row]) -> dict[str, Row]:
-        return {spec_id: row for spec_id, row in rows.items() if self.expected.get(spec_id, task_id) == task_id}
+    def _at_home(self, found: Mapping[str, Mapping[str, Row]]) -> Mapping[str, Row]:
+        """Of the rows by ledger those that count; of a single ledger, as it gave them: there may be a million."""
+        if len(found) == 1:
+            return next(iter(found.values()))
+        by_ledger = ((task_id, rows.items()) for task_id, rows in found.items())
+        return {s: row for task_id, rows in by_ledger for s, row in rows if self.expected.get(s, task_id) == task_id}
 
     def publisher(self, works: Iterable[Work]) -> Callable[[Sequence[LedgerRow]], str]:
         """What makes rows of these works durable, each in the ledger of its arm; it returns the names of the parts."""
@@ -54,14 +58,14 @@ class Ledgers:
     def read(self, spec_ids: Collection[str] | None = None) -> LedgerView:
         """The rows with outputs, all or those of `spec_ids`."""
         views = {task_id: ledger.read(spec_ids) for task_id, ledger in self.parts.items()}
-        rows = {spec_id: row for t, view in views.items() for spec_id, row in self._at_home(t, view.rows).items()}
+        rows = self._at_home({task_id: view.rows for task_id, view in views.items()})
         conflicts = tuple(spec_id for view in views.values() for spec_id in view.conflicts)
         return LedgerView(rows, conflicts, tuple(bad for view in views.values() for bad in view.bad_parts))
 
     def index(self) -> LedgerIndex:
         """All rows without outputs."""
         found = {task_id: ledger.index() for task_id, ledger in self.parts.items()}
-        rows = {spec_id: row for t, index in found.items() for spec_id, row in self._at_home(t, index.rows).items()}
+        rows = self._at_home({task_id: index.rows for task_id, index in found.items()})
         return LedgerIndex(rows, tuple(bad for index in found.values() for bad in index.bad_parts))
 
     def verify(self) -> list[BadPart]:

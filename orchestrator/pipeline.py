@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from influence.base import QueryBlock
@@ -12,10 +13,12 @@ from influence.matrix import ScoreMatrix
 from orchestrator.campaigns.base import Scored
 from orchestrator.experiment import Experiment, ScoringGroup, ScoringWork
 from orchestrator.ledgers import Ledgers
+from orchestrator.pilot import pilot_works
 from orchestrator.progress import Progress
 from orchestrator.records import LedgerRow
 from orchestrator.retraining import Retraining, Stopped
 from orchestrator.run_dir import RunDir
+from orchestrator.run_mirror import RunMirror
 from orchestrator.runtime.backend import ScoreBlock, WorkerContext
 from orchestrator.runtime.driver import SpendMeter, StopSignal
 from orchestrator.scoring import ScoreStage
@@ -48,7 +51,8 @@ class Pipeline:
     """One experiment over one store. The backend starts only when there is something to compute.
 
     `read_only`: to read a run again, a year later and elsewhere; nothing is trained, so the pinned numerics stand.
-    `meter`: what the machines cost, where there is a limit or somebody wants to know.
+    `meter`: what the machines cost, where there is a limit or somebody wants to know. `pilot`: retrain no more than so many of every
+    class, to learn how long they take. `mirror`: keeps the run directory in an object store.
     """
 
     experiment: Experiment
@@ -60,6 +64,8 @@ class Pipeline:
     retry_quarantined: bool = False
     read_only: bool = False
     meter: SpendMeter | None = None
+    pilot: int = 0
+    mirror: RunMirror = field(default_factory=lambda: RunMirror(None, "", Path()))
     report: Report = field(default_factory=Report)
 
     def run(self, until: str = "analyse") -> Report:
@@ -69,6 +75,7 @@ class Pipeline:
             for stage in STAGES[: STAGES.index(until) + 1]:
                 self.report.stage = stage
                 getattr(self, f"_{stage}")()
+                self.mirror.publish()
         finally:
             self.close()
             self.report.retrained, self.report.attempts = self.retraining.n_retrained, self.retraining.n_attempts
@@ -77,11 +84,13 @@ class Pipeline:
     def close(self) -> None:
         """Stop the backend if it was started."""
         self.workforce.close()
+        if self.meter:
+            self.meter.close()
 
     @cached_property
     def workforce(self) -> Workforce:
         """What computes for this run."""
-        return Workforce(self.experiment, self.store, self.run_dir, self.make_backend, self.read_only)
+        return Workforce(self.experiment, self.store, self.run_dir, self.make_backend, self.mirror, self.read_only)
 
     @cached_property
     def retraining(self) -> Retraining:
@@ -172,6 +181,8 @@ class Pipeline:
         self.models.check_trained()
 
     def _score(self) -> None:
+        if any(stage.missing() for stage in self.stages.values()):
+            self.retraining.check_budget("score shards")
         self.models.compute(self.workforce.backend, self.progress, self._heard)
         self.workforce.pin()
         self.models.write_tables(self.run_dir)
@@ -235,6 +246,9 @@ class Pipeline:
     # --- retrain -------------------------------------------------------------------------------------------------
 
     def _retrain(self) -> None:
+        if self.pilot:
+            works = pilot_works(self.planned.works, self.ledger.index().rows.keys(), self.pilot)
+            return self.retraining.bring_in_waves(works, "pilot")
         redo = self.retraining.quarantined() if self.retry_quarantined else set()
         self.retraining.bring_in_waves(self.planned.works, "retrains", redo)
         while not self.planned.is_final:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from functools import cached_property
-from typing import Any, Literal
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from tasks.digests import canonical_json, digest
 Status = Literal["ok", "diverged", "quarantined"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RetrainSpec:
     """Identity of a retrain: what is trained, not why. Method, query, k, paths, hosts, attempt and time stay out.
 
@@ -28,26 +28,44 @@ class RetrainSpec:
     seed: int
     numerics: Any
     parent: Any = None
+    # What siblings have in common as text, and the id: a campaign has a million specs, and the text of each would take a gigabyte.
+    _common: tuple[str, str] | None = field(default=None, init=False, repr=False, compare=False)
+    _spec_id: str | None = field(default=None, init=False, repr=False, compare=False)
 
-    @cached_property
+    def sibling(self, edit: Any, seed: int) -> RetrainSpec:
+        """The same training under another edit (its identity) and seed."""
+        other = RetrainSpec(self.train, self.model, self.recipe, edit, seed, self.numerics, self.parent)
+        object.__setattr__(other, "_common", self._common_text())
+        return other
+
+    @property
     def json(self) -> str:
         """Canonical JSON of the spec."""
-        return canonical_json({field.name: getattr(self, field.name) for field in fields(self)})
+        between, after = self._common_text()
+        return f'{{"edit":{canonical_json(self.edit)}{between}{canonical_json(self.seed)}{after}'
 
-    @cached_property
+    @property
     def spec_id(self) -> str:
         """sha256 of the canonical JSON, 32 hex digits."""
-        return digest_json(self.json)
+        if self._spec_id is None:
+            object.__setattr__(self, "_spec_id", digest_json(self.json))
+        return cast(str, self._spec_id)
+
+    def _common_text(self) -> tuple[str, str]:
+        """The canonical JSON between edit and seed, and after the seed: keys are sorted."""
+        if self._common is None:
+            between = {name: getattr(self, name) for name in ("model", "numerics", "parent", "recipe")}
+            texts = f',{canonical_json(between)[1:-1]},"seed":', f",{canonical_json({'train': self.train})[1:]}"
+            object.__setattr__(self, "_common", texts)
+        return cast(tuple[str, str], self._common)
 
 
 def digest_json(text: str) -> str:
     """Digest of a text that is canonical JSON already."""
-    import hashlib
-
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Work:
     """One retrain to do: its spec and the edit it names.
 
@@ -65,7 +83,7 @@ class Work:
         return self.spec.spec_id
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RemovalRequest:
     """One cell of a campaign: remove the top `k` of `group` for `query_id` by `method`, in repeat `repeat`; many requests may share a spec."""
 
@@ -77,7 +95,7 @@ class RemovalRequest:
     spec_id: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What one retrain recorded. `outputs` maps a measured split, or `<observer>/<key>@<step>`, to a float32 array.
 
@@ -94,7 +112,7 @@ class Outcome:
     device: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LedgerRow:
     """One finished retrain as the ledger keeps it: outcome, spec and edit, so that a row alone says how to repeat it."""
 

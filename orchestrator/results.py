@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,13 @@ import pandas as pd
 
 from influence.base import QueryBlock
 from orchestrator.analysis import tables
+from orchestrator.analysis.advice import advice
 from orchestrator.analysis.cells import Cells
+from orchestrator.analysis.stopping import savings
 from orchestrator.analysis.verdicts import verdicts
 from orchestrator.campaigns.plan import Plan
 from orchestrator.experiment import Experiment
-from orchestrator.records import LedgerRow
+from orchestrator.records import LedgerRow, Work
 
 TABLES = ("curves", "query_curves", "summary", "contrasts", "pairing", "holes")
 
@@ -45,14 +47,14 @@ class Results:
 
 
 def measured_values(
-    experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mapping[str, LedgerRow]
+    experiment: Experiment, works: Sequence[Work], queries: QueryBlock, rows: Mapping[str, LedgerRow]
 ) -> np.ndarray:
     """The measurement of every query under every retrain: float64 [n_works, n_queries], NaN where there is no usable outcome."""
-    values = np.full((len(plan.works), len(queries.ids)), np.nan)
+    values = np.full((len(works), len(queries.ids)), np.nan)
     measured = experiment.task.measured[queries.split]
     order = np.argsort(measured)
     position = order[np.searchsorted(measured, queries.rows, sorter=order)]
-    for index, work in enumerate(plan.works):
+    for index, work in enumerate(works):
         row = rows.get(work.spec_id)
         if row is not None and row.outcome.status == "ok":
             values[index] = experiment.config.measurement.value(
@@ -63,7 +65,7 @@ def measured_values(
 
 def deletion_results(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mapping[str, LedgerRow]) -> Results:
     """All tables of a deletion campaign from the ledger rows of its plan."""
-    cells = experiment.campaign.analyse(plan, measured_values(experiment, plan, queries, rows))
+    cells = experiment.campaign.analyse(plan, measured_values(experiment, plan.works, queries, rows))
     contrasts = tables.contrasts(cells)
     found = {
         "curves": tables.curves(cells),
@@ -74,4 +76,21 @@ def deletion_results(experiment: Experiment, plan: Plan, queries: QueryBlock, ro
         "holes": tables.holes(cells),
     }
     told = tuple(verdicts(contrasts.to_dict("records")))
-    return Results(found, told, n_excluded=cells.n_excluded, cells=cells)
+    adaptive, notes = _adaptive(cells, plan)
+    return Results(found | adaptive, told, n_excluded=cells.n_excluded, cells=cells, notes=notes)
+
+
+def _adaptive(cells: Cells, plan: Plan) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
+    """The further tables of adaptive repeats, and what they saved in words; none of a fixed design."""
+    if plan.stopping is None:
+        return {}, ()
+    designs = tables.designs(cells, len(plan.works), plan.n_full_repeat)
+    return {"repeats": tables.repeats(cells), "designs": designs}, (savings(cells, designs.to_dict("records")),)
+
+
+def deletion_advice(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mapping[str, LedgerRow]) -> str:
+    """Whether more queries would narrow the widest interval more cheaply than more repeats, from the rows there are."""
+    cells = experiment.campaign.analyse(plan, measured_values(experiment, plan.works, queries, rows))
+    is_control = [method in plan.controls for method in plan.methods]
+    n_shared = 1 + len(np.unique(plan.cell[is_control][..., 0]))
+    return advice(cells, n_shared, (plan.n_full_repeat - n_shared) / len(plan.query_ids))

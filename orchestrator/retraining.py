@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.campaigns.base import waves
 from orchestrator.config_blocks import ComputeConfig
 from orchestrator.ledgers import Ledgers
+from orchestrator.pilot import class_of
 from orchestrator.progress import Progress, duration
-from orchestrator.records import Work
+from orchestrator.records import LedgerRow, Work
 from orchestrator.run_dir import code_version
 from orchestrator.runtime.driver import DriveResult, SpendMeter, StopSignal, drive
+from orchestrator.runtime.publisher import WriteRows
+from orchestrator.scheduling.eta import Durations
 from orchestrator.scheduling.policies import Budgets, Timing
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.scoring_models import Unfinished
@@ -35,6 +38,7 @@ class Retraining:
     progress: Progress
     stop: StopSignal
     meter: SpendMeter | None = None
+    durations: Durations = field(default_factory=Durations)
     n_retrained: int = 0
     n_attempts: int = 0
 
@@ -50,6 +54,7 @@ class Retraining:
         todo = [work for work in works if work.spec_id not in finished]
         if not todo:
             return
+        self.check_budget(label)
         self.progress.begin(label, len(works), len(works) - len(todo))
         result = self._drive(todo, len(works))
         self.progress.end()
@@ -59,23 +64,42 @@ class Retraining:
         if not result.complete:
             raise Stopped(f"{label}: stopped ({result.stopped}); {n_done} of {len(todo)} done and kept")
 
+    def check_budget(self, label: str) -> None:
+        """Raise Stopped if a limit is reached already, before a machine is asked for."""
+        if self.meter and self.meter.is_used_up:
+            raise Stopped(f"{label}: stopped ({self.meter.reason})")
+
     def _drive(self, todo: Sequence[Work], n_all: int) -> DriveResult:
         compute, n_before = self.compute, n_all - len(todo)
+        kinds = {work.spec_id: " ".join(map(str, class_of(work))) for work in todo}
         scheduler = Scheduler(
             [work.spec_id for work in todo],
             Budgets(compute.retries, compute.preemptions),
             timing=Timing(idle_s=compute.idle_s),
+            kind_of=kinds.__getitem__,
+            durations=self.durations,
         )
         return drive(
             scheduler,
             self.workforce.backend(),
-            self.ledger.publisher(todo),
+            self._publisher(todo),
             {work.spec_id: work for work in todo},
             stop=self.stop,
             code_version=code_version(),
             progress=lambda p: self.progress.update(n_before + p.done, n_all, _note(p)),
             meter=self.meter,
         )
+
+    def _publisher(self, todo: Sequence[Work]) -> WriteRows:
+        """Writes rows, and deletes the snapshots of what they finish."""
+        write, after_s = self.ledger.publisher(todo), self.compute.snapshot_s
+
+        def publish(rows: Sequence[LedgerRow]) -> None:
+            write(rows)
+            may_have = (r for r in rows if r.attempts > 1 or (after_s is not None and r.outcome.seconds >= after_s))
+            self.checkpoints.clear_progress([row.spec_id for row in may_have])
+
+        return publish
 
     def quarantined(self) -> set[str]:
         """Spec ids that were given up."""

@@ -13,6 +13,8 @@ from typing import Any
 
 from orchestrator.config import LoadedConfig, dump_config, parse_config, read_yaml
 from orchestrator.storage.blobs import write_file
+from orchestrator.store import Store
+from orchestrator.uris import is_object_uri, parent_uri
 from tasks.base import Numerics
 from tasks.errors import InputError, RefitError
 
@@ -37,9 +39,10 @@ class NumericsMismatchError(InputError):
 
 @dataclass(frozen=True)
 class RunDir:
-    """Paths and small files of one run directory."""
+    """Paths and small files of one run directory. `home`: the URI of the store it was fetched from, if it was."""
 
     path: Path
+    home: str | None = None
 
     @property
     def results(self) -> Path:
@@ -105,7 +108,11 @@ class RunDir:
 
     def store(self, default: Any) -> Any:
         """Where the store lies: as recorded, or around the run directory if the whole store has moved."""
+        if self.home is not None:
+            return self.home
         recorded = self.provenance().get("store", default)
+        if is_object_uri(recorded):
+            return recorded
         around = self.path.absolute().parent
         moved = isinstance(recorded, str) and not Path(recorded).exists() and (around / "ledger").is_dir()
         return str(around) if moved else recorded
@@ -156,11 +163,23 @@ def versions() -> dict[str, str]:
 
 
 def existing(path: str | Path) -> RunDir:
-    """The run directory at `path`. Raises InputError if there is none."""
+    """The run directory at `path`; of an s3:// or gs:// URI its mirror here, fetched. Raises InputError if there is none."""
+    if isinstance(path, str) and is_object_uri(path):
+        return _fetched(path)
     path = Path(path)
     if not path.is_dir():
         raise InputError(path, "no such run directory")
     return RunDir(path)
+
+
+def _fetched(uri: str) -> RunDir:
+    parent, name = parent_uri(uri, "run directory")
+    store = Store(parent, "run directory")
+    path = store.run_path(name)
+    store.mirror(path).fetch()
+    if not path.is_dir():
+        raise InputError(f"{store.uri}/{name}", "no such run directory")
+    return RunDir(path, store.uri)
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Progress of a run from another terminal: read from the plan and the ledger alone."""
+"""Progress of a run from another terminal: read from the plan, the ledger and the book of what was spent."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from orchestrator.ledgers import Ledgers
 from orchestrator.progress import duration
 from orchestrator.run_dir import existing
+from orchestrator.spend_book import SpendBook, spent_line
 from orchestrator.storage.tables import read_plan
 from orchestrator.store import Store
 
@@ -18,7 +20,10 @@ RECENT = 50
 
 @dataclass(frozen=True)
 class Status:
-    """Counts of a run. `failures`: error type -> quarantined retrains; `eta_s` from the pace of the last retrains."""
+    """Counts of a run. `failures`: error type -> quarantined retrains; `eta_s` from the pace of the last retrains.
+
+    `spent`: what its sessions were charged (see Spent.summary), None if no machine was.
+    """
 
     run: str
     stage: str
@@ -32,6 +37,7 @@ class Status:
     seconds_per_retrain: float | None
     eta_s: float | None
     complete: bool
+    spent: dict[str, Any] | None = None
 
     def json(self) -> dict:
         """Plain values."""
@@ -48,7 +54,7 @@ class Status:
         lines += [f"failures   {count} x {cause}" for cause, count in sorted(self.failures.items())]
         if self.eta_s is not None and not self.complete:
             lines.append(f"time left  about {duration(self.eta_s)}")
-        return lines
+        return lines + ([f"spent      {spent_line(self.spent)}"] if self.spent else [])
 
 
 def status(path: str | Path) -> Status:
@@ -57,10 +63,16 @@ def status(path: str | Path) -> Status:
     provenance = run_dir.provenance()
     config = run_dir.config()
     task_ids = provenance.get("task_ids") or [provenance.get("task_id", "")]
-    ledger = Ledgers.of(Store(config.settings.output, run_dir.path), dict(zip(task_ids, task_ids, strict=True)))
+    store = Store(config.settings.output, run_dir.path)
+    prices = config.settings.prices
+    book = SpendBook(store.blobs, provenance.get("run", run_dir.path.name))
+    spent = book.read(prices.table() if prices else None).summary()
+    ledger = Ledgers.of(store, dict(zip(task_ids, task_ids, strict=True)))
     if not run_dir.plan.exists():
         n = len(ledger.index().rows) if provenance else 0
-        return Status(run_dir.path.name, "scoring" if n else "not started", 0, 0, 0, 0, 0, {}, 0, None, None, False)
+        return Status(
+            run_dir.path.name, "scoring" if n else "not started", 0, 0, 0, 0, 0, {}, 0, None, None, False, spent
+        )
     wanted = {*read_plan(run_dir.plan)["spec_id"], *provenance.get("references", ())}
     found = {spec_id: entry for spec_id, entry in ledger.index().rows.items() if spec_id in wanted}
     counts = Counter(entry.status for entry in found.values())
@@ -83,6 +95,7 @@ def status(path: str | Path) -> Status:
         sum(seconds) / len(seconds) if seconds else None,
         _eta(found.values(), len(wanted) - len(found)),
         complete,
+        spent,
     )
 
 

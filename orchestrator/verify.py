@@ -134,7 +134,7 @@ def _rerun(
 ) -> None:
     usable = [w for w in works if rows[w.spec_id].outcome.status == "ok"]
     chosen = np.random.default_rng(seed).permutation(len(usable))[:count]
-    context = pipeline.context()
+    context = dataclasses.replace(pipeline.context(), snapshot_s=None)  # from the start, not from what lies there
     configure(context)
     for index in sorted(chosen):
         work = dataclasses.replace(usable[index], keep_steps=())  # what is kept stays as it is

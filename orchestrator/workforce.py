@@ -9,6 +9,7 @@ from functools import cached_property
 
 from orchestrator.experiment import Experiment
 from orchestrator.run_dir import RunDir, code_version, git_commit, require_same_numerics, versions
+from orchestrator.run_mirror import RunMirror
 from orchestrator.runtime.backend import Backend, WorkerContext
 from orchestrator.runtime.machine import cpu_numerics
 from orchestrator.store import Store
@@ -25,6 +26,7 @@ class Workforce:
     store: Store
     run_dir: RunDir
     make_backend: BackendFactory
+    mirror: RunMirror
     read_only: bool = False
     _backend: Backend | None = None
 
@@ -106,7 +108,7 @@ class Workforce:
                 "numerics": self.numerics.identity(),
                 "seeds": list(experiment.seeds),
                 "scoring_seeds": list(experiment.scoring_seeds),
-                "store": str(self.store.root),
+                "store": self.store.uri,
                 "config_dir": str(experiment.config.base_dir.resolve()),
                 "config_file": experiment.config.path.name,
                 "overrides": list(experiment.config.overrides),
@@ -115,3 +117,4 @@ class Workforce:
                 "versions": versions(),
             },
         )
+        self.mirror.publish()  # before anything is trained under these numerics

@@ -97,7 +97,8 @@ class Numerics:
 class Observer(Protocol):
     """Looks at a model while it trains; what it returns is recorded in the outcome under `<name>/<key>@<step>`.
 
-    A recipe that changes the weights between two updates asks again and says so: `<name>/<key>@<step>+<stage>`.
+    A recipe that changes the weights between two updates asks again and says so: `<name>/<key>@<step>+<stage>`. What it
+    returns is decided by `begin`, step and network alone: a resumed training asks a new observer from there on.
     """
 
     name: str

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 DIGEST_LENGTH = 32
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: Any) -> str:
@@ -21,7 +22,7 @@ def canonical_json(value: Any) -> str:
     numpy scalars, paths and other objects, and mappings with keys that are not strings.
     """
     _check_stable(value, "value")
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def _check_stable(value: Any, where: str) -> None:

@@ -1,16 +1,19 @@
-"""What recipes share: process settings for equal bits, batches under an edit, weighted steps, keeping, observing."""
+"""What recipes share: process settings for equal bits, batches under an edit, weighted steps, keeping, observing, snapshots."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.base import Batch, KeepCheckpoint, Numerics, Observer, Task
+from tasks.base import Batch, KeepCheckpoint, Numerics, Observer, Snapshots, Task
 from tasks.data.edits import Edit
+from tasks.errors import InputError
+from tasks.resuming import Resumable, resume, take
 from tasks.seeds import generator
 
 if TYPE_CHECKING:
@@ -42,6 +45,12 @@ def deterministic(numerics: Numerics) -> None:
     # Decayed Adam moments become denormal after some 850 updates, and updates 5 to 20 times slower. The flag is per
     # thread and inherited at thread start, so with a pool of threads the bits would depend on the process's history.
     torch.set_flush_denormal(numerics.threads == 1)
+
+
+def check_micro_batch(recipe: Any, micro_batch: int, where: str = "compute.micro_batch") -> None:
+    """Raises InputError if micro-batches are asked of a recipe that cannot cut a batch (`whole_batches`). No torch."""
+    if micro_batch and getattr(recipe, "whole_batches", False):
+        raise InputError(where, f"{micro_batch}: recipe {recipe.name!r} takes its batches whole; allowed: 0")
 
 
 def n_batches(n_examples: int, batch_size: int) -> int:
@@ -133,16 +142,22 @@ def is_finite(network: nn.Module) -> bool:
 
 @dataclass
 class Watch:
-    """Keeps checkpoints and asks observers as training passes each step."""
+    """Keeps checkpoints, asks observers and offers snapshots as training passes each step."""
 
     keep_steps: frozenset[int]
     keep: KeepCheckpoint | None
     observers: Sequence[Observer]
     observed: dict[str, np.ndarray] = field(default_factory=dict)
+    snapshots: Snapshots | None = None
+    run: Resumable | None = None
 
     @staticmethod
     def of(
-        keep_steps: Sequence[int], keep: KeepCheckpoint | None, observers: Sequence[Observer], n_steps: int
+        keep_steps: Sequence[int],
+        keep: KeepCheckpoint | None,
+        observers: Sequence[Observer],
+        n_steps: int,
+        snapshots: Snapshots | None = None,
     ) -> Watch:
         """Raises ValueError on steps that training never reaches."""
         outside = [step for step in keep_steps if not 1 <= step <= n_steps]
@@ -150,13 +165,28 @@ class Watch:
             raise ValueError(f"keep_steps {outside} are outside 1..{n_steps}")
         for observer in observers:
             observer.begin(n_steps)
-        return Watch(frozenset(keep_steps), keep, observers)
+        return Watch(frozenset(keep_steps), keep, observers, snapshots=snapshots)
+
+    def begin(self, run: Resumable) -> None:
+        """Put `run` where its snapshot was taken; without one, look at it before the first update."""
+        self.run = run
+        snapshot = self.snapshots.resume() if self.snapshots is not None else None
+        seen = None if snapshot is None else resume(run, snapshot)
+        if seen is None:
+            self.passed(0, run.network)
+        else:
+            self.observed.update(seen)
 
     def passed(self, step: int, network: nn.Module, stage: str = "") -> None:
-        """Called at step 0 (before the first update) and after every update; last of all for a step, with the `stage` that came last."""
+        """Called at step 0 (before the first update) and after every update; last of all for a step, with the `stage` that came last.
+
+        Raises GivenBack if the training is to stop here.
+        """
         if self.keep is not None and step in self.keep_steps:
             self.keep(step, network)
         self.observe(step, network, stage)
+        if step and self.snapshots is not None and self.run is not None:
+            self.snapshots.passed(step, partial(take, self.run, self.observed))
 
     def observe(self, step: int, network: nn.Module, stage: str = "") -> None:
         """Ask the observers; `stage` says what has been done since the update of this step (a round of influence tuning)."""

@@ -14,6 +14,7 @@ LAYERS = ("tasks", "influence", "orchestrator")
 HOMES = {
     "ray": ("orchestrator/runtime/ray_backend.py",),
     "mlflow": ("orchestrator/tracking/mlflow_tracker.py",),
+    "obstore": ("orchestrator/storage/",),
     "pyarrow": ("orchestrator/storage/", "tasks/data/"),
 }
 FORBIDDEN = {

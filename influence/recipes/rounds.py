@@ -28,7 +28,7 @@ class TuningRounds(Finetune):
 
     A round lowers J = (mean influence of the same-confound group - mean of the other group)^2 of `probes` probes, with
     `group_size` examples of the probe's label in each group, in evaluation mode (no dropout), `round_batch_size` probes
-    an update, by an optimiser of its own at the constant `round_learning_rate` whose moments start at zero. No round
+    an update (in micro-batches, of whole groups), by an optimiser of its own at the constant `round_learning_rate` whose moments start at zero. No round
     follows within interval / 2 updates of the end. `access_rate`: the share of the train set whose confounds may be
     looked at, drawn by a stream of its own. As published, by options: `minority_examples` 5 (rows of each minority cell
     forced into the accessible ones), `eval_after_round` (the label updates that follow are without dropout too),
@@ -138,7 +138,7 @@ class RoundsRun(FinetuneRun):
         from influence.influence_loss import influence_loss
 
         total = 0.0
-        at_once = PROBES_AT_ONCE[self.numerics.device.partition(":")[0]]
+        at_once = self.probes_at_once()
         for start in range(0, len(tuples), at_once):
             rows, weights = (x[start : start + at_once] for x in (tuples.rows, tuples.weights))
             cosines = self.cosines(self.groups(rows), len(rows))
@@ -147,6 +147,11 @@ class RoundsRun(FinetuneRun):
                 (losses.sum() / len(tuples)).backward()
             total += losses.sum().item()
         return total
+
+    def probes_at_once(self) -> int:
+        """Probes in one pass; a micro-batch bounds the examples, but a probe and its groups stay together."""
+        most, micro_batch = PROBES_AT_ONCE[self.numerics.device.partition(":")[0]], self.numerics.micro_batch
+        return min(most, max(1, micro_batch // (1 + 2 * self.recipe.group_size))) if micro_batch else most
 
     def groups(self, rows: np.ndarray) -> Batch:
         """The examples of some tuples [n, 1 + 2k], one group after the other."""

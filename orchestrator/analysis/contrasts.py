@@ -7,9 +7,9 @@ from itertools import combinations
 
 import numpy as np
 
+from orchestrator.analysis.by_curve import joined_estimate
 from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.curves import Row, row_at
-from orchestrator.analysis.intervals import estimate
 
 
 def contrast_rows(cells: Cells) -> list[Row]:
@@ -17,8 +17,8 @@ def contrast_rows(cells: Cells) -> list[Row]:
 
     diff = mean over (query, repeat) of AUC(method) - AUC(baseline); in the group `least`, where the claim is that
     nothing moves, of |AUC(method)| - |AUC(baseline)|.
-    Interval and p are those of queries of this kind; Holm's family is all
-    contrasts of one group. Identical methods have diff exactly 0 and p 1. With fewer than two queries or repeats se,
+    Interval and p are those of queries of this kind; Holm's family is all contrasts of one group. Two methods are compared
+    on the repeats that both have. Identical methods have diff exactly 0 and p 1. With fewer than two queries or repeats se,
     interval and p are NaN.
     """
     return [row for g, group in enumerate(cells.groups) for row in _group_rows(cells, g, group)]
@@ -51,7 +51,8 @@ def _group_rows(cells: Cells, g: int, group: str) -> list[Row]:
         return []
     auc = np.abs(cells.auc[:, g]) if group == "least" else cells.auc[:, g]
     first, second = ([methods.index(pair[side]) for pair in pairs] for side in (0, 1))
-    found = estimate(auc[first] - auc[second], cells.complete)
+    both = np.minimum(cells.asked_repeats[first, g], cells.asked_repeats[second, g])
+    found = joined_estimate(cells, auc[first] - auc[second], both)
     low, high = found.ci
     numbers = {
         "diff": found.mean,

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.analysis.by_curve import by_curve
 from orchestrator.analysis.cells import Cells
-from orchestrator.analysis.intervals import Estimate, estimate
+from orchestrator.analysis.intervals import Estimate
 
 Row = dict[str, Any]
 
 
 def curve_rows(cells: Cells) -> list[Row]:
     """Mean delta of every method, group and k over the complete cells, in the order of `cells`."""
-    columns = estimate_columns(estimate(cells.delta, cells.complete), "delta", cells.n_excluded)
+    columns = estimate_columns(by_curve(cells, cells.delta), "delta", cells.excluded()[..., None])
     return [
         {"method": method, "group": group, "k": k, **row_at(columns, (m, g, i))}
         for m, method in enumerate(cells.methods)
@@ -31,8 +32,10 @@ def query_curve_rows(cells: Cells) -> list[Row]:
     """
     by_query = []
     for q in range(len(cells.query_ids)):
-        found = estimate(cells.delta[..., q : q + 1, :], cells.complete[q : q + 1])
-        by_query.append(estimate_columns(found, "delta", int((~cells.complete[q]).sum()), only_seeds_vary=True))
+        one = slice(q, q + 1)
+        found = by_curve(cells, cells.delta[..., one, :], one)
+        excluded = cells.excluded(one)[..., None]
+        by_query.append(estimate_columns(found, "delta", excluded, only_seeds_vary=True))
     return [
         {"method": method, "group": group, "query_id": query_id, "k": k, **row_at(by_query[q], (m, g, i))}
         for m, method in enumerate(cells.methods)
@@ -44,7 +47,7 @@ def query_curve_rows(cells: Cells) -> list[Row]:
 
 def summary_rows(cells: Cells) -> list[Row]:
     """AUC-DEL of every method and group: formed per (query, repeat) first, then averaged like a curve's point."""
-    columns = estimate_columns(estimate(cells.auc, cells.complete), "auc_del", cells.n_excluded)
+    columns = estimate_columns(by_curve(cells, cells.auc), "auc_del", cells.excluded())
     return [
         {"method": method, "group": group, **row_at(columns, (m, g))}
         for m, method in enumerate(cells.methods)
@@ -52,8 +55,10 @@ def summary_rows(cells: Cells) -> list[Row]:
     ]
 
 
-def estimate_columns(found: Estimate, name: str, n_excluded: int, *, only_seeds_vary: bool = False) -> dict[str, Any]:
-    """An estimate as the columns `name, se, ci_low, ..., n_excluded`: arrays [...] and the three counts."""
+def estimate_columns(
+    found: Estimate, name: str, n_excluded: np.ndarray, *, only_seeds_vary: bool = False
+) -> dict[str, Any]:
+    """An estimate as the columns `name, se, ci_low, ..., n_excluded`: arrays [...], counts among them int."""
     se, (low, high) = (found.se_fixed, found.ci_fixed) if only_seeds_vary else (found.se, found.ci)
     low_fixed, high_fixed = found.ci_fixed
     return {
@@ -66,13 +71,14 @@ def estimate_columns(found: Estimate, name: str, n_excluded: int, *, only_seeds_
         "ci_fixed_high": high_fixed,
         "n_queries": found.n_queries,
         "n_repeats": found.n_repeats,
-        "n_excluded": n_excluded,
+        "n_excluded": np.broadcast_to(n_excluded, np.shape(found.mean)),
     }
 
 
 def row_at(columns: Mapping[str, Any], index: tuple[int, ...]) -> Row:
-    """One row of columns: arrays are read at `index`, counts are the same in every row; a minus zero becomes zero."""
-    return {
-        name: column if isinstance(column, int) else float(np.asarray(column)[index]) + 0.0
-        for name, column in columns.items()
-    }
+    """One row of columns, read at `index`; a minus zero becomes zero, counts stay whole numbers."""
+    return {name: _plain(np.asarray(column)[index]) for name, column in columns.items()}
+
+
+def _plain(value: Any) -> int | float:
+    return int(value) if np.issubdtype(np.asarray(value).dtype, np.integer) else float(value) + 0.0

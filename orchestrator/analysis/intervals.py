@@ -6,7 +6,7 @@ Searle, Casella & McCulloch, Variance Components (1992): chapter 4 (balanced), 5
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -21,7 +21,7 @@ class Estimate:
     """Mean, standard errors and degrees of freedom; arrays [...], NaN where the layout cannot tell.
 
     `se`: for queries of this kind (queries and seeds vary); `se_fixed`: for these queries (only seeds vary).
-    `n_queries`, `n_repeats`: those with at least one cell.
+    `n_queries`, `n_repeats`: those with at least one cell; arrays where layouts with other repeats are joined.
     """
 
     mean: np.ndarray
@@ -29,8 +29,8 @@ class Estimate:
     df: np.ndarray
     se_fixed: np.ndarray
     df_fixed: np.ndarray
-    n_queries: int
-    n_repeats: int
+    n_queries: int | np.ndarray
+    n_repeats: int | np.ndarray
 
     @property
     def ci(self) -> tuple[np.ndarray, np.ndarray]:
@@ -57,7 +57,7 @@ def bounds(mean: np.ndarray, se: np.ndarray, df: np.ndarray, level: float = LEVE
     return mean - half, mean + half
 
 
-def estimate(y: np.ndarray, complete: np.ndarray | None = None) -> Estimate:
+def estimate(y: np.ndarray, complete: np.ndarray | None = None, widening: float = 1.0) -> Estimate:
     """Mean of a two-way layout with both standard errors, at once for any number of layouts that share their holes.
 
     y: float64 [..., n_queries, n_repeats]; complete: bool [n_queries, n_repeats], cells outside it are not read.
@@ -70,6 +70,8 @@ def estimate(y: np.ndarray, complete: np.ndarray | None = None) -> Estimate:
     se is NaN below two queries or two repeats or without residual degrees of freedom, se_fixed below two repeats.
     Both are NaN where the cells fall into parts that share neither query nor repeat (the mean is then the plain mean);
     everything is NaN without cells. A layout without any spread has se 0.
+    `widening`: factor of the repeats' standard error, MS_r times its square, where chance decided how many repeats there are
+    (Stopping.widening).
     Crossed effects of items and seeds: Owen 2007, "The pigeonhole bootstrap", section 2.
     """
     y = np.asarray(y, np.float64)
@@ -82,6 +84,7 @@ def estimate(y: np.ndarray, complete: np.ndarray | None = None) -> Estimate:
     if not layout.is_connected:
         return Estimate(mean, blank, blank, blank, blank, layout.n_queries, layout.n_repeats)
     ms = mean_squares(layout, y)
+    ms = replace(ms, repeats=ms.repeats * widening**2)
     variance, df = _variance(layout, ms)
     variance_fixed = max(layout.c_residual, layout.c_repeats) * ms.repeats
     df_fixed = np.full(y.shape[:-2], layout.n_repeats - 1.0)

@@ -21,10 +21,15 @@ def pairing_rows(cells: Cells) -> list[Row]:
     """
     if cells.values is None or cells.reference is None:
         raise ValueError("the variance ratio of pairing needs `values` and `reference`")
-    cell = cells.complete & np.isfinite(cells.reference) & np.isfinite(cells.values).all(axis=(0, 1, 2))
-    cell = cell & (cell.sum(axis=1, keepdims=True) >= 2)
-    paired = _mean_variance(cells.delta, cell)
-    unpaired = _mean_variance(cells.values, cell) + _mean_variance(cells.reference[None, None, None], cell)
+    usable = np.isfinite(cells.values) | ~cells.asked[:, :, None, None, :]
+    cell = cells.complete & np.isfinite(cells.reference) & usable.all(axis=(0, 1, 2))
+    paired, unpaired = (np.full(cells.delta.shape[:2], np.nan) for _ in range(2))
+    for n in np.unique(cells.asked_repeats):
+        chosen, used = cells.asked_repeats == n, cell[:, :n]
+        used = used & (used.sum(axis=1, keepdims=True) >= 2)
+        of_reference = _mean_variance(cells.reference[None, None, :, :n], used)
+        paired[chosen] = _mean_variance(cells.delta[chosen][..., :n], used)
+        unpaired[chosen] = _mean_variance(cells.values[chosen][..., :n], used) + of_reference
     return [
         _row(method, group, paired[m, g], unpaired[m, g])
         for m, method in enumerate(cells.methods)
@@ -39,12 +44,12 @@ def _row(method: str, group: str, paired: float, unpaired: float) -> Row:
 
 
 def _mean_variance(values: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    """Variance over repeats within each query, averaged over queries and ks: values [m, g, k, q, r] -> [m, g]."""
+    """Variance over repeats within each query, averaged over queries and ks: values [curve, k, q, r] -> [curve]."""
     kept = cell.any(axis=1)
     if not kept.any():
-        return np.full(values.shape[:2], np.nan)
+        return np.full(values.shape[:1], np.nan)
     cell, values = cell[kept], values[..., kept, :]
-    first = np.take_along_axis(values, cell.argmax(axis=1).reshape(1, 1, 1, -1, 1), axis=-1)
+    first = np.take_along_axis(values, cell.argmax(axis=1).reshape(1, 1, -1, 1), axis=-1)
     shifted = np.where(cell, values - first, 0.0)  # exactly 0 where nothing varies
     n = cell.sum(axis=1, keepdims=True)
     centred = np.where(cell, shifted - shifted.sum(axis=-1, keepdims=True) / n, 0.0)

@@ -9,6 +9,7 @@ from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.contrasts import contrast_rows
 from orchestrator.analysis.curves import Row, curve_rows, query_curve_rows, summary_rows
 from orchestrator.analysis.pairing import pairing_rows
+from orchestrator.analysis.stopping import design_rows, repeat_rows
 
 _INTERVALS = ["se", "ci_low", "ci_high", "se_fixed", "ci_fixed_low", "ci_fixed_high"]
 _ESTIMATE = [*_INTERVALS, "n_queries", "n_repeats", "n_excluded"]
@@ -18,6 +19,8 @@ SUMMARY = ["method", "group", "auc_del", *_ESTIMATE]
 CONTRASTS = ["method", "baseline", "group", "diff", "se", "ci_low", "ci_high", "p", "p_holm", "n_queries", "n_repeats"]
 PAIRING = ["method", "group", "variance_paired", "variance_unpaired", "ratio"]
 HOLES = ["method", "group", "query_id", "repeat"]
+REPEATS = ["method", "group", "n_repeats", "half_width", "target", "ended"]
+DESIGNS = ["design", "n_repeats", "n_retrains", "saved"]
 
 
 def curves(cells: Cells) -> pd.DataFrame:
@@ -47,10 +50,20 @@ def pairing(cells: Cells) -> pd.DataFrame:
 
 def holes(cells: Cells) -> pd.DataFrame:
     """Cells with a number missing at any k (columns HOLES): why their (query, repeat) is left out for all."""
-    missing = np.argwhere(~np.isfinite(cells.delta).all(axis=2))
+    missing = np.argwhere(~np.isfinite(cells.delta).all(axis=2) & cells.asked[:, :, None, :])
     axes = (cells.methods, cells.groups, cells.query_ids, cells.repeats)
     rows = [dict(zip(HOLES, (axis[i] for axis, i in zip(axes, index, strict=True)), strict=True)) for index in missing]
     return _frame(rows, HOLES)
+
+
+def repeats(cells: Cells) -> pd.DataFrame:
+    """Repeats and half-width of every curve of an adaptive design (columns REPEATS)."""
+    return _frame(repeat_rows(cells), REPEATS)
+
+
+def designs(cells: Cells, n_retrains: int, n_full_repeat: int) -> pd.DataFrame:
+    """Retrains of an adaptive design beside those of fixed ones (columns DESIGNS)."""
+    return _frame(design_rows(cells, n_retrains, n_full_repeat), DESIGNS)
 
 
 def format_csv(frame: pd.DataFrame) -> str:

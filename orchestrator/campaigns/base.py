@@ -65,12 +65,13 @@ class Campaign(Component):
 
     `asks_queries`: it asks what moves some test points, and by which methods; without, there are no scoring models.
     `judges_own_model`: scores are judged on retrains of the model they came from. `gives_parents`: retrains of arms beyond the
-    first start from a parent's weights.
+    first start from a parent's weights. `adapts`: it can take as many repeats as `repeats.target_se` needs.
     """
 
     asks_queries: ClassVar[bool] = True
     judges_own_model: ClassVar[bool] = False
     gives_parents: ClassVar[bool] = False
+    adapts: ClassVar[bool] = False
 
     def task_variants(self, task: Mapping[str, Any], where: str) -> Mapping[str, Mapping[str, Any]]:
         """Label -> what an arm changes in the block `task`: {dotted key: value}. One arm, the task as it stands, by default.
@@ -104,6 +105,10 @@ class Campaign(Component):
     def results(self, scored: Scored, plan: Any, rows: Mapping[str, LedgerRow]) -> Results:
         """The tables, from the ledger rows of the plan and of the scoring models by spec id."""
         raise NotImplementedError
+
+    def advice(self, scored: Scored, plan: Any, rows: Mapping[str, LedgerRow]) -> str:
+        """What would narrow the intervals most cheaply, from the ledger rows there are; "" if there is nothing to say."""
+        return ""
 
     def asked(self, experiment: Experiment, plan: Any) -> list[tuple[str, str]]:
         """What was asked, for the report: (label, value)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
@@ -11,19 +11,20 @@ from pydantic import Field, field_validator
 
 from influence import ranking
 from orchestrator.analysis.cells import Cells
+from orchestrator.analysis.stopping import Stopping
+from orchestrator.campaigns.adaptive import adaptive_plan
 from orchestrator.campaigns.base import Campaign, Scored
-from orchestrator.campaigns.plan import Plan, SpecFactory, WorkList, check_unique, distinct_max
-from tasks.data.edits import Edit
+from orchestrator.campaigns.deletion_grid import DeletionGrid
+from orchestrator.campaigns.plan import NOT_ASKED, Plan, check_unique, distinct_max
 from tasks.errors import InputError
-from tasks.seeds import generator
 
 if TYPE_CHECKING:
+    from orchestrator.config_blocks import RepeatsConfig
     from orchestrator.experiment import Experiment
-    from orchestrator.records import LedgerRow
+    from orchestrator.records import LedgerRow, Work
     from orchestrator.results import Results
 
 Group = Literal["proponents", "opponents", "least"]
-Ranking = Callable[[str, int, str], np.ndarray]  # (method label, query position, group) -> TrainIds in removal order
 
 
 class Deletion(Campaign):
@@ -31,6 +32,7 @@ class Deletion(Campaign):
 
     name: ClassVar[str] = "deletion"
     version: ClassVar[int] = 1
+    adapts: ClassVar[bool] = True
 
     k: Annotated[tuple[Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)]
     groups: Annotated[tuple[Group, ...], Field(min_length=1)] = ("proponents", "opponents")
@@ -68,25 +70,23 @@ class Deletion(Campaign):
         return cells, self.distinct_max(n_scored, n_methods - n_scored, n_queries, n_repeats)
 
     def planned(self, scored: Scored) -> Plan:
-        """The plan, from the scores of the one scoring group."""
+        """The plan, from the scores of the one scoring group; with `target_se`, as far as the finished retrains decide it."""
         experiment = scored.experiment
-
-        def order(label: str, query: int, group: str) -> np.ndarray:
-            matrix = scored.matrix("", label)
-            if matrix.diverged[query]:
-                problem = f"{label} diverged for query {matrix.query_ids[query]} and ranks nothing; raise its damping or scale"
-                raise InputError(f"{experiment.config.where}: methods", problem)
-            return ranking.ranked(matrix.scores[query], experiment.train.ids, group)  # type: ignore[arg-type]
-
-        return self.plan(
-            experiment.controls,
-            scored.queries("").ids.tolist(),
-            experiment.train.ids,
-            experiment.seeds,
-            order,
-            lambda edit, seed: experiment.spec(scored.numerics, edit, seed),
-            where=experiment.config.where,
+        grid = DeletionGrid(
+            methods=experiment.controls,
+            groups=self.groups,
+            ks=self.counts(len(experiment.train), experiment.config.where),
+            query_ids=scored.queries("").ids.tolist(),
+            train_ids=experiment.train.ids,
+            seeds=experiment.seeds,
+            ranking=lambda *curve: _order(scored, *curve),
+            spec=lambda edit, seed: experiment.spec(scored.numerics, edit, seed),
+            mode=self.mode,
         )
+        stopping = stopping_of(experiment.settings.repeats)
+        if stopping is not None:
+            return adaptive_plan(grid, stopping, lambda works: finished_values(scored, works), self.analyse)
+        return fixed_plan(grid)
 
     def results(self, scored: Scored, plan: Plan, rows: Mapping[str, LedgerRow]) -> Results:
         """Curves, AUC-DEL, contrasts, pairing and holes."""
@@ -94,53 +94,15 @@ class Deletion(Campaign):
 
         return deletion_results(scored.experiment, plan, scored.queries(""), rows)
 
+    def advice(self, scored: Scored, plan: Plan, rows: Mapping[str, LedgerRow]) -> str:
+        """When more queries would narrow the widest interval more cheaply than more repeats."""
+        from orchestrator.results import deletion_advice
+
+        return deletion_advice(scored.experiment, plan, scored.queries(""), rows)
+
     def distinct_max(self, n_scored: int, n_controls: int, n_queries: int, n_repeats: int) -> int:
         """Most distinct retrains while the scores are unknown."""
         return distinct_max(n_scored, n_controls, len(self.k) * len(self.groups), n_queries, n_repeats)
-
-    def plan(
-        self,
-        methods: Mapping[str, bool],
-        query_ids: Sequence[int],
-        train_ids: np.ndarray,
-        seeds: Sequence[int],
-        ranking: Ranking,
-        spec: SpecFactory,
-        where: str = "config",
-    ) -> Plan:
-        """Removal sets of every cell and the distinct retrains behind them.
-
-        `methods` maps label -> whether it is the planner's control. `ranking` gives the removal order of a scored method.
-        A set is a prefix of its order, so sets are nested over k. One reference a seed serves all cells of its repeat.
-        """
-        ks = self.counts(len(train_ids), where)
-        cell = np.empty((len(methods), len(self.groups), len(ks), len(query_ids), len(seeds)), np.int64)
-        reference = np.empty(len(seeds), np.int64)
-        works = WorkList(spec)
-        edits: dict[tuple[str, int, str], list[Edit]] = {}
-        for r, seed in enumerate(seeds):
-            reference[r] = works.add(Edit(), seed)
-            control = {
-                group: self._nested(order, ks) for group, order in control_orders(train_ids, seed, self.groups).items()
-            }
-            for q in range(len(query_ids)):
-                for m, (label, is_control) in enumerate(methods.items()):
-                    for g, group in enumerate(self.groups):
-                        if is_control:
-                            sets = control[group]
-                        elif (label, q, group) in edits:
-                            sets = edits[label, q, group]
-                        else:
-                            sets = edits[label, q, group] = self._nested(ranking(label, q, group), ks)
-                        cell[m, g, :, q, r] = [works.add(edit, seed) for edit in sets]
-        controls = tuple(label for label, is_control in methods.items() if is_control)
-        ids = tuple(int(i) for i in query_ids)
-        return Plan(
-            tuple(methods), tuple(self.groups), ks, ids, tuple(seeds), tuple(works.works), cell, reference, controls
-        )
-
-    def _nested(self, order: np.ndarray, ks: Sequence[int]) -> list[Edit]:
-        return [Edit.removal(order[:k], self.mode) for k in ks]
 
     def analyse(self, plan: Plan, values: np.ndarray) -> Cells:
         """Paired deltas f(query; removal) - f(query; reference of the same repeat).
@@ -148,7 +110,7 @@ class Deletion(Campaign):
         `values` float64 [n_works, n_queries]: the measurement of every query under every retrain, NaN where there is none.
         """
         queries = np.arange(len(plan.query_ids))[:, None]
-        removal = values[plan.cell, queries]
+        removal = np.where(plan.cell != NOT_ASKED, values[plan.cell, queries], np.nan)
         reference = values[plan.reference].T
         return Cells(
             methods=plan.methods,
@@ -160,14 +122,39 @@ class Deletion(Campaign):
             values=removal,
             reference=reference,
             controls=plan.controls,
+            n_asked=plan.n_asked,
+            stopping=plan.stopping,
         )
 
 
-def control_orders(train_ids: np.ndarray, seed: int, groups: Sequence[str]) -> dict[str, np.ndarray]:
-    """Removal orders of the control `random`: one permutation of the train ids a repeat, shared by all queries.
+def fixed_plan(grid: DeletionGrid) -> Plan:
+    """Every curve in every repeat."""
+    for _ in grid.seeds:
+        grid.add()
+    return grid.plan()
 
-    Its start is the proponents' order, its end (backwards) the opponents', its middle (outwards) that of `least`.
-    """
-    order = generator(seed, "random control").permutation(np.sort(train_ids))
-    middle = order[np.argsort(np.abs(np.arange(len(order)) - len(order) // 2), kind="stable")]
-    return {group: {"proponents": order, "opponents": order[::-1], "least": middle}[group] for group in groups}
+
+def stopping_of(repeats: RepeatsConfig) -> Stopping | None:
+    """The stopping rule that `repeats` asks for; None for a fixed number."""
+    if repeats.min is None or repeats.max is None or repeats.target_se is None:
+        return None
+    return Stopping(repeats.min, repeats.max, repeats.target_se)
+
+
+def finished_values(scored: Scored, works: Sequence[Work]) -> np.ndarray | None:
+    """The measurement of every query under every work [n_works, n_queries]; None while one of them is not finished."""
+    from orchestrator.results import measured_values
+
+    rows = scored.rows([work.spec_id for work in works])
+    if any(work.spec_id not in rows for work in works):
+        return None
+    return measured_values(scored.experiment, works, scored.queries(""), rows)
+
+
+def _order(scored: Scored, label: str, query: int, group: str) -> np.ndarray:
+    """TrainIds in the order in which a method would remove them."""
+    matrix = scored.matrix("", label)
+    if matrix.diverged[query]:
+        problem = f"{label} diverged for query {matrix.query_ids[query]} and ranks nothing; raise its damping or scale"
+        raise InputError(f"{scored.experiment.config.where}: methods", problem)
+    return ranking.ranked(matrix.scores[query], scored.experiment.train.ids, group)  # type: ignore[arg-type]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from orchestrator.records import RemovalRequest, RetrainSpec, Work
 from tasks.data.edits import Edit
 
+if TYPE_CHECKING:
+    from orchestrator.analysis.stopping import Stopping
+
 SpecFactory = Callable[[Edit, int], RetrainSpec]
+NOT_ASKED = -1  # in Plan.cell: a repeat that this curve did not need
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,9 @@ class Plan:
     """Every cell a campaign asks for, and the distinct retrains that serve them.
 
     `works` is the dispatch order: breadth-first over repeats, so that after the first repeat every curve exists.
-    `cell` int64 [n_methods, n_groups, n_ks, n_queries, n_repeats] and `reference` int64 [n_repeats] index `works`.
+    `cell` int64 [n_methods, n_groups, n_ks, n_queries, n_repeats], NOT_ASKED where a curve did not need the repeat, and
+    `reference` int64 [n_repeats] index `works`. `stopping`: the rule that decides how many repeats a curve has; none in a fixed
+    design. `is_final`: no repeat is added any more. `n_full_repeat`: distinct retrains of a repeat that every curve is asked for.
     """
 
     methods: tuple[str, ...]
@@ -31,13 +37,19 @@ class Plan:
     cell: np.ndarray
     reference: np.ndarray
     controls: tuple[str, ...] = ()
-
-    is_final: ClassVar[bool] = True
+    is_final: bool = True
+    stopping: Stopping | None = None
+    n_full_repeat: int = 0
 
     @property
     def n_requested(self) -> int:
-        """Cells asked for: methods x groups x ks x queries x repeats."""
-        return self.cell.size
+        """Cells asked for: methods x groups x ks x queries x repeats, without the repeats a curve did not need."""
+        return int((self.cell != NOT_ASKED).sum())
+
+    @property
+    def n_asked(self) -> np.ndarray:
+        """How many repeats every curve is asked for, its first ones: int [n_methods, n_groups]."""
+        return (self.cell[:, :, 0, 0, :] != NOT_ASKED).sum(axis=-1)
 
     def references(self) -> list[str]:
         """Spec ids of the references, one a repeat."""
@@ -54,8 +66,10 @@ class Plan:
     def requests(self) -> Iterator[RemovalRequest]:
         """The cells one by one, in the order of dispatch."""
         for r, q, m, g, k in np.ndindex(*(self.cell.shape[axis] for axis in (4, 3, 0, 1, 2))):
-            spec_id = self.works[self.cell[m, g, k, q, r]].spec_id
-            yield RemovalRequest(self.methods[m], self.query_ids[q], self.groups[g], self.ks[k], r, spec_id)
+            index = self.cell[m, g, k, q, r]
+            if index != NOT_ASKED:
+                spec_id = self.works[index].spec_id
+                yield RemovalRequest(self.methods[m], self.query_ids[q], self.groups[g], self.ks[k], r, spec_id)
 
 
 @dataclass

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from orchestrator.records import LedgerRow, Outcome, Status, Work
+from orchestrator.records import Work
 from orchestrator.runtime.backend import Backend
 from orchestrator.runtime.clock import Clock, SystemClock
 from orchestrator.runtime.progress import Progress, ProgressListener, ProgressMeter
 from orchestrator.runtime.publisher import LedgerUnwritableError, Publisher, WriteRows
+from orchestrator.runtime.results import Results
 from orchestrator.runtime.stop import StopSignal, stop_on_signals
 from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import (
@@ -21,12 +21,17 @@ from orchestrator.scheduling.events import (
     Failed,
     FailureKind,
     Finish,
+    GiveBack,
     Instruction,
     Publish,
     Published,
+    Release,
     StopRequested,
     Submit,
+    Tick,
+    WorkerDraining,
     WorkerJoined,
+    WorkerLeft,
     WorkerLost,
 )
 from orchestrator.scheduling.policies import Backoff
@@ -40,6 +45,15 @@ class SpendMeter(Protocol):
 
     @property
     def reason(self) -> str: ...
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether a limit is reached already: then nothing need be started."""
+        ...
+
+    def close(self) -> None:
+        """Charge what is there until now; idempotent."""
+        ...
 
     def tick(self, nodes: Sequence[Node]) -> float | None:
         """Charge these machines until now; seconds left until a limit at the present rate, None without limits."""
@@ -67,6 +81,7 @@ class DriveResult:
     n_diverged: int
     n_quarantined: int
     n_attempts: int
+    n_duplicates: int  # of these, second attempts beside a straggler
     failures: Mapping[FailureKind, int]  # attempts charged to a budget, by cause
     seconds: float
 
@@ -87,16 +102,17 @@ def drive(
     """Run the scheduler on a backend until everything is in the ledger, or a stop was asked for.
 
     `ledger_publish` makes rows durable or raises; it runs in a thread of its own. The backend is started if there is
-    anything to do; closing it is the owner's affair, except on a stop: then it is closed and what is finished is
-    published. If the backend breaks, what is finished is published before its exception is raised.
+    anything to do; closing it is the owner's affair, except if the session ends early (a stop was asked for, or `meter`
+    leaves no time): then it is closed, and what is finished is published. If the backend breaks, what is finished is
+    published before its exception is raised.
 
     Raises LedgerUnwritableError if the ledger stays unwritable, KeyboardInterrupt on a second Ctrl-C.
     """
     clock, options = clock or SystemClock(), options or DriveOptions()
-    results = _Results(scheduler, works, clock, code_version)
+    results = Results(scheduler, works, clock, code_version)
     publisher = Publisher(ledger_publish, results.rows, options.backoff, clock)
-    meter = ProgressMeter(scheduler, progress, clock, options.progress_s)
-    session = _Session(scheduler, backend, works, results, publisher, meter, stop, options.poll_s)
+    told = ProgressMeter(scheduler, progress, clock, options.progress_s)
+    session = _Session(scheduler, backend, works, results, publisher, told, stop, clock, meter, options.poll_s)
     try:
         return session.run()
     finally:
@@ -104,67 +120,45 @@ def drive(
 
 
 @dataclass
-class _Results:
-    """What the scheduler does not keep: outcomes, from arrival until their part is durable, and counts of them."""
-
-    scheduler: Scheduler
-    works: Mapping[str, Work]
-    clock: Clock
-    code_version: str
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    failed_s: dict[str, float] = field(default_factory=dict)
-    published: Counter[Status] = field(default_factory=Counter)
-
-    def failed(self, spec_id: str, seconds: float) -> None:
-        self.failed_s[spec_id] = self.failed_s.get(spec_id, 0.0) + seconds
-
-    def rows(self, spec_ids: Sequence[str]) -> list[LedgerRow]:
-        committed_at = self.clock.utc().isoformat(timespec="microseconds")
-        return [self.row(spec_id, committed_at) for spec_id in spec_ids]
-
-    def row(self, spec_id: str, committed_at: str) -> LedgerRow:
-        work, attempts = self.works[spec_id], self.scheduler.attempts(spec_id)
-        return LedgerRow(self.outcome(spec_id), work.spec.json, work.edit, attempts, committed_at, self.code_version)
-
-    def outcome(self, spec_id: str) -> Outcome:
-        if spec_id in self.outcomes:
-            return self.outcomes[spec_id]
-        error = self.scheduler.quarantined[spec_id]
-        return Outcome(spec_id, "quarantined", error=error, seconds=self.failed_s.get(spec_id, 0.0))
-
-    def forget(self, spec_ids: Sequence[str]) -> None:
-        for spec_id in spec_ids:
-            self.published[self.outcome(spec_id).status] += 1
-            self.outcomes.pop(spec_id, None)
-            self.failed_s.pop(spec_id, None)
-
-
-@dataclass
 class _Session:
     scheduler: Scheduler
     backend: Backend
     works: Mapping[str, Work]
-    results: _Results
+    results: Results
     publisher: Publisher
-    meter: ProgressMeter
+    progress: ProgressMeter
     stop: StopSignal
+    clock: Clock
+    meter: SpendMeter | None
     poll_s: float
     n_attempts: int = 0
     finish: Finish | None = None
     broken: Exception | None = None
+    closed: bool = False
 
     def run(self) -> DriveResult:
         if self.scheduler.complete:
             return self.result()
         self.backend.start()
+        self.tick()
         while self.finish is None:
-            for event in self.next_events():
+            self.call(self.backend.want, self.scheduler.demand)
+            events = self.next_events()
+            self.tick()  # after the wait, so that what happened meanwhile is dated now
+            for event in events:
                 self.handle(event)
-            self.meter.report()
-        self.meter.report(now=True)
+            self.progress.report()
+        self.progress.report(now=True)
         if self.broken:
             raise self.broken
         return self.result()
+
+    def tick(self) -> None:
+        left_s = None
+        if self.meter and not self.closed:
+            nodes = self.call(self.backend.nodes)
+            left_s = None if nodes is None else self.meter.tick(nodes)
+        self.handle(Tick(self.clock.now(), left_s))
 
     def next_events(self) -> Sequence[Event]:
         if self.stop.reason and not self.scheduler.stopping:
@@ -194,26 +188,35 @@ class _Session:
         self.broken = self.broken or error
         self.stop.request(f"backend failed: {error}")
 
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a call to the backend returns; None if it is closed, or breaks now."""
+        if self.closed:
+            return None
+        try:
+            return function(*arguments)
+        except Exception as error:
+            self.backend_broke(error)
+            return None
+
     def handle(self, event: Event) -> None:
         self.note(event)
         for instruction in self.scheduler.handle(event):
             self.execute(instruction)
-        if isinstance(event, StopRequested):
-            log.info("stopping: %s", event.reason)
-            self.close_backend()
+        early = self.finish is not None and not self.finish.complete
+        if (early or self.scheduler.stopping) and not self.closed:
+            log.info("stopping: %s", self.why())
+            self.call(self.backend.close)
+            self.closed = True
 
-    def close_backend(self) -> None:
-        try:
-            self.backend.close()
-        except Exception as error:
-            self.backend_broke(error)
+    def why(self) -> str | None:
+        return self.stop.reason or (self.meter.reason if self.meter else None)
 
     def note(self, event: Event) -> None:
         """What the scheduler does not keep: outcomes, names of workers, times."""
         match event:
             case Completed(_, outcome) if self.scheduler.accepts(outcome.spec_id):
                 self.results.outcomes[outcome.spec_id] = outcome
-                self.meter.trained(outcome.seconds)
+                self.progress.trained(outcome.seconds)
             case Failed(worker, spec_id, kind, message, seconds):
                 self.results.failed(spec_id, seconds)
                 log.warning("retrain %s failed on %s (%s): %s", spec_id, worker, kind, message)
@@ -221,37 +224,42 @@ class _Session:
                 log.info("worker %s joined", worker)
             case WorkerLost(worker, kind, message):
                 log.warning("worker %s lost (%s): %s", worker, kind, message)
+            case WorkerDraining(worker, seconds_left):
+                log.info("the node of worker %s goes away in %.0f s", worker, seconds_left)
+            case WorkerLeft(worker):
+                log.info("worker %s left", worker)
             case Published(spec_ids):
                 self.results.forget(spec_ids)
 
     def execute(self, instruction: Instruction) -> None:
         match instruction:
             case Submit(worker, spec_id, attempt):
-                self.submit(worker, spec_id, attempt)
+                self.n_attempts += 1
+                self.call(self.backend.submit, worker, self.works[spec_id], attempt)
+            case GiveBack(worker, spec_id):
+                log.info("worker %s is asked to give retrain %s back", worker, spec_id)
+                self.call(self.backend.give_back, worker)
+            case Release(worker):
+                log.info("worker %s is let go", worker)
+                self.call(self.backend.release, worker)
             case Publish(spec_ids):
                 self.publisher.publish(spec_ids)
             case Finish():
                 self.finish = instruction
 
-    def submit(self, worker: str, spec_id: str, attempt: int) -> None:
-        self.n_attempts += 1
-        try:
-            self.backend.submit(worker, self.works[spec_id], attempt)
-        except Exception as error:
-            self.backend_broke(error)
-
     def result(self) -> DriveResult:
         return DriveResult(
             complete=self.scheduler.complete,
-            stopped=self.stop.reason if not self.scheduler.complete else None,
+            stopped=None if self.scheduler.complete else self.why(),
             n_total=len(self.scheduler),
             n_finished=self.scheduler.count("finished"),
             n_ok=self.results.published["ok"],
             n_diverged=self.results.published["diverged"],
             n_quarantined=self.results.published["quarantined"],
             n_attempts=self.n_attempts,
+            n_duplicates=self.scheduler.n_duplicates,
             failures=dict(self.scheduler.failures),
-            seconds=self.meter.elapsed_s,
+            seconds=self.progress.elapsed_s,
         )
 
 
@@ -262,6 +270,7 @@ __all__ = [
     "LedgerUnwritableError",
     "Progress",
     "ProgressListener",
+    "SpendMeter",
     "StopSignal",
     "SystemClock",
     "drive",

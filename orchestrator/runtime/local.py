@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from orchestrator.records import Work
 from orchestrator.runtime import worker
 from orchestrator.runtime.backend import ScoreBlock, ScoreJob, WorkerContext
+from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import Completed, Event, Failed, WorkerJoined
 from tasks.base import Numerics
 
@@ -39,11 +40,24 @@ class LocalBackend:
         worker.configure(self._context)
         self._events.append(WorkerJoined(WORKER))
 
+    def want(self, n_workers: int) -> None:
+        """There is one worker, whatever is wanted."""
+
     def submit(self, worker: str, work: Work, attempt: int) -> None:
         """Queue one retrain. Raises ValueError if the worker is unknown or has one already."""
         if worker != WORKER or self._queue:
             raise ValueError(f"worker {worker!r} is not an idle worker of this backend")
         self._queue.append(work)
+
+    def give_back(self, worker: str) -> None:
+        """Nothing: whoever could ask is the thread that trains."""
+
+    def release(self, worker: str) -> None:
+        """Nothing: the worker is this process."""
+
+    def nodes(self) -> list[Node]:
+        """This machine."""
+        return [Node("local", "local")]
 
     def wait(self, timeout_s: float) -> list[Event]:
         """Events at hand; else the queued retrain, however long it takes; else [] after `timeout_s`."""

@@ -9,8 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.records import Outcome
-from orchestrator.runtime.ray_worker import Answer, Failure, Joined, Lost
-from orchestrator.scheduling.events import Completed, Event, Failed, FailureKind, WorkerJoined, WorkerLost
+from orchestrator.runtime.backend import ScoreBlock
+from orchestrator.runtime.ray_worker import Failure, Lost, Place
+from orchestrator.scheduling.events import (
+    Completed,
+    Event,
+    Failed,
+    FailureKind,
+    WorkerDraining,
+    WorkerJoined,
+    WorkerLeft,
+    WorkerLost,
+)
 from tasks.errors import RefitError
 
 SCORE_ATTEMPTS = 3
@@ -20,9 +30,24 @@ Range = tuple[int, int]
 Task = str | Range  # a spec id, or train rows to score
 
 
+@dataclass(frozen=True)
+class Ending:
+    """A worker goes away by itself or by intent in `seconds_left`: nothing new for it."""
+
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Left:
+    """An idle worker was let go."""
+
+
 @dataclass
 class Slot:
-    """One actor as the driver sees it: at most one call in flight, due before `deadline` (monotonic seconds)."""
+    """One actor as the driver sees it: at most one call in flight, due before `deadline` (monotonic seconds).
+
+    It waits for a place, gets one, joins; `ticket` counts the retrains it was given.
+    """
 
     name: str
     actor: Any
@@ -30,9 +55,13 @@ class Slot:
     task: Task | None = None
     deadline: float = math.inf
     overdue: Lost = UNLIMITED
-    joined: Joined | None = None
+    place: Place | None = None
+    has_joined: bool = False
     in_doubt: str = ""
     has_job: bool = False
+    ticket: int = 0
+    is_ending: bool = False  # its node is draining, or it is worn: nothing new for it, and whoever asks has been told
+    is_worn: bool = False
 
     def begin(self, call: Any, task: Task | None = None) -> None:
         """A call is in flight."""
@@ -46,27 +75,36 @@ class Slot:
         """The call was answered; `has_job`: the worker holds the score job."""
         self.call, self.task, self.deadline, self.has_job = None, None, math.inf, has_job
 
+    def joined(self) -> Happening:
+        """It is there; said again whenever the pool is started again."""
+        return Happening(self.name, None, self.place)
+
     @property
     def is_idle(self) -> bool:
-        return self.joined is not None and self.call is None
+        return self.has_joined and self.call is None
 
 
 @dataclass(frozen=True)
 class Happening:
-    """An answer, or a loss, with the task that it concerns."""
+    """An answer, a warning or a loss, with the task that it concerns. A place: it has joined there."""
 
     worker: str
     task: Task | None
-    what: Answer | Lost
+    what: Place | Outcome | Failure | ScoreBlock | Ending | Left | Lost | None
 
     def event(self) -> Event:
         """The same for the scheduler."""
-        if isinstance(self.what, Joined):
-            return WorkerJoined(self.worker)
-        if isinstance(self.what, Lost):
-            return WorkerLost(self.worker, self.what.kind, self.what.message)
-        if isinstance(self.what, Failure):
-            return Failed(self.worker, str(self.task), self.what.kind, self.what.message, self.what.seconds)
+        match self.what:
+            case Place(_, gpus):
+                return WorkerJoined(self.worker, gpus)
+            case Ending(seconds_left):
+                return WorkerDraining(self.worker, seconds_left)
+            case Left():
+                return WorkerLeft(self.worker)
+            case Lost(kind, message):
+                return WorkerLost(self.worker, kind, message)
+            case Failure(kind, message, seconds):
+                return Failed(self.worker, str(self.task), kind, message, seconds)
         assert isinstance(self.what, Outcome)
         return Completed(self.worker, self.what)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -15,10 +16,12 @@ import numpy as np
 
 from orchestrator.records import Outcome, Work
 from orchestrator.runtime.backend import ScoreBlock, ScoreJob, WorkerContext
+from orchestrator.runtime.clock import SystemClock
 from orchestrator.runtime.machine import cpu_model
+from orchestrator.runtime.snapshots import TimedSnapshots
 from orchestrator.scheduling.events import FailureKind
 from tasks.base import Numerics, Split, Task, Trained
-from tasks.errors import RefitError
+from tasks.errors import GivenBack, RefitError
 
 if TYPE_CHECKING:
     from influence.scoring import Scorer
@@ -67,8 +70,11 @@ def device_model(device: str) -> str:
     return cpu_model()
 
 
-def retrain(context: WorkerContext, work: Work, worker: str) -> Outcome:
-    """Train one spec and record the outputs on all measured splits.
+def retrain(context: WorkerContext, work: Work, worker: str, give_back: threading.Event | None = None) -> Outcome:
+    """Train one spec and record the outputs on all measured splits; go on from the spec's snapshot if there is one.
+
+    `give_back`: once another thread sets it, a resumable training is stored and raises GivenBack. `seconds` are those of
+    this attempt and of the earlier ones that it goes on from.
 
     Status is diverged if the training or any output is not finite: such an outcome has its finite metrics, no outputs.
     Whatever else goes wrong is raised; `classify` says what kind of failure it is.
@@ -76,7 +82,8 @@ def retrain(context: WorkerContext, work: Work, worker: str) -> Outcome:
     started = time.perf_counter()
     fault = inject(context.faults, work.spec_id)
     task = context.task_of(work.arm)
-    trained = train(context, task, work)
+    snapshots = snapshots_of(context, task, work, give_back)
+    trained = train(context, task, work, snapshots)
     outputs = measured_outputs(context, task, trained)
     if fault == "nan":
         outputs = {split: np.full_like(values, np.nan) for split, values in outputs.items()}
@@ -86,13 +93,30 @@ def retrain(context: WorkerContext, work: Work, worker: str) -> Outcome:
         "diverged" if diverged else "ok",
         outputs={} if diverged else outputs | observed_outputs(trained),
         metrics=finite(trained.metrics) if diverged else trained.metrics | accuracies(task, outputs),
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - started + (snapshots.seconds_before if snapshots else 0.0),
         worker=worker,
         device=device_model(context.numerics.device),
     )
 
 
-def train(context: WorkerContext, task: Task, work: Work) -> Trained:
+def snapshots_of(
+    context: WorkerContext, task: Task, work: Work, give_back: threading.Event | None
+) -> TimedSnapshots | None:
+    """When this attempt is stored; None if it never is: no store, no occasion, a stack, or a recipe that cannot resume.
+
+    Checkpoints to keep and observers are no part of the spec: a snapshot without them is of no use to a retrain that
+    is asked for them.
+    """
+    resumable = getattr(task.recipe, "resumable", False) and work.edit.mode != "each"
+    if context.checkpoints is None or not resumable or (context.snapshot_s is None and give_back is None):
+        return None
+    observers = [observer.identity() for observer in context.observers]
+    asked = {"keep_steps": sorted(map(int, work.keep_steps)), "observers": observers}
+    store = context.checkpoints.progress(work.spec_id)
+    return TimedSnapshots(store, context.snapshot_s, SystemClock(), give_back, asked)
+
+
+def train(context: WorkerContext, task: Task, work: Work, snapshots: TimedSnapshots | None = None) -> Trained:
     """Run the recipe: one training, or the stack of an edit of mode `each`. A parent's weights come from the checkpoints.
 
     Observers are begun anew for each training; a stack has no single network to look at.
@@ -106,7 +130,8 @@ def train(context: WorkerContext, task: Task, work: Work) -> Trained:
         raise RefitError(f"{work.spec_id} starts from {parent['spec_id']}, and there is no checkpoint store")
     start = None if parent is None else context.checkpoints.load(parent["spec_id"], parent["step"])  # type: ignore[union-attr]
     observers = [observer.start(task, context.numerics.device) for observer in context.observers]
-    more = {**({} if start is None else {"parent": start}), **({"observers": observers} if observers else {})}
+    more: dict[str, Any] = {} if start is None else {"parent": start}
+    more |= ({"observers": observers} if observers else {}) | ({"snapshots": snapshots} if snapshots else {})
     return recipe.train(
         task,
         edit=work.edit,
@@ -183,6 +208,8 @@ def classify(error: BaseException) -> FailureKind:
     """What kind of failure an exception raised while training is."""
     import torch
 
+    if isinstance(error, GivenBack):
+        return "preempted"
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return "out_of_memory"
     if isinstance(error, TimeoutError):

@@ -1,8 +1,16 @@
-"""What a campaign may cost: provisioned machines are charged from the moment they are asked for, busy or not. Pure."""
+"""What a campaign may cost: provisioned machines are charged from the moment they are seen, busy or not. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+BOOT_S = 120.0
+LOCAL = "local"
+HOUR_S = 3600.0
+LimitName = Literal["gpu_hours", "cost", "deadline"]
 
 
 @dataclass(frozen=True)
@@ -13,3 +21,164 @@ class Node:
     kind: str
     n_gpus: float = 0.0
     market: str = ""  # spot | on-demand | "" where nobody says
+
+    @property
+    def label(self) -> str:
+        """`<kind>/<market>`, or the kind alone."""
+        return f"{self.kind}/{self.market}" if self.market else self.kind
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Prices of one hour of a node, by `<kind>/<market>`, `<kind>` or `default`; whole nodes, whoever uses them."""
+
+    date: str
+    currency: str
+    per_hour: Mapping[str, float]
+    boot_s: float = BOOT_S
+
+    def lists(self, label: str) -> bool:
+        """Whether the table has a price for nodes of this label."""
+        return self._listed(label) is not None
+
+    def of(self, label: str) -> float:
+        """Price of an hour; that of the dearest node of the table where no price fits, so that no budget is overrun unseen."""
+        listed = self._listed(label)
+        return max(self.per_hour.values()) if listed is None else listed
+
+    def cost(self, node_hours: Mapping[str, float]) -> float:
+        """Cost of these hours by label."""
+        return sum(hours * self.of(label) for label, hours in node_hours.items())
+
+    def _listed(self, label: str) -> float | None:
+        keys = (label, label.partition("/")[0], "default")
+        return next((self.per_hour[key] for key in keys if key in self.per_hour), None)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a campaign may use over all its sessions; `deadline_utc_s` in seconds since 1970. None: no limit."""
+
+    max_gpu_hours: float | None = None
+    max_cost: float | None = None
+    deadline_utc_s: float | None = None
+
+
+@dataclass
+class Bill:
+    """What was provisioned: node-hours by label, and GPU-hours."""
+
+    node_hours: dict[str, float] = field(default_factory=dict)
+    gpu_hours: float = 0.0
+
+    def add(self, fleet: Fleet, seconds: float) -> None:
+        """Charge all nodes of a fleet for some seconds."""
+        hours = seconds / HOUR_S
+        for label, count in fleet.counts.items():
+            self.node_hours[label] = self.node_hours.get(label, 0.0) + count * hours
+        self.gpu_hours += fleet.n_gpus * hours
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Nodes that are there at one time: how many of each label, and their GPUs."""
+
+    counts: Mapping[str, float] = field(default_factory=dict)
+    n_gpus: float = 0.0
+
+    @staticmethod
+    def of(nodes: Iterable[Node]) -> Fleet:
+        """These nodes, counted."""
+        counts, n_gpus = {}, 0.0
+        for node in nodes:
+            counts[node.label] = counts.get(node.label, 0) + 1
+            n_gpus += node.n_gpus
+        return Fleet(counts, n_gpus)
+
+
+@dataclass
+class Meter:
+    """Charges nodes as time passes, and tells how long a budget lasts.
+
+    A node is charged for every interval between two ticks at either end of which it is there, so what comes or goes in between is
+    charged in full; and once for `boot_s`, the time before it is seen. An id that comes back is the same machine: no second boot.
+    This machine (kind `local`) was not booted for the campaign. `prior_*`: spent by earlier sessions.
+    """
+
+    limits: Limits = Limits()
+    prices: Prices | None = None
+    prior_gpu_hours: float = 0.0
+    prior_cost: float = 0.0
+    bill: Bill = field(default_factory=Bill)
+    _now_s: float | None = None
+    _present: dict[str, Node] = field(default_factory=dict)
+    _seen: set[str] = field(default_factory=set)
+    _fleet: Fleet = Fleet()
+
+    def charge(self, now_s: float, nodes: Sequence[Node]) -> None:
+        """Charge until `now_s`, when `nodes` are there."""
+        elapsed_s = 0.0 if self._now_s is None else max(now_s - self._now_s, 0.0)
+        here = {node.node_id: node for node in nodes}
+        if here.keys() == self._present.keys():
+            self.bill.add(self._fleet, elapsed_s)
+        else:
+            self.bill.add(Fleet.of({**self._present, **here}.values()), elapsed_s)
+            self._enter(here)
+        self._now_s = now_s if self._now_s is None else max(now_s, self._now_s)
+
+    def charge_on(self, now_s: float) -> None:
+        """Charge the nodes of the last tick until `now_s`."""
+        self.charge(now_s, list(self._present.values()))
+
+    def _enter(self, here: dict[str, Node]) -> None:
+        new = [node for node in here.values() if node.node_id not in self._seen and node.kind != LOCAL]
+        self.bill.add(Fleet.of(new), BOOT_S if self.prices is None else self.prices.boot_s)
+        self._seen |= here.keys()
+        self._present, self._fleet = here, Fleet.of(here.values())
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPU-hours spent, earlier sessions included."""
+        return self.prior_gpu_hours + self.bill.gpu_hours
+
+    @property
+    def cost(self) -> float:
+        """Money spent, earlier sessions included; without prices, theirs alone."""
+        return self.prior_cost + (self.prices.cost(self.bill.node_hours) if self.prices else 0.0)
+
+    def nearest(self, utc_s: float) -> tuple[LimitName, float] | None:
+        """The limit that is reached first at the present rate, and seconds until then; None if none ever is."""
+        found: list[tuple[float, LimitName]] = [
+            (s, name) for name, s in self._seconds(utc_s).items() if s is not None and s < math.inf
+        ]
+        if not found:
+            return None
+        seconds, name = min(found)
+        return name, seconds
+
+    def seconds_left(self, utc_s: float) -> float | None:
+        """Seconds until the first limit at the present rate, at `utc_s` (since 1970); None without limits in sight.
+
+        min((limit - spent) / rate over GPU-hours and cost, deadline - now), 0 from the limit on.
+        """
+        nearest = self.nearest(utc_s)
+        return None if nearest is None else nearest[1]
+
+    def _seconds(self, utc_s: float) -> dict[LimitName, float | None]:
+        limits, prices = self.limits, self.prices
+        cost_rate = prices.cost(self._fleet.counts) if prices else 0.0
+        return {
+            "gpu_hours": _lasts_s(limits.max_gpu_hours, self.gpu_hours, self._fleet.n_gpus),
+            "cost": _lasts_s(limits.max_cost, self.cost, cost_rate),
+            "deadline": None if limits.deadline_utc_s is None else max(limits.deadline_utc_s - utc_s, 0.0),
+        }
+
+
+def _lasts_s(limit: float | None, spent: float, per_hour: float) -> float | None:
+    """Seconds until `spent`, growing by `per_hour`, reaches the limit; infinite if it does not grow."""
+    if limit is None:
+        return None
+    left = max(limit - spent, 0.0)
+    if left == 0:
+        return 0.0
+    return left / per_hour * HOUR_S if per_hour > 0 else math.inf

@@ -125,7 +125,8 @@ class GiveBack:
 
 @dataclass(frozen=True)
 class Release:
-    """There is no work for this idle worker: let it go, so that its node can go. The scheduler has forgotten it."""
+    """There is no work for this worker, or nobody waits for what it does (its retrain is done elsewhere): let it go, so that
+    its node can go. The scheduler has forgotten it."""
 
     worker: str
 

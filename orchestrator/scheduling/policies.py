@@ -1,4 +1,4 @@
-"""Small decisions about failure: what an attempt costs, when a spec is given up, how long to wait. Pure."""
+"""Small decisions about failure and time: what an attempt costs, when a spec is given up, how long to wait. Pure."""
 
 from __future__ import annotations
 
@@ -53,6 +53,22 @@ def is_exhausted(spent: Spent, budgets: Budgets) -> bool:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """What is done when time has passed. A worker nothing waits for is let go after `idle_s`.
+
+    A retrain is a straggler beyond max(straggler_min_s, straggler_factor x typical). What runs on a node that goes away
+    must be done, or have been given back, `drain_margin_s` before: storing how far it is takes time. `grace_s` is the
+    time for that when budget or deadline are used up.
+    """
+
+    idle_s: float = 60.0
+    straggler_factor: float = 3.0
+    straggler_min_s: float = 30.0
+    drain_margin_s: float = 10.0
+    grace_s: float = 30.0
+
+
+@dataclass(frozen=True)
 class Backoff:
     """Waiting times between failed writes: first_s, doubling up to longest_s, at most `limit` failures in a row.
 
@@ -68,10 +84,3 @@ class Backoff:
         if n_failures > self.limit:
             return None
         return min(self.first_s * 2.0 ** min(n_failures - 1, 30), self.longest_s)
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What depends on time: idle workers are let go after `idle_s`."""
-
-    idle_s: float = 60.0

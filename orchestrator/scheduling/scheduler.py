@@ -1,49 +1,39 @@
-"""The campaign as a state machine: events in, instructions out. Pure: no clock, no thread, no IO.
-
-A spec is waiting, running, done_unpublished, publishing or finished; TRANSITIONS is all it can do. Specs that failed
-beyond their budget take the same way to the ledger as results do, with a flag (`quarantined`).
-"""
+"""The campaign as a state machine: events in, instructions out. Pure: no clock, no thread, no IO; time comes as an event."""
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter, OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal
+from typing import Any
 
+from orchestrator.scheduling import checks
+from orchestrator.scheduling.eta import Durations, TimeLeft
 from orchestrator.scheduling.events import (
     Completed,
     Event,
     Failed,
     FailureKind,
     Finish,
+    GiveBack,
     Instruction,
     Publish,
     Published,
     PublishFailed,
+    Release,
     StopRequested,
     Submit,
+    Tick,
+    WorkerDraining,
     WorkerJoined,
+    WorkerLeft,
     WorkerLost,
 )
-from orchestrator.scheduling.policies import Budgets, Spent, Timing, charge, is_exhausted
-
-State = Literal["waiting", "running", "done_unpublished", "publishing", "finished"]
-Trigger = Literal["submit", "result", "retry", "quarantine", "give_up", "publish", "published", "publish_failed"]
-
-TRANSITIONS: Mapping[tuple[State, Trigger], State] = {
-    ("waiting", "submit"): "running",
-    ("waiting", "result"): "done_unpublished",  # late, from a worker that was counted as lost
-    ("running", "result"): "done_unpublished",
-    ("running", "retry"): "waiting",
-    ("running", "quarantine"): "done_unpublished",
-    ("running", "give_up"): "waiting",
-    ("done_unpublished", "result"): "done_unpublished",  # quarantined, and a lost worker delivers after all
-    ("done_unpublished", "publish"): "publishing",
-    ("publishing", "published"): "finished",
-    ("publishing", "publish_failed"): "done_unpublished",
-}
+from orchestrator.scheduling.policies import Budgets, Timing, is_exhausted
+from orchestrator.scheduling.states import Specs, State, Trigger
+from orchestrator.scheduling.tail import Tail
+from orchestrator.scheduling.waiting import KindOf, Queue
+from orchestrator.scheduling.workers import Attempt, Workers
 
 
 class Scheduler:
@@ -51,7 +41,9 @@ class Scheduler:
 
     `order` lists spec ids in dispatch order; those in `finished` are in the ledger already. A failed spec goes back to
     its place in the order. A write starts as soon as the previous one ended and anything is finished (group commit).
-    Worker names are never reused: a worker that comes back after a loss has a new name. O(log n) per event and spec.
+    Worker names are never reused: a worker that comes back after a loss has a new name. `kind_of` says which specs take
+    about equally long (all, by default); `durations` may be shared by the schedulers of a campaign. The first event is
+    a Tick. O(log n) per event and spec; a Tick that changes nothing is O(kinds).
 
     Raises ValueError if a spec id appears twice in `order`.
     """
@@ -61,216 +53,247 @@ class Scheduler:
         order: Sequence[str],
         budgets: Budgets | None = None,
         finished: Collection[str] = (),
+        *,
         timing: Timing | None = None,
+        kind_of: KindOf = lambda spec_id: "",
+        durations: Durations | None = None,
     ):
-        self.budgets = budgets or Budgets()
+        self.budgets, self.timing = budgets or Budgets(), timing or Timing()
+        self.durations = durations or Durations()
         self.failures: Counter[FailureKind] = Counter()  # attempts that were charged, by kind
-        self._order = tuple(order)
-        self._place = {spec_id: place for place, spec_id in enumerate(self._order)}
-        if len(self._place) != len(self._order):
-            raise ValueError("a spec id appears twice in the order")
-        known = frozenset(finished)
-        self._state: dict[str, State] = {s: "finished" if s in known else "waiting" for s in self._order}
-        self._count: Counter[State] = Counter(self._state.values())
-        # A heap of places in the order; a place whose spec is no longer waiting is skipped when it comes up.
-        self._heap = [place for place, spec_id in enumerate(self._order) if self._state[spec_id] == "waiting"]
-        self._idle: OrderedDict[str, None] = OrderedDict()
-        self._busy: dict[str, str] = {}  # worker -> spec it was given
-        self._runner: dict[str, str] = {}  # running spec -> the worker whose attempt counts
-        self._attempts: dict[str, int] = {}
-        self._spent: dict[str, Spent] = {}
-        self._quarantined: dict[str, str] = {}
-        self._unpublished: dict[str, None] = {}
-        self._publishing: tuple[str, ...] = ()
-        self._stopping = False
-        self._over = False
+        self.n_duplicates = 0  # second attempts beside one that took long
+        self._kind_of = kind_of
+        self._specs = Specs(order, finished)
+        self._queue = Queue(order, (s for s in order if self._specs.state[s] == "waiting"), kind_of)
+        self._tail = Tail(self.timing, self.durations)
+        self._workers = Workers()
+        self._runners: dict[str, list[str]] = {}  # running spec -> workers whose attempts count, two at most
+        self._time = TimeLeft(self.durations)
+        self._stopping = self._over = False
+        self._out: list[Instruction] = []
+
+    # --- what one may ask ----------------------------------------------------------------------------------------
 
     @property
     def complete(self) -> bool:
         """Whether every spec is finished: published, not only done."""
-        return self._count["finished"] == len(self._order)
+        return self._specs.count["finished"] == len(self)
 
     @property
     def stopping(self) -> bool:
-        """Whether a stop was asked for."""
+        """Whether nothing new is taken on and what ran is given up: a stop was asked for, or time and grace are over."""
         return self._stopping
+
+    @property
+    def demand(self) -> int:
+        """How many workers there is work for: specs that run, and those that wait and may be submitted."""
+        if self._stopping or self._over:
+            return 0
+        n_waiting = self._queue.count(self._time.fits)
+        return self._specs.count["running"] + (n_waiting or self._tail.n_overdue(self._time.fits))
 
     @property
     def quarantined(self) -> Mapping[str, str]:
         """Specs given up in this session -> their last error."""
-        return MappingProxyType(self._quarantined)
+        return MappingProxyType(self._specs.quarantined)
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._specs.state)
 
     def count(self, state: State) -> int:
         """How many specs are in this state."""
-        return self._count[state]
+        return self._specs.count[state]
 
     def state(self, spec_id: str) -> State:
         """The state of one spec."""
-        return self._state[spec_id]
+        return self._specs.state[spec_id]
 
     def attempts(self, spec_id: str) -> int:
         """How often this spec was submitted in this session."""
-        return self._attempts.get(spec_id, 0)
+        return self._specs.attempts.get(spec_id, 0)
 
     def accepts(self, spec_id: str) -> bool:
         """Whether a result of this spec would count; what is done is not replaced, but a result beats a quarantine."""
-        state = self._state[spec_id]
-        return state in ("waiting", "running") or (state == "done_unpublished" and spec_id in self._quarantined)
+        return self._specs.accepts(spec_id)
+
+    def check(self) -> None:
+        """Assert what must hold between any two events; O(n), called after every event in tests."""
+        checks.check(self)
+
+    # --- what happens --------------------------------------------------------------------------------------------
 
     def handle(self, event: Event) -> list[Instruction]:
         """What to do now that this happened; nothing any more after Finish.
 
         Raises KeyError on a spec that is not in the order, ValueError on news of a write that is not in progress.
         """
-        if self._over:
-            return []
-        self._react(event)
-        return [*self._submit_waiting(), *self._publish_group(), *self._finish()]
+        self._out = []
+        if not self._over:
+            _REACTIONS[type(event)](self, event)
+            if not self._stopping:
+                self._hand_out()
+                gone = self._workers.let_go(self._time.now_s - self.timing.idle_s, self._time.now_s)
+                self._out += map(Release, gone)
+            self._publish()
+            self._finish()
+        return self._out
 
-    def _react(self, event: Event) -> None:
-        match event:
-            case WorkerJoined(worker):
-                self._worker_joined(worker)
-            case WorkerLost(worker, kind, message):
-                self._worker_lost(worker, kind, message)
-            case Completed(worker, outcome):
-                self._completed(worker, outcome.spec_id)
-            case Failed(worker, spec_id, kind, message):
-                self._failed(worker, spec_id, kind, message)
-            case Published(spec_ids):
-                self._write_ended(spec_ids, "published")
-            case PublishFailed(spec_ids):
-                self._write_ended(spec_ids, "publish_failed")
-            case StopRequested():
-                self._stop()
+    def _tick(self, event: Tick) -> None:
+        time = self._time
+        time.tick(event)
+        self._tail.tick(time.now_s)
+        for worker in self._workers.going_by(time.now_s + self.timing.drain_margin_s):
+            self._ask_back(worker)
+        if time.up_since_s == time.now_s:
+            for worker in self._workers.busy:
+                self._ask_back(worker)
+        elif time.up_since_s is not None and time.now_s - time.up_since_s >= self.timing.grace_s:
+            self._stop()
 
-    def _worker_joined(self, worker: str) -> None:
-        if worker not in self._busy:
-            self._idle[worker] = None
+    def _worker_joined(self, event: WorkerJoined) -> None:
+        self._workers.join(event.worker, event.devices, self._time.now_s)
 
-    def _worker_lost(self, worker: str, kind: FailureKind, message: str) -> None:
-        self._idle.pop(worker, None)
-        spec_id = self._busy.pop(worker, None)
-        if spec_id is not None and self._runner.get(spec_id) == worker:
-            self._attempt_failed(spec_id, kind, message)
+    def _worker_draining(self, event: WorkerDraining) -> None:
+        self._workers.drain(event.worker, self._time.now_s + event.seconds_left, self._time.now_s)
+        attempt, left_s = self._workers.busy.get(event.worker), event.seconds_left - self.timing.drain_margin_s
+        if attempt and not self._time.suffices(self._kind_of(attempt.spec_id), attempt.began_s, left_s):
+            self._ask_back(event.worker)
 
-    def _completed(self, worker: str, spec_id: str) -> None:
-        accepted = self.accepts(spec_id)
-        self._release(worker, spec_id)
+    def _worker_left(self, event: WorkerLeft) -> None:
+        attempt = self._workers.remove(event.worker, self._time.now_s)
+        if not attempt or not self._counts(event.worker, attempt.spec_id):
+            return
+        if not self._goes_on_elsewhere(event.worker, attempt.spec_id):  # it left before what it was given reached it
+            self._move(attempt.spec_id, "give_up")
+
+    def _worker_lost(self, event: WorkerLost) -> None:
+        attempt = self._workers.remove(event.worker, self._time.now_s)
+        if attempt and self._counts(event.worker, attempt.spec_id):
+            self._attempt_failed(event.worker, attempt, event.kind, event.message)
+
+    def _completed(self, event: Completed) -> None:
+        spec_id = event.outcome.spec_id
+        accepted = self._specs.accepts(spec_id)
+        self._workers.end(event.worker, spec_id, self._time.now_s)
+        self.durations.add(self._kind_of(spec_id), event.outcome.seconds)
         if accepted:
-            self._quarantined.pop(spec_id, None)
+            for other in self._runners.get(spec_id, ()):
+                if other != event.worker:  # nobody waits for it any more
+                    self._workers.dismiss(other, self._time.now_s)
+            self._specs.quarantined.pop(spec_id, None)
             self._move(spec_id, "result")
 
-    def _failed(self, worker: str, spec_id: str, kind: FailureKind, message: str) -> None:
-        counts = self._runner.get(spec_id) == worker
-        self._release(worker, spec_id)
-        if counts:  # a late report of a lost worker was charged when it was lost
-            self._attempt_failed(spec_id, kind, message)
+    def _failed(self, event: Failed) -> None:
+        attempt = self._workers.busy.get(event.worker)
+        self._workers.end(event.worker, event.spec_id, self._time.now_s)
+        if attempt and self._counts(event.worker, event.spec_id):  # else it was charged when its worker was lost
+            self._attempt_failed(event.worker, attempt, event.kind, event.message)
 
-    def _attempt_failed(self, spec_id: str, kind: FailureKind, message: str) -> None:
+    def _attempt_failed(self, worker: str, attempt: Attempt, kind: FailureKind, message: str) -> None:
+        spec_id = attempt.spec_id
+        if self._goes_on_elsewhere(worker, spec_id):
+            return
         self.failures[kind] += 1
-        spent = self._spent[spec_id] = charge(self._spent.get(spec_id, Spent()), kind)
-        if is_exhausted(spent, self.budgets):
-            self._quarantined[spec_id] = message
+        hopeless = kind == "out_of_memory" and attempt.alone
+        if is_exhausted(self._specs.charge(spec_id, kind), self.budgets) or hopeless:
+            self._specs.quarantined[spec_id] = message
             self._move(spec_id, "quarantine")
         else:
+            if kind == "out_of_memory":
+                self._queue.needs_device.add(spec_id)
             self._move(spec_id, "retry")
 
-    def _write_ended(self, spec_ids: tuple[str, ...], trigger: Literal["published", "publish_failed"]) -> None:
-        if not self._publishing or spec_ids != self._publishing:
-            raise ValueError(f"{trigger}: {len(spec_ids)} specs that are not the write in progress")
-        self._publishing = ()
-        for spec_id in spec_ids:
-            self._move(spec_id, trigger)
+    def _goes_on_elsewhere(self, worker: str, spec_id: str) -> bool:
+        """Whether a running spec goes on elsewhere now that this worker does not; then it costs nothing."""
+        if len(self._runners[spec_id]) == 1:
+            return False
+        self._runners[spec_id].remove(worker)
+        self._move(spec_id, "drop")
+        return True
 
-    def _stop(self) -> None:
+    def _write_ended(self, event: Published | PublishFailed) -> None:
+        self._specs.end_write(event.spec_ids, "published" if isinstance(event, Published) else "publish_failed")
+
+    def _stop(self, event: StopRequested | None = None) -> None:
         self._stopping = True
-        for spec_id in list(self._runner):
+        for spec_id in list(self._runners):
             self._move(spec_id, "give_up")
 
-    def _release(self, worker: str, spec_id: str) -> None:
-        if self._busy.get(worker) == spec_id:
-            del self._busy[worker]
-            self._idle[worker] = None
+    # --- what follows --------------------------------------------------------------------------------------------
+
+    def _counts(self, worker: str, spec_id: str) -> bool:
+        return worker in self._runners.get(spec_id, ())
 
     def _move(self, spec_id: str, trigger: Trigger) -> None:
-        old = self._state[spec_id]
-        new = TRANSITIONS.get((old, trigger))
-        if new is None:
-            raise RuntimeError(f"spec {spec_id} is {old}: {trigger} is no transition of that state")
-        self._state[spec_id] = new
-        self._count[old] -= 1
-        self._count[new] += 1
+        old, new = self._specs.move(spec_id, trigger)
+        if old == new:
+            return
         if old == "running":
-            del self._runner[spec_id]
+            del self._runners[spec_id]
+            self._tail.end(spec_id, self._kind_of(spec_id))
+        elif old == "waiting" and trigger == "result":
+            self._queue.discard(spec_id)
         if new == "waiting":
-            heapq.heappush(self._heap, self._place[spec_id])
-        elif new == "done_unpublished":
-            self._unpublished[spec_id] = None
+            self._queue.add(spec_id)
 
-    def _submit_waiting(self) -> list[Instruction]:
-        instructions: list[Instruction] = []
-        while self._idle and self._count["waiting"] and not self._stopping:
-            spec_id = self._order[heapq.heappop(self._heap)]
-            if self._state[spec_id] != "waiting":
-                continue
-            worker, _ = self._idle.popitem(last=False)
-            self._move(spec_id, "submit")
-            self._busy[worker], self._runner[spec_id] = spec_id, worker
-            self._attempts[spec_id] = self.attempts(spec_id) + 1
-            instructions.append(Submit(worker, spec_id, self._attempts[spec_id]))
-        return instructions
+    def _hand_out(self) -> None:
+        workers = self._workers
+        if self._queue.needs_device:
+            self._hand_out_alone()
+        while workers.idle and (spec_id := self._queue.beside.pop(self._time.fits)) is not None:
+            self._submit(next(iter(workers.idle)), spec_id)
+        while workers.idle and (spec_id := self._tail.overdue(self._time.fits)) is not None:
+            self.n_duplicates += 1
+            self._submit(next(iter(workers.idle)), spec_id)
 
-    def _publish_group(self) -> list[Instruction]:
-        if self._publishing or not self._unpublished:
-            return []
-        self._publishing = tuple(self._unpublished)
-        self._unpublished.clear()
-        for spec_id in self._publishing:
-            self._move(spec_id, "publish")
-        return [Publish(self._publishing)]
+    def _hand_out_alone(self) -> None:
+        """One keeper per spec that waits to run alone, before others get work: they begin as their devices become free."""
+        workers = self._workers
+        workers.have_keepers(self._queue.alone.count(self._time.fits), self._time.now_s)
+        while (worker := workers.ready_keeper()) is not None:
+            spec_id = self._queue.alone.pop(self._time.fits)
+            assert spec_id is not None, "more keepers than specs that wait to run alone"
+            self._submit(worker, spec_id)
 
-    def _finish(self) -> list[Instruction]:
-        stopped = self._stopping and not self._publishing  # then nothing is unpublished either: it would be publishing
-        if not (self.complete or stopped):
-            return []
-        self._over = True
-        return [Finish(self.complete)]
+    def _submit(self, worker: str, spec_id: str) -> None:
+        alone = worker in self._workers.keepers
+        self._workers.begin(worker, Attempt(spec_id, self._time.now_s, alone))
+        self._move(spec_id, "submit")
+        runners = self._runners.setdefault(spec_id, [])
+        runners.append(worker)
+        if len(runners) > 1:
+            self._tail.end(spec_id, self._kind_of(spec_id))
+        elif not alone:  # a second attempt would need a device alone, too
+            self._tail.begin(spec_id, self._kind_of(spec_id), self._time.now_s)
+        self._out.append(Submit(worker, spec_id, self._specs.begin_attempt(spec_id)))
 
-    def check(self) -> None:
-        """Assert what must hold between any two events; O(n), called after every event in tests."""
-        self._check_states()
-        self._check_workers()
-        self._check_budgets()
-        self._check_nothing_is_left_lying()
+    def _ask_back(self, worker: str) -> None:
+        attempt = self._workers.busy[worker]
+        if not attempt.asked_back and self._counts(worker, attempt.spec_id):
+            attempt.asked_back = True
+            self._out.append(GiveBack(worker, attempt.spec_id))
 
-    def _check_states(self) -> None:
-        assert +self._count == Counter(self._state.values()), "counts and states differ"
-        in_state = {state: {s for s, at in self._state.items() if at == state} for state in self._state.values()}
-        assert set(self._runner) == in_state.get("running", set()), "running specs and their workers differ"
-        assert set(self._unpublished) == in_state.get("done_unpublished", set())
-        assert sorted(self._publishing) == sorted(in_state.get("publishing", set()))
-        queued = [self._order[place] for place in self._heap if self._state[self._order[place]] == "waiting"]
-        assert sorted(queued) == sorted(in_state.get("waiting", set())), "a waiting spec is queued once"
-        assert not any(self._state[s] in ("waiting", "running") for s in self._quarantined), "quarantined, and to run"
+    def _publish(self) -> None:
+        if spec_ids := self._specs.begin_write():
+            self._out.append(Publish(spec_ids))
 
-    def _check_workers(self) -> None:
-        assert not self._idle.keys() & self._busy.keys(), "a worker is idle and busy"
-        for spec_id, worker in self._runner.items():
-            assert self._busy.get(worker) == spec_id, "a running spec has no worker of its own"
-        assert len(set(self._runner.values())) == len(self._runner) <= len(self._busy), "more in flight than workers"
+    def _finish(self) -> None:
+        if self._specs.publishing:  # and if not, then nothing is unpublished either: it would be publishing
+            return
+        if self.complete or self._stopping or not (self._specs.count["running"] or self.demand):
+            self._over = True
+            self._out.append(Finish(self.complete))
 
-    def _check_budgets(self) -> None:
-        for spec_id, spent in self._spent.items():
-            assert not (self._state[spec_id] in ("waiting", "running") and is_exhausted(spent, self.budgets))
-            assert spent.retries <= self.budgets.retries + 1
-            assert spent.preemptions <= self.budgets.preemptions + 1
-        assert all(n <= self.budgets.most_attempts for n in self._attempts.values()), "attempts exceed the budgets"
 
-    def _check_nothing_is_left_lying(self) -> None:
-        assert self._publishing or not self._unpublished, "something is done and no write is in progress"
-        assert self._stopping or not (self._idle and self._count["waiting"]), "a worker is idle while specs wait"
-        assert not self._over or self.complete or (self._stopping and not self._publishing), "over with work left"
+_REACTIONS: Mapping[type, Callable[[Scheduler, Any], None]] = {
+    Tick: Scheduler._tick,
+    WorkerJoined: Scheduler._worker_joined,
+    WorkerDraining: Scheduler._worker_draining,
+    WorkerLeft: Scheduler._worker_left,
+    WorkerLost: Scheduler._worker_lost,
+    Completed: Scheduler._completed,
+    Failed: Scheduler._failed,
+    Published: Scheduler._write_ended,
+    PublishFailed: Scheduler._write_ended,
+    StopRequested: Scheduler._stop,
+}

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
 
-from tasks.errors import InputError
+from orchestrator.uris import is_object_uri, object_uri
+from tasks.errors import InputError, RefitError
 
 Keys = list[str]
-STORE_FOLDERS = ("ledger", "scores", "checkpoints")
+STORE_FOLDERS = ("ledger", "scores", "checkpoints", "spend")
 _TEMPORARY = ".refit-tmp-"
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
 _SECRET_OPTION = re.compile(r"[?&][^=&]*(password|passwd|secret|token|credential|access_key)[^=&]*=", re.IGNORECASE)
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+class StoreAwayError(OSError, RefitError):
+    """The store does not answer, or refuses: says nothing about what it holds. (errno, reason, URL)"""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
 
 
 class BlobStore(Protocol):
@@ -35,7 +45,14 @@ class BlobStore(Protocol):
         ...
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write if absent; whether this call did."""
+        """Write if absent. True: this call did; False: something is there, or was written at the same instant."""
+        ...
+
+    def swap(self, key: str, data: bytes, expected: bytes) -> bool:
+        """Replace `expected` by `data`; of several at once one does. False: something else is there, or nothing.
+
+        After a lost answer False may be said of a swap that was made: look again.
+        """
         ...
 
     def delete(self, key: str) -> None:
@@ -44,6 +61,10 @@ class BlobStore(Protocol):
 
     def list(self, prefix: str) -> Keys:
         """Every key that starts with `prefix`, sorted."""
+        ...
+
+    def versions(self, prefix: str) -> dict[str, str]:
+        """The same keys, each with a text that is another when the content is."""
         ...
 
     def exists(self, key: str) -> bool: ...
@@ -85,6 +106,17 @@ class LocalBlobs:
         _sync_folder(path.parent)
         return True
 
+    def swap(self, key: str, data: bytes, expected: bytes) -> bool:
+        path = self._path(key)
+        try:
+            with locked_folder(path.parent):
+                if path.read_bytes() != expected:
+                    return False
+                write_file(path, data)
+        except FileNotFoundError:
+            return False
+        return True
+
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
 
@@ -92,6 +124,14 @@ class LocalBlobs:
         folder = prefix.rpartition("/")[0]
         start = self._path(folder) if folder else self.root
         return sorted(self._walk(start, folder + "/" if folder else "", prefix))
+
+    def versions(self, prefix: str) -> dict[str, str]:
+        found = {}
+        for key in self.list(prefix):
+            with suppress(FileNotFoundError):  # deleted since the listing
+                state = self._path(key).stat()
+                found[key] = f"{state.st_ino} {state.st_size} {state.st_mtime_ns}"
+        return found
 
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
@@ -111,10 +151,7 @@ class LocalBlobs:
         return swept
 
     def _path(self, key: str) -> Path:
-        parts = key.split("/")
-        if "\\" in key or "\0" in key or any(part in ("", ".", "..") or part.startswith(_TEMPORARY) for part in parts):
-            raise ValueError(f"{key!r} is not a key: keys are relative paths without empty, '.' or '..' parts")
-        return self.root.joinpath(*parts)
+        return self.root.joinpath(*check_key(key).split("/"))
 
     def _walk(self, folder: Path, stem: str, prefix: str) -> Iterator[str]:
         try:
@@ -130,24 +167,43 @@ class LocalBlobs:
                 yield key
 
 
+def check_key(key: str) -> str:
+    """`key`, if it is one. Raises ValueError."""
+    parts = key.split("/")
+    if "\\" in key or "\0" in key or any(part in ("", ".", "..") or part.startswith(_TEMPORARY) for part in parts):
+        raise ValueError(f"{key!r} is not a key: keys are relative paths without empty, '.' or '..' parts")
+    return key
+
+
 def open_blobs(uri: str, where: object) -> BlobStore:
-    """The store at `uri`, a local path or file:// URI. Raises InputError naming `where`, never repeating a password."""
+    """The store at `uri`: a local path, file://, s3:// or gs://. Raises InputError naming `where`, never repeating a password.
+
+    A bucket is asked whether it is there and lets us in.
+    """
     match = _SCHEME.fullmatch(uri)
     scheme, rest = (match[1].lower(), match[2]) if match else ("", uri)
     authority = rest.split("/", 1)[0]
     if _carries_secret(scheme, authority, rest):
         raise InputError(where, "the URI carries a user or password; give credentials through the environment")
+    if is_object_uri(uri):
+        return _open_bucket(object_uri(uri, where), where)
     if scheme and scheme != "file":
-        known = "object stores are" if scheme in ("s3", "gs") else "this scheme is"
-        raise InputError(
-            where, f"{scheme}://...: {known} not supported by this version; allowed: a local path or file://"
-        )
+        allowed = "allowed: a local path, file://, s3:// or gs://"
+        raise InputError(where, f"{scheme}://...: this scheme is not supported; {allowed}")
     if scheme and authority not in ("", "localhost"):
         raise InputError(where, f"file://{authority}/...: another host; allowed: file:///absolute/path")
     path = unquote(rest[len(authority) :]) if scheme else uri
     _check_folder(path, where)
     store = LocalBlobs(Path(path))
     store.sweep()
+    return store
+
+
+def _open_bucket(uri: str, where: object) -> BlobStore:
+    from orchestrator.storage.object_blobs import ObjectBlobs  # on demand: local stores do without obstore
+
+    store = ObjectBlobs(uri)
+    store.check(where)
     return store
 
 
@@ -166,6 +222,18 @@ def write_file(path: Path, data: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """One process at a time, where the file system has locks (not every network one has). Raises FileNotFoundError."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)  # gives the lock back
 
 
 def _check_folder(path: str, where: object) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,13 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from orchestrator.storage.blobs import BlobStore
-from tasks.base import KeepCheckpoint
+from orchestrator.storage.sealed import SEAL, UNSEALED, seal, sealed_metadata
+from orchestrator.storage.snapshots import StoredSnapshot
+from tasks.base import KeepCheckpoint, SnapshotStore
 from tasks.errors import RefitError
 
 if TYPE_CHECKING:
     from torch import nn
 
-_UNSEALED = b"0" * 64
+log = logging.getLogger(__name__)
 
 
 class CheckpointError(RefitError):
@@ -44,6 +45,19 @@ class CheckpointStore:
 
         return load(self._verified(spec_id, step))
 
+    def progress(self, spec_id: str) -> SnapshotStore:
+        """Where the snapshot of a retrain that is not finished lies."""
+        return StoredSnapshot(self.blobs, spec_id)
+
+    def clear_progress(self, spec_ids: Iterable[str]) -> None:
+        """Delete the snapshots of finished retrains. One that cannot be deleted costs room, and no result."""
+        for spec_id in spec_ids:
+            snapshot = StoredSnapshot(self.blobs, spec_id)
+            try:
+                snapshot.clear()
+            except OSError as error:
+                log.warning("%s stays: %s: %s", snapshot.key, type(error).__name__, error)
+
     def has(self, spec_id: str, steps: Iterable[int]) -> bool:
         """Whether the weights of all `steps` are there, every byte as written."""
         try:
@@ -59,7 +73,7 @@ class CheckpointStore:
             data = self.blobs.get(key)
         except FileNotFoundError:
             raise CheckpointError(f"{key}: no such checkpoint") from None
-        if not _is_sealed(data):
+        if sealed_metadata(data) is None:
             raise CheckpointError(f"{key}: its {len(data)} bytes are not those that were written")
         return data
 
@@ -76,15 +90,4 @@ def _encode(network: nn.Module) -> bytes:
     for name, tensor in network.state_dict().items():
         wide = tensor.detach().float() if tensor.dtype is torch.bfloat16 else tensor.detach()  # numpy has no bfloat16
         tensors[name] = wide.to("cpu", copy=True).contiguous()  # a copy per name: safetensors refuses shared memory
-    data = save(tensors, metadata={"sha256": _UNSEALED.decode()})
-    return data.replace(_UNSEALED, hashlib.sha256(data).hexdigest().encode(), 1)  # the header comes first
-
-
-def _is_sealed(data: bytes) -> bool:
-    """Whether the digest in the header is that of the file with the digest's place zeroed."""
-    try:
-        length = int.from_bytes(data[:8], "little")
-        seal = json.loads(data[8 : 8 + length])["__metadata__"]["sha256"].encode()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return False
-    return len(seal) == len(_UNSEALED) and hashlib.sha256(data.replace(seal, _UNSEALED, 1)).hexdigest().encode() == seal
+    return seal(save(tensors, metadata={SEAL: UNSEALED}))

@@ -1,22 +1,39 @@
-"""Holding a lease for as long as a driver works: renewed in the background, given back at the end."""
+"""Holding a lease for as long as a driver works: waited for, renewed in the background, given back at the end."""
 
 from __future__ import annotations
 
+import errno
 import logging
+import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from orchestrator.storage.lease import Lease
+from orchestrator.storage.lease import Lease, LeaseHeld
+from tasks.errors import InputError
 
 log = logging.getLogger(__name__)
 
+LOOK_EVERY_S = 5.0  # how often a waiting driver looks whether the lease is free, give or take half
+_STOP_EVERY_S = 0.2
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 @contextmanager
-def held(lease: Lease) -> Iterator[Lease]:
-    """Acquire, renew every third of its life, release. Raises LeaseHeld. A lease lost on the way is only logged: correctness never depends on it."""
-    lease.acquire(time.time())
+def held(
+    lease: Lease,
+    wait: bool = False,
+    say: Callable[[str], object] = log.info,
+    stop: Callable[[], object] = lambda: False,
+    look_every_s: float = LOOK_EVERY_S,
+) -> Iterator[Lease]:
+    """Acquire, renew every third of its life, release. A lease lost on the way is only logged: correctness never depends on it.
+
+    `wait`: until the holder gives it back or it expires; `say` is told once who holds it, and the wait ends when `stop`
+    returns something true. Raises LeaseHeld, InputError if the store cannot be written.
+    """
+    _acquire(lease, wait, say, stop, look_every_s)
     done = threading.Event()
     renewer = threading.Thread(target=_renew, args=(lease, done), name="refit-lease", daemon=True)
     renewer.start()
@@ -29,6 +46,37 @@ def held(lease: Lease) -> Iterator[Lease]:
             lease.release()
         except OSError as error:
             log.warning("lease not given back: %s", error)
+
+
+def _acquire(
+    lease: Lease, wait: bool, say: Callable[[str], object], stop: Callable[[], object], look_every_s: float
+) -> None:
+    said: LeaseHeld | None = None
+    while True:
+        try:
+            lease.acquire(time.time())
+            return
+        except LeaseHeld as held_by:
+            if not wait or stop():
+                raise
+            if said is None:
+                say(f"{held_by}; waiting for it")
+            said = held_by
+        except OSError as error:
+            if error.errno in _NOT_OURS:
+                raise InputError(lease.url, f"cannot be written: {error.strerror}") from None
+            if said is None:
+                raise
+            log.warning("lease not looked at: %s", error)  # the store is away: a waiting driver has time
+        _pause(look_every_s * random.uniform(0.5, 1.5), stop)
+        if stop():
+            raise said
+
+
+def _pause(seconds: float, stop: Callable[[], object]) -> None:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0 and not stop():
+        time.sleep(min(left, _STOP_EVERY_S))
 
 
 def _renew(lease: Lease, done: threading.Event) -> None:

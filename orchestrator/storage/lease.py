@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from orchestrator.storage.blobs import BlobStore
 from tasks.errors import RefitError
 
 _GONE = ("Z", "X")  # /proc states of a process that has ended
+_TRIES = 10  # a conditional write is lost to another driver, or its answer to the network: look again
 
 
 class LeaseHeld(RefitError):  # noqa: N818  (a state, not a fault)
@@ -50,41 +51,62 @@ class Lease:
     driver: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def acquire(self, now: float) -> None:
-        """Take it if it is free, expired, damaged or of an ended process; `now` in epoch seconds. Raises LeaseHeld."""
-        mine = self._mine(now)
-        if self.blobs.create(self._key, _encode(mine)):
-            return
-        holder = self.holder()
-        if holder is not None and self._yields_to(holder, now):
-            raise LeaseHeld(f"ledger {self.task_id} is in use by {holder}")
-        self.blobs.put(self._key, _encode(mine))
-        winner = self.holder()
-        if winner is not None and winner.driver != self.driver:  # two drivers took over at once: the last one has it
-            raise LeaseHeld(f"ledger {self.task_id} is in use by {winner}")
+        """Take it if it is free, expired, damaged or of an ended process; `now` in epoch seconds. Raises LeaseHeld.
+
+        Every step is a conditional write: of several drivers that take over at once one has it.
+        """
+        mine = _encode(self._mine(now))
+        for _ in range(_TRIES):
+            if self.blobs.create(self._key, mine):
+                return
+            found = self._stored()
+            holder = _decoded(found)
+            if holder is not None and self._yields_to(holder, now):
+                raise LeaseHeld(f"ledger {self.task_id} is in use by {holder}")
+            if found is not None and (found == mine or self.blobs.swap(self._key, mine, found)):
+                return
+        raise LeaseHeld(f"ledger {self.task_id}: other drivers take its lease at the same time; try again")
 
     def renew(self, now: float) -> bool:
         """Extend the lease; False if this driver no longer has it."""
-        holder = self.holder()
-        is_lost = holder.driver != self.driver if holder else not self.blobs.exists(self._key)
-        if not is_lost:
-            self.blobs.put(self._key, _encode(self._mine(now)))
-        return not is_lost
+        mine = _encode(self._mine(now))
+        for _ in range(_TRIES):
+            found = self._stored()
+            holder = _decoded(found)
+            if found is None or (holder is not None and holder.driver != self.driver):
+                return False
+            if found == mine or self.blobs.swap(self._key, mine, found):
+                return True
+        return False
 
     def release(self) -> None:
-        """Give the lease back, if this driver has it."""
-        holder = self.holder()
-        if holder is not None and holder.driver == self.driver:
-            self.blobs.delete(self._key)
+        """Give the lease back, if this driver has it: the file stays, without a holder.
+
+        To look and then delete could delete the lease of a driver that has just taken over.
+        """
+        found = self._stored()
+        holder = _decoded(found)
+        if found is not None and holder is not None and holder.driver == self.driver:
+            self.blobs.swap(self._key, _encode(replace(holder, driver="", expires_at=0.0)), found)
 
     def holder(self) -> Holder | None:
-        """Who has the lease; None if nobody has, or the file is damaged."""
+        """Who has the lease, expired or not; None if nobody has, or the file is damaged."""
+        holder = _decoded(self._stored())
+        return holder if holder is not None and holder.driver else None
+
+    def _stored(self) -> bytes | None:
         try:
-            return _decode(self.blobs.get(self._key))
-        except (FileNotFoundError, ValueError, TypeError, KeyError, OverflowError):
+            return self.blobs.get(self._key)
+        except FileNotFoundError:
             return None
 
     def _yields_to(self, holder: Holder, now: float) -> bool:
         return holder.driver != self.driver and holder.expires_at > now and holder.is_alive(_machine())
+
+    @property
+    def url(self) -> str:
+        """Where a person finds it."""
+        return self.blobs.url(self._key)
 
     @property
     def _key(self) -> str:
@@ -99,13 +121,17 @@ def _encode(holder: Holder) -> bytes:
     return (json.dumps(asdict(holder), indent=1) + "\n").encode()
 
 
-def _decode(data: bytes) -> Holder:
-    stored = json.loads(data)
-    holder = Holder(
-        driver=str(stored["driver"]), host=str(stored["host"]), machine=str(stored["machine"]), pid=int(stored["pid"]),
-        started=str(stored["started"]), expires_at=float(stored["expires_at"]),
-    )  # fmt: skip
-    str(holder)  # an expiry that is no date is damage
+def _decoded(data: bytes | None) -> Holder | None:
+    """None also for what is damaged."""
+    try:
+        stored = json.loads(data or b"")
+        holder = Holder(
+            driver=str(stored["driver"]), host=str(stored["host"]), machine=str(stored["machine"]),
+            pid=int(stored["pid"]), started=str(stored["started"]), expires_at=float(stored["expires_at"]),
+        )  # fmt: skip
+        str(holder)  # an expiry that is no date is damage
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return None
     return holder
 
 

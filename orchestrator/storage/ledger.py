@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from orchestrator.records import LedgerRow, digest_json
-from orchestrator.storage.blobs import BlobStore
+from orchestrator.storage.blobs import BlobStore, StoreAwayError
 from orchestrator.storage.ledger_parts import (
     IndexEntry,
+    check_rows,
     decode_index,
     decode_rows,
+    distinct_rows,
     encode_rows,
     outcome_bits,
     part_name,
-    row_key,
 )
 from orchestrator.storage.parquet import DamagedError
 from tasks.digests import canonical_json
@@ -37,16 +40,16 @@ class BadPart:
 class LedgerView:
     """One row per spec id. `conflicts`: specs whose finished rows differ in a bit of status or outputs."""
 
-    rows: dict[str, LedgerRow]
+    rows: Mapping[str, LedgerRow]
     conflicts: tuple[str, ...]
     bad_parts: tuple[BadPart, ...]
 
 
 @dataclass(frozen=True)
 class LedgerIndex:
-    """As LedgerView, without outputs."""
+    """As LedgerView, without outputs; read-only, since the next call may give the same one."""
 
-    rows: dict[str, IndexEntry]
+    rows: Mapping[str, IndexEntry]
     bad_parts: tuple[BadPart, ...]
 
 
@@ -61,6 +64,7 @@ class Ledger:
         self._blobs = blobs
         self._folder = f"ledger/{task_id}/"
         self._indexed: dict[str, list[IndexEntry]] = {}  # parts verified by this process; a part's content is its name
+        self._last: tuple[frozenset[str], Mapping[str, IndexEntry]] = frozenset(), {}  # parts, and what stands of them
 
     def publish(self, rows: Sequence[LedgerRow]) -> str:
         """Write one part; its rows are durable when this returns its name. Raises OSError, leaving no partial part."""
@@ -75,18 +79,21 @@ class Ledger:
     def read(self, spec_ids: Collection[str] | None = None) -> LedgerView:
         """The rows with outputs, all or those of `spec_ids`; every byte is verified.
 
+        A part that this Ledger has indexed, and that holds none of `spec_ids`, is not read again.
         Of several rows of one spec the first by (committed_at, part name) stands; finished come before quarantined.
         """
-        parts, bad = self._scan(lambda name: decode_rows(self._verified(name), spec_ids))
-        kept = _by_spec(parts, lambda row: (row.outcome.status == "quarantined", row.committed_at))
-        conflicts = tuple(spec_id for spec_id, same in kept.items() if _differ(same))
-        return LedgerView({spec_id: same[0] for spec_id, same in kept.items()}, conflicts, bad)
+        wanted = None if spec_ids is None else frozenset(spec_ids)
+        parts, bad = self._scan(lambda name: self._rows(name, wanted))
+        rows, several = _by_spec(parts, lambda row: (row.outcome.status == "quarantined", row.committed_at))
+        return LedgerView(rows, tuple(spec_id for spec_id, same in several.items() if _differ(same)), bad)
 
     def index(self) -> LedgerIndex:
         """The rows without outputs; parts this Ledger has verified before are not read again."""
         parts, bad = self._scan(self._entries)
-        kept = _by_spec(parts, lambda row: (row.status == "quarantined", row.committed_at))
-        return LedgerIndex({spec_id: same[0] for spec_id, same in kept.items()}, bad)
+        if self._last[0] != parts.keys():
+            rows, _ = _by_spec(parts, lambda row: (row.status == "quarantined", row.committed_at))
+            self._last = frozenset(parts), MappingProxyType(rows)
+        return LedgerIndex(self._last[1], bad)
 
     def verify(self) -> list[BadPart]:
         """Every part that is damaged, or has a row whose id is not the digest of its spec or whose edit is another."""
@@ -132,7 +139,7 @@ class Ledger:
     def _verified(self, name: str) -> bytes:
         try:
             data = self._blobs.get(self._folder + name)
-        except FileNotFoundError:
+        except (FileNotFoundError, StoreAwayError):  # not there, or nobody knows: no damage
             raise
         except OSError as error:
             raise DamagedError(f"cannot be read: {error.strerror or error}") from error
@@ -144,6 +151,12 @@ class Ledger:
         if name not in self._indexed:
             self._indexed[name] = decode_index(self._verified(name))
         return self._indexed[name]
+
+    def _rows(self, name: str, wanted: frozenset[str] | None) -> list[LedgerRow]:
+        known = self._indexed.get(name)
+        if wanted is not None and known is not None and wanted.isdisjoint(entry.spec_id for entry in known):
+            return []
+        return decode_rows(self._verified(name), wanted)
 
     def _scan(self, decode: Callable[[str], T]) -> tuple[dict[str, T], tuple[BadPart, ...]]:
         """Decode every part. One that goes while we read was merged into a part that the next listing shows."""
@@ -182,8 +195,8 @@ class Ledger:
     def _merge(self, sources: Sequence[str]) -> str | None:
         try:
             rows = [row for name in sources for row in decode_rows(self._verified(name))]
-            merged = self._write(encode_rows(list({row_key(row): row for row in rows}.values())))
-            decode_rows(self._verified(merged))
+            merged = self._write(encode_rows(distinct_rows(rows)))
+            check_rows(self._verified(merged))
         except (FileNotFoundError, DamagedError):
             return None  # another driver merged it too, or it went bad: nothing is deleted
         for name in set(sources) - {merged}:
@@ -192,24 +205,31 @@ class Ledger:
         return merged
 
 
-def _by_spec(parts: Mapping[str, list[Row]], rank: Callable[[Row], tuple[bool, str]]) -> dict[str, list[Row]]:
-    """Per spec id its rows by `rank` = (is quarantined, committed_at); quarantined ones only if it has no other."""
-    grouped: dict[str, list[Row]] = {}
-    for name in sorted(parts):
-        for row in parts[name]:
-            grouped.setdefault(row.spec_id, []).append(row)
-    return {spec_id: _standing(grouped[spec_id], rank) for spec_id in sorted(grouped)}
+def _by_spec(
+    parts: Mapping[str, list[Row]], rank: Callable[[Row], tuple[bool, str]]
+) -> tuple[dict[str, Row], dict[str, list[Row]]]:
+    """The row of every spec id, and all rows of those that have several, by `rank` = (is quarantined, committed_at).
+
+    Quarantined rows count only where there is no other. A spec with one row, which is nearly all, costs no list.
+    """
+    rows: dict[str, Row] = {}
+    several: dict[str, list[Row]] = {}
+    for row in chain.from_iterable(parts[name] for name in sorted(parts)):
+        first = rows.setdefault(row.spec_id, row)
+        if first is not row:
+            several.setdefault(row.spec_id, [first]).append(row)
+    several = {spec_id: _standing(several[spec_id], rank) for spec_id in sorted(several)}
+    rows |= {spec_id: same[0] for spec_id, same in several.items()}
+    return {spec_id: rows[spec_id] for spec_id in sorted(rows)}, several
 
 
 def _standing(same: list[Row], rank: Callable[[Row], tuple[bool, str]]) -> list[Row]:
-    if len(same) == 1:
-        return same
     ordered = sorted(same, key=rank)  # stable: equal times stay in the order of part names
     return [row for row in ordered if rank(row)[0] == rank(ordered[0])[0]]
 
 
 def _differ(rows: Sequence[LedgerRow]) -> bool:
-    if len(rows) == 1 or rows[0].outcome.status == "quarantined":
+    if rows[0].outcome.status == "quarantined":
         return False
     return len({outcome_bits(row) for row in rows}) > 1
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
+from sys import intern
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from orchestrator.records import LedgerRow, Outcome
 from orchestrator.storage.parquet import DamagedError, from_bytes, to_bytes
@@ -35,6 +36,7 @@ _COLUMNS = (
     ("code_version", pa.string()),
 )
 SCHEMA = pa.schema([pa.field(name, kind, nullable=name == "error") for name, kind in _COLUMNS])
+_COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _MAPS = ("outputs", "shapes", "metrics")
 _REPETITIVE = ("status", "worker", "device", "code_version", *(f"{name}.key_value.key" for name in _MAPS))
 
@@ -60,7 +62,7 @@ def encode_rows(rows: Sequence[LedgerRow]) -> bytes:
 
     Raises ValueError on a `committed_at` without a time zone.
     """
-    ordered = sorted(rows, key=lambda row: (row.spec_id, _instant(row.committed_at), row_key(row)))
+    ordered, instants = _in_order(rows)
     outcomes = [row.outcome for row in ordered]
     outputs = [{name: _float32(value) for name, value in sorted(o.outputs.items())} for o in outcomes]
     shapes = [{name: np.asarray(value.shape, np.int32) for name, value in by_name.items()} for by_name in outputs]
@@ -78,27 +80,40 @@ def encode_rows(rows: Sequence[LedgerRow]) -> bytes:
         "seconds": [float(o.seconds) for o in outcomes],
         "worker": [_clean(o.worker) for o in outcomes],
         "device": [_clean(o.device) for o in outcomes],
-        "committed_at": [_instant(row.committed_at) for row in ordered],
+        "committed_at": instants,
         "code_version": [_clean(row.code_version) for row in ordered],
     }
     return to_bytes(pa.Table.from_pydict(columns, schema=SCHEMA), _REPETITIVE)
+
+
+def distinct_rows(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
+    """`rows` without copies: of those alike in all that they hold, one."""
+    n_of = Counter(row.spec_id for row in rows)
+    return list({(row.spec_id, row_key(row) if n_of[row.spec_id] > 1 else ()): row for row in rows}.values())
 
 
 def decode_rows(data: bytes, spec_ids: Collection[str] | None = None) -> list[LedgerRow]:
     """The rows of a part, or those of `spec_ids`; outputs are read-only float32 views. Raises DamagedError."""
     table = from_bytes(data, SCHEMA)
     if spec_ids is not None:
-        table = table.filter(pc.is_in(table["spec_id"], value_set=pa.array(sorted(spec_ids), pa.string())))  # type: ignore[attr-defined]
+        wanted = frozenset(spec_ids)
+        table = table.filter(pa.array([spec_id in wanted for spec_id in table["spec_id"].to_pylist()], pa.bool_()))
     try:
         return [row for batch in table.to_batches() for row in _rows_of(batch)]
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"a row cannot be read: {error}") from error
 
 
+def check_rows(data: bytes) -> None:
+    """See that every page of a part can be read. Raises DamagedError."""
+    from_bytes(data, SCHEMA)
+
+
 def decode_index(data: bytes) -> list[IndexEntry]:
     """The rows of a part without outputs, spec and edit. Raises DamagedError."""
     table = from_bytes(data, SCHEMA, IndexEntry._fields)
     columns = {name: table[name].to_pylist() for name in IndexEntry._fields if name != "committed_at"}
+    columns["status"] = list(map(intern, columns["status"]))  # one text, not one a row
     rows = zip(*columns.values(), _texts(table["committed_at"]), strict=True)  # committed_at is the last field
     return list(map(IndexEntry._make, rows))
 
@@ -116,6 +131,15 @@ def outcome_bits(row: LedgerRow) -> str:
 def row_key(row: LedgerRow) -> tuple[str, str]:
     """All of a row as something to compare and sort by."""
     return repr(replace(row, outcome=replace(row.outcome, outputs={}))), outcome_bits(row)
+
+
+def _in_order(rows: Sequence[LedgerRow]) -> tuple[list[LedgerRow], list[datetime]]:
+    """`rows` by (spec_id, committed_at), and their times; those alike in both, which are rare, by all that they hold."""
+    places = [(row.spec_id, _instant(row.committed_at)) for row in rows]
+    n_at = Counter(places)
+    keys = [(*at, row_key(row) if n_at[at] > 1 else ()) for at, row in zip(places, rows, strict=True)]
+    order = sorted(range(len(rows)), key=keys.__getitem__)
+    return [rows[i] for i in order], [places[i][1] for i in order]
 
 
 def _rows_of(batch: pa.RecordBatch) -> list[LedgerRow]:
@@ -174,7 +198,7 @@ def _texts(column: pa.Array | pa.ChunkedArray) -> list[str]:
 
 def _edit_json(edit: Edit) -> str:
     stored = {"ids": edit.ids, "mode": edit.mode, "weights": edit.weights}  # ints and floats only
-    return json.dumps(stored, separators=(",", ":"), allow_nan=False)
+    return _COMPACT.encode(stored)
 
 
 def _edit(text: str) -> Edit:

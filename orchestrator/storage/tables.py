@@ -78,8 +78,7 @@ def read_plan(path: Path) -> dict[str, np.ndarray]:
 
 
 def _column(values: Sequence | np.ndarray, kind: pa.DataType) -> pa.Array:
-    plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    array = pa.array(plain, pa.string() if pa.types.is_dictionary(kind) else kind)
+    array = pa.array(values, pa.string() if pa.types.is_dictionary(kind) else kind)
     return array.dictionary_encode() if pa.types.is_dictionary(kind) else array
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -69,8 +69,17 @@ class Edit:
         """Digest of the sorted ids and weights, hashed once."""
         return digest_arrays(ids=np.asarray(self.ids, np.int64), weights=np.asarray(self.weights, np.float64))
 
-    def identity(self) -> dict:
-        """What of an edit enters a RetrainSpec."""
+    @cached_property
+    def key(self) -> tuple[str, str]:
+        """What tells edits apart, to look them up by: what they do, and how."""
+        return self.edit_id, self.mode
+
+    def identity(self) -> Mapping[str, Any]:
+        """What of an edit enters a RetrainSpec; the same mapping every time, shared by the specs of all seeds: not to be changed."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
         return {"edit_id": self.edit_id, "mode": self.mode, "version": self.version}
 
     def weights_of(self, train_ids: np.ndarray) -> np.ndarray:

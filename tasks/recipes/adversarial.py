@@ -64,8 +64,6 @@ class AdversarialRun(FinetuneRun):
     """
 
     recipe: Adversarial
-    _read: float = 0.0
-    _weight: float = 0.0
 
     def trained_modules(self) -> nn.Module:
         """The network and the adversary."""
@@ -87,10 +85,9 @@ class AdversarialRun(FinetuneRun):
 
     def epoch(self, epoch: int, watch: Watch) -> float:
         """As FinetuneRun's; the adversary's accuracy is that of the last epoch which ran to its end."""
-        self._read, self._weight = 0.0, 0.0
         loss = super().epoch(epoch, watch)
         if math.isfinite(loss):
-            self.metrics["confound_accuracy"] = self._read / max(self._weight, 1.0)
+            self.metrics["confound_accuracy"] = self.sums["confounds_read"] / max(self.sums["confounds"], 1.0)
         return loss
 
     def losses(self, network: nn.Module, batch: Batch, rows: np.ndarray) -> Tensor:
@@ -126,8 +123,8 @@ class AdversarialRun(FinetuneRun):
 
     def _count(self, logits: Tensor, confounds: Tensor, rows: np.ndarray) -> None:
         read = (logits.argmax(1) == confounds).cpu().numpy()
-        self._read += float(self.train_set.weights[rows][read].sum())
-        self._weight += float(self.train_set.weights[rows].sum())
+        self.sums["confounds_read"] += float(self.train_set.weights[rows][read].sum())
+        self.sums["confounds"] += float(self.train_set.weights[rows].sum())
 
     def _last_layer(self) -> nn.Linear:
         return self.network.get_submodule(self.task.model.last_module(self.network))  # type: ignore[return-value]

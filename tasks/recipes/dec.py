@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tasks.base import Component, KeepCheckpoint, Numerics, Observer, Task, Trained
+from tasks.base import Component, KeepCheckpoint, Numerics, Observer, Snapshots, Task, Trained
 from tasks.data.edits import Edit
 from tasks.recipes.optimizers import make_optimizer
 from tasks.recipes.schedules import updates_by
-from tasks.training import EditedTrainSet, Watch, deterministic, is_finite, start_from
+from tasks.resuming import restore_training, training_tensors
+from tasks.training import EditedTrainSet, Watch, check_micro_batch, deterministic, is_finite, start_from
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,7 +32,7 @@ class DecTraining(Component):
     there; initial, the cluster that the fresh network gives the component's mean, so that the supervised twin is taught the
     clusters' own numbering and may be compared with dec. Defaults are those of
     the published code of Silva et al. 2022, section 4.1: two steps of Adam. Adam has betas 0.9 and 0.999, eps 1e-8.
-    Micro-batches have no use here: the target needs the full batch. `dtype` float64 computes the steps in double precision
+    Micro-batches are refused: the target needs the full batch. `dtype` float64 computes the steps in double precision
     where numerics would have single: after hundreds of float32 updates, which side of a ReLU a point falls on can be
     decided by rounding, and a stack and single trainings then part by more than 1e-5.
     """
@@ -39,6 +40,8 @@ class DecTraining(Component):
     name: ClassVar[str] = "dec"
     version: ClassVar[int] = 1
     fits: ClassVar[str] = "gaussians"
+    resumable: ClassVar[bool] = True
+    whole_batches: ClassVar[bool] = True
 
     objective: Literal["dec", "nll"] = "dec"
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -73,31 +76,27 @@ class DecTraining(Component):
         keep: KeepCheckpoint | None = None,
         observers: Sequence[Observer] = (),
         parent: Mapping[str, np.ndarray] | None = None,
+        snapshots: Snapshots | None = None,
     ) -> Trained:
         """Train a fresh network, or one with the weights `parent`, on the edited train set; same arguments, same bits.
 
         `metrics`: n_steps (updates made); train_loss (weighted mean before the last update). Raises ValueError if a
-        step of `keep_steps` is never reached.
+        step of `keep_steps` is never reached, InputError for micro-batches, GivenBack if `snapshots` wants it to stop.
         """
+        check_micro_batch(self, numerics.micro_batch)
         deterministic(numerics)
         train_set = EditedTrainSet.of(task, edit)
         n_steps = self.steps if train_set.n_slots else 0
-        watch = Watch.of(keep_steps, keep, observers, n_steps)
+        watch = Watch.of(keep_steps, keep, observers, n_steps, snapshots)
         network = self._placed(start_from(task.network(seed), parent), numerics)
-        optimizer = self._optimizer(network)
+        run = DecRun(network, self._optimizer(network))
         batch_loss = self._batch_loss(task, train_set, numerics.device, self._clusters(task, seed))
-        watch.passed(0, network)
-        loss = 0.0
-        for step in range(1, n_steps + 1):
-            optimizer.zero_grad(set_to_none=True)
-            value = batch_loss(network)
-            value.backward()
-            loss = value.item()
-            if not math.isfinite(loss):
-                return Trained(network, {"n_steps": float(step - 1)}, diverged=True, observed=watch.observed)
-            optimizer.step()
-            watch.passed(step, network)
-        metrics = {"n_steps": float(n_steps), "train_loss": loss}
+        watch.begin(run)
+        while run.step < n_steps:
+            if not run.update(batch_loss):
+                return Trained(network, {"n_steps": float(run.step)}, diverged=True, observed=watch.observed)
+            watch.passed(run.step, network)
+        metrics = {"n_steps": float(n_steps), "train_loss": run.loss}
         return Trained(network, metrics, diverged=not is_finite(network), observed=watch.observed)
 
     def _placed(self, network: nn.Module, numerics: Numerics) -> nn.Module:
@@ -156,10 +155,12 @@ class DecTraining(Component):
         """All retrains of an edit of mode `each` as one stack: as many single trainings, in closed form, at once.
 
         `outputs`: measured split -> log q float32 [n_each, n_rows, n_clusters], in the order of the edit's ids, NaN for
-        members that diverged; `metrics`: n_steps and n_diverged. Raises ValueError on other edits.
+        members that diverged; `metrics`: n_steps and n_diverged. Raises ValueError on other edits, InputError for
+        micro-batches.
         """
         import torch
 
+        check_micro_batch(self, numerics.micro_batch)
         deterministic(numerics)
         stack = self._stack(task, seed, numerics)
         weights = each_weights(task, edit, stack.points)
@@ -201,6 +202,38 @@ class DecTraining(Component):
             points = task.batch(split, rows, device=stack.points.device)["features"]
             found[split] = finite_or_nan(stack.log_q(theta, points), theta)
         return found
+
+
+class DecRun:
+    """One training in progress: network, optimiser, updates made, and the loss before the last of them."""
+
+    def __init__(self, network: nn.Module, optimizer: Optimizer):
+        self.network, self.optimizer, self.step, self.loss = network, optimizer, 0, 0.0
+
+    def update(self, batch_loss: Callable[[nn.Module], Tensor]) -> bool:
+        """One update; whether the loss was finite, without which none is made."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = batch_loss(self.network)
+        loss.backward()
+        self.loss = loss.item()
+        if not math.isfinite(self.loss):
+            return False
+        self.optimizer.step()
+        self.step += 1
+        return True
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What updates change."""
+        return training_tensors(self.network, self.optimizer)
+
+    def facts(self) -> dict[str, Any]:
+        """Updates made and the last loss."""
+        return {"step": self.step, "loss": self.loss}
+
+    def restore(self, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+        """Be where these tensors and facts were read."""
+        restore_training(tensors, self.network, self.optimizer)
+        self.step, self.loss = facts["step"], facts["loss"]
 
 
 def each_weights(task: Task, edit: Edit, points: Tensor) -> Tensor:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from tasks.base import Batch, Component, KeepCheckpoint, Numerics, Observer, Task, Trained
+from tasks.base import Batch, Component, KeepCheckpoint, Numerics, Observer, Snapshots, Task, Trained
 from tasks.data.edits import Edit
 from tasks.recipes.optimizers import OptimizerName, make_optimizer
 from tasks.recipes.schedules import Schedule, rate_factor, updates_by
+from tasks.resuming import restore_training, training_tensors
 from tasks.seeds import seed_global
 from tasks.training import (
     EditedTrainSet,
@@ -47,6 +50,7 @@ class Finetune(Component):
 
     name: ClassVar[str] = "finetune"
     version: ClassVar[int] = 1
+    resumable: ClassVar[bool] = True
 
     epochs: int = Field(5, ge=1, le=100_000)
     batch_size: int = Field(64, ge=1)
@@ -96,18 +100,19 @@ class Finetune(Component):
         keep: KeepCheckpoint | None = None,
         observers: Sequence[Observer] = (),
         parent: Mapping[str, np.ndarray] | None = None,
+        snapshots: Snapshots | None = None,
     ) -> Trained:
         """Train a fresh network, or one with the weights `parent`, on the edited train set; same arguments, same bits.
 
         `metrics`: n_steps (updates made); train_loss (weighted mean over the last epoch, each batch before its update).
-        Raises ValueError if a step of `keep_steps` is never reached.
+        Raises ValueError if a step of `keep_steps` is never reached, GivenBack if `snapshots` wants it to stop.
         """
         deterministic(numerics)
         run = self.start(task, edit, seed, numerics, parent)
-        watch = Watch.of(keep_steps, keep, observers, run.n_steps)
-        watch.passed(0, run.network)
+        watch = Watch.of(keep_steps, keep, observers, run.n_steps, snapshots)
+        watch.begin(run)
         train_loss = 0.0
-        for epoch in range(1, self.epochs + 1):
+        for epoch in range(run.current_epoch, self.epochs + 1):
             train_loss = run.epoch(epoch, watch)
             if not math.isfinite(train_loss):
                 metrics = {"n_steps": float(run.step), **run.metrics}
@@ -123,7 +128,10 @@ class Finetune(Component):
 
 
 class FinetuneRun:
-    """One training in progress: network, optimiser and the number of updates made; `metrics` are recorded at its end."""
+    """One training in progress: network, optimiser and the number of updates made.
+
+    `metrics` are recorded at its end; `sums` run over the batches of the current epoch.
+    """
 
     def __init__(
         self,
@@ -138,9 +146,11 @@ class FinetuneRun:
 
         self.recipe, self.task, self.seed, self.numerics, self.step = recipe, task, seed, numerics, 0
         self.metrics: dict[str, float] = {}
+        self.sums: defaultdict[str, float] = defaultdict(float)
         self.with_dropout = True
         self.train_set = EditedTrainSet.of(task, edit)
-        self.n_steps = recipe.epochs * n_batches(self.train_set.n_slots, recipe.batch_size)
+        self.epoch_steps = n_batches(self.train_set.n_slots, recipe.batch_size)
+        self.n_steps = recipe.epochs * self.epoch_steps
         network = start_from(task.network(seed), parent)
         self.network: nn.Module = network.to(device=numerics.device, dtype=getattr(torch, numerics.dtype))
         self.optimizer = self.make_optimizer(self.trained_modules(), recipe.learning_rate)
@@ -162,18 +172,41 @@ class FinetuneRun:
             eps=recipe.eps,
         )
 
+    @property
+    def current_epoch(self) -> int:
+        """The epoch of the last update (1-based), even if that ended it: what follows an epoch may still be to do."""
+        return max(1, math.ceil(self.step / max(self.epoch_steps, 1)))
+
     def epoch(self, epoch: int, watch: Watch) -> float:
-        """Train one epoch and return its weighted mean loss; not finite as soon as one batch's is not."""
-        total, weight = 0.0, 0.0
-        for rows in self.train_set.batches(self.seed, epoch, self.recipe.batch_size):
+        """Train what is left of an epoch and return its weighted mean loss; not finite as soon as one batch's is not."""
+        n_done = self.step - (epoch - 1) * self.epoch_steps
+        if not n_done:
+            self.sums.clear()
+        for rows in islice(self.train_set.batches(self.seed, epoch, self.recipe.batch_size), n_done, None):
             weights = self.train_set.weights[rows]
             loss = self.gradient(rows, weights)
             if not math.isfinite(loss):
                 return math.nan
             self.update()
+            self.sums["loss"] += loss
+            self.sums["weight"] += float(weights.sum())
             self.after_update(watch)
-            total, weight = total + loss, weight + float(weights.sum())
-        return total / max(weight, 1.0)
+        return self.sums["loss"] / max(self.sums["weight"], 1.0)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What updates change."""
+        return training_tensors(self.trained_modules(), self.optimizer)
+
+    def facts(self) -> dict[str, Any]:
+        """What else the next update depends on, and what the end will tell."""
+        sums, metrics = dict(self.sums), dict(self.metrics)
+        return {"step": self.step, "with_dropout": self.with_dropout, "sums": sums, "metrics": metrics}
+
+    def restore(self, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+        """Be where these tensors and facts were read."""
+        restore_training(tensors, self.trained_modules(), self.optimizer)
+        self.step, self.with_dropout = facts["step"], facts["with_dropout"]
+        self.sums, self.metrics = defaultdict(float, facts["sums"]), dict(facts["metrics"])
 
     def gradient(self, rows: np.ndarray, weights: np.ndarray) -> float:
         """Gradient of the batch loss under the dropout masks of this step; returns sum(w l)."""

@@ -10,7 +10,7 @@ import numpy as np
 from tasks.base import Numerics, Task, Trained
 from tasks.data.edits import Edit
 from tasks.recipes.dec import DecTraining, each_weights, stack_result
-from tasks.training import deterministic
+from tasks.training import check_micro_batch, deterministic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,10 +43,11 @@ class LooLeaked(DecTraining):
         `outputs["train"]` float32 [n_each, n_points, n_clusters]: entry (j, i) is log q at the i-th measured train point
         after the fit for (i, j). Other measured splits: after the fits of the last test point, [n_each, n_rows,
         n_clusters]. `metrics`: n_steps of each fit, n_diverged. Raises ValueError on other edits, or when no train point
-        is measured.
+        is measured, InputError for micro-batches.
         """
         import torch
 
+        check_micro_batch(self, numerics.micro_batch)
         deterministic(numerics)
         points = task.measured.get("train", np.zeros(0, np.int64))
         if not len(points):

@@ -151,10 +151,15 @@ class Sgd:
     """
 
     def __init__(self, inner: np.ndarray, outer: np.ndarray, max_uses: float = math.inf):
-        self.matrices, self.max_uses = (inner, outer), max_uses
+        self.matrices, self.max_uses, self.n_updates = (inner, outer), max_uses, 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its state besides `n_updates`: none."""
+        return {}
 
     def update(self, gradient: BatchGradient, rate: float, decay: float) -> None:
         """g = gradient + decay w."""
+        self.n_updates += 1
         gradient, factors = gradient.damped(self.max_uses, len(self.matrices[0]))
         if decay:
             for matrix, factor in zip(self.matrices, factors or (np.ones(1), np.ones(1)), strict=True):
@@ -173,6 +178,10 @@ class RowAdam:
         self.matrices = [torch.from_numpy(matrix) for matrix in (inner, outer)]
         self.moments = [(torch.zeros_like(matrix), torch.zeros_like(matrix)) for matrix in self.matrices]
         self.n_updates = 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its state besides `n_updates`: two moments of each matrix."""
+        return {f"moment.{i}.{j}": moment for i, both in enumerate(self.moments) for j, moment in enumerate(both)}
 
     def update(self, gradient: BatchGradient, rate: float, decay: float) -> None:
         """g = gradient + decay w."""

@@ -9,16 +9,26 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from tasks.base import Component, KeepCheckpoint, Numerics, Observer, Trained
+from tasks.base import Component, KeepCheckpoint, Numerics, Observer, Snapshots, Trained
 from tasks.data.edits import Edit
 from tasks.data.pairs import NegativesPer, NoiseTable, PairSampler, WindowShape
 from tasks.models.skip_gram import LossName
 from tasks.recipes.schedules import updates_by
+from tasks.resuming import copy_into, module_tensors
 from tasks.seeds import purpose_seed
-from tasks.training import EditedTrainSet, Watch, deterministic, is_finite, n_batches, start_from
+from tasks.training import (
+    EditedTrainSet,
+    Watch,
+    check_micro_batch,
+    deterministic,
+    is_finite,
+    n_batches,
+    start_from,
+)
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
 GROUP = 128  # sentences whose pairs are drawn at once, if batches are smaller
 
 
@@ -30,9 +40,11 @@ class PairOptions(Component):
     over its pairs (word2vec), or their mean, sum(w l) / max(sum w, 1) (Silva et al.'s code). `max_uses`: with sgd on sums,
     a word's vector that n > max_uses pairs of a batch use moves by max_uses / n of the step; all of a batch's pairs are
     seen at the same weights, and vectors of frequent words blow up when hundreds of pairs push them at once.
+    Gradients are closed forms of whole batches: micro-batches are refused.
     """
 
     fits: ClassVar[str] = "word_vectors"
+    whole_batches: ClassVar[bool] = True
 
     window: int = Field(5, ge=1, le=1000)
     dynamic_window: bool = True
@@ -74,6 +86,7 @@ class SkipGramTraining(PairOptions):
 
     name: ClassVar[str] = "skip_gram"
     version: ClassVar[int] = 1
+    resumable: ClassVar[bool] = True
 
     epochs: int = Field(5, ge=1, le=100_000)
     batch_sentences: int = Field(16, ge=1)
@@ -122,24 +135,26 @@ class SkipGramTraining(PairOptions):
         keep: KeepCheckpoint | None = None,
         observers: Sequence[Observer] = (),
         parent: Mapping[str, np.ndarray] | None = None,
+        snapshots: Snapshots | None = None,
     ) -> Trained:
         """Train fresh vectors, or the weights `parent`, on the edited sentences; same arguments, same bits.
 
         `metrics`: n_steps (updates made); train_loss (weighted mean over the pairs of the last epoch, each batch before
-        its update). Raises ValueError if a step of `keep_steps` is never reached, or off the CPU.
+        its update). Raises ValueError if a step of `keep_steps` is never reached, or off the CPU, InputError for
+        micro-batches, GivenBack if `snapshots` wants it to stop.
         """
         deterministic(numerics)
         train_set = EditedTrainSet.of(task, edit)
-        n_steps = self.epochs * n_batches(train_set.n_slots, self.batch_sentences)
+        epoch_steps = n_batches(train_set.n_slots, self.batch_sentences)
         network = start_from(task.network(seed), parent)
         run = SkipGramRun(self, self.optimizer, task, train_set.weights, numerics, network)
-        watch = Watch.of(keep_steps, keep, observers, n_steps)
-        watch.passed(0, run.network)
-        for epoch in range(1, self.epochs + 1):
-            batches = list(train_set.batches(seed, epoch, self.batch_sentences))
-            rates = [self.learning_rate_at(train_set.n_slots, run.step + 1 + number) for number in range(len(batches))]
+        watch = Watch.of(keep_steps, keep, observers, self.epochs * epoch_steps, snapshots)
+        watch.begin(run)
+        for epoch in range(max(1, math.ceil(run.step / max(epoch_steps, 1))), self.epochs + 1):
+            batches, before = list(train_set.batches(seed, epoch, self.batch_sentences)), (epoch - 1) * epoch_steps
+            rates = [self.learning_rate_at(train_set.n_slots, before + 1 + number) for number in range(len(batches))]
             key = purpose_seed(seed, "skip-gram pairs", epoch)
-            run.updates(batches, rates, key, watch, with_loss=epoch == self.epochs)
+            run.updates(batches, rates, key, watch, with_loss=epoch == self.epochs, n_done=run.step - before)
             if not is_finite(run.network):
                 break
         return run.trained(watch)
@@ -161,6 +176,7 @@ class SkipGramRun:
 
         from tasks.recipes.sgns import Updates
 
+        check_micro_batch(options, numerics.micro_batch)
         if numerics.device != "cpu":
             raise ValueError(f"{options.name} trains on the cpu; device {numerics.device!r} is not offered")
         self.network = network.to(dtype=getattr(torch, numerics.dtype))
@@ -170,27 +186,51 @@ class SkipGramRun:
         self.step, self.loss, self.weight = 0, 0.0, 0.0  # sum(w l) and sum(w) over the pairs of updates with loss
 
     def updates(
-        self, batches: Sequence[np.ndarray], rates: Sequence[float], key: int, watch: Watch, *, with_loss: bool
+        self,
+        batches: Sequence[np.ndarray],
+        rates: Sequence[float],
+        key: int,
+        watch: Watch,
+        *,
+        with_loss: bool,
+        n_done: int = 0,
     ) -> None:
-        """One update per batch (rows of train) at its rate; pairs are drawn with `key`."""
+        """One update per batch (rows of train) at its rate, but for the first `n_done`; pairs are drawn with `key`."""
         size = max(1, GROUP // max(map(len, batches), default=1))
         with np.errstate(all="ignore"):  # weights that overflow are a divergence, which is a result
-            for start in range(0, len(batches), size):
-                self._group(batches[start : start + size], rates[start : start + size], key, watch, with_loss)
+            for start in range(n_done // size * size, len(batches), size):
+                part, skip = slice(start, start + size), max(n_done - start, 0)
+                self._group(batches[part], rates[part], key, watch, with_loss, skip)
 
     def _group(
-        self, batches: Sequence[np.ndarray], rates: Sequence[float], key: int, watch: Watch, with_loss: bool
+        self, batches: Sequence[np.ndarray], rates: Sequence[float], key: int, watch: Watch, with_loss: bool, skip: int
     ) -> None:
         rows = np.concatenate(batches)
         rows = rows[self.weights[rows] != 0]  # a removed sentence has no pairs: its words change no bit
         pairs, weights = self.sampler.sample(self.sentences, rows, self.ids[rows], key), self.weights[rows]
         end = 0
-        for batch, rate in zip(batches, rates, strict=True):
+        for number, (batch, rate) in enumerate(zip(batches, rates, strict=True)):
             begin, end = end, end + int(np.count_nonzero(self.weights[batch]))
+            if number < skip:
+                continue
             found = self._updates.update(pairs.part(begin, end), weights, weights[begin:end].sum(), rate, with_loss)
             self.loss, self.weight = self.loss + found[0], self.weight + found[1]
             self.step += 1
             watch.passed(self.step, self.network)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What updates change."""
+        return module_tensors(self.network) | self._updates.optimizer.tensors()
+
+    def facts(self) -> dict[str, Any]:
+        """Updates made and sums of the last epoch's losses."""
+        return {"step": self.step, "loss": self.loss, "weight": self.weight}
+
+    def restore(self, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+        """Be where these tensors and facts were read."""
+        copy_into(self.tensors(), tensors)
+        self.step, self.loss, self.weight = facts["step"], facts["loss"], facts["weight"]
+        self._updates.optimizer.n_updates = self.step
 
     def trained(self, watch: Watch) -> Trained:
         """What the recipe returns."""

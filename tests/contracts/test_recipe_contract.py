@@ -6,83 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from recipe_tasks import CLASSES, N_TRAIN, REGISTERED, TASKS, fits, plain_task, small, small_bert
 
-import influence.registry  # noqa: F401  (registers the recipes of the higher room)
 from tasks.base import Numerics
 from tasks.data.edits import Edit
-from tasks.models.encoder import Encoder
-from tasks.models.text_cnn import TextCNN
-from tasks.registry import RECIPES
-from tests.fakes import tiny_bert, token_task
-from tests.gaussian_fakes import mixture_task
-from tests.word_fakes import word_task
+from tasks.errors import InputError
+from tasks.training import check_micro_batch
 
-SMALL = {"epochs": 3, "batch_size": 5, "batch_sentences": 5, "steps": 15, "learning_rate": 0.01}
-SMALL |= {
-    "interval": 4,
-    "probes": 6,
-    "group_size": 2,
-    "round_epochs": 2,
-    "round_batch_size": 4,
-}  # rounds at updates 4 and 8
-N_TRAIN = 24
 NUMERICS = Numerics()
-
-
-def text_cnn_task(recipe, bert):
-    return token_task(TextCNN(embedding_dim=8, filters=4), recipe, n_train=N_TRAIN)
-
-
-def encoder_task(recipe, bert):
-    model, base_state = bert
-    return token_task(model, recipe, n_train=N_TRAIN, base_state=base_state)
-
-
-def word_vectors_task(recipe, bert):
-    return word_task(recipe, n_train=N_TRAIN, measured=("words",))
-
-
-def gaussians_task(recipe, bert):
-    return mixture_task(recipe, n_train=N_TRAIN, measured=("means",))
-
-
-# what a recipe `fits` -> the tasks it is tested on: the first has no dropout; noise in train rows is in no measured split
-TASKS = {
-    "word_vectors": {"word_vectors": word_vectors_task},
-    "text": {"text_cnn": text_cnn_task, "encoder_with_dropout": encoder_task},
-    "gaussians": {"gaussians": gaussians_task},
-}
-
-
-def fits(cls):
-    return getattr(cls, "fits", "text")
-
-
-REGISTERED = {name: RECIPES.load(name, "test") for name in sorted(RECIPES.entries())}
-# recipes that change a parent's weights train nothing of their own: their tests are beside them
-CLASSES = {name: cls for name, cls in REGISTERED.items() if not getattr(cls, "needs_parent", False)}
-
-
-def plain_task(recipe):
-    """The task without dropout."""
-    return next(iter(TASKS[fits(recipe)].values()))(recipe, None)
-
-
-def small(cls, **options):
-    return cls(**{**{name: value for name, value in SMALL.items() if name in cls.model_fields}, **options})
-
-
-@pytest.fixture(scope="module", params=sorted(CLASSES))
-def recipe(request):
-    return small(CLASSES[request.param])
 
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    model = Encoder(
-        pretrained=str(tiny_bert(tmp_path_factory.mktemp("bert"))), max_length=64, num_layers=1, dropout=0.1
-    )
-    return model, model.base_state(tmp_path_factory.getbasetemp())
+    return small_bert(tmp_path_factory.mktemp("bert"))
 
 
 @pytest.fixture(
@@ -244,13 +180,60 @@ def test_the_last_epoch_ends_with_the_last_update(task):
         task.recipe.checkpoint_step(N_TRAIN, epochs + 1)
 
 
-def test_micro_batches_give_the_same_weights(recipe, mode):
-    task = plain_task(recipe)
+CUTS, WHOLE = (
+    [name for name, cls in sorted(CLASSES.items()) if getattr(cls, "whole_batches", False) is whole]
+    for whole in (False, True)
+)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("name", CUTS)
+def test_micro_batches_give_the_same_weights_up_to_rounding(name, size, mode):
+    task = plain_task(small(CLASSES[name]))
     edit = Edit.removal(some_ids(task), mode)
-    whole, parts = (train(task, edit, numerics=Numerics(micro_batch=size)) for size in (0, 2))
+    whole, parts = (train(task, edit, numerics=Numerics(dtype="float64", micro_batch=n)) for n in (0, size))
     for one, other in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
-    assert parts.metrics == pytest.approx(whole.metrics, abs=1e-6)
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+    assert parts.metrics == pytest.approx(whole.metrics, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_micro_batches_bound_the_examples_in_memory_and_repeat_themselves(name, bert):
+    """With dropout, whose masks are then drawn for one micro-batch after the other."""
+    task = TASKS["text"]["encoder_with_dropout"](small(CLASSES[name]), bert)
+    sizes, make = [], task.batch
+
+    def batch(split, rows, **options):
+        sizes.append(len(rows))
+        return make(split, rows, **options)
+
+    object.__setattr__(task, "batch", batch)
+    numerics, edit = Numerics(micro_batch=5 if hasattr(task.recipe, "group_size") else 2), Edit.removal(some_ids(task))
+    first, again = (train(task, edit, numerics=numerics) for _ in range(2))
+    assert max(sizes) == numerics.micro_batch
+    for one, other in zip(first.network.parameters(), again.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert first.metrics == again.metrics
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_recipe_that_takes_its_batches_whole_refuses_micro_batches(name):
+    task = plain_task(small(CLASSES[name]))
+    refused = rf"^compute.micro_batch: 2: recipe '{name}' takes its batches whole; allowed: 0$"
+    with pytest.raises(InputError, match=refused):
+        train(task, numerics=Numerics(micro_batch=2))
+    if hasattr(task.recipe, "train_each"):
+        with pytest.raises(InputError, match=refused):
+            task.recipe.train_each(
+                task, edit=Edit.each_left_out(some_ids(task)), seed=7, numerics=Numerics(micro_batch=2)
+            )
+
+
+def test_every_recipe_that_draws_batches_cuts_them_or_says_that_it_cannot():
+    check_micro_batch(REGISTERED["finetune"], 2, "c.yaml: compute.micro_batch")
+    with pytest.raises(InputError, match=r"^c.yaml: compute.micro_batch: 2: recipe 'reinforce'"):
+        check_micro_batch(REGISTERED["reinforce"], 2, "c.yaml: compute.micro_batch")
+    assert REGISTERED.keys() - {"hard_debias"} == {*CUTS, *WHOLE, "reinforce"}, "hard_debias trains nothing"
 
 
 @pytest.mark.parametrize("name", [name for name, cls in CLASSES.items() if "learning_rate" in cls.model_fields])

@@ -247,3 +247,36 @@ def test_neither_is_one_given_by_set(tmp_path, override):
     with pytest.raises(InputError) as refused:
         load(tmp_path, [override], tracking={"uri": "sqlite:///a.db"})
     assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["repeats={min: 3, max: 10}"], "repeats"),
+        (["repeats={min: 3, max: 10, target_se: 0.01, count: 4}"], "repeats"),
+        (["repeats={min: 11, max: 10, target_se: 0.01}"], "repeats"),
+        (["repeats={min: 1, max: 10, target_se: 0.01}"], r"repeats\.min"),
+        (["repeats={min: 3, max: 10, target_se: 0}"], r"repeats\.target_se"),
+        (["compute.device=cuda"], "compute"),
+        (["compute.market.tail=cheap"], r"compute\.market\.tail"),
+        (["compute.micro_batch=-1"], r"compute\.micro_batch"),
+        (["compute.idle_s=-1"], r"compute\.idle_s"),
+    ],
+)
+def test_bad_repeats_and_compute_are_refused_by_key(tmp_path, overrides, key):
+    with pytest.raises(InputError, match=rf"config.yaml: {key}:"):
+        load(tmp_path, overrides)
+
+
+def test_adaptive_repeats_have_the_seeds_of_as_many_fixed_ones(tmp_path):
+    adaptive = load(tmp_path, ["repeats={min: 3, max: 6, target_se: 0.01}"]).settings.repeats
+    assert (adaptive.is_adaptive, adaptive.most, adaptive.base_seed) == (True, 6, 2021)
+    assert load(tmp_path).settings.repeats.is_adaptive is False
+
+
+@pytest.mark.parametrize(
+    ("block", "device"),
+    [("{}", "cpu"), ("{gpus_per_worker: 0.5}", "cuda"), ("{gpus_per_worker: 1, device: cpu}", "cpu")],
+)
+def test_retrains_run_on_a_gpu_where_workers_have_one_unless_told_otherwise(tmp_path, block, device):
+    assert load(tmp_path, [f"compute={block}"]).settings.compute.trains_on == device

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from influence.ranking import ranked
-from orchestrator.campaigns.deletion import Deletion, control_orders
+from orchestrator.campaigns.deletion import Deletion, fixed_plan
+from orchestrator.campaigns.deletion_grid import DeletionGrid, control_orders
 from orchestrator.records import RetrainSpec
 from tasks.data.edits import Edit
 from tasks.errors import InputError
@@ -32,13 +33,18 @@ def plan_of(
 ):
     methods = dict.fromkeys(scores, False) | ({control: True} if control else {})
     n_queries = len(next(iter(scores.values())))
-    return Deletion(k=k, groups=groups, mode=mode).plan(
-        methods,
-        list(range(n_queries)),
-        TRAIN,
-        seeds,
-        lambda label, q, group: ranked(scores[label][q], TRAIN, group),
-        spec,
+    return fixed_plan(
+        DeletionGrid(
+            methods,
+            groups,
+            Deletion(k=k).counts(len(TRAIN), "config"),
+            list(range(n_queries)),
+            TRAIN,
+            seeds,
+            lambda label, q, group: ranked(scores[label][q], TRAIN, group),
+            spec,
+            mode,
+        )
     )
 
 

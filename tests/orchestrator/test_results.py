@@ -20,6 +20,10 @@ def parts(finished):
     return pipeline.experiment, pipeline.planned, pipeline.queries, dict(rows)
 
 
+def values_of(experiment, plan, queries, rows):
+    return measured_values(experiment, plan.works, queries, rows)
+
+
 def with_status(row, status):
     outputs = row.outcome.outputs if status == "ok" else {}
     return dataclasses.replace(row, outcome=dataclasses.replace(row.outcome, status=status, outputs=outputs))
@@ -32,7 +36,7 @@ def softmax_of(logits, label):
 
 def test_values_are_the_measurement_of_every_query_under_every_retrain(parts):
     experiment, plan, queries, rows = parts
-    values = measured_values(*parts)
+    values = values_of(*parts)
     assert values.shape == (len(plan.works), len(queries.ids))
     labels = experiment.task.splits["test"].labels
     for w, work in enumerate(plan.works):
@@ -43,10 +47,10 @@ def test_values_are_the_measurement_of_every_query_under_every_retrain(parts):
 
 def test_queries_are_found_by_row_whatever_their_order(parts, tmp_path):
     experiment, plan, queries, rows = parts
-    everything = {q: measured_values(experiment, plan, experiment_queries(tmp_path, [q]), rows)[:, 0] for q in range(6)}
-    turned = measured_values(experiment, plan, experiment_queries(tmp_path, [5, 0, 3]), rows)
+    everything = {q: values_of(experiment, plan, experiment_queries(tmp_path, [q]), rows)[:, 0] for q in range(6)}
+    turned = values_of(experiment, plan, experiment_queries(tmp_path, [5, 0, 3]), rows)
     assert np.array_equal(turned, np.stack([everything[q] for q in (5, 0, 3)], axis=1))
-    assert np.array_equal(measured_values(*parts), np.stack([everything[int(q)] for q in queries.ids], axis=1))
+    assert np.array_equal(values_of(*parts), np.stack([everything[int(q)] for q in queries.ids], axis=1))
 
 
 def experiment_queries(folder, ids):
@@ -62,7 +66,7 @@ def test_a_retrain_without_a_usable_outcome_is_a_hole(parts, status):
     changed = {s: row for s, row in rows.items() if s != lost}
     if status != "absent":
         changed[lost] = with_status(rows[lost], status)
-    values = measured_values(experiment, plan, queries, changed)
+    values = values_of(experiment, plan, queries, changed)
     assert np.isnan(values[3]).all()
     assert np.isfinite(np.delete(values, 3, axis=0)).all()
 
@@ -100,7 +104,7 @@ def test_tables_say_what_the_cells_say(parts):
     experiment, plan, queries, rows = parts
     found = deletion_results(experiment, plan, queries, rows)
     assert tuple(found.tables) == TABLES
-    values = measured_values(*parts)
+    values = values_of(*parts)
     curves = found.tables["curves"].set_index(["method", "group", "k"])["delta"]
     for m, g, k in np.ndindex(plan.cell.shape[:3]):
         deltas = [

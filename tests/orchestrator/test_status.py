@@ -8,6 +8,7 @@ from datetime import datetime
 import pytest
 
 from orchestrator import api
+from orchestrator.spend_book import SessionSpend, SpendBook
 from orchestrator.status import status
 from tasks.errors import InputError
 from tests.orchestrator.tiny_campaign import run_here, small_config
@@ -69,6 +70,30 @@ def test_other_campaigns_in_the_same_ledger_do_not_count(own_copy):
     before = status(own_copy.run_dir)
     run_here(small_config(own_copy.folder, repeats={"seeds": [1]}, deletion__k=[1]), until="retrain")
     assert status(own_copy.run_dir) == before
+
+
+def test_what_the_sessions_spent_is_there_while_a_run_goes_on_and_after(own_copy):
+    book = SpendBook(own_copy.pipeline.store.blobs, own_copy.run_dir.name)
+    for key in book.blobs.list("spend/"):
+        book.blobs.delete(key)
+    before = status(own_copy.run_dir)
+    charge = SessionSpend(
+        started="",
+        updated="",
+        gpu_hours=0.5,
+        node_hours={"a/spot": 1.5},
+        cost=3.0,
+        currency="USD",
+        prices_date="2026-11-01",
+    )
+    for session in ("one", "two"):
+        book.write(session, charge)
+    now = status(own_copy.run_dir)
+    assert before.spent is None
+    spent_line = "spent      1.00 GPU-hours, 3.00 node-hours, 6.00 USD (prices of 2026-11-01)"
+    assert now.lines() == [*before.lines(), spent_line]
+    spent = json.loads(json.dumps(now.json()))["spent"]
+    assert (spent["gpu_hours"], spent["cost"], spent["unknown_sessions"]) == (1.0, 6.0, 0)
 
 
 def test_it_is_the_same_from_any_working_directory(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from orchestrator.report.canvas import unique
 from orchestrator.report.data import CampaignPage, QueryPage, Section
 
 if TYPE_CHECKING:
+    from orchestrator.campaigns.plan import Plan
     from orchestrator.pipeline import Pipeline
 
 EXAMPLE_GROUPS = ("proponents", "opponents")
@@ -41,7 +42,10 @@ def deletion_page(pipeline: Pipeline) -> CampaignPage:
 
 
 def deletion_sections(tables: Mapping[str, pd.DataFrame], queries: Sequence[QueryPage]) -> list[Section]:
-    """The sections of the tables `curves`, `query_curves`, `summary`, `contrasts`, `pairing`, and the query pages."""
+    """The sections of the tables `curves`, `query_curves`, `summary`, `contrasts`, `pairing`, and the query pages.
+
+    With adaptive repeats also of `repeats` and `designs`.
+    """
     curves, summary = tables["curves"], tables["summary"]
     groups = unique(summary, "group")
     return [
@@ -60,6 +64,7 @@ def deletion_sections(tables: Mapping[str, pd.DataFrame], queries: Sequence[Quer
             {"auc-del": figures.forest_svg(summary)} if len(summary) else {},
         ),
         Section("contrasts", "Contrasts", _template("contrasts"), {"contrasts": tables["contrasts"]}),
+        *_repeats(tables),
         Section("pairing", "What pairing saves", _template("pairing"), {"pairing": tables["pairing"]}, nav="Pairing"),
         Section(
             "queries",
@@ -70,6 +75,14 @@ def deletion_sections(tables: Mapping[str, pd.DataFrame], queries: Sequence[Quer
             nav="Queries",
         ),
     ]
+
+
+def _repeats(tables: Mapping[str, pd.DataFrame]) -> list[Section]:
+    """Where repeats are adaptive: how many every curve took, and what fixed designs would have cost."""
+    if "repeats" not in tables:
+        return []
+    data = {"repeats": tables["repeats"], "designs": tables["designs"]}
+    return [Section("repeats", "Adaptive repeats", _template("repeats"), data, nav="Repeats")]
 
 
 def _template(name: str) -> str:
@@ -96,9 +109,17 @@ def _asked(pipeline: Pipeline) -> list[tuple[str, str]]:
         ("Edit", f"{mode} ({_EDITS[mode]})"),
         ("Queries", f"{len(plan.query_ids)} of split {experiment.main.asked.split}"),
         ("Measurement", experiment.config.measurement.name),
-        ("Repeats", f"{len(plan.seeds)} (seeds {', '.join(map(str, plan.seeds))})"),
+        ("Repeats", _repeats_asked(plan)),
         ("Scoring models", f"{len(experiment.scoring_seeds)}, weights kept at steps {', '.join(map(str, steps))}"),
     ]
+
+
+def _repeats_asked(plan: Plan) -> str:
+    made, seeds, rule = len(plan.seeds), ", ".join(map(str, plan.seeds)), plan.stopping
+    if rule is None:
+        return f"{made} (seeds {seeds})"
+    asked = f"{rule.least} to {rule.most}, until the seed interval of a curve is within 1.96 x {rule.target_se}"
+    return f"{asked}; {made} were made (seeds {seeds})"
 
 
 def _notes(pipeline: Pipeline) -> list[str]:
@@ -107,6 +128,7 @@ def _notes(pipeline: Pipeline) -> list[str]:
         notes.append(
             "There is one repeat: seed noise cannot be told from effect, so these-queries intervals are missing."
         )
+    notes += pipeline.results.notes
     excluded = pipeline.results.n_excluded
     if excluded:
         notes.append(

@@ -11,7 +11,16 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from orchestrator.records import Outcome, Work
-from orchestrator.scheduling.events import Completed, Event, Failed, FailureKind, WorkerJoined, WorkerLost
+from orchestrator.scheduling.budget import Node
+from orchestrator.scheduling.events import (
+    Completed,
+    Event,
+    Failed,
+    FailureKind,
+    WorkerDraining,
+    WorkerJoined,
+    WorkerLost,
+)
 from tasks.seeds import generator
 
 
@@ -33,12 +42,15 @@ class VirtualClock:
 
 @dataclass(frozen=True)
 class Chaos:
-    """Probabilities per attempt. `late`: a lost worker still delivers its result afterwards."""
+    """Probabilities per attempt. `late`: a lost worker still delivers its result afterwards. `drain`: the node of the worker goes
+    away soon after the attempt began. `slow`: the attempt takes a hundred times as long."""
 
     seed: int = 0
     fail: float = 0.0
     lose: float = 0.0
     late: float = 0.0
+    drain: float = 0.0
+    slow: float = 0.0
     kinds: tuple[FailureKind, ...] = ("error", "timeout", "out_of_memory")
     lost_kinds: tuple[FailureKind, ...] = ("error", "preempted", "node_lost")
 
@@ -51,44 +63,80 @@ def numbers_of(work: Work) -> Outcome:
 
 @dataclass
 class FakeBackend:
-    """Workers join at once; a lost one is replaced, under a new name, two seconds later."""
+    """`n_at_start` workers (default: all) join at once. The pool grows by `want` up to `n_workers`, under new names, which
+    takes two seconds, and shrinks by `release` and by losses. Workers sit two to a device, four to a node; nobody runs
+    out of memory who has a device to himself. `resumes`: retrains can be given back, which takes a tenth of a second.
+    """
 
     clock: VirtualClock
     n_workers: int = 3
     chaos: Chaos = Chaos()
     result_of: Callable[[Work], Outcome] = numbers_of
     on_wait: Callable[[], None] = lambda: None
+    n_at_start: int | None = None
+    resumes: bool = True
     submitted: list[tuple[str, str, int]] = field(default_factory=list)
+    given_back: list[str] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
+    wanted: list[int] = field(default_factory=list)
     closed: bool = False
 
     def __post_init__(self) -> None:
         self._pending: list[tuple[float, int, Event]] = []
         self._order = itertools.count()
-        self._names = (f"worker-{n}" for n in itertools.count())
-        self._busy: set[str] = set()
+        self._serial = itertools.count()
+        self._doing: dict[str, tuple[str, int]] = {}  # busy worker -> spec, number of the event that ends it
+        self.workers: set[str] = set()  # asked for, and not lost nor released
 
     def start(self) -> None:
-        for _ in range(self.n_workers):
+        for _ in range(self.n_workers if self.n_at_start is None else self.n_at_start):
             self._join(0.0)
 
+    def want(self, n_workers: int) -> None:
+        assert not self.closed, "asked a closed backend for workers"
+        self.wanted.append(n_workers)
+        while len(self.workers) < min(n_workers, self.n_workers):
+            self._join(2.0)
+
     def submit(self, worker: str, work: Work, attempt: int) -> None:
-        assert worker not in self._busy, "submitted to a busy worker"
-        self._busy.add(worker)
+        assert worker in self.workers - self._doing.keys(), "submitted to a busy worker"
         self.submitted.append((worker, work.spec_id, attempt))
         rng = generator(self.chaos.seed, "attempt", int(work.spec_id[:8], 16), attempt)
         seconds, roll = float(rng.uniform(0.5, 2.0)), float(rng.uniform())
         outcome = replace(self.result_of(work), worker=worker)
-        if roll < self.chaos.fail:
-            kind = self.chaos.kinds[int(rng.integers(len(self.chaos.kinds)))]
-            self._later(seconds, Failed(worker, work.spec_id, kind, f"attempt {attempt}", seconds))
-        elif roll < self.chaos.fail + self.chaos.lose:
+        kind = self.chaos.kinds[int(rng.integers(len(self.chaos.kinds)))]
+        if roll < self.chaos.fail and not (kind == "out_of_memory" and self._is_alone(worker)):
+            event = Failed(worker, work.spec_id, kind, f"attempt {attempt}", seconds)
+        elif self.chaos.fail <= roll < self.chaos.fail + self.chaos.lose:
             kind = self.chaos.lost_kinds[int(rng.integers(len(self.chaos.lost_kinds)))]
-            self._later(seconds, WorkerLost(worker, kind, f"attempt {attempt}"))
-            self._join(seconds + 2.0)
+            event = WorkerLost(worker, kind, f"attempt {attempt}")
             if rng.uniform() < self.chaos.late:
                 self._later(seconds + float(rng.uniform(0, 5)), Completed(worker, outcome))
         else:
-            self._later(seconds, Completed(worker, outcome))
+            event = Completed(worker, outcome)
+            seconds *= 100 if rng.uniform() < self.chaos.slow else 1
+        self._doing[worker] = work.spec_id, self._later(seconds, event)
+        if rng.uniform() < self.chaos.drain:
+            self._drain(worker, float(rng.uniform(0.0, 20.0)))
+
+    def give_back(self, worker: str) -> None:
+        assert not self.closed, "gave back to a closed backend"
+        self.given_back.append(worker)
+        if self.resumes and worker in self._doing:
+            spec_id, number = self._doing[worker]
+            self._cancel(number)
+            self._doing[worker] = spec_id, self._later(0.1, Failed(worker, spec_id, "preempted", "given back", 0.1))
+
+    def release(self, worker: str) -> None:
+        assert not self.closed, "released by a closed backend"
+        self.released.append(worker)
+        self.workers.remove(worker)
+        if worker in self._doing:
+            self._cancel(self._doing.pop(worker)[1])
+
+    def nodes(self) -> list[Node]:
+        """One node per four names that are in use, or asked for."""
+        return [Node(name, "fake", 2.0) for name in sorted({_node_of(worker) for worker in self.workers})]
 
     def wait(self, timeout_s: float) -> list[Event]:
         assert not self.closed, "waited on a closed backend"
@@ -100,16 +148,51 @@ class FakeBackend:
         self.clock.time = max(self.clock.time, self._pending[0][0])
         events = []
         while self._pending and self._pending[0][0] <= self.clock.time:
-            events.append(heapq.heappop(self._pending)[2])
-        self._busy -= {event.worker for event in events if isinstance(event, Completed | Failed | WorkerLost)}
+            _, _, event = heapq.heappop(self._pending)
+            events += self._happened(event)
         return events
 
     def close(self) -> None:
         self.closed = True
         self._pending.clear()
 
-    def _join(self, seconds: float) -> None:
-        self._later(seconds, WorkerJoined(next(self._names)))
+    def _happened(self, event: Event) -> list[Event]:
+        """The books on it; [] if it is no news: the worker is gone."""
+        worker = getattr(event, "worker", "")
+        if isinstance(event, WorkerLost | WorkerDraining | WorkerJoined) and worker not in self.workers:
+            return []
+        if isinstance(event, Completed | Failed | WorkerLost):
+            self._doing.pop(worker, None)
+        if isinstance(event, WorkerLost):
+            self.workers.discard(worker)
+        return [event]
 
-    def _later(self, seconds: float, event: Event) -> None:
-        heapq.heappush(self._pending, (self.clock.time + seconds, next(self._order), event))
+    def _is_alone(self, worker: str) -> bool:
+        return not any(_device_of(other) == _device_of(worker) for other in self._doing)
+
+    def _drain(self, worker: str, seconds: float) -> None:
+        """The node tells at once that it goes in so many seconds, and then it does."""
+        self._later(0.0, WorkerDraining(worker, seconds))
+        self._later(seconds, WorkerLost(worker, "preempted", "the node went away"))
+
+    def _join(self, seconds: float) -> None:
+        worker = f"worker-{next(self._serial)}"
+        self.workers.add(worker)
+        self._later(seconds, WorkerJoined(worker, (_device_of(worker),)))
+
+    def _later(self, seconds: float, event: Event) -> int:
+        number = next(self._order)
+        heapq.heappush(self._pending, (self.clock.time + seconds, number, event))
+        return number
+
+    def _cancel(self, number: int) -> None:
+        self._pending = [entry for entry in self._pending if entry[1] != number]
+        heapq.heapify(self._pending)
+
+
+def _node_of(worker: str) -> str:
+    return f"node-{int(worker.split('-')[1]) // 4}"
+
+
+def _device_of(worker: str) -> str:
+    return f"{_node_of(worker)}:{int(worker.split('-')[1]) % 4 // 2}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +18,20 @@ from orchestrator.records import Outcome, Work
 from orchestrator.runtime import ray_environment
 from orchestrator.runtime.backend import Backend
 from orchestrator.runtime.ray_backend import secure_ray
-from orchestrator.scheduling.events import Completed, Event, Failed, WorkerJoined, WorkerLost
+from orchestrator.scheduling.events import Completed, Event, Failed, WorkerDraining, WorkerJoined, WorkerLost
 
 MARK = "REFIT_TEST_RAY"  # inherited by every process that Ray starts: how they are found again
 PATIENCE_S = 60.0
+STRANGER = """
+from orchestrator.runtime.backend import WorkerContext
+from orchestrator.runtime.ray_backend import RayBackend
+from tasks.base import Numerics
+from tasks.errors import InputError
+try:
+    RayBackend(WorkerContext(None, Numerics()), address={address!r}).start()
+except InputError as error:
+    print(error)
+"""
 
 
 @contextmanager
@@ -98,6 +110,7 @@ def events_until(backend: Backend, enough: Callable[[list[Event]], object]) -> l
 
 def join(backend: Backend, n_workers: int) -> list[str]:
     """Start, and return the names of the first `n_workers` workers."""
+    backend.want(n_workers)
     backend.start()
     seen = events_until(backend, lambda events: len(events) >= n_workers)
     assert all(isinstance(event, WorkerJoined) for event in seen)
@@ -106,14 +119,15 @@ def join(backend: Backend, n_workers: int) -> list[str]:
 
 def run_all(backend: Backend, works: Mapping[str, Work]) -> tuple[dict[str, Outcome], list[Event]]:
     """Do all works, again if they fail or are lost: outcomes in the order of `works`, and every event."""
+    backend.want(len(works))
     backend.start()
-    waiting, running, idle, done, events = list(works), {}, [], {}, []
+    waiting, running, idle, ending, done, events = list(works), {}, [], set(), {}, []
     end = time.monotonic() + PATIENCE_S
     while len(done) < len(works):
         assert time.monotonic() < end, f"{len(done)} of {len(works)} done; events: {events}"
         for event in backend.wait(0.5):
             events.append(event)
-            settle(event, waiting, running, idle, done)
+            settle(event, waiting, running, idle, ending, done)
         while waiting and idle:
             worker, spec_id = idle.pop(0), waiting.pop(0)
             running[worker] = spec_id
@@ -122,7 +136,12 @@ def run_all(backend: Backend, works: Mapping[str, Work]) -> tuple[dict[str, Outc
 
 
 def settle(
-    event: Event, waiting: list[str], running: dict[str, str], idle: list[str], done: dict[str, Outcome]
+    event: Event,
+    waiting: list[str],
+    running: dict[str, str],
+    idle: list[str],
+    ending: set[str],
+    done: dict[str, Outcome],
 ) -> None:
     """What one event means to `run_all`."""
     if isinstance(event, Completed):
@@ -131,10 +150,21 @@ def settle(
         waiting.insert(0, running[event.worker])
     if isinstance(event, (Completed, Failed, WorkerLost)):
         running.pop(event.worker, None)
-    if isinstance(event, (WorkerJoined, Completed, Failed)):
+    if isinstance(event, WorkerDraining):
+        ending.add(event.worker)
+    if isinstance(event, (WorkerJoined, Completed, Failed)) and event.worker not in ending:
         idle.append(event.worker)
 
 
 def results(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, bytes]]:
     """spec id -> split -> bytes of the outputs."""
     return {spec_id: {split: a.tobytes() for split, a in o.outputs.items()} for spec_id, o in outcomes.items()}
+
+
+def refused(address: str, **environment: str) -> str:
+    """What another process, in an environment like ours but for `environment` and the token, is told at `address`."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_TOKEN")}
+    inherited |= {"RAY_NUM_REDIS_GET_RETRIES": "2", "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    command = [sys.executable, "-c", STRANGER.format(address=address)]
+    stranger = subprocess.run(command, env=inherited, capture_output=True, text=True, timeout=PATIENCE_S)
+    return stranger.stdout or stranger.stderr

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from tiny_task import TinyRecipe, TinyTask
 
 from influence.base import Method, QueryBlock
 from orchestrator.runtime.backend import ScoreJob, WorkerContext
-from tasks.base import Numerics, Trained
+from tasks.base import Numerics, Snapshot, Trained
 
 HANGS = 1000
 pickled: list[int] = []  # id of a WatchedTask each time this process pickles it
@@ -32,6 +33,34 @@ class WatchedRecipe(TinyRecipe):
         trained.metrics["pid"] = os.getpid()
         trained.metrics["threads"] = int(os.environ.get("OMP_NUM_THREADS", "1"))  # set in Ray's workers
         return trained
+
+
+@dataclass(frozen=True)
+class WaitingRecipe(WatchedRecipe):
+    """A training whose seed is in `waits` goes on once the file named there exists."""
+
+    waits: Mapping[int, str] = field(default_factory=dict)
+
+    def train(self, task: Any, *, seed: int, **options: Any) -> Trained:
+        wait_for_file(self.waits.get(seed, "/"))
+        return TinyRecipe.train(self, task, seed=seed, **options)
+
+
+@dataclass(frozen=True)
+class ResumableRecipe(TinyRecipe):
+    """Writes the node it trains on into `seen_in`; a training of a seed >= HANGS ends only once it was given back and resumed."""
+
+    seen_in: str = ""
+    resumable: ClassVar[bool] = True
+
+    def train(self, task: Any, *, seed: int, snapshots: Any = None, **options: Any) -> Trained:
+        if seed >= HANGS:
+            stored = snapshots.resume()
+            leave_node(Path(self.seen_in), "first" if stored is None else "second")
+            while stored is None:
+                snapshots.passed(1, lambda: Snapshot({}, {"step": 1}))
+                time.sleep(0.02)
+        return super().train(task, seed=seed, **options)
 
 
 @dataclass
@@ -55,13 +84,33 @@ class Products(Method):
     name: ClassVar[str] = "products"
     hang_in: str = ""
     bad_row: int = -1
+    seen_in: str = ""
 
     def score(self, queries: Any, train: Any, prepared: Any) -> np.ndarray:
+        if self.seen_in:
+            leave_node(Path(self.seen_in), f"{train.rows[0]}.pid-{os.getpid()}")
         if self.hang_in and 2 in train.rows:
             hang_once(Path(self.hang_in), "scorer")
         if self.bad_row in train.rows:
             raise ValueError("cannot score this row")
         return (1000 * queries.rows[:, None] + train.rows[None, :]).astype(np.float32)
+
+
+def leave_node(folder: Path, name: str) -> None:
+    """Write the id of the node that this process is on into `folder/name`."""
+    import ray
+
+    (folder / f"{name}.part").write_text(ray.get_runtime_context().get_node_id())
+    (folder / f"{name}.part").rename(folder / name)
+
+
+def wait_for_file(path: str) -> None:
+    """Return once `path` exists; TimeoutError after a minute."""
+    end = time.monotonic() + 60.0
+    while not Path(path).exists():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{path} did not come")
+        time.sleep(0.02)
 
 
 def hang_once(folder: Path, name: str) -> None:

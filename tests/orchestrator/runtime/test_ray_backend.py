@@ -50,6 +50,7 @@ def shared(context):
 @pytest.fixture
 def pool(shared):
     """Two workers at hand; what happened to them in other tests is over."""
+    shared.want(2)
     wait_until(lambda: shared.wait(0.1) == [] and len(shared.device_ids()) == 2)
     shared.start()
     assert [type(event) for event in shared.wait(1.0)] == [WorkerJoined, WorkerJoined]
@@ -131,6 +132,14 @@ def test_a_retrain_past_its_time_is_ended_with_its_worker(backend, hang_in):
     assert lost == WorkerLost(worker, "timeout", f"{work.spec_id} was still running after 0.5 s")
     wait_until((hang_in / f"{HANGS + 1}").exists)
     wait_until(lambda: not Path(f"/proc/{(hang_in / f'{HANGS + 1}').read_text()}").exists())
+
+
+def test_processes_are_replaced_after_their_share_of_retrains_and_the_bytes_are_the_same(backend, context):
+    works = tiny_works(5)
+    outcomes, events = run_all(backend(recycle_after=2), works)
+    assert len({outcome.metrics["pid"] for outcome in outcomes.values()}) == 3
+    assert not any(isinstance(event, WorkerLost) for event in events)
+    assert results(outcomes) == results(run_all(LocalBackend(context), works)[0])
 
 
 def test_what_does_not_fit_yet_does_not_hold_up_what_does(backend):

@@ -7,8 +7,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
-from ray_fixtures import MARK, marked, processes, wait_until, wait_until_gone
+from ray_fixtures import MARK, marked, processes, refused, wait_until, wait_until_gone
 from ray_tiny_task import HANGS, tiny_context
 
 from orchestrator.runtime.ray_backend import RayBackend
@@ -80,6 +81,31 @@ def test_ctrl_c_reaches_the_driver_only_so_that_it_can_close(driver, tmp_path):
         assert (output, errors) == ("interrupted with 2 workers\n", "")
         wait_until_gone(mark)
     assert list(temp_dir.iterdir()) == []
+
+
+def listening(pid: int) -> list:
+    """Where a process listens, loopback left out."""
+    found = [c.laddr for c in psutil.Process(pid).net_connections("inet") if c.status == psutil.CONN_LISTEN]
+    return [address for address in found if not address.ip.startswith("127.") and address.ip != "::1"]
+
+
+def test_beyond_loopback_only_ray_listens_and_it_refuses_who_has_no_token(driver, tmp_path):
+    """Each process with Ray's core in it (the driver, a worker) answers Ray's calls at one port; everything else is Ray's own."""
+    with marked() as mark:
+        process, _, home = driver(mark, str(tmp_path))
+        wait_until((tmp_path / str(HANGS)).exists)
+        commands = processes(mark)
+        for pid, command in commands.items():
+            if pid == process.pid or command.startswith("ray::RayWorker"):
+                assert len(listening(pid)) == 1, command
+            elif listening(pid):
+                assert command.startswith("ray::") or "/site-packages/ray/" in command, command
+        [gcs] = [pid for pid, command in commands.items() if "/gcs_server " in command]
+        stranger = refused(f"127.0.0.1:{listening(gcs)[0].port}", HOME=str(home))
+        assert stranger.startswith("--address: no Ray cluster that takes our token answers at"), stranger
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        wait_until_gone(mark)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import itertools
 import sys
 
 import pytest
+from simulated_cluster import POLL_S, Cluster
 
 from orchestrator.records import Outcome
 from orchestrator.scheduling.events import (
@@ -15,10 +16,11 @@ from orchestrator.scheduling.events import (
     Published,
     PublishFailed,
     Submit,
+    Tick,
     WorkerJoined,
     WorkerLost,
 )
-from orchestrator.scheduling.policies import CHARGED_TO, Budgets
+from orchestrator.scheduling.policies import CHARGED_TO, Budgets, Timing
 from orchestrator.scheduling.scheduler import Scheduler
 from tasks.seeds import generator
 
@@ -34,7 +36,7 @@ def fate(seed, spec_id, attempt):
 
 def expected_attempts(seed, spec_id):
     """Attempts until success or quarantine, and whether it ends in quarantine."""
-    retries = preemptions = 0
+    retries = preemptions = n_out_of_memory = 0
     for attempt in itertools.count(1):
         what = fate(seed, spec_id, attempt)
         if what is None:
@@ -43,7 +45,8 @@ def expected_attempts(seed, spec_id):
             retries += 1
         else:
             preemptions += 1
-        if retries > BUDGETS.retries or preemptions > BUDGETS.preemptions:
+        n_out_of_memory += what == "out_of_memory"
+        if n_out_of_memory == 2 or retries > BUDGETS.retries or preemptions > BUDGETS.preemptions:
             return attempt, True
 
 
@@ -103,25 +106,83 @@ def test_a_faulty_campaign_ends_with_exactly_the_implied_sets(seed):
     assert sorted(s for part in simulation.parts for s in part) == sorted(expected)
 
 
+ORDER = [str(number) for number in range(80)]
+LARGE, TOO_LARGE = ORDER[::11], ORDER[7::40]
+SPOT = Budgets(retries=2, preemptions=50)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_on_spot_nodes_everything_but_what_is_too_large_is_finished_once_and_the_nodes_go(seed):
+    cluster = Cluster(seed, ORDER, n_nodes=1 + seed, large=LARGE, too_large=TOO_LARGE, budgets=SPOT).run()
+    scheduler = cluster.scheduler
+    assert cluster.finish == Finish(complete=True)
+    assert set(scheduler.quarantined) == set(TOO_LARGE)
+    assert sorted(s for part in cluster.parts for s in part) == sorted(ORDER)
+    assert scheduler.failures["node_lost"] + scheduler.failures["preempted"] > 0
+    assert scheduler.failures["out_of_memory"] >= 2 * len(TOO_LARGE)
+    assert scheduler.failures["error"] == 0
+    assert len(cluster.submits) == sum(map(scheduler.attempts, ORDER))
+
+
+def test_stragglers_are_duplicated_and_end_the_campaign_sooner():
+    with_duplicates, without = (
+        Cluster(3, ORDER, n_nodes=8, life_s=1e9, slow=0.05, timing=Timing(straggler_min_s=min_s)).run()
+        for min_s in (30.0, 1e9)
+    )
+    assert with_duplicates.scheduler.n_duplicates > 0 == without.scheduler.n_duplicates
+    assert with_duplicates.now_s < without.now_s
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_budget_is_kept_but_for_one_grace_and_what_is_finished_is_published(seed):
+    timing, n_nodes = Timing(grace_s=10.0, idle_s=20.0), 1 + seed
+    cluster = Cluster(seed, ORDER, n_nodes=n_nodes, budget_s=400.0, budgets=SPOT, timing=timing).run()
+    n_done = sum(map(len, cluster.parts))
+    assert cluster.finish == Finish(complete=False)
+    assert 0 < n_done == cluster.scheduler.count("finished") < len(ORDER)
+    assert cluster.spent_s <= 400.0 + n_nodes * (timing.grace_s + 2 * POLL_S)
+
+
+def test_a_tick_with_nothing_to_do_costs_the_same_whatever_the_number_of_workers():
+    def lines_run(n_workers):
+        scheduler = Scheduler([str(number) for number in range(2 * n_workers)])
+        scheduler.handle(Tick(0.0))
+        for number in range(n_workers):
+            scheduler.handle(WorkerJoined(f"w{number}", (f"gpu-{number // 2}",)))
+        scheduler.handle(Completed("w0", Outcome("0", "ok", seconds=100.0)))
+        return count_lines(lambda: scheduler.handle(Tick(10.0, 1000.0)))
+
+    assert lines_run(1000) == lines_run(10)
+
+
 def test_work_per_event_does_not_grow_with_the_campaign():
     def lines_run(n_specs):
         scheduler = Scheduler([str(number) for number in range(n_specs)])
         scheduler.handle(WorkerJoined("w"))
-        lines = 0
+        return count_lines(lambda: work_off(scheduler, 50))
 
-        def count(frame, event, argument):
-            nonlocal lines
-            lines += 1
-            return count
-
-        before = sys.gettrace()
-        sys.settrace(count)
-        try:
-            for number in range(50):
-                scheduler.handle(Completed("w", Outcome(str(number), "ok")))
-                scheduler.handle(Published((str(number),)))
-        finally:
-            sys.settrace(before)
-        return lines
+    def work_off(scheduler, n_specs):
+        for number in range(n_specs):
+            scheduler.handle(Tick(float(number)))
+            scheduler.handle(Completed("w", Outcome(str(number), "ok")))
+            scheduler.handle(Published((str(number),)))
 
     assert lines_run(20_000) == lines_run(200)
+
+
+def count_lines(function):
+    """How many lines of Python a call runs."""
+    lines = 0
+
+    def count(frame, event, argument):
+        nonlocal lines
+        lines += 1
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
+    return lines

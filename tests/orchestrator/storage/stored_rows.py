@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from orchestrator.records import LedgerRow, Outcome, RetrainSpec
-from orchestrator.storage.blobs import LocalBlobs
+from orchestrator.storage.blobs import BlobStore, LocalBlobs
 from orchestrator.storage.ledger import Ledger
 from orchestrator.storage.ledger_parts import row_key
 from tasks.data.edits import Edit
@@ -24,9 +25,19 @@ def make_row(seed: int, *, second: int = 0, worker: str = "w0", **outcome) -> Le
     return LedgerRow(replace(done, **outcome), spec.json, edit, 1, time, "abc123")
 
 
-def ledger_at(folder) -> Ledger:
+def ledger_at(blobs: BlobStore) -> Ledger:
     """A Ledger as a fresh process sees it."""
-    return Ledger(LocalBlobs(folder), "task")
+    return Ledger(pickle.loads(pickle.dumps(blobs)), "task")
+
+
+def uri_of(blobs: BlobStore) -> str:
+    """What `open_blobs` makes the same store of."""
+    return str(blobs.root) if isinstance(blobs, LocalBlobs) else blobs.uri  # type: ignore[attr-defined]
+
+
+def part_key(name: str) -> str:
+    """Where a part of that ledger lies."""
+    return f"ledger/task/{name}"
 
 
 def keys_of(rows: Mapping[str, LedgerRow]) -> dict[str, tuple[str, str]]:

@@ -2,28 +2,29 @@ import json
 import os
 import subprocess
 import sys
-import threading
+from functools import partial
 
 import pytest
+from stored_rows import uri_of
+from test_blob_contract import at_once
 
-from orchestrator.storage.blobs import LocalBlobs
 from orchestrator.storage.lease import Lease, LeaseHeld
 from tasks.errors import RefitError
 
+STORES = ("local", "s3", "gs")
 HOLD = """
 import sys, time
-from pathlib import Path
-from orchestrator.storage.blobs import LocalBlobs
+from orchestrator.storage.blobs import open_blobs
 from orchestrator.storage.lease import Lease
-Lease(LocalBlobs(Path(sys.argv[1])), "task").acquire(1000.0)
+Lease(open_blobs(sys.argv[1], "store"), "task").acquire(1000.0)
 print("held", flush=True)
 time.sleep(600)
 """
 
 
 @pytest.fixture
-def store(tmp_path):
-    return LocalBlobs(tmp_path)
+def store(blobs):
+    return blobs
 
 
 def lease_on(store, **options):
@@ -98,8 +99,8 @@ def test_a_lease_somebody_removed_is_lost(store):
     assert not store.exists("ledger/task/lease.json")
 
 
-def test_the_lease_of_a_killed_process_is_taken_over_at_once(store, tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+def test_the_lease_of_a_killed_process_is_taken_over_at_once(store):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, uri_of(store)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     try:
         assert holder.stdout.readline() == "held\n"
@@ -154,20 +155,102 @@ def test_an_expiry_that_is_no_time_is_damage(store, expires_at):
     assert second.renew(2)
 
 
+def outcomes(leases, now):
+    """What became of these drivers' acquiring the lease at once."""
+    results = at_once(len(leases), lambda i: leases[i].acquire(now))
+    refused = [error for error in results if isinstance(error, LeaseHeld)]
+    assert all(error is None or isinstance(error, LeaseHeld) for error in results), results
+    return [lease for lease, error in zip(leases, results, strict=True) if error is None], refused
+
+
 def test_of_many_drivers_at_once_one_gets_it(store):
-    won, refused = [], []
-
-    def run(lease):
-        try:
-            lease.acquire(0)
-            won.append(lease)
-        except LeaseHeld as error:
-            refused.append(error)
-
-    threads = [threading.Thread(target=run, args=(lease_on(store),)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    won, refused = outcomes([lease_on(store) for _ in range(8)], 0)
     assert (len(won), len(refused)) == (1, 7)
     assert won[0].renew(1)
+    assert won[0].holder().driver == won[0].driver
+
+
+def test_of_two_that_take_over_at_once_one_gets_it_every_time(store):
+    now = 0.0
+    lease_on(store, ttl_s=60).acquire(now)
+    for _ in range(40):
+        now += 60
+        won, refused = outcomes([lease_on(store, ttl_s=60) for _ in range(2)], now)
+        assert (len(won), len(refused)) == (1, 1)
+        assert won[0].holder().driver == won[0].driver
+        assert f"process {os.getpid()}" in str(refused[0])
+
+
+def test_an_expired_driver_that_renews_while_another_takes_over_knows_who_has_it(store):
+    now, first = 0.0, lease_on(store, ttl_s=60)
+    first.acquire(now)
+    for _ in range(25):
+        now += 60
+        second = lease_on(store, ttl_s=60)
+        acts = partial(first.renew, now), partial(second.acquire, now)
+        renewed, taken = at_once(2, lambda i, acts=acts: acts[i]())
+        assert isinstance(taken, LeaseHeld) == renewed
+        first = first if renewed else second
+        assert first.holder().driver == first.driver
+
+
+def test_a_driver_that_gives_back_late_leaves_its_successor_the_lease(store):
+    first = lease_on(store, ttl_s=60)
+    first.acquire(0)
+
+    class Overtaken:
+        """The successor takes over between the look and the release."""
+
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+        def get(self, key):
+            found = store.get(key)
+            second.acquire(61)
+            return found
+
+    second, first.blobs = lease_on(store, ttl_s=60), Overtaken()
+    first.release()
+    assert second.renew(62)
+    assert second.holder().driver == second.driver
+
+
+def test_a_lease_given_back_has_no_holder(store):
+    first = lease_on(store)
+    first.acquire(0)
+    first.release()
+    assert first.holder() is None
+    assert not first.renew(1)
+    won, refused = outcomes([lease_on(store) for _ in range(2)], 2)
+    assert (len(won), len(refused)) == (1, 1)
+
+
+class LostAnswers:
+    """A store whose conditional writes are made, and reported as lost to another: what a retried request looks like."""
+
+    def __init__(self, store):
+        self._store = store
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def create(self, key, data):
+        self._store.create(key, data)
+        return False
+
+    def swap(self, key, data, expected):
+        self._store.swap(key, data, expected)
+        return False
+
+
+def test_a_lost_answer_is_not_taken_for_a_lost_lease(store):
+    lease = lease_on(LostAnswers(store), ttl_s=60)
+    lease.acquire(0)
+    assert lease.renew(1)
+    lease.acquire(2)
+    with pytest.raises(LeaseHeld):
+        lease_on(LostAnswers(store)).acquire(3)
+    other = lease_on(LostAnswers(store))
+    other.acquire(63)
+    assert not lease.renew(64)
+    assert other.holder().driver == other.driver

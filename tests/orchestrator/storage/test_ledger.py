@@ -1,4 +1,5 @@
 import hashlib
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -7,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from stored_rows import by_spec, keys_of, ledger_at, make_row
+from stored_rows import by_spec, keys_of, ledger_at, make_row, part_key
 
-from orchestrator.storage.blobs import LocalBlobs
 from orchestrator.storage.ledger import BadPart
 from orchestrator.storage.ledger_parts import SCHEMA, decode_index, decode_rows, encode_rows, row_key
 from tasks.data.edits import Edit
@@ -82,12 +82,12 @@ def test_times_are_kept_in_utc():
         encode_rows([replace(make_row(0), committed_at="2024-05-06T09:00:00")])
 
 
-def test_a_part_is_named_by_its_bytes_and_others_can_read_it(tmp_path):
-    ledger = ledger_at(tmp_path)
+def test_a_part_is_named_by_its_bytes_and_others_can_read_it(blobs):
+    ledger = ledger_at(blobs)
     name = ledger.publish([make_row(1), make_row(0)])
-    path = tmp_path / "ledger" / "task" / name
-    assert name == f"part-{hashlib.sha256(path.read_bytes()).hexdigest()}.parquet"
-    frame = pq.read_table(path).to_pandas()
+    data = blobs.get(part_key(name))
+    assert name == f"part-{hashlib.sha256(data).hexdigest()}.parquet"
+    frame = pq.read_table(io.BytesIO(data)).to_pandas()
     assert list(frame.columns) == SCHEMA.names
     row = next(r for r in (make_row(0), make_row(1)) if r.spec_id == frame.spec_id[0])
     name, values = frame.outputs[0][0]
@@ -95,27 +95,27 @@ def test_a_part_is_named_by_its_bytes_and_others_can_read_it(tmp_path):
     assert np.array_equal(values, row.outcome.outputs["test"].reshape(-1))
 
 
-def test_publishing_the_same_rows_again_changes_nothing(tmp_path):
-    ledger = ledger_at(tmp_path)
+def test_publishing_the_same_rows_again_changes_nothing(blobs):
+    ledger = ledger_at(blobs)
     assert ledger.publish([make_row(0), make_row(1)]) == ledger.publish([make_row(1), make_row(0)])
     assert len(ledger.parts()) == 1
     with pytest.raises(ValueError, match="at least one row"):
         ledger.publish([])
 
 
-def test_read_gives_every_published_row(tmp_path):
+def test_read_gives_every_published_row(blobs):
     written = [make_row(i) for i in range(9)]
     for row in written:
-        ledger_at(tmp_path).publish([row])
-    view = ledger_at(tmp_path).read()
+        ledger_at(blobs).publish([row])
+    view = ledger_at(blobs).read()
     assert keys_of(view.rows) == by_spec(written)
     assert list(view.rows) == sorted(view.rows)
     assert (view.conflicts, view.bad_parts) == ((), ())
 
 
-def test_read_can_be_limited_to_some_specs(tmp_path):
+def test_read_can_be_limited_to_some_specs(blobs):
     written = [make_row(i) for i in range(6)]
-    ledger = ledger_at(tmp_path)
+    ledger = ledger_at(blobs)
     ledger.publish(written[:4])
     ledger.publish(written[4:])
     wanted = {written[1].spec_id, written[5].spec_id, "f" * 32}
@@ -123,13 +123,13 @@ def test_read_can_be_limited_to_some_specs(tmp_path):
     assert ledger.read(set()).rows == {}
 
 
-def test_an_empty_ledger_reads_as_empty(tmp_path):
-    ledger = ledger_at(tmp_path)
+def test_an_empty_ledger_reads_as_empty(blobs):
+    ledger = ledger_at(blobs)
     assert (ledger.read().rows, ledger.index().rows, ledger.verify(), ledger.compact()) == ({}, {}, [], [])
 
 
-def test_index_is_the_rows_without_outputs(tmp_path):
-    ledger = ledger_at(tmp_path)
+def test_index_is_the_rows_without_outputs(blobs):
+    ledger = ledger_at(blobs)
     ledger.publish([make_row(0, error="ouch", status="quarantined"), make_row(1)])
     entry = ledger.index().rows[make_row(0).spec_id]
     assert entry._asdict() == {
@@ -140,18 +140,18 @@ def test_index_is_the_rows_without_outputs(tmp_path):
     assert set(ledger.index().rows) == {make_row(i).spec_id for i in range(3)}
 
 
-def test_index_does_not_read_a_verified_part_again(tmp_path):
-    ledger = ledger_at(tmp_path)
+def test_index_does_not_read_a_verified_part_again(blobs):
+    ledger = ledger_at(blobs)
     name = ledger.publish([make_row(0)])
     before = ledger.index()
-    (tmp_path / "ledger/task" / name).write_bytes(b"")
+    blobs.put(part_key(name), b"")
     assert ledger.index() == before
-    assert [part.name for part in ledger_at(tmp_path).index().bad_parts] == [name]
+    assert [part.name for part in ledger_at(blobs).index().bad_parts] == [name]
 
 
-def test_the_first_commit_of_a_spec_stands(tmp_path):
+def test_the_first_commit_of_a_spec_stands(blobs):
     early, late = make_row(0, second=1, worker="early"), make_row(0, second=2, worker="late")
-    ledger = ledger_at(tmp_path)
+    ledger = ledger_at(blobs)
     ledger.publish([late])
     ledger.publish([early, late])
     assert ledger.read().rows[early.spec_id].outcome.worker == "early"
@@ -159,9 +159,9 @@ def test_the_first_commit_of_a_spec_stands(tmp_path):
 
 
 @pytest.mark.parametrize("finished", ["ok", "diverged"])
-def test_a_finished_row_comes_before_an_earlier_quarantined_one(tmp_path, finished):
+def test_a_finished_row_comes_before_an_earlier_quarantined_one(blobs, finished):
     quarantined = make_row(0, second=1, status="quarantined", outputs={}, error="out of memory")
-    ledger = ledger_at(tmp_path)
+    ledger = ledger_at(blobs)
     ledger.publish([quarantined])
     assert ledger.index().rows[quarantined.spec_id].status == "quarantined"
     ledger.publish([make_row(0, second=9, status=finished)])
@@ -181,8 +181,8 @@ def test_a_finished_row_comes_before_an_earlier_quarantined_one(tmp_path, finish
         {"outputs": {"test2": make_row(0).outcome.outputs["test"]}},
     ],
 )
-def test_rows_of_one_spec_that_differ_in_a_bit_are_reported(tmp_path, change):
-    ledger = ledger_at(tmp_path)
+def test_rows_of_one_spec_that_differ_in_a_bit_are_reported(blobs, change):
+    ledger = ledger_at(blobs)
     ledger.publish([make_row(0), make_row(1)])
     ledger.publish([make_row(0, second=1, **change)])
     view = ledger.read()
@@ -190,16 +190,16 @@ def test_rows_of_one_spec_that_differ_in_a_bit_are_reported(tmp_path, change):
     assert row_key(view.rows[view.conflicts[0]]) == row_key(make_row(0))
 
 
-def test_equal_bits_are_no_conflict_even_if_they_are_nan(tmp_path):
+def test_equal_bits_are_no_conflict_even_if_they_are_nan(blobs):
     same = {"x": np.array([np.nan, -0.0], np.float32)}
-    ledger = ledger_at(tmp_path)
+    ledger = ledger_at(blobs)
     ledger.publish([make_row(0, outputs=same)])
     ledger.publish([make_row(0, outputs=same, second=1, seconds=3.0, worker="other")])
     assert ledger.read().conflicts == ()
 
 
-def test_a_row_under_anothers_name_or_edit_does_not_verify(tmp_path):
-    ledger = ledger_at(tmp_path)
+def test_a_row_under_anothers_name_or_edit_does_not_verify(blobs):
+    ledger = ledger_at(blobs)
     assert ledger.verify() == []
     forged = [replace(make_row(0), spec=make_row(1).spec), replace(make_row(2), edit=Edit.removal([7]))]
     names = [ledger.publish([row]) for row in forged]
@@ -210,13 +210,13 @@ def test_a_row_under_anothers_name_or_edit_does_not_verify(tmp_path):
     ]
 
 
-def test_the_record_is_written_once_and_mended_when_damaged(tmp_path):
-    ledger = ledger_at(tmp_path)
+def test_the_record_is_written_once_and_mended_when_damaged(blobs):
+    ledger = ledger_at(blobs)
     assert ledger.description() is None
     ledger.describe({"splits": ["test"], "n": 3})
     ledger.describe({"splits": ["other"]})
-    assert ledger_at(tmp_path).description() == {"splits": ["test"], "n": 3}
-    LocalBlobs(tmp_path).put("ledger/task/task.json", b"{")
+    assert ledger_at(blobs).description() == {"splits": ["test"], "n": 3}
+    blobs.put("ledger/task/task.json", b"{")
     ledger.describe({"n": 4})
     assert ledger.description() == {"n": 4}
 

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from orchestrator.storage.blobs import LocalBlobs
 from orchestrator.storage.scores import ScoreStore
 
 QUERIES = np.array([70, -3, 5])
@@ -13,12 +12,17 @@ def block(start, stop, seed=0):
 
 
 @pytest.fixture
-def store(tmp_path):
-    return ScoreStore(LocalBlobs(tmp_path))
+def store(blobs):
+    return ScoreStore(blobs)
 
 
-def shard_path(tmp_path, name):
-    return tmp_path / "scores" / "s1" / name
+def shard_key(name):
+    return f"scores/s1/{name}"
+
+
+def rename(blobs, name, other):
+    blobs.put(shard_key(other), blobs.get(shard_key(name)))
+    blobs.delete(shard_key(name))
 
 
 def test_blocks_come_back_bit_by_bit_in_order(store):
@@ -40,9 +44,9 @@ def test_only_the_ranges_asked_for_are_loaded(store):
     assert [(s.start, s.stop) for s in store.load("s1", [(0, 4), (4, 8), (8, 12)])] == [(0, 4), (4, 8)]
 
 
-def test_the_same_block_is_one_shard_and_a_range_counts_once(store, tmp_path):
+def test_the_same_block_is_one_shard_and_a_range_counts_once(store, blobs):
     assert store.put_block("s1", *block(0, 4)) == store.put_block("s1", *block(0, 4))
-    assert len(list((tmp_path / "scores/s1").iterdir())) == 1
+    assert len(blobs.list("scores/s1/")) == 1
     store.put_block("s1", *block(0, 4, seed=1))
     assert store.ranges("s1") == [(0, 4)]
 
@@ -64,25 +68,25 @@ def test_a_block_of_another_shape_is_refused(store):
             store.put_block("s1", start, stop, *wrong)
 
 
-def test_a_damaged_shard_is_set_aside_and_missing(store, tmp_path):
+def test_a_damaged_shard_is_set_aside_and_missing(store, blobs):
     name = store.put_block("s1", *block(0, 4))
     store.put_block("s1", *block(4, 8))
-    good = shard_path(tmp_path, name).read_bytes()
+    good = blobs.get(shard_key(name))
     flipped = [good[:i] + bytes([good[i] ^ 1]) + good[i + 1 :] for i in np.linspace(0, len(good) - 1, 40).astype(int)]
     for damaged in (*flipped, b"", good[:-1]):
-        shard_path(tmp_path, name).write_bytes(damaged)
+        blobs.put(shard_key(name), damaged)
         assert store.ranges("s1") == [(4, 8)]
-        assert shard_path(tmp_path, "corrupt/" + name).read_bytes() == damaged
-        assert not shard_path(tmp_path, name).exists()
+        assert blobs.get(shard_key("corrupt/" + name)) == damaged
+        assert not blobs.exists(shard_key(name))
     store.put_block("s1", *block(0, 4))
     assert store.ranges("s1") == [(0, 4), (4, 8)]
 
 
-def test_a_shard_under_a_name_that_is_none_is_set_aside(store, tmp_path):
+def test_a_shard_under_a_name_that_is_none_is_set_aside(store, blobs):
     name = store.put_block("s1", *block(0, 4))
-    shard_path(tmp_path, name).rename(shard_path(tmp_path, "shard-x.parquet"))
+    rename(blobs, name, "shard-x.parquet")
     renamed = name.replace("000000004", "000000005")
     store.put_block("s1", *block(0, 4))
-    shard_path(tmp_path, name).rename(shard_path(tmp_path, renamed))
+    rename(blobs, name, renamed)
     assert store.ranges("s1") == []
-    assert sorted(p.name for p in shard_path(tmp_path, "corrupt").iterdir()) == sorted(["shard-x.parquet", renamed])
+    assert blobs.list("scores/s1/") == [shard_key("corrupt/" + name) for name in sorted(["shard-x.parquet", renamed])]

@@ -1,0 +1,178 @@
+"""Faults, and the books on a campaign that they hit: which retrains are in flight, which are in the ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.fault_cluster import LocalCluster
+from benchmarks.harness import kill, ledger_rows, parts, start, wait_until
+
+DRAIN_S, FULL_S = 10.0, 10.0
+
+
+@dataclass
+class Diary:
+    """What the retrains wrote of themselves (benchmarks/fault_recipe.py). `spec_of`: key -> spec id."""
+
+    path: Path
+    spec_of: Mapping[str, str]
+
+    def lines(self) -> list[dict]:
+        """All lines so far; one that is being written is left out."""
+        text = self.path.read_text() if self.path.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def starts(self) -> Counter[str]:
+        """Attempts by key."""
+        return Counter(line["key"] for line in self.lines() if line["event"] == "start")
+
+    def training(self) -> dict[int, str]:
+        """Process -> key of what it trains now, as far as the diary tells."""
+        now: dict[int, str] = {}
+        for line in self.lines():
+            if line["event"] == "start":
+                now[line["pid"]] = line["key"]
+            else:
+                now.pop(line["pid"], None)
+        return {pid: key for pid, key in now.items() if Path(f"/proc/{pid}").exists()}
+
+    def in_flight(self, output: Path) -> set[str]:
+        """Keys that were begun and are not in the ledger: what a driver that dies now has to repeat, at most."""
+        finished = {row["spec_id"] for row in ledger_rows(output)}
+        return {key for key in self.starts() if self.spec_of.get(key) not in finished}
+
+
+@dataclass
+class Driver:
+    """`refit run`, started again whenever it was killed."""
+
+    arguments: tuple[object, ...]
+    log: Path
+    n_starts: int = 0
+
+    def begin(self) -> None:
+        """Start it."""
+        self.n_starts += 1
+        self.process = start("run", *self.arguments, log=self.log)
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    def kill(self) -> None:
+        """kill -9; its actors end with it."""
+        kill(self.process.pid)
+        self.process.wait()
+
+
+@dataclass
+class Campaign:
+    """What faults can reach, and what became of them: `history` has a line a fault, with the retrains it may repeat."""
+
+    cluster: LocalCluster
+    driver: Driver
+    diary: Diary
+    output: Path
+    rng: random.Random
+    history: list[dict] = field(default_factory=list)
+    pending: list[threading.Timer] = field(default_factory=list)
+
+    def hit(self, kind: str) -> None:
+        """One fault."""
+        in_flight = FAULTS[kind](self)
+        self.history.append(
+            {"fault": kind, "retrains_started": sum(self.diary.starts().values()), "in_flight": in_flight}
+        )
+        print(self.history[-1], flush=True)
+
+    def later(self, seconds: float, action: Callable[[], object]) -> None:
+        """Do something in a while, in a thread of its own."""
+        timer = threading.Timer(seconds, action)
+        timer.start()
+        self.pending.append(timer)
+
+    def settle(self) -> None:
+        """Wait for what was put off."""
+        for timer in self.pending:
+            timer.join()
+
+
+def worker_killed(campaign: Campaign) -> int:
+    """kill -9 of a process that trains."""
+    wait_until(lambda: bool(campaign.diary.training()), 120, campaign.driver.process)
+    kill(campaign.rng.choice(sorted(campaign.diary.training())))
+    return 1
+
+
+def node_lost(campaign: Campaign) -> int:
+    """A node dies; another comes five seconds later."""
+    campaign.cluster.remove(campaign.rng.choice(campaign.cluster.nodes))
+    campaign.later(5.0, campaign.cluster.add)
+    return 1  # a node has one CPU, so one worker
+
+
+def node_drained(campaign: Campaign) -> int:
+    """A node is announced to go, and goes at its deadline; another comes then."""
+    node = campaign.rng.choice(campaign.cluster.nodes)
+    campaign.cluster.drain(node, DRAIN_S)
+
+    def go() -> None:
+        if node in campaign.cluster.nodes:  # it may have been lost meanwhile
+            campaign.cluster.remove(node)
+            campaign.cluster.add()
+
+    campaign.later(DRAIN_S, go)
+    return 1
+
+
+def driver_killed(campaign: Campaign) -> int:
+    """kill -9 of the driver, which is started again."""
+    in_flight = campaign.diary.in_flight(campaign.output)
+    campaign.driver.kill()
+    campaign.driver.begin()
+    return len(in_flight)
+
+
+def part_truncated(campaign: Campaign) -> int:
+    """While the driver is down, a ledger part loses its second half: its rows have to be done again."""
+    in_flight = campaign.diary.in_flight(campaign.output)
+    campaign.driver.kill()
+    path = campaign.rng.choice(parts(campaign.output))
+    n_rows = sum(1 for _ in rows_of(path))
+    os.truncate(path, path.stat().st_size // 2)
+    campaign.driver.begin()
+    return len(in_flight) + n_rows
+
+
+def storage_full(campaign: Campaign) -> int:
+    """The file system of the store is full for ten seconds."""
+    filler = campaign.output / "filler"
+    with open(filler, "wb", buffering=0) as stream:
+        try:
+            while True:
+                stream.write(bytes(1 << 16))
+        except OSError:
+            pass
+    time.sleep(FULL_S)
+    filler.unlink()
+    return 0
+
+
+def rows_of(part: Path) -> list[str]:
+    """Spec ids of a ledger part."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(part, columns=["spec_id"])["spec_id"].to_pylist()
+
+
+FAULTS: Mapping[str, Callable[[Campaign], int]] = {
+    one.__name__: one for one in (worker_killed, node_lost, node_drained, driver_killed, part_truncated, storage_full)
+}

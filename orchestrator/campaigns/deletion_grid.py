@@ -1,0 +1,101 @@
+"""The cells of a deletion campaign, built repeat by repeat over a list of distinct works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from orchestrator.analysis.stopping import Stopping
+from orchestrator.campaigns.plan import NOT_ASKED, Plan, SpecFactory, WorkList
+from tasks.data.edits import Edit, Mode
+from tasks.seeds import generator
+
+Ranking = Callable[[str, int, str], np.ndarray]  # (method label, query position, group) -> TrainIds in removal order
+
+
+@dataclass
+class DeletionGrid:
+    """Removal sets of every cell and the distinct retrains behind them, so far.
+
+    `methods` maps label -> whether it is the planner's control. `ranking` gives the removal order of a scored method.
+    A set is a prefix of its order, so sets are nested over k. One reference a seed serves all cells of its repeat.
+    """
+
+    methods: Mapping[str, bool]
+    groups: Sequence[str]
+    ks: Sequence[int]
+    query_ids: Sequence[int]
+    train_ids: np.ndarray
+    seeds: Sequence[int]
+    ranking: Ranking
+    spec: SpecFactory
+    mode: Mode
+    _works: WorkList = field(init=False)
+    _cells: list[np.ndarray] = field(default_factory=list)
+    _references: list[int] = field(default_factory=list)
+    _edits: dict[tuple[str, int, str], list[Edit]] = field(default_factory=dict)
+    _n_first: int = 0
+
+    def __post_init__(self) -> None:
+        self._works = WorkList(self.spec)
+
+    @property
+    def n_curves(self) -> tuple[int, int]:
+        """Methods and groups."""
+        return len(self.methods), len(self.groups)
+
+    def add(self, asked: np.ndarray | None = None) -> None:
+        """One more repeat, for the curves in `asked` bool [n_methods, n_groups]; all by default."""
+        seed = self.seeds[len(self._cells)]
+        asked = np.ones(self.n_curves, bool) if asked is None else asked
+        cell = np.full((*self.n_curves, len(self.ks), len(self.query_ids)), NOT_ASKED, np.int64)
+        self._references.append(self._works.add(Edit(), seed))
+        control = {
+            group: self._nested(order) for group, order in control_orders(self.train_ids, seed, self.groups).items()
+        }
+        for q in range(len(self.query_ids)):
+            for m, (label, is_control) in enumerate(self.methods.items()):
+                for g, group in enumerate(self.groups):
+                    if asked[m, g]:
+                        sets = control[group] if is_control else self._sets(label, q, group)
+                        cell[m, g, :, q] = [self._works.add(edit, seed) for edit in sets]
+        self._cells.append(cell)
+        self._n_first = self._n_first or len(self._works.works)
+
+    def plan(self, stopping: Stopping | None = None, *, is_final: bool = True) -> Plan:
+        """The plan of the repeats so far."""
+        return Plan(
+            methods=tuple(self.methods),
+            groups=tuple(self.groups),
+            ks=tuple(self.ks),
+            query_ids=tuple(int(i) for i in self.query_ids),
+            seeds=tuple(self.seeds[: len(self._cells)]),
+            works=tuple(self._works.works),
+            cell=np.stack(self._cells, axis=-1),
+            reference=np.array(self._references, np.int64),
+            controls=tuple(label for label, is_control in self.methods.items() if is_control),
+            is_final=is_final,
+            stopping=stopping,
+            n_full_repeat=self._n_first,
+        )
+
+    def _sets(self, label: str, query: int, group: str) -> list[Edit]:
+        key = (label, query, group)
+        if key not in self._edits:
+            self._edits[key] = self._nested(self.ranking(*key))
+        return self._edits[key]
+
+    def _nested(self, order: np.ndarray) -> list[Edit]:
+        return [Edit.removal(order[:k], self.mode) for k in self.ks]
+
+
+def control_orders(train_ids: np.ndarray, seed: int, groups: Sequence[str]) -> dict[str, np.ndarray]:
+    """Removal orders of the control `random`: one permutation of the train ids a repeat, shared by all queries.
+
+    Its start is the proponents' order, its end (backwards) the opponents', its middle (outwards) that of `least`.
+    """
+    order = generator(seed, "random control").permutation(np.sort(train_ids))
+    middle = order[np.argsort(np.abs(np.arange(len(order)) - len(order) // 2), kind="stable")]
+    return {group: {"proponents": order, "opponents": order[::-1], "least": middle}[group] for group in groups}

@@ -1,0 +1,110 @@
+"""A run directory in an object store, and the local folder where it is read and written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.storage.blobs import BlobStore, LocalBlobs, locked_folder
+
+_STATE = ".mirror.json"
+
+
+@dataclass
+class _Synced:
+    """A file when it was last equal on both sides: the store's version, the content's SHA-256."""
+
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RunMirror:
+    """Keeps `prefix`/ of `blobs` and the folder `local` alike. `blobs` None: the folder is the run directory itself.
+
+    A file changed on one side since both were equal goes to the other; changed on both, the store's stands. One process
+    of a machine at a time does either; two machines are kept apart by the lease.
+    """
+
+    blobs: BlobStore | None
+    prefix: str
+    local: Path
+
+    def fetch(self) -> int:
+        """Bring what is new or changed in the store; how many files. What was removed there goes here too. Raises OSError."""
+        if self.blobs is None or not (self.local.is_dir() or self._remote(self.blobs)):
+            return 0
+        self.local.mkdir(parents=True, exist_ok=True)
+        with locked_folder(self.local):
+            synced, found = (
+                self._synced(),
+                self._remote(self.blobs),
+            )  # under the lock: what another process sent is known
+            changed = [name for name in found if not self._is_fetched(name, synced, found[name])]
+            for name in changed:
+                data = self.blobs.get(f"{self.prefix}/{name}")
+                if self._here(name) != data:
+                    self._folder.put(name, data)
+                synced[name] = _Synced(found[name], _sha256(data))
+            for name in synced.keys() - found.keys():
+                self._forget(name, synced)
+            self._keep(synced)
+        return len(changed)
+
+    def publish(self) -> int:
+        """Send what is new or changed here; how many files. Nothing is deleted. Raises OSError; what was sent stays sent."""
+        if self.blobs is None or not self.local.is_dir():
+            return 0
+        with locked_folder(self.local):
+            synced, sent = self._synced(), {}
+            for name in self._folder.list(""):
+                data = None if name == _STATE else self._here(name)
+                if data is not None and (name not in synced or synced[name].sha256 != _sha256(data)):
+                    self.blobs.put(f"{self.prefix}/{name}", data)
+                    sent[name] = _sha256(data)
+            if sent:
+                found = self._remote(self.blobs)
+                synced |= {name: _Synced(found[name], sha256) for name, sha256 in sent.items() if name in found}
+                self._keep(synced)
+        return len(sent)
+
+    @property
+    def _folder(self) -> LocalBlobs:
+        return LocalBlobs(self.local)
+
+    def _remote(self, blobs: BlobStore) -> dict[str, str]:
+        start = self.prefix + "/"
+        return {key.removeprefix(start): version for key, version in blobs.versions(start).items()}
+
+    def _is_fetched(self, name: str, synced: dict[str, _Synced], version: str) -> bool:
+        return name in synced and synced[name].version == version and self._folder.exists(name)
+
+    def _forget(self, name: str, synced: dict[str, _Synced]) -> None:
+        here = self._here(name)
+        if here is not None and _sha256(here) == synced[name].sha256:
+            self._folder.delete(name)
+        del synced[name]
+
+    def _here(self, name: str) -> bytes | None:
+        try:
+            return self._folder.get(name)
+        except FileNotFoundError:
+            return None
+
+    def _synced(self) -> dict[str, _Synced]:
+        """As of the last exchange; empty if nothing is known, and then everything is compared."""
+        try:
+            stored = json.loads(self._here(_STATE) or b"{}")
+            return {name: _Synced(str(one["version"]), str(one["sha256"])) for name, one in stored.items()}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return {}
+
+    def _keep(self, synced: dict[str, _Synced]) -> None:
+        stored = {name: vars(synced[name]) for name in sorted(synced)}
+        self._folder.put(_STATE, (json.dumps(stored, indent=1) + "\n").encode())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

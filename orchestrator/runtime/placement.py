@@ -1,0 +1,48 @@
+"""Which nodes of a cluster an actor may be placed on, as Ray's node labels. Imports no ray."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tasks.base import Numerics
+
+ACCELERATOR, MARKET, NODE_GROUP = "ray.io/accelerator-type", "ray.io/market-type", "ray.io/node-group"
+Role = Literal["gradients", "retrains", "tail"]
+DATACENTRE_MODEL = re.compile(r"\w+\s+((?:[A-Z]+\s+)*[A-Z0-9]*\d[A-Z0-9]*)")  # Ray's pattern
+
+
+def accelerator_type(device_model: str) -> str | None:
+    """What Ray calls a GPU: "NVIDIA A10G" -> A10G, "Tesla V100-SXM2-16GB" -> V100, "NVIDIA GeForce RTX 4090" -> GeForce-RTX-4090."""
+    match = DATACENTRE_MODEL.match(device_model)
+    if match and len(match[1]) > 1:
+        return match[1].replace(" ", "-")
+    return re.sub(r"^NVIDIA\s+", "", device_model).strip().replace(" ", "-") or None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Label selectors by role. Only on a cluster: the nodes of a Ray of our own have no labels.
+
+    `accelerator` None: the type that the numerics are pinned to, if they are pinned to a GPU. `market`: role -> spot | on-demand | None.
+    """
+
+    accelerator: str | None = None
+    market: Mapping[str, str | None] = field(default_factory=dict)
+
+    @staticmethod
+    def of(numerics: Numerics, accelerator: str | None, market: Mapping[str, str | None]) -> Placement:
+        """The placement of a campaign: its pool follows from its numerics, unless the user names one."""
+        pinned = accelerator_type(numerics.device_model) if numerics.device.startswith("cuda") else None
+        return Placement(accelerator or pinned, market)
+
+    def labels(self, role: Role) -> dict[str, str]:
+        """The label selector of new actors of a role; the tail goes where the retrains go unless it has a market of its own."""
+        market = self.market.get(role) or (self.market.get("retrains") if role == "tail" else None)
+        found = {ACCELERATOR: self.accelerator, MARKET: market}
+        return {label: value for label, value in found.items() if value}
+
+
+__all__ = ["Placement", "Role", "accelerator_type"]

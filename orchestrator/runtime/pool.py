@@ -1,0 +1,299 @@
+"""A pool of actors that grows towards the work there is, one at a time or in bounded batches. Imports no ray."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, assert_never
+
+from orchestrator.records import Work
+from orchestrator.runtime.backend import ScoreBlock
+from orchestrator.runtime.draining import DrainWatch
+from orchestrator.runtime.placement import Placement, Role
+from orchestrator.runtime.ray_calls import FREE_KINDS, Ending, Happening, Left, Slot
+from orchestrator.runtime.ray_worker import Answer, Attempted, Failure, Joined, Lost, Place
+from orchestrator.scheduling.budget import Node
+from tasks.errors import RefitError
+
+log = logging.getLogger(__name__)
+START_ATTEMPTS = 3  # starts in a row that may fail before the pool stops asking for more
+LONGEST_WAIT_S = 1.0  # ray.wait has returned empty after days without a time-out (ray#44909): short waits in a loop
+DOUBT_S = 60.0  # how long an unreachable worker may take to answer or to be declared dead
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """The connection to a worker broke, and nobody knows yet whether it lives."""
+
+    message: str
+
+
+class Cluster(Protocol):
+    """What a pool needs of Ray; the only implementation is in ray_backend.py. Actors and calls are opaque."""
+
+    def start_worker(self, name: str, resources: Mapping[str, float], labels: Mapping[str, str]) -> Any: ...
+
+    def kill(self, actor: Any) -> None: ...
+
+    def ready(self, calls: list[Any], timeout_s: float) -> list[Any]: ...
+
+    def answer(self, call: Any) -> Answer | Lost | Doubt: ...
+
+    def nodes(self) -> list[Node]: ...
+
+    def draining(self) -> Mapping[str, float]: ...
+
+    def offered(self, resource: str) -> float: ...
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """How large a pool may grow, what each worker needs, and how long it is waited for."""
+
+    workers: int = 1
+    resources: Mapping[str, float] = field(default_factory=dict)
+    placement: Placement = field(default_factory=Placement)
+    pending_workers: int = 16
+    timeout_s: float | None = None
+    start_timeout_s: float = 1800.0
+    drain_poll_s: float = 3.0
+    stuck_after_s: float = 600.0
+
+
+class Pool:
+    """At most `workers` actors of one role, at most `pending_workers` of them waiting for a place.
+
+    An actor is asked where it is, then to join with `shared` (the context); from then on it is a worker. One that is lost
+    is replaced by one with a new name as long as there is demand; after `START_ATTEMPTS` failed starts in a row the pool
+    goes on with the workers it has, and raises RefitError once it has none.
+    """
+
+    def __init__(self, cluster: Cluster, shared: Any, options: PoolOptions, role: Role, serials: Iterator[int]):
+        self._cluster, self._shared, self._options = cluster, shared, options
+        self._role: Role = role
+        self._serials = serials
+        self.slots: dict[str, Slot] = {}
+        self._target = self._failed_starts = 0
+        self._last_failure = ""
+        self._alone_since = self._progress_at = time.monotonic()
+        self._warned = False
+        self._drains = DrainWatch(cluster.draining, options.drain_poll_s)
+
+    # --- size ----------------------------------------------------------------------------------------------------
+
+    def want(self, n_workers: int, role: Role | None = None) -> None:
+        """Grow towards `n_workers`; actors without a place that nobody needs any more are taken back, workers stay.
+
+        `role`: that of new actors from now on.
+        """
+        self._role = role or self._role
+        if not self._target:
+            self._alone_since = self._progress_at = time.monotonic()
+        self._target = min(n_workers, self._options.workers)
+        surplus = max(len(self.slots) - self._target, 0)
+        for slot in self._unplaced()[::-1][:surplus]:
+            self._drop(slot)
+        self._fill()
+
+    def release(self, name: str) -> None:
+        """Let an idle worker go. Raises ValueError if it is unknown or busy."""
+        self._drop(self.idle(name))
+
+    def idle(self, name: str) -> Slot:
+        """The slot of an idle worker. Raises ValueError if it is unknown or has work already."""
+        slot = self.slots.get(name)
+        if slot is None or not slot.is_idle:
+            raise ValueError(f"worker {name!r} is not an idle worker of this backend")
+        return slot
+
+    def close(self) -> None:
+        """End all actors."""
+        self._target = 0
+        for slot in list(self.slots.values()):
+            self._drop(slot)
+
+    def _drop(self, slot: Slot) -> None:
+        del self.slots[slot.name]
+        self._cluster.kill(slot.actor)
+
+    def _unplaced(self) -> list[Slot]:
+        return [slot for slot in self.slots.values() if slot.place is None]
+
+    def _fill(self) -> None:
+        """Ask for what is missing: Ray places actors as nodes come, and the autoscaler sees the bounded rest as demand."""
+        missing = min(self._target - len(self.slots), self._options.pending_workers - len(self._unplaced()))
+        if self._failed_starts >= START_ATTEMPTS:
+            return
+        for _ in range(missing):
+            name, labels = f"ray-{next(self._serials)}", self._options.placement.labels(self._role)
+            actor = self._cluster.start_worker(name, self._options.resources, labels)
+            self.slots[name] = Slot(name, actor, call=actor.arrive.remote())
+
+    # --- work ----------------------------------------------------------------------------------------------------
+
+    def submit(self, name: str, work: Work) -> None:
+        """Hand one retrain to an idle worker. Raises ValueError if it is unknown or has work already."""
+        slot = self.idle(name)
+        slot.ticket += 1
+        slot.begin(slot.actor.retrain.remote(slot.ticket, work), work.spec_id)
+        if self._options.timeout_s is not None:
+            late = Lost("timeout", f"{work.spec_id} was still running after {self._options.timeout_s:g} s")
+            slot.limit(time.monotonic() + self._options.timeout_s, late)
+
+    def give_back(self, name: str) -> None:
+        """Ask a worker that retrains to stop and to say so."""
+        slot = self.slots.get(name)
+        if slot is not None and isinstance(slot.task, str):
+            slot.actor.give_back.remote(slot.ticket)
+
+    def poll(self, timeout_s: float) -> list[Happening]:
+        """What happened, as soon as something did; [] after `timeout_s`. Raises RefitError if no worker can be started."""
+        until = time.monotonic() + timeout_s
+        while True:
+            self._check()
+            self._fill()
+            happened = self._worn()
+            happened += [h for slot in self._answered(until, bool(happened)) for h in self._settle(slot)]
+            happened += [h for slot in self._late() for h in self.lose(slot, slot.overdue)]
+            happened += self._drained()
+            if happened or time.monotonic() >= until:
+                return happened
+
+    def _answered(self, until: float, hurry: bool) -> list[Slot]:
+        calls = {slot.call: slot for slot in self.slots.values() if slot.call is not None}
+        patience = min([until, *(slot.deadline for slot in calls.values())]) - time.monotonic()
+        patience = 0.0 if hurry else min(max(patience, 0.0), LONGEST_WAIT_S)
+        if not calls:
+            time.sleep(patience)
+            return []
+        return [calls[call] for call in self._cluster.ready(list(calls), patience)]
+
+    def _late(self) -> list[Slot]:
+        now = time.monotonic()
+        return [slot for slot in self.slots.values() if slot.deadline <= now]
+
+    # --- answers -------------------------------------------------------------------------------------------------
+
+    def _settle(self, slot: Slot) -> list[Happening]:
+        """What the answer of a call means; [] if nobody has to know."""
+        answer = self._cluster.answer(slot.call)
+        self._progress_at, self._warned = time.monotonic(), False
+        if isinstance(answer, Doubt):
+            return self._doubt(slot, answer.message)
+        if isinstance(answer, Lost):
+            return self.lose(slot, answer)
+        if slot.in_doubt:
+            return self.lose(slot, Lost("node_lost", slot.in_doubt))
+        if isinstance(answer, Place):
+            slot.place = answer
+            slot.begin(slot.actor.join.remote(self._shared))
+            return []
+        return self._answer(slot, answer)
+
+    def _answer(self, slot: Slot, answer: Joined | Failure | Attempted | ScoreBlock) -> list[Happening]:
+        task = slot.task
+        if isinstance(answer, Failure) and not slot.has_joined:
+            return self.lose(slot, Lost(answer.kind, answer.message))
+        slot.finish(has_job=isinstance(answer, ScoreBlock))
+        match answer:
+            case Joined():
+                slot.has_joined, self._failed_starts = True, 0
+                return [slot.joined()]
+            case Attempted(result, is_worn):
+                return [*self._wears_out(slot, is_worn), Happening(slot.name, task, result)]
+            case Failure() | ScoreBlock():
+                return [Happening(slot.name, task, answer)]
+        assert_never(answer)
+
+    def _doubt(self, slot: Slot, message: str) -> list[Happening]:
+        """Ask again until Ray knows whether the process lives.
+
+        The answer is lost in any case (calls are at-most-once), so a worker that turns out to live is given up too.
+        """
+        if not slot.in_doubt:
+            slot.in_doubt = message
+            slot.limit(time.monotonic() + DOUBT_S, Lost("node_lost", message))
+        slot.call = slot.actor.__ray_ready__.remote()
+        return []
+
+    def lose(self, slot: Slot, lost: Lost) -> list[Happening]:
+        """Take a worker out and ask for another; nobody has to know of one that had not joined."""
+        lost = self._blame(slot, lost)
+        self._drop(slot)
+        if slot.has_joined:
+            self._failed_starts = 0
+        else:
+            self._failed_starts += lost.kind not in FREE_KINDS
+            self._last_failure = lost.message
+        self._fill()
+        return [Happening(slot.name, slot.task, lost)] if slot.has_joined else []
+
+    def _blame(self, slot: Slot, lost: Lost) -> Lost:
+        """A death on a node that was drained, or that is gone, is not the worker's fault."""
+        if slot.place is None or lost.kind not in ("error", "node_lost"):
+            return lost
+        if slot.place.node in self._drains:
+            return Lost("preempted", lost.message)
+        alive = {node.node_id for node in self._cluster.nodes()}
+        return lost if slot.place.node in alive else Lost("node_lost", lost.message)
+
+    # --- endings -------------------------------------------------------------------------------------------------
+
+    def retell(self) -> list[Happening]:
+        """All workers at hand, as if they had just joined; what is wrong with them is told again too."""
+        for slot in self.slots.values():
+            slot.is_ending = False
+        return [slot.joined() for slot in self.slots.values() if slot.has_joined]
+
+    def _drained(self) -> list[Happening]:
+        """Workers whose node is being drained, each once. Ray places nothing new there, but neither moves nor ends what is there."""
+        self._drains.look()
+        found = []
+        for slot in self.slots.values():
+            if slot.has_joined and not slot.is_ending and slot.place and slot.place.node in self._drains:
+                slot.is_ending = True
+                found.append(Happening(slot.name, slot.task, Ending(self._drains.seconds_left(slot.place.node))))
+        return found
+
+    def _wears_out(self, slot: Slot, is_worn: bool) -> list[Happening]:
+        """A worn worker is told to be ending before its last answer, so that it is not handed another retrain."""
+        slot.is_worn = slot.is_worn or is_worn
+        if not is_worn or slot.is_ending:
+            return []
+        slot.is_ending = True
+        return [Happening(slot.name, None, Ending(math.inf))]
+
+    def _worn(self) -> list[Happening]:
+        """Replace the worn ones that are still idle."""
+        worn = [slot for slot in self.slots.values() if slot.is_worn and slot.is_idle]
+        for slot in worn:
+            self._drop(slot)
+        return [Happening(slot.name, None, Left()) for slot in worn]
+
+    # --- patience ------------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Raise RefitError if no worker can be started or none could for too long; warn once when the cluster does not grow."""
+        now, options = time.monotonic(), self._options
+        if not self.slots and self._target and self._failed_starts >= START_ATTEMPTS:
+            raise RefitError(f"no worker can be started: {self._last_failure}")
+        if not self._target or any(slot.has_joined for slot in self.slots.values()):
+            self._alone_since = now
+        elif now - self._alone_since >= options.start_timeout_s:
+            raise RefitError(f"no worker could start within {options.start_timeout_s:g} s: {self._shortage()}")
+        if now - self._progress_at >= options.stuck_after_s and not self._warned and self._unplaced():
+            self._warned = True
+            n, minutes = len(self._unplaced()), options.stuck_after_s / 60
+            log.warning("%d workers have waited for a place for %g min; %s", n, minutes, self._shortage())
+
+    def _shortage(self) -> str:
+        wanted = " and ".join(
+            f"{amount:g} {name[4:7].upper()}" for name, amount in self._options.resources.items() if amount
+        )
+        offered = " and ".join(f"{self._cluster.offered(name):g} {name}" for name in ("CPU", "GPU"))
+        labels = self._options.placement.labels(self._role)
+        on = f" on nodes labelled {', '.join(f'{k}={v}' for k, v in labels.items())}" if labels else ""
+        return f"each needs {wanted}{on}, the cluster has {offered}"

@@ -1,0 +1,100 @@
+"""The books on specs: the state of each, what it has cost, and what is on its way to the ledger. Pure.
+
+A spec is waiting, running, done_unpublished, publishing or finished; TRANSITIONS is all it can do. Specs that failed
+beyond their budget take the same way to the ledger as results do, with a flag (`quarantined`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
+
+from orchestrator.scheduling.events import FailureKind
+from orchestrator.scheduling.policies import Spent, charge
+
+State = Literal["waiting", "running", "done_unpublished", "publishing", "finished"]
+Trigger = Literal[
+    "submit", "result", "retry", "drop", "quarantine", "give_up", "publish", "published", "publish_failed"
+]
+
+TRANSITIONS: Mapping[tuple[State, Trigger], State] = {
+    ("waiting", "submit"): "running",
+    ("waiting", "result"): "done_unpublished",  # late, from a worker that was counted as lost
+    ("running", "submit"): "running",  # a second attempt beside one that takes long
+    ("running", "drop"): "running",  # one of two attempts failed, the other goes on
+    ("running", "result"): "done_unpublished",
+    ("running", "retry"): "waiting",
+    ("running", "quarantine"): "done_unpublished",
+    ("running", "give_up"): "waiting",
+    ("done_unpublished", "result"): "done_unpublished",  # quarantined, and a lost worker delivers after all
+    ("done_unpublished", "publish"): "publishing",
+    ("publishing", "published"): "finished",
+    ("publishing", "publish_failed"): "done_unpublished",
+}
+
+
+class Specs:
+    """What is known of every spec. Those in `finished` are in the ledger already.
+
+    Raises ValueError if a spec id appears twice in `order`.
+    """
+
+    def __init__(self, order: Sequence[str], finished: Collection[str]):
+        known = frozenset(finished)
+        self.state: dict[str, State] = {s: "finished" if s in known else "waiting" for s in order}
+        if len(self.state) != len(order):
+            raise ValueError("a spec id appears twice in the order")
+        self.count: Counter[State] = Counter(self.state.values())
+        self.attempts: dict[str, int] = {}
+        self.spent: dict[str, Spent] = {}
+        self.quarantined: dict[str, str] = {}  # -> the last error
+        self.unpublished: dict[str, None] = {}
+        self.publishing: tuple[str, ...] = ()
+
+    def accepts(self, spec_id: str) -> bool:
+        """Whether a result of this spec would count; what is done is not replaced, but a result beats a quarantine."""
+        state = self.state[spec_id]
+        return state in ("waiting", "running") or (state == "done_unpublished" and spec_id in self.quarantined)
+
+    def move(self, spec_id: str, trigger: Trigger) -> tuple[State, State]:
+        """Change the state of a spec: (old, new). Raises RuntimeError if the table has no such transition."""
+        old = self.state[spec_id]
+        new = TRANSITIONS.get((old, trigger))
+        if new is None:
+            raise RuntimeError(f"spec {spec_id} is {old}: {trigger} is no transition of that state")
+        if new != old:
+            self.state[spec_id] = new
+            self.count[old] -= 1
+            self.count[new] += 1
+        if new == "done_unpublished":
+            self.unpublished[spec_id] = None
+        return old, new
+
+    def begin_attempt(self, spec_id: str) -> int:
+        """The number (1-based) of an attempt that begins now."""
+        number = self.attempts[spec_id] = self.attempts.get(spec_id, 0) + 1
+        return number
+
+    def charge(self, spec_id: str, kind: FailureKind) -> Spent:
+        """What a spec has spent of its budgets after one more failure."""
+        spent = self.spent[spec_id] = charge(self.spent.get(spec_id, Spent()), kind)
+        return spent
+
+    def begin_write(self) -> tuple[str, ...]:
+        """All that is done, now being published; () if there is nothing, or a write is in progress."""
+        if self.publishing or not self.unpublished:
+            return ()
+        self.publishing = tuple(self.unpublished)
+        self.unpublished.clear()
+        for spec_id in self.publishing:
+            self.move(spec_id, "publish")
+        return self.publishing
+
+    def end_write(self, spec_ids: tuple[str, ...], trigger: Literal["published", "publish_failed"]) -> None:
+        """The write of these ended. Raises ValueError if it is not the one in progress."""
+        if not self.publishing or spec_ids != self.publishing:
+            raise ValueError(f"{trigger}: {len(spec_ids)} specs that are not the write in progress")
+        self.publishing = ()
+        for spec_id in spec_ids:
+            self.move(spec_id, trigger)

@@ -1,0 +1,36 @@
+"""Safetensors files that carry their own SHA-256: what is read is what was written, or it is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+UNSEALED = "0" * 64
+SEAL = "sha256"
+
+
+def seal(data: bytes) -> bytes:
+    """The file with its digest in the place of UNSEALED, which its metadata hold under SEAL."""
+    end = _header_end(data)
+    digest = hashlib.sha256(data).hexdigest()
+    return data[:end].replace(UNSEALED.encode(), digest.encode(), 1) + data[end:]
+
+
+def sealed_metadata(data: bytes) -> Mapping[str, str] | None:
+    """The file's metadata; None unless the digest in it is that of the file with the digest's place zeroed."""
+    end = _header_end(data)
+    try:
+        metadata = json.loads(data[8:end])["__metadata__"]
+        digest = metadata[SEAL].encode()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if len(digest) != len(UNSEALED):
+        return None
+    hasher = hashlib.sha256(data[:end].replace(digest, UNSEALED.encode(), 1))
+    hasher.update(memoryview(data)[end:])  # weights are large: no copy of them
+    return metadata if hasher.hexdigest().encode() == digest else None
+
+
+def _header_end(data: bytes) -> int:
+    return 8 + int.from_bytes(data[:8], "little")

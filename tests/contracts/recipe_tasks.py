@@ -1,0 +1,68 @@
+"""The registered recipes, small, and the tasks that the contracts train them on."""
+
+import influence.registry  # noqa: F401  (registers the recipes of the higher room)
+from tasks.models.encoder import Encoder
+from tasks.models.text_cnn import TextCNN
+from tasks.registry import RECIPES
+from tests.fakes import tiny_bert, token_task
+from tests.gaussian_fakes import mixture_task
+from tests.word_fakes import word_task
+
+SMALL = {"epochs": 3, "batch_size": 5, "batch_sentences": 5, "steps": 15, "learning_rate": 0.01}
+SMALL |= {
+    "interval": 4,
+    "probes": 6,
+    "group_size": 2,
+    "round_epochs": 2,
+    "round_batch_size": 4,
+}  # rounds at updates 4 and 8
+N_TRAIN = 24
+
+
+def text_cnn_task(recipe, bert):
+    return token_task(TextCNN(embedding_dim=8, filters=4), recipe, n_train=N_TRAIN)
+
+
+def encoder_task(recipe, bert):
+    model, base_state = bert
+    return token_task(model, recipe, n_train=N_TRAIN, base_state=base_state)
+
+
+def word_vectors_task(recipe, bert):
+    return word_task(recipe, n_train=N_TRAIN, measured=("words",))
+
+
+def gaussians_task(recipe, bert):
+    return mixture_task(recipe, n_train=N_TRAIN, measured=("means",))
+
+
+# what a recipe `fits` -> the tasks it is tested on: the first has no dropout; noise in train rows is in no measured split
+TASKS = {
+    "word_vectors": {"word_vectors": word_vectors_task},
+    "text": {"text_cnn": text_cnn_task, "encoder_with_dropout": encoder_task},
+    "gaussians": {"gaussians": gaussians_task},
+}
+
+
+def fits(cls):
+    return getattr(cls, "fits", "text")
+
+
+REGISTERED = {name: RECIPES.load(name, "test") for name in sorted(RECIPES.entries())}
+# recipes that change a parent's weights train nothing of their own: their tests are beside them
+CLASSES = {name: cls for name, cls in REGISTERED.items() if not getattr(cls, "needs_parent", False)}
+
+
+def plain_task(recipe):
+    """The task without dropout."""
+    return next(iter(TASKS[fits(recipe)].values()))(recipe, None)
+
+
+def small(cls, **options):
+    return cls(**{**{name: value for name, value in SMALL.items() if name in cls.model_fields}, **options})
+
+
+def small_bert(folder):
+    """An encoder of one layer with dropout whose files lie in `folder`, and its base weights."""
+    model = Encoder(pretrained=str(tiny_bert(folder)), max_length=64, num_layers=1, dropout=0.1)
+    return model, model.base_state(folder)

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any
+
+import pytest
+from tiny_task import tiny_work
+
+from orchestrator.records import Outcome
+from orchestrator.runtime.placement import Placement
+from orchestrator.runtime.pool import Pool, PoolOptions
+from orchestrator.runtime.ray_calls import Ending, Left
+from orchestrator.runtime.ray_worker import Attempted, Failure, Joined, Lost, Place
+from orchestrator.scheduling.budget import Node
+from tasks.errors import RefitError
+
+
+@dataclass
+class Actor:
+    """One worker of the cluster below; a call is its name, and answered when somebody decides so."""
+
+    name: str
+    labels: dict[str, str]
+    calls: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+
+    def __getattr__(self, method: str) -> Any:
+        actor = self
+
+        class Method:
+            def remote(self, *arguments: Any) -> tuple[str, int]:
+                actor.calls.append((method, arguments))
+                return actor.name, len(actor.calls)
+
+        return Method()
+
+
+class SmallCluster:
+    """A cluster with a given number of places, each a node: actors get one, in the order they came, and join at once."""
+
+    def __init__(self, places: int):
+        self.free = [f"node-{i}" for i in range(places)]
+        self.actors: dict[str, Actor] = {}
+        self.places: dict[str, str] = {}
+        self.answers: dict[tuple[str, int], Any] = {}
+        self.drains: dict[str, float] = {}
+        self.dead: set[str] = set()
+        self.refuses: Failure | None = None
+
+    def start_worker(self, name, resources, labels) -> Actor:
+        self.actors[name] = Actor(name, dict(labels))
+        return self.actors[name]
+
+    def kill(self, actor) -> None:
+        del self.actors[actor.name]
+        if actor.name in self.places:
+            self.free.insert(0, self.places.pop(actor.name))
+
+    def ready(self, calls, timeout_s) -> list[Any]:
+        for actor in self.actors.values():
+            self._advance(actor)
+        return [call for call in calls if call in self.answers]
+
+    def _advance(self, actor: Actor) -> None:
+        method, _ = actor.calls[-1]
+        call = actor.name, len(actor.calls)
+        if method == "arrive" and self.free and call not in self.answers:
+            self.places[actor.name] = self.free.pop(0)
+            self.answers[call] = Place(self.places[actor.name], ())
+        elif method == "join" and call not in self.answers:
+            self.answers[call] = self.refuses or Joined(1)
+
+    def answer(self, call) -> Any:
+        return self.answers[call]
+
+    def nodes(self) -> list[Node]:
+        return [Node(node, "n") for node in {*self.free, *self.places.values()} - self.dead]
+
+    def draining(self) -> dict[str, float]:
+        return dict(self.drains)
+
+    def offered(self, resource) -> float:
+        return 4.0
+
+    def reply(self, name: str, what: Any) -> None:
+        """Answer the worker's last call."""
+        self.answers[name, len(self.actors[name].calls)] = what
+
+
+@pytest.fixture
+def cluster():
+    return SmallCluster(places=2)
+
+
+@pytest.fixture
+def make(cluster):
+    def make(**options: Any) -> Pool:
+        resources = {"num_cpus": 1.0, "num_gpus": 0.0}
+        options = {"workers": 8, "pending_workers": 3, "drain_poll_s": 0.0, **options}
+        return Pool(cluster, "shared", PoolOptions(resources=resources, **options), "retrains", count(1))
+
+    return make
+
+
+def happenings(pool: Pool, n: int) -> list[Any]:
+    seen: list[Any] = []
+    while len(seen) < n:
+        found = pool.poll(0.0)
+        seen += found
+        assert found or pool.poll(0.0), seen
+    return seen
+
+
+def joined(pool: Pool, n: int) -> list[str]:
+    for _ in range(20):
+        pool.poll(0.0)
+    return [slot.name for slot in pool.slots.values() if slot.has_joined][:n]
+
+
+def test_no_more_actors_wait_for_a_place_than_allowed_however_many_are_wanted(cluster, make):
+    pool = make()
+    pool.want(100)
+    assert len(cluster.actors) == 3
+    assert len(joined(pool, 9)) == 2
+    assert len(cluster.actors) == 2 + 3
+    cluster.free += [f"late-{i}" for i in range(20)]
+    assert len(joined(pool, 9)) == 8
+    assert len(cluster.actors) == 8
+
+
+def test_actors_without_a_place_are_taken_back_when_demand_falls_and_workers_stay(cluster, make):
+    pool = make()
+    pool.want(8)
+    workers = joined(pool, 2)
+    pool.want(1)
+    assert list(cluster.actors) == workers
+    pool.want(0)
+    assert list(cluster.actors) == workers
+
+
+def test_a_worker_let_go_frees_its_place_without_an_event(cluster, make):
+    pool = make()
+    pool.want(2)
+    first, second = joined(pool, 2)
+    pool.want(1)
+    pool.release(first)
+    assert list(cluster.actors) == [second]
+    assert pool.poll(0.0) == []
+    with pytest.raises(ValueError, match="not an idle worker"):
+        pool.release(first)
+
+
+def test_a_worn_worker_is_said_to_be_ending_before_its_result_and_then_replaced(cluster, make):
+    pool, work = make(), tiny_work()
+    pool.want(1)
+    [worker] = joined(pool, 1)
+    pool.submit(worker, work)
+    outcome = Outcome(work.spec_id, "ok")
+    cluster.reply(worker, Attempted(outcome, is_worn=True))
+    assert [h.what for h in pool.poll(0.0)] == [Ending(math.inf), outcome]
+    assert [h.what for h in pool.poll(0.0)] == [Left()]
+    [other] = joined(pool, 1)
+    assert other != worker
+
+
+def test_a_draining_node_is_told_of_once_per_worker_and_a_death_there_is_a_preemption(cluster, make):
+    pool, work = make(), tiny_work()
+    pool.want(2)
+    worker, _ = joined(pool, 2)
+    pool.submit(worker, work)
+    cluster.drains[cluster.places[worker]] = time.time() + 1000
+    [told] = pool.poll(0.0)
+    assert (told.worker, told.task) == (worker, work.spec_id)
+    assert 900 < told.what.seconds_left <= 1000
+    assert pool.poll(0.0) == []
+    cluster.drains.clear()
+    cluster.reply(worker, Lost("error", "died"))
+    assert [(h.worker, h.what) for h in pool.poll(0.0)] == [(worker, Lost("preempted", "died"))]
+
+
+def test_a_death_on_a_node_that_is_gone_is_the_nodes_and_elsewhere_the_workers(cluster, make):
+    pool = make(workers=2)
+    pool.want(2)
+    for kind, is_dead in (("error", False), ("node_lost", True)):
+        worker = joined(pool, 1)[0]
+        pool.submit(worker, tiny_work())
+        cluster.dead = {cluster.places[worker]} if is_dead else set()
+        cluster.reply(worker, Lost("error", "died"))
+        assert [h.what for h in pool.poll(0.0)] == [Lost(kind, "died")]
+
+
+def test_a_worker_that_retrains_is_asked_by_the_number_of_its_attempt_and_an_idle_one_is_not(cluster, make):
+    pool, work = make(), tiny_work()
+    pool.want(1)
+    [worker] = joined(pool, 1)
+    pool.give_back(worker)
+    assert [method for method, _ in cluster.actors[worker].calls] == ["arrive", "join"]
+    pool.submit(worker, work)
+    pool.give_back(worker)
+    assert cluster.actors[worker].calls[-2:] == [("retrain", (1, work)), ("give_back", (1,))]
+
+
+@pytest.mark.parametrize(("kind", "ends"), [("error", True), ("preempted", False), ("node_lost", False)])
+def test_only_starts_that_fail_by_themselves_use_up_the_attempts(cluster, make, kind, ends):
+    pool = make(pending_workers=1)
+    cluster.refuses = Failure(kind, "no space left")
+    pool.want(1)
+    if ends:
+        with pytest.raises(RefitError, match="no worker can be started: no space left"):
+            joined(pool, 1)
+    else:
+        assert joined(pool, 1) == []
+        cluster.refuses = None
+        assert len(joined(pool, 1)) == 1
+
+
+def test_a_pool_that_nobody_wants_anything_of_may_be_empty_for_ever(make):
+    pool = make(start_timeout_s=0.0)
+    assert pool.poll(0.0) == []
+    pool.want(1)
+    with pytest.raises(RefitError, match="within 0 s: each needs 1 CPU, the cluster has 4 CPU and 4 GPU"):
+        pool.poll(0.0)
+
+
+def test_a_cluster_that_does_not_grow_is_warned_of_once(cluster, make, caplog):
+    pool = make(stuck_after_s=0.0, placement=Placement("A10G", {"retrains": "spot"}))
+    cluster.free.clear()
+    pool.want(2)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            pool.poll(0.0)
+    labels = "ray.io/accelerator-type=A10G, ray.io/market-type=spot"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"2 workers have waited for a place for 0 min; each needs 1 CPU on nodes labelled {labels}, the cluster has 4 CPU and 4 GPU"
+    ]
+
+
+def test_new_actors_ask_for_the_market_of_the_tail_once_it_has_begun(cluster, make):
+    market = {"retrains": "spot", "tail": "on-demand"}
+    pool = make(placement=Placement(None, market))
+    pool.want(1)
+    pool.want(2, "tail")
+    assert [a.labels["ray.io/market-type"] for a in cluster.actors.values()] == ["spot", "on-demand"]
+
+
+def test_workers_at_hand_join_again_with_what_is_wrong_with_them(cluster, make):
+    pool = make()
+    pool.want(1)
+    [worker] = joined(pool, 1)
+    cluster.drains[cluster.places[worker]] = 0.0
+    told = pool.poll(0.0)
+    assert [h.what for h in told] == [Ending(math.inf)]
+    assert [h.worker for h in pool.retell()] == [worker]
+    assert pool.poll(0.0) == [replace(told[0])]

@@ -1,0 +1,149 @@
+"""Adaptive repeats of a whole campaign: decided by finished repeats alone, at barriers, each curve for itself."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from orchestrator.campaigns.plan import NOT_ASKED
+from orchestrator.results import deletion_results
+from tests.orchestrator.tiny_campaign import Finished, pipeline_of, result_bytes, run_here, small_config
+
+LEAST, MOST = 3, 8
+ADAPTIVE = {"min": LEAST, "max": MOST, "target_se": 0.05, "base_seed": 2021}
+FIXED = {"count": MOST, "base_seed": 2021}
+
+
+@pytest.fixture(scope="module")
+def adaptive(tmp_path_factory) -> Finished:
+    folder = tmp_path_factory.mktemp("adaptive")
+    config = small_config(folder, repeats=ADAPTIVE)
+    return Finished(folder, config, run_here(config))
+
+
+@pytest.fixture(scope="module")
+def fixed(adaptive) -> Finished:
+    """All repeats of every curve, over the same store."""
+    config = small_config(adaptive.folder, repeats=FIXED)
+    return Finished(adaptive.folder, config, run_here(config))
+
+
+def planned_with(finished: Finished, rows):
+    """The plan while only `rows` are finished."""
+    scored = dataclasses.replace(
+        finished.pipeline.scored, rows=lambda wanted: {spec_id: rows[spec_id] for spec_id in wanted if spec_id in rows}
+    )
+    return finished.pipeline.experiment.campaign.planned(scored)
+
+
+def all_rows(fixed: Finished):
+    pipeline = fixed.pipeline
+    return dict(pipeline.ledger_rows([w.spec_id for w in pipeline.planned.works]))
+
+
+def with_status(row, status):
+    return dataclasses.replace(row, outcome=dataclasses.replace(row.outcome, status=status, outputs={}))
+
+
+def test_curves_end_at_different_repeats_and_what_they_did_not_need_is_not_trained(adaptive):
+    plan, done = adaptive.pipeline.planned, adaptive.pipeline.ledger.index().rows
+    assert plan.is_final
+    assert plan.n_asked.min() < plan.n_asked.max() <= MOST
+    assert (plan.cell == NOT_ASKED).any()
+    wanted = {w.spec_id for w in plan.works} | {s.work.spec_id for s in adaptive.pipeline.scoring}
+    assert done.keys() >= wanted
+    assert adaptive.result.report.retrained == len(wanted)
+    assert len(plan.columns()["spec_id"]) == plan.n_requested == (plan.cell != NOT_ASKED).sum()
+
+
+def test_what_is_asked_is_a_part_of_the_fixed_design(adaptive, fixed):
+    ours, theirs = adaptive.pipeline.planned, fixed.pipeline.planned
+    asked = np.argwhere(ours.cell != NOT_ASKED)
+    for index in map(tuple, asked):
+        assert ours.works[ours.cell[index]].spec_id == theirs.works[theirs.cell[index]].spec_id
+    assert ours.seeds == theirs.seeds[: len(ours.seeds)]
+    assert len(ours.works) < len(theirs.works)
+
+
+def test_nothing_is_decided_before_a_repeat_is_whole(adaptive, fixed):
+    rows, plan = all_rows(fixed), planned_with(adaptive, {})
+    assert (plan.n_asked == LEAST).all()
+    assert not plan.is_final
+    first = [w.spec_id for w in plan.works]
+    lacking_one = planned_with(adaptive, {s: rows[s] for s in first[:-1]})
+    assert [w.spec_id for w in lacking_one.works] == first
+    decided = planned_with(adaptive, {s: rows[s] for s in first})
+    assert len(decided.seeds) == LEAST + 1
+
+
+def test_decisions_depend_neither_on_the_order_of_rows_nor_on_attempts_nor_on_rows_beyond(adaptive, fixed):
+    rows = all_rows(fixed)
+    expected = adaptive.pipeline.planned
+    turned = {s: dataclasses.replace(row, attempts=7, committed_at="2000-01-01") for s, row in reversed(rows.items())}
+    for given in (rows, turned):
+        plan = planned_with(adaptive, given)
+        assert [w.spec_id for w in plan.works] == [w.spec_id for w in expected.works]
+        assert np.array_equal(plan.cell, expected.cell)
+
+
+def test_asked_again_and_again_it_takes_the_same_way(adaptive, fixed):
+    rows, finished, barriers = all_rows(fixed), {}, []
+    while not (plan := planned_with(adaptive, finished)).is_final:
+        barriers.append(len(plan.seeds))
+        finished |= {w.spec_id: rows[w.spec_id] for w in plan.works}
+    assert barriers == list(range(LEAST, len(plan.seeds) + 1))
+    assert np.array_equal(plan.cell, adaptive.pipeline.planned.cell)
+
+
+def test_lost_retrains_are_holes_and_the_run_goes_on_to_its_end(adaptive, fixed):
+    rows = all_rows(fixed)
+    reference = fixed.pipeline.planned.references()[1]
+    lost = rows | {reference: with_status(rows[reference], "quarantined")}
+    plan = planned_with(adaptive, lost)
+    assert plan.is_final
+    assert (plan.n_asked > LEAST).all()  # min counts complete repeats
+    again = planned_with(adaptive, lost | {reference: with_status(rows[reference], "diverged")})
+    assert np.array_equal(plan.cell, again.cell)
+
+
+def test_tables_count_every_curve_s_own_repeats(adaptive):
+    found = adaptive.pipeline.results
+    n_asked = adaptive.pipeline.planned.n_asked
+    assert found.tables["summary"].n_repeats.tolist() == n_asked.ravel().tolist()
+    assert found.tables["repeats"].n_repeats.tolist() == n_asked.ravel().tolist()
+    assert set(found.tables["summary"].n_excluded) == {0}
+    assert found.tables["holes"].empty
+    summary, target = found.tables["summary"], 1.959963984540054 * ADAPTIVE["target_se"]
+    half = (summary.ci_fixed_high - summary.ci_fixed_low) / 2
+    assert (half[summary.n_repeats < MOST] <= target).all()
+    designs = found.tables["designs"]
+    assert designs.n_retrains[0] == len(adaptive.pipeline.planned.works) < designs.n_retrains[1]
+    assert found.notes[0].startswith("Adaptive repeats: ")
+
+
+def test_fixed_cost_is_that_of_the_fixed_design(adaptive, fixed):
+    assert adaptive.pipeline.results.tables["designs"].n_retrains[2] == len(fixed.pipeline.planned.works)
+
+
+def test_a_second_run_trains_nothing_and_writes_the_same_bytes(adaptive):
+    before = result_bytes(adaptive.run_dir)
+    assert run_here(adaptive.config).report.retrained == 0
+    assert result_bytes(adaptive.run_dir) == before
+
+
+def test_advice_is_read_from_a_half_finished_campaign(adaptive):
+    pipeline = pipeline_of(adaptive.config)
+    plan, campaign = pipeline.planned, pipeline.experiment.campaign
+    half = {s: row for s, row in pipeline.rows.items() if s in {w.spec_id for w in plan.works[: len(plan.works) // 2]}}
+    for rows in (pipeline.rows, half, {}):
+        assert isinstance(campaign.advice(pipeline.scored, plan, rows), str)
+    assert campaign.advice(pipeline.scored, plan, {}) == ""
+
+
+def test_a_fixed_design_has_no_further_tables(fixed):
+    pipeline = fixed.pipeline
+    found = deletion_results(pipeline.experiment, pipeline.planned, pipeline.queries, pipeline.rows)
+    assert "repeats" not in found.tables
+    assert found.notes == ()
