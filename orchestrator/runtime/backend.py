@@ -88,7 +88,7 @@ class Backend(Protocol):
     def want(self, n_workers: int) -> None:
         """How many workers there is work for: the pool grows towards it, a few pending requests at a time, never above its own limit.
 
-        It never shrinks by this: idle workers go by `release`.
+        It never shrinks by this, but for requests that have no place yet: workers go by `release`.
         """
         ...
 
@@ -101,7 +101,7 @@ class Backend(Protocol):
         ...
 
     def release(self, worker: str) -> None:
-        """Let an idle worker go, so that the node under it can go; no event follows."""
+        """Let a worker go, whatever it is doing, so that the node under it can go; no event follows."""
         ...
 
     def nodes(self) -> list[Node]:

@@ -225,7 +225,7 @@ class _Session:
             case WorkerLost(worker, kind, message):
                 log.warning("worker %s lost (%s): %s", worker, kind, message)
             case WorkerDraining(worker, seconds_left):
-                log.info("the node of worker %s goes away in %.0f s", worker, seconds_left)
+                log.info("worker %s gets nothing more; its node has %s s", worker, f"{seconds_left:.0f}")
             case WorkerLeft(worker):
                 log.info("worker %s left", worker)
             case Published(spec_ids):

@@ -81,7 +81,7 @@ class ElasticBackend:
         self._the_pool().give_back(worker)
 
     def release(self, worker: str) -> None:
-        """Let an idle worker go. Raises ValueError if it is unknown or busy."""
+        """Let a worker go, whatever it is doing. Raises ValueError if it is unknown."""
         if worker not in self._gone:
             self._the_pool().release(worker)
 

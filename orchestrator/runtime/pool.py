@@ -99,8 +99,10 @@ class Pool:
         self._fill()
 
     def release(self, name: str) -> None:
-        """Let an idle worker go. Raises ValueError if it is unknown or busy."""
-        self._drop(self.idle(name))
+        """Let a worker go, whatever it is doing. Raises ValueError if it is unknown."""
+        if name not in self.slots:
+            raise ValueError(f"worker {name!r} is not a worker of this backend")
+        self._drop(self.slots[name])
 
     def idle(self, name: str) -> Slot:
         """The slot of an idle worker. Raises ValueError if it is unknown or has work already."""
