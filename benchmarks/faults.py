@@ -167,8 +167,8 @@ def statuses(output: Path) -> dict[str, str]:
 
 def recorded(output: Path) -> dict[str, dict[str, bytes]]:
     """Spec id -> split -> bytes of the outputs."""
-    from orchestrator.storage.ledger import Ledger
     from orchestrator.storage.blobs import LocalBlobs
+    from orchestrator.storage.ledger import Ledger
 
     found = {}
     for folder in (output / "ledger").iterdir():
