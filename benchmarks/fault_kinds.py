@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -83,7 +82,7 @@ class Campaign:
     output: Path
     rng: random.Random
     history: list[dict] = field(default_factory=list)
-    pending: list[threading.Timer] = field(default_factory=list)
+    put_off: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
 
     def hit(self, kind: str) -> None:
         """One fault."""
@@ -94,26 +93,36 @@ class Campaign:
         print(self.history[-1], flush=True)
 
     def later(self, seconds: float, action: Callable[[], object]) -> None:
-        """Do something in a while, in a thread of its own."""
-        timer = threading.Timer(seconds, action)
-        timer.start()
-        self.pending.append(timer)
+        """Do something in a while: by `wait`, since Ray starts nodes in the main thread only."""
+        self.put_off.append((time.monotonic() + seconds, action))
+
+    def wait(self, condition: Callable[[], bool], timeout_s: float) -> None:
+        """Until `condition` holds or the driver has ended, doing meanwhile what was put off."""
+        wait_until(lambda: self._do_what_is_due() or condition() or not self.driver.is_running, timeout_s)
 
     def settle(self) -> None:
-        """Wait for what was put off."""
-        for timer in self.pending:
-            timer.join()
+        """Do all that was put off."""
+        wait_until(lambda: self._do_what_is_due() or not self.put_off, 60)
+
+    def _do_what_is_due(self) -> bool:
+        now = time.monotonic()
+        due = [action for at, action in self.put_off if at <= now]
+        self.put_off = [(at, action) for at, action in self.put_off if at > now]
+        for action in due:
+            action()
+        return False
 
 
 def worker_killed(campaign: Campaign) -> int:
     """kill -9 of a process that trains."""
-    wait_until(lambda: bool(campaign.diary.training()), 120, campaign.driver.process)
+    campaign.wait(lambda: bool(campaign.diary.training()), 120)
     kill(campaign.rng.choice(sorted(campaign.diary.training())))
     return 1
 
 
 def node_lost(campaign: Campaign) -> int:
     """A node dies; another comes five seconds later."""
+    campaign.wait(lambda: bool(campaign.cluster.nodes), 60)
     campaign.cluster.remove(campaign.rng.choice(campaign.cluster.nodes))
     campaign.later(5.0, campaign.cluster.add)
     return 1  # a node has one CPU, so one worker
@@ -121,6 +130,7 @@ def node_lost(campaign: Campaign) -> int:
 
 def node_drained(campaign: Campaign) -> int:
     """A node is announced to go, and goes at its deadline; another comes then."""
+    campaign.wait(lambda: bool(campaign.cluster.nodes), 60)
     node = campaign.rng.choice(campaign.cluster.nodes)
     campaign.cluster.drain(node, DRAIN_S)
 
@@ -161,7 +171,8 @@ def storage_full(campaign: Campaign) -> int:
                 stream.write(bytes(1 << 16))
         except OSError:
             pass
-    time.sleep(FULL_S)
+    until = time.monotonic() + FULL_S
+    campaign.wait(lambda: time.monotonic() >= until, 2 * FULL_S)
     filler.unlink()
     return 0
 

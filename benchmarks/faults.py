@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.fault_cluster import LocalCluster, MlflowServer
 from benchmarks.fault_kinds import Campaign, Diary, Driver
 from benchmarks.fault_recipe import DIARY, POISON, key_of
-from benchmarks.harness import ROOT, ledger_rows, machine, refit, tables, wait_until, write_json
+from benchmarks.harness import ROOT, ledger_rows, machine, refit, tables, write_json
 
 CONFIG = ROOT / "configs/faults.yaml"
 N_NODES = 3
@@ -116,11 +116,11 @@ def faulted_run(
     points = sorted(rng.uniform(0.03, 0.93) * len(diary.spec_of) for _ in kinds)
     driver.begin()
     for kind, point in zip(kinds, points, strict=True):
-        wait_until(lambda point=point: len(diary.starts()) >= point, 1200, driver.process)
+        campaign.wait(lambda point=point: len(diary.starts()) >= point, 1200)
         if point > len(diary.spec_of) / 2:
             server.stop()
         campaign.hit(kind)
-    wait_until(lambda: not driver.is_running, 1800)
+    campaign.wait(lambda: False, 1800)
     campaign.settle()
     return campaign
 

@@ -22,7 +22,8 @@ from benchmarks.harness import ROOT, machine, write_json
 from influence.ranking import ranked
 from orchestrator.api import load_config, open_pipeline
 from orchestrator.campaigns.base import waves
-from orchestrator.campaigns.deletion import Deletion, fixed_plan
+from orchestrator.campaigns.deletion import fixed_plan
+from orchestrator.campaigns.deletion_grid import DeletionGrid
 from orchestrator.campaigns.plan import Plan
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.storage.tables import write_plan
@@ -59,10 +60,16 @@ def planned(n_queries: int, n_train: int, folder: Path) -> Plan:
         scores = generator(0, twins.get(label, label), query).normal(size=n_train).astype(np.float32)
         return ranked(scores, train_ids, group)  # type: ignore[arg-type]
 
-    methods = {f"method_{i}": False for i in range(N_METHODS - 1)} | {"random": True}
-    seeds = [repeat_seed(2021, repeat) for repeat in range(REPEATS)]
-    grid = Deletion(k=KS, groups=GROUPS).grid(
-        methods, range(n_queries), train_ids, seeds, ranking, lambda edit, seed: experiment.spec(numerics, edit, seed)
+    grid = DeletionGrid(
+        methods={f"method_{i}": False for i in range(N_METHODS - 1)} | {"random": True},
+        groups=GROUPS,
+        ks=KS,
+        query_ids=range(n_queries),
+        train_ids=train_ids,
+        seeds=[repeat_seed(2021, repeat) for repeat in range(REPEATS)],
+        ranking=ranking,
+        spec=lambda edit, seed: experiment.spec(numerics, edit, seed),
+        mode="mask",
     )
     return fixed_plan(grid)
 

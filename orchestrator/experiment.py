@@ -84,6 +84,9 @@ class Experiment:
         if self.campaign.judges_own_model and (n_models := self.settings.scores.models) > 1:
             problem = f"{n_models}; {self.settings.campaign} scores the one reference of every repeat: 1"
             raise ConfigError(f"{self.config.where}: scores.models", problem)
+        if self.settings.repeats.is_adaptive and not self.campaign.adapts:
+            problem = f"{self.settings.campaign} takes fixed repeats: count, or seeds"
+            raise ConfigError(f"{self.config.where}: repeats.target_se", problem)
         self.campaign.check(self)
         self._check_recipes()
         self._check_observers()

@@ -1,0 +1,180 @@
+"""Budgets of whole runs, by the command line: they end in time, say which limit it was, and go on later to the same tables."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from orchestrator import api
+from orchestrator.cli import main
+from orchestrator.runtime.clock import SystemClock
+from orchestrator.status import status
+from tests.orchestrator.gated_recipe import FOLDER, FREE, trainings
+from tests.orchestrator.tiny_campaign import committed, result_bytes, run_here, small_config, write_config
+
+pytestmark = pytest.mark.slow
+RECIPE = {"name": "tests.orchestrator.gated_recipe:Gated", "epochs": 1, "batch_size": 10, "learning_rate": 0.05}
+CHANGES = {
+    "plugins": ["tests.orchestrator.gated_recipe"],
+    "task.recipe": RECIPE,
+    "scores.checkpoints": [1],
+    "methods": [{"name": "tracin_last"}, {"name": "random"}],
+}
+PRICES = {"date": "2026-11-01", "currency": "EUR", "per_hour": {"default": 1.0}}
+HALF = 8.5  # hours, of a campaign that takes more than twice as many
+
+
+class HourEach(SystemClock):
+    """An hour passes whenever a training begins, and at no other time."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._begun = folder, datetime.now(UTC)
+
+    def now(self) -> float:
+        return 3600.0 * len(trainings(self._folder))
+
+    def utc(self) -> datetime:
+        return self._begun + timedelta(seconds=self.now())
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """Of diary, gate and store."""
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def hour_each(folder, monkeypatch) -> Path:
+    monkeypatch.setattr("orchestrator.spending.SystemClock", lambda: HourEach(folder))
+    (folder / "open").touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory) -> dict[str, bytes]:
+    """The tables of the campaign without any limit."""
+    folder = tmp_path_factory.mktemp("quiet")
+    (folder / "open").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FOLDER, str(folder))
+        config = small_config(folder, **{key.replace(".", "__"): value for key, value in CHANGES.items()})
+        tables = result_bytes(run_here(config).run_dir)
+    assert len(trainings(folder)) > 2 * HALF
+    return tables
+
+
+def command(folder: Path, *limits: str, **changes: object) -> list[str]:
+    path = write_config(folder, {**CHANGES, **changes})
+    return ["run", str(path), "--yes", "--address", "local", *limits]
+
+
+def run_dir(folder: Path) -> Path:
+    [path] = (folder / "runs").glob("small-*")
+    return path
+
+
+def once_each(folder: Path) -> bool:
+    return set(Counter(trainings(folder)).values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("flag", "limit", "more", "reason"),
+    [
+        ("--max-cost", f"{HALF}", "1000", "the budget of 8.5 EUR is used up (9.00 spent)"),
+        ("--deadline", "8h30m", "1000h", "the deadline 20"),
+    ],
+)
+def test_a_run_ends_at_its_limit_and_goes_on_under_a_larger_one(hour_each, quiet, capsys, flag, limit, more, reason):
+    assert main(command(hour_each, flag, limit, prices=PRICES)) == 3
+    assert f"refit: retrains: stopped ({reason}" in capsys.readouterr().err.splitlines()[-1]
+    assert len(trainings(hour_each)) == 9, "the ninth was begun within the limit, none after it"
+    rows = committed(api.load_config(hour_each / "config.yaml"))
+    assert len(rows) == 9, "what fits is finished"
+    if flag == "--max-cost":
+        assert main(command(hour_each, flag, limit, prices=PRICES)) == 3
+        assert len(trainings(hour_each)) == 9, "the sessions of a run share one budget"
+    assert main(command(hour_each, flag, more, prices=PRICES)) == 0
+    assert result_bytes(run_dir(hour_each)) == quiet
+    assert once_each(hour_each)
+    spent = status(run_dir(hour_each)).spent
+    assert spent is not None
+    assert spent["cost"] == pytest.approx(len(trainings(hour_each)))
+    assert (spent["currency"], spent["sessions"], spent["unknown_sessions"]) == ("EUR", 2, 0)
+
+
+def test_a_price_that_the_first_moment_uses_up_trains_nothing_more_than_one(folder, capsys):
+    (folder / "open").touch()
+    prices = {**PRICES, "per_hour": {"local": 1e12}}
+    assert main(command(folder, "--max-cost", "1", prices=prices)) == 3
+    assert "stopped (the budget of 1 EUR is used up (" in capsys.readouterr().err.splitlines()[-1]
+    assert len(trainings(folder)) <= 1
+
+
+def test_a_deadline_by_the_clock_on_the_wall(folder, quiet, capsys):
+    """It passes while a retrain waits at the gate: that one is finished, and no other begun."""
+    until = time.monotonic() + 3.5
+
+    def opens_after_the_deadline() -> None:
+        while time.monotonic() < until:
+            time.sleep(0.05)
+        (folder / "open").touch()
+
+    thread = Thread(target=opens_after_the_deadline)
+    thread.start()
+    assert main(command(folder, "--deadline", "3s")) == 3
+    thread.join()
+    assert "stopped (the deadline 20" in capsys.readouterr().err.splitlines()[-1]
+    assert len(trainings(folder)) <= FREE + 1
+    assert main(command(folder)) == 0
+    assert result_bytes(run_dir(folder)) == quiet
+    assert once_each(folder)
+
+
+@pytest.mark.parametrize(
+    ("limits", "problem"),
+    [
+        (("--max-cost", "10"), "--max-cost: 10 needs prices; give prices: {date: ..."),
+        (("--deadline", "yesterday"), "--deadline: 'yesterday'; allowed: a time such as "),
+        (("--deadline", "2020-01-01"), "--deadline: '2020-01-01' is not in the future"),
+        (("--max-gpu-hours", "0"), "--max-gpu-hours: 0; allowed: a number above 0"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["run", "plan"])
+def test_a_limit_that_is_none_is_refused_before_anything_else_is_said(folder, capsys, limits, problem, verb):
+    path = write_config(folder)
+    more = ("--yes",) if verb == "run" else ("--pilot",)
+    assert main([verb, str(path), "--address", "local", *more, *limits]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"refit: {problem}")
+    assert not list(folder.glob("runs/*/refit.log"))
+
+
+def planned(arguments: list[str], read: Callable[[], str]) -> dict:
+    assert main(["plan", "--json", *arguments]) == 0
+    return json.loads(read())
+
+
+def test_a_pilot_is_kept_and_tells_a_range_and_the_run_does_the_rest(folder, quiet, capsys):
+    (folder / "open").touch()
+    run = command(folder, prices=PRICES)
+    path, said = run[1], lambda: capsys.readouterr().out
+    before = planned([path], said)
+    assert (before["scores"], before["time_s"], before["cost"]) == ("missing", "unknown", "unknown")
+    found = planned([path, "--pilot", "2", "--address", "local"], said)
+    assert (found["scores"], found["in_ledger"], found["scoring_models_to_do"]) == ("complete", 2, 0)
+    assert found["to_do"] == found["distinct"] - 2 > 0
+    assert 0 <= found["time_low_s"] < found["time_s"] < found["time_high_s"]
+    assert 0 <= found["cost_low"] < found["cost"] < found["cost_high"]
+    assert len(committed(api.load_config(folder / "config.yaml"))) == 3
+    assert planned([path, "--pilot", "2", "--address", "local"], said) == found, "done once"
+    assert main(run) == 0
+    assert result_bytes(run_dir(folder)) == quiet
+    assert once_each(folder)
