@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _fail(f"refit: {error}", EXIT_INPUT)
     except RefitError as error:
-        return _fail(f"refit: {error}", EXIT_STOPPED if _is_resumable(error) else EXIT_ERROR)
+        return _fail(f"refit: {error}", EXIT_STOPPED if error.is_resumable else EXIT_ERROR)
     except KeyboardInterrupt:
         return _fail("refit: interrupted; what is finished is kept, the same command resumes", EXIT_STOPPED)
     except Exception as error:
@@ -44,10 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"refit: internal error: {type(error).__name__}: {error} (set REFIT_TRACEBACK=1 for the traceback)",
             EXIT_ERROR,
         )
-
-
-def _is_resumable(error: RefitError) -> bool:
-    return type(error).__name__ in {"Unfinished", "Stopped", "LeaseHeld", "StoreAwayError"}
 
 
 def _fail(message: str, code: int) -> int:

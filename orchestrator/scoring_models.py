@@ -24,6 +24,8 @@ Missing = Mapping[str, list[tuple[int, int]]]  # method label -> ranges of train
 class Unfinished(RefitError):  # noqa: N818  it is no error either: refit run goes on
     """Something that a later stage reads is not there yet; the same `refit run` finishes it."""
 
+    is_resumable = True
+
 
 @dataclass
 class ScoringModels:

@@ -1,8 +1,12 @@
 """Errors that are for people: one line, no traceback."""
 
+from typing import ClassVar
+
 
 class RefitError(Exception):
-    """Base of every error Refit raises on purpose."""
+    """Base of every error Refit raises on purpose. `is_resumable`: what is finished is kept, and the same command goes on."""
+
+    is_resumable: ClassVar[bool] = False
 
 
 class InputError(RefitError):

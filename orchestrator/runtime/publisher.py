@@ -23,6 +23,8 @@ MakeRows = Callable[[Sequence[str]], Sequence[LedgerRow]]
 class LedgerUnwritableError(RefitError):
     """The ledger could not be written for as long as the backoff allows."""
 
+    is_resumable = True
+
 
 @dataclass
 class _Part:

@@ -29,6 +29,8 @@ _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 class StoreAwayError(OSError, RefitError):
     """The store does not answer, or refuses: says nothing about what it holds. (errno, reason, URL)"""
 
+    is_resumable = True
+
     def __str__(self) -> str:
         return f"{self.filename}: {self.strerror}"
 

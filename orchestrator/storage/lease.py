@@ -20,6 +20,8 @@ _TRIES = 10  # a conditional write is lost to another driver, or its answer to t
 class LeaseHeld(RefitError):  # noqa: N818  (a state, not a fault)
     """Another driver is at work on this ledger."""
 
+    is_resumable = True
+
 
 @dataclass(frozen=True)
 class Holder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,17 +15,11 @@ from orchestrator import api
 from orchestrator.cli import main
 from orchestrator.runtime.clock import SystemClock
 from orchestrator.status import status
+from tests.orchestrator.gated_campaign import GATED, open_gate, quiet_tables, repeated
 from tests.orchestrator.gated_recipe import FOLDER, FREE, trainings
-from tests.orchestrator.tiny_campaign import committed, result_bytes, run_here, small_config, write_config
+from tests.orchestrator.tiny_campaign import committed, result_bytes, write_config
 
 pytestmark = pytest.mark.slow
-RECIPE = {"name": "tests.orchestrator.gated_recipe:Gated", "epochs": 1, "batch_size": 10, "learning_rate": 0.05}
-CHANGES = {
-    "plugins": ["tests.orchestrator.gated_recipe"],
-    "task.recipe": RECIPE,
-    "scores.checkpoints": [1],
-    "methods": [{"name": "tracin_last"}, {"name": "random"}],
-}
 PRICES = {"date": "2026-11-01", "currency": "EUR", "per_hour": {"default": 1.0}}
 HALF = 8.5  # hours, of a campaign that takes more than twice as many
 
@@ -54,35 +47,18 @@ def folder(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def hour_each(folder, monkeypatch) -> Path:
     monkeypatch.setattr("orchestrator.spending.SystemClock", lambda: HourEach(folder))
-    (folder / "open").touch()
+    open_gate(folder)
     return folder
 
 
-@pytest.fixture(scope="module")
-def quiet(tmp_path_factory) -> dict[str, bytes]:
-    """The tables of the campaign without any limit."""
-    folder = tmp_path_factory.mktemp("quiet")
-    (folder / "open").touch()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(FOLDER, str(folder))
-        config = small_config(folder, **{key.replace(".", "__"): value for key, value in CHANGES.items()})
-        tables = result_bytes(run_here(config).run_dir)
-    assert len(trainings(folder)) > 2 * HALF
-    return tables
-
-
 def command(folder: Path, *limits: str, **changes: object) -> list[str]:
-    path = write_config(folder, {**CHANGES, **changes})
+    path = write_config(folder, {**GATED, **changes})
     return ["run", str(path), "--yes", "--address", "local", *limits]
 
 
 def run_dir(folder: Path) -> Path:
     [path] = (folder / "runs").glob("small-*")
     return path
-
-
-def once_each(folder: Path) -> bool:
-    return set(Counter(trainings(folder)).values()) == {1}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +68,7 @@ def once_each(folder: Path) -> bool:
         ("--deadline", "8h30m", "1000h", "the deadline 20"),
     ],
 )
-def test_a_run_ends_at_its_limit_and_goes_on_under_a_larger_one(hour_each, quiet, capsys, flag, limit, more, reason):
+def test_a_run_ends_at_its_limit_and_goes_on_under_a_larger_one(hour_each, capsys, flag, limit, more, reason):
     assert main(command(hour_each, flag, limit, prices=PRICES)) == 3
     assert f"refit: retrains: stopped ({reason}" in capsys.readouterr().err.splitlines()[-1]
     assert len(trainings(hour_each)) == 9, "the ninth was begun within the limit, none after it"
@@ -102,8 +78,8 @@ def test_a_run_ends_at_its_limit_and_goes_on_under_a_larger_one(hour_each, quiet
         assert main(command(hour_each, flag, limit, prices=PRICES)) == 3
         assert len(trainings(hour_each)) == 9, "the sessions of a run share one budget"
     assert main(command(hour_each, flag, more, prices=PRICES)) == 0
-    assert result_bytes(run_dir(hour_each)) == quiet
-    assert once_each(hour_each)
+    assert result_bytes(run_dir(hour_each)) == quiet_tables()
+    assert not repeated(hour_each)
     spent = status(run_dir(hour_each)).spent
     assert spent is not None
     assert spent["cost"] == pytest.approx(len(trainings(hour_each)))
@@ -111,21 +87,21 @@ def test_a_run_ends_at_its_limit_and_goes_on_under_a_larger_one(hour_each, quiet
 
 
 def test_a_price_that_the_first_moment_uses_up_trains_nothing_more_than_one(folder, capsys):
-    (folder / "open").touch()
+    open_gate(folder)
     prices = {**PRICES, "per_hour": {"local": 1e12}}
     assert main(command(folder, "--max-cost", "1", prices=prices)) == 3
     assert "stopped (the budget of 1 EUR is used up (" in capsys.readouterr().err.splitlines()[-1]
     assert len(trainings(folder)) <= 1
 
 
-def test_a_deadline_by_the_clock_on_the_wall(folder, quiet, capsys):
+def test_a_deadline_by_the_clock_on_the_wall(folder, capsys):
     """It passes while a retrain waits at the gate: that one is finished, and no other begun."""
     until = time.monotonic() + 3.5
 
     def opens_after_the_deadline() -> None:
         while time.monotonic() < until:
             time.sleep(0.05)
-        (folder / "open").touch()
+        open_gate(folder)
 
     thread = Thread(target=opens_after_the_deadline)
     thread.start()
@@ -134,8 +110,8 @@ def test_a_deadline_by_the_clock_on_the_wall(folder, quiet, capsys):
     assert "stopped (the deadline 20" in capsys.readouterr().err.splitlines()[-1]
     assert len(trainings(folder)) <= FREE + 1
     assert main(command(folder)) == 0
-    assert result_bytes(run_dir(folder)) == quiet
-    assert once_each(folder)
+    assert result_bytes(run_dir(folder)) == quiet_tables()
+    assert not repeated(folder)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +138,8 @@ def planned(arguments: list[str], read: Callable[[], str]) -> dict:
     return json.loads(read())
 
 
-def test_a_pilot_is_kept_and_tells_a_range_and_the_run_does_the_rest(folder, quiet, capsys):
-    (folder / "open").touch()
+def test_a_pilot_is_kept_and_tells_a_range_and_the_run_does_the_rest(folder, capsys):
+    open_gate(folder)
     run = command(folder, prices=PRICES)
     path, said = run[1], lambda: capsys.readouterr().out
     before = planned([path], said)
@@ -176,5 +152,5 @@ def test_a_pilot_is_kept_and_tells_a_range_and_the_run_does_the_rest(folder, qui
     assert len(committed(api.load_config(folder / "config.yaml"))) == 3
     assert planned([path, "--pilot", "2", "--address", "local"], said) == found, "done once"
     assert main(run) == 0
-    assert result_bytes(run_dir(folder)) == quiet
-    assert once_each(folder)
+    assert result_bytes(run_dir(folder)) == quiet_tables()
+    assert not repeated(folder)

@@ -1,0 +1,45 @@
+"""A campaign with a gate half-way, and its tables when nothing happens to it: for tests of whole runs that something happens to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from tests.orchestrator.gated_recipe import FOLDER, trainings
+from tests.orchestrator.tiny_campaign import result_bytes, run_here, small_config
+
+RECIPE = {"name": "tests.orchestrator.gated_recipe:Gated", "epochs": 1, "batch_size": 10, "learning_rate": 0.05}
+GATED: dict[str, Any] = {
+    "plugins": ["tests.orchestrator.gated_recipe"],
+    "task.recipe": RECIPE,
+    "scores.checkpoints": [1],
+    "methods": [{"name": "tracin_last"}, {"name": "random"}],
+}
+N_TRAININGS = 25  # scoring model included
+
+
+@cache
+def quiet_tables() -> dict[str, bytes]:
+    """results/*.csv of the campaign, run in this process to a local store."""
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        folder = Path(name)
+        patch.setenv(FOLDER, name)
+        open_gate(folder)
+        tables = result_bytes(run_here(small_config(folder, **GATED)).run_dir)
+        assert len(trainings(folder)) == N_TRAININGS
+        return tables
+
+
+def open_gate(folder: Path) -> None:
+    """Let all trainings go on."""
+    (folder / "open").touch()
+
+
+def repeated(folder: Path) -> dict[str, int]:
+    """Trainings that were begun more than once."""
+    return {key: count for key, count in Counter(trainings(folder)).items() if count > 1}

@@ -1,0 +1,68 @@
+"""Fine-tuning that runs out of memory: one retrain beside others, another one always. Keeps a diary of who trained when."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from tasks.base import Task, Trained
+from tasks.data.edits import Edit
+from tasks.recipes.finetune import Finetune
+from tests.orchestrator.gated_recipe import FOLDER
+
+ROLES = ("hungry", "hopeless")  # given to the first two retrains that remove anything
+
+
+class Attempt(NamedTuple):
+    """One attempt: its role, or "", and when it began and ended, by the clock that all processes of a machine share."""
+
+    key: str
+    role: str
+    began_ns: int
+    ended_ns: int
+
+
+class Hungry(Finetune):
+    """Finetune on a device that is too small."""
+
+    name: ClassVar[str] = "hungry"
+
+    def train(self, task: Task, **more: Any) -> Trained:
+        key, folder, began_ns = f"{more['edit'].edit_id}-{more['seed']}", Path(os.environ[FOLDER]), time.monotonic_ns()
+        role, is_first = ("", False) if key.startswith(Edit().edit_id) else role_of(key, folder)
+        try:
+            if role == "hopeless" or (role == "hungry" and is_first):
+                fill_up()
+            return super().train(task, **more)
+        finally:
+            line = f"{key} {role or '-'} {began_ns} {time.monotonic_ns()}\n"
+            with open(folder / "attempts", "ab", buffering=0) as diary:
+                diary.write(line.encode())
+
+
+def fill_up() -> None:
+    """What torch raises when a GPU is full."""
+    import torch
+
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+def role_of(key: str, folder: Path) -> tuple[str, bool]:
+    """The role of a retrain, and whether this gives it to it."""
+    for role in ROLES:
+        try:
+            os.symlink(key, folder / role)  # whoever comes first
+        except FileExistsError:
+            if os.readlink(folder / role) == key:
+                return role, False
+        else:
+            return role, True
+    return "", False
+
+
+def attempts(folder: Path) -> list[Attempt]:
+    """The diary."""
+    lines = [line.split() for line in (folder / "attempts").read_text().splitlines()]
+    return [Attempt(key, role.strip("-"), int(began), int(ended)) for key, role, began, ended in lines]

@@ -1,0 +1,48 @@
+"""Fine-tuning that keeps a diary of its updates, and stops in the middle of one training until a gate opens."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tasks.base import Task
+from tasks.data.edits import Edit
+from tasks.recipes.finetune import Finetune, FinetuneRun
+from tests.orchestrator.gated_recipe import FOLDER
+
+LAST = 5  # the update after which the first retrain that removes anything waits
+
+
+class Stepping(Finetune):
+    """Finetune with a diary."""
+
+    name: ClassVar[str] = "stepping"
+
+    def start(self, task: Task, edit: Edit, seed: int, *more: Any) -> FinetuneRun:
+        return SteppingRun(self, task, edit, seed, *more)
+
+
+class SteppingRun(FinetuneRun):
+    """Writes `edit seed update` down once an update is made."""
+
+    def __init__(self, recipe: Finetune, task: Task, edit: Edit, *more: Any):
+        super().__init__(recipe, task, edit, *more)
+        self.edit, self.folder = edit, Path(os.environ[FOLDER])
+
+    def after_update(self, watch: Any) -> None:
+        if self.step == 1:
+            time.sleep(0.02)  # longer than snapshot_s: this update is stored
+        super().after_update(watch)
+        with open(self.folder / "steps", "ab", buffering=0) as diary:
+            diary.write(f"{self.edit.edit_id} {self.seed} {self.step}\n".encode())
+        while self.step == LAST and self.edit.edit_id != Edit().edit_id and not (self.folder / "open").exists():
+            time.sleep(0.02)
+
+
+def steps(folder: Path) -> list[tuple[str, int]]:
+    """(edit and seed, update) in the order they were made."""
+    path = folder / "steps"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(key, int(step)) for key, _, step in (line.rpartition(" ") for line in lines)]
