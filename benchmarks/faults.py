@@ -66,7 +66,8 @@ def compare(rng: random.Random, store: Path, folder: Path) -> dict:
     refit("run", CONFIG, "--until", "plan", "--yes", "--address", "local", "--set", f"output={quiet}")
     works = api.open_pipeline(api.load_config(CONFIG, [f"output={quiet}"]), address="local").planned.works
     spec_of = {key_of(work.edit, work.spec.seed): work.spec_id for work in works}
-    poison = dict(zip(rng.sample(sorted(spec_of)[1:], len(POISONS)), POISONS, strict=True))
+    removals = sorted(key_of(work.edit, work.spec.seed) for work in works if work.edit.ids)
+    poison = dict(zip(rng.sample(removals, len(POISONS)), POISONS, strict=True))
     (folder / "poison.json").write_text(json.dumps(poison))
     os.environ[POISON] = str(folder / "poison.json")
     cluster, server = LocalCluster(N_NODES, folder), None

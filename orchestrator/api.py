@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from orchestrator.results import Results
 
+PUBLISH_EVERY_S = 300.0
 EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
 
 
@@ -145,10 +147,10 @@ def run(
         pipeline = open_pipeline(config, run_dir=run_dir, address=address, progress=progress, stop=stop)
         pipeline.retry_quarantined, pipeline.pilot = retry_quarantined, pilot
         with logged(pipeline.run_dir.path), ExitStack() as leases:
-            leases.enter_context(published(pipeline.mirror))
             for task_id in sorted(set(pipeline.experiment.task_ids.values())):
                 lease = Lease(pipeline.store.blobs, task_id)
                 leases.enter_context(held(lease, wait, pipeline.progress.say, lambda: stop.reason))
+            leases.enter_context(published(pipeline.mirror, pipeline.progress.say))  # first to end: under the leases
             pipeline.mirror.fetch()  # another driver may have pinned the numerics meanwhile
             book = SpendBook(pipeline.store.blobs, pipeline.experiment.run_name)
             pipeline.meter = RunMeter.open(book, limits, prices, warn=pipeline.progress.say)
@@ -162,15 +164,29 @@ def run(
 
 
 @contextmanager
-def published(mirror: RunMirror) -> Iterator[None]:
-    """Bring the run directory to the store when the body ends, however it ends."""
+def published(mirror: RunMirror, say: Callable[[str], object]) -> Iterator[None]:
+    """Bring the run directory to the store now and then while the body runs, and when it ends, however it ends."""
+    done = threading.Event()
+
+    def now_and_then() -> None:
+        while not done.wait(PUBLISH_EVERY_S):
+            _publish(mirror, logging.getLogger("refit").warning)
+
+    thread = threading.Thread(target=now_and_then, name="refit-mirror", daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        try:
-            mirror.publish()
-        except OSError as error:
-            logging.getLogger("refit").warning("run directory not brought to the store: %s", error)
+        done.set()
+        thread.join()
+        _publish(mirror, say)
+
+
+def _publish(mirror: RunMirror, say: Callable[[str], object]) -> None:
+    try:
+        mirror.publish()
+    except OSError as error:
+        say(f"warning: the run directory could not be brought to the store ({error}); the same command does it later")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from orchestrator.ledgers import Ledgers
 from orchestrator.pilot import pilot_works
 from orchestrator.progress import Progress
 from orchestrator.records import LedgerRow
-from orchestrator.retraining import Retraining, Stopped
+from orchestrator.retraining import Retraining
 from orchestrator.run_dir import RunDir
 from orchestrator.run_mirror import RunMirror
 from orchestrator.runtime.backend import ScoreBlock, WorkerContext
@@ -183,16 +183,14 @@ class Pipeline:
     def _score(self) -> None:
         if any(stage.missing() for stage in self.stages.values()):
             self.retraining.check_budget("score shards")
-        self.models.compute(self.workforce.backend, self.progress, self._heard)
+        alive = self.retraining.alive
+        self.models.compute(lambda: self.workforce.backend(alive), self.progress, self._heard, alive)
         self.workforce.pin()
         self.models.write_tables(self.run_dir)
 
     def _heard(self, block: ScoreBlock) -> None:
         self.report.score_seconds += block.seconds
-        left_s = self.meter.tick(self.workforce.backend().nodes()) if self.meter else None
-        reason = self.stop.reason or (self.meter.reason if self.meter and left_s is not None and left_s <= 0 else None)
-        if reason:
-            raise Stopped(f"stopped ({reason}); finished shards are kept")
+        self.retraining.alive()
 
     def _needs_weights(self) -> bool:
         """Whether a score, or a retrain with a parent, is missing: only then are the weights of a finished model needed."""
@@ -255,9 +253,11 @@ class Pipeline:
             done = {work.spec_id for work in self.planned.works}
             del self.planned  # planned anew, now that these are in the ledger
             self._plan()
+            self.mirror.publish()
             self.retraining.bring_in_waves(self.planned.works, "retrains", redo - done)
         planned = {work.spec_id for work in self.planned.works}
         self.report.quarantined = tuple(sorted(planned & self.retraining.quarantined()))
+        self.workforce.close()  # tables and report need no machines
 
     # --- analyse -------------------------------------------------------------------------------------------------
 

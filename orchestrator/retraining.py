@@ -42,6 +42,13 @@ class Retraining:
     n_retrained: int = 0
     n_attempts: int = 0
 
+    def alive(self) -> None:
+        """Called while something is waited for: charge what is there, and raise Stopped when the run is to stop."""
+        left_s = self.meter.tick(self.workforce.nodes()) if self.meter else None
+        over = self.meter.reason if self.meter and left_s is not None and left_s <= 0 else None
+        if reason := self.stop.reason or over:
+            raise Stopped(f"stopped ({reason}); what is finished is kept")
+
     def bring_in_waves(self, works: Sequence[Work], label: str, redo: Iterable[str] = ()) -> None:
         """Retrain what is missing of `works`, parents before children, and parents whose weights a child still needs."""
         again = set(redo)
@@ -56,7 +63,7 @@ class Retraining:
             return
         self.check_budget(label)
         self.progress.begin(label, len(works), len(works) - len(todo))
-        result = self._drive(todo, len(works))
+        result = self._drive(works, todo)
         self.progress.end()
         n_done = result.n_ok + result.n_diverged + result.n_quarantined
         self.n_retrained += n_done
@@ -65,13 +72,22 @@ class Retraining:
             raise Stopped(f"{label}: stopped ({result.stopped}); {n_done} of {len(todo)} done and kept")
 
     def check_budget(self, label: str) -> None:
-        """Raise Stopped if a limit is reached already, before a machine is asked for."""
-        if self.meter and self.meter.is_used_up:
-            raise Stopped(f"{label}: stopped ({self.meter.reason})")
+        """Raise Stopped if a stop was asked for or a limit is reached already, before a machine is asked for."""
+        reason = self.stop.reason or (self.meter.reason if self.meter and self.meter.is_used_up else None)
+        if reason:
+            raise Stopped(f"{label}: stopped ({reason})")
 
-    def _drive(self, todo: Sequence[Work], n_all: int) -> DriveResult:
-        compute, n_before = self.compute, n_all - len(todo)
-        kinds = {work.spec_id: " ".join(map(str, class_of(work))) for work in todo}
+    def _remember(self, works: Sequence[Work]) -> None:
+        """Learn from the ledger how long works of each kind take, where nobody knows yet."""
+        rows, new = self.ledger.index().rows, [w for w in works if self.durations.typical_s(_kind(w)) is None]
+        for work in new:
+            if (row := rows.get(work.spec_id)) and row.status == "ok":
+                self.durations.add(_kind(work), row.seconds)
+
+    def _drive(self, works: Sequence[Work], todo: Sequence[Work]) -> DriveResult:
+        compute, n_all, n_before = self.compute, len(works), len(works) - len(todo)
+        kinds = {work.spec_id: _kind(work) for work in todo}
+        self._remember(works)
         scheduler = Scheduler(
             [work.spec_id for work in todo],
             Budgets(compute.retries, compute.preemptions),
@@ -81,7 +97,7 @@ class Retraining:
         )
         return drive(
             scheduler,
-            self.workforce.backend(),
+            self.workforce.backend(self.alive),
             self._publisher(todo),
             {work.spec_id: work for work in todo},
             stop=self.stop,
@@ -114,6 +130,10 @@ class Retraining:
         finished = self.ledger.index().rows.keys() - redo
         wanted = {w.spec.parent["spec_id"] for w in works if w.spec.parent and w.spec_id not in finished}
         return self.without_weights(w for w in wave if w.spec_id in wanted)
+
+
+def _kind(work: Work) -> str:
+    return " ".join(map(str, class_of(work)))
 
 
 def _note(progress: Any) -> str:

@@ -109,9 +109,16 @@ class ScoringModels:
     # --- scores --------------------------------------------------------------------------------------------------
 
     def compute(
-        self, backend: Callable[[], Backend], progress: Progress, on_block: Callable[[ScoreBlock], None]
+        self,
+        backend: Callable[[], Backend],
+        progress: Progress,
+        on_block: Callable[[ScoreBlock], None],
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
-        """Compute and store every shard that is missing; `on_block` hears of each and may raise to stop. Nothing to do starts no backend."""
+        """Compute and store every shard that is missing; nothing to do starts no backend.
+
+        `on_block` hears of each, `alive` is called while none comes; both may raise to stop.
+        """
         missing = {key: found for key, stage in self.stages.items() if (found := stage.missing())}
         if not missing:
             return
@@ -119,7 +126,7 @@ class ScoringModels:
         progress.begin("score shards", n_shards)
         done = 0
         for key, found in missing.items():
-            for block in backend().score(self.stages[key].job(found)):
+            for block in backend().score(self.stages[key].job(found), alive):
                 _keep(self.stages[key], block, found)
                 done += 1
                 progress.update(done, n_shards)

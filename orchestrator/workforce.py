@@ -12,6 +12,7 @@ from orchestrator.run_dir import RunDir, code_version, git_commit, require_same_
 from orchestrator.run_mirror import RunMirror
 from orchestrator.runtime.backend import Backend, WorkerContext
 from orchestrator.runtime.machine import cpu_numerics
+from orchestrator.scheduling.budget import Node
 from orchestrator.store import Store
 from tasks.base import Numerics
 
@@ -60,15 +61,19 @@ class Workforce:
         finally:
             backend.close()
 
-    def backend(self) -> Backend:
-        """The backend, started on first use."""
+    def backend(self, alive: Callable[[], None] = lambda: None) -> Backend:
+        """The backend, started on first use; `alive` is called while its first worker is waited for, and may raise."""
         if self._backend is None:
             numerics = self.numerics
             self.pin()
             self._backend = self.make_backend(self.context())
             self._backend.start()
-            require_same_numerics(numerics, self._backend.probe(numerics), self.run_dir.provenance_path)
+            require_same_numerics(numerics, self._backend.probe(numerics, alive), self.run_dir.provenance_path)
         return self._backend
+
+    def nodes(self) -> list[Node]:
+        """The machines that are there for this run."""
+        return self._backend.nodes() if self._backend else []
 
     def close(self) -> None:
         """Stop the backend if it was started."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,6 +13,8 @@ from orchestrator.records import Work
 from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import Event
 from tasks.base import KeepCheckpoint, Numerics, SnapshotStore, Task
+
+Alive = Callable[[], None]  # called about once a second while nothing comes; it may raise, and then the wait is over
 
 
 class CheckpointSink(Protocol):
@@ -112,11 +114,11 @@ class Backend(Protocol):
         """Events since the last call, in the order they came; blocks until there is one or `timeout_s` has passed."""
         ...
 
-    def score(self, job: ScoreJob) -> Iterator[ScoreBlock]:
+    def score(self, job: ScoreJob, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
         """Blocks in whatever order they are done; each range exactly once. A lost gradient worker's ranges are recomputed elsewhere."""
         ...
 
-    def probe(self, numerics: Numerics) -> Numerics:
+    def probe(self, numerics: Numerics, alive: Alive = lambda: None) -> Numerics:
         """`numerics` with what only a worker knows filled in (device model)."""
         ...
 

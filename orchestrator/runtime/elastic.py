@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any, Protocol
 
 from orchestrator.records import Work
-from orchestrator.runtime.backend import ScoreBlock, ScoreJob, WorkerContext
+from orchestrator.runtime.backend import Alive, ScoreBlock, ScoreJob, WorkerContext
 from orchestrator.runtime.pool import LONGEST_WAIT_S, Cluster, Pool, PoolOptions
 from orchestrator.runtime.ray_calls import Happening, RangeQueue
 from orchestrator.runtime.ray_worker import Lost
@@ -98,7 +98,7 @@ class ElasticBackend:
         events, self._events = self._events, []
         return events
 
-    def probe(self, numerics: Numerics) -> Numerics:
+    def probe(self, numerics: Numerics, alive: Alive = lambda: None) -> Numerics:
         """`numerics` as the first worker at hand resolves them. Raises RefitError, ValueError while all are busy."""
         pool = self._the_pool()
         pool.want(max(self._wanted, 1))
@@ -135,7 +135,7 @@ class ElasticBackend:
 
     # --- scoring -------------------------------------------------------------------------------------------------
 
-    def score(self, job: ScoreJob) -> Iterator[ScoreBlock]:
+    def score(self, job: ScoreJob, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
         """Each range once, in whatever order they are done; those of a lost worker are done again elsewhere.
 
         Raises ValueError while retrains run, RefitError if a range fails in every attempt.

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from orchestrator.records import Work
 from orchestrator.runtime import worker
-from orchestrator.runtime.backend import ScoreBlock, ScoreJob, WorkerContext
+from orchestrator.runtime.backend import Alive, ScoreBlock, ScoreJob, WorkerContext
 from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import Completed, Event, Failed, WorkerJoined
 from tasks.base import Numerics
@@ -78,13 +78,13 @@ class LocalBackend:
             seconds = time.perf_counter() - started
             return Failed(WORKER, work.spec_id, worker.classify(error), worker.describe(error), seconds)
 
-    def score(self, job: ScoreJob) -> Iterator[ScoreBlock]:
+    def score(self, job: ScoreJob, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
         """Blocks in the order of `job.ranges`."""
         scorer = worker.make_scorer(self._context, job)
         for start, stop in job.ranges:
             yield worker.score_block(self._context, scorer, start, stop)
 
-    def probe(self, numerics: Numerics) -> Numerics:
+    def probe(self, numerics: Numerics, alive: Alive = lambda: None) -> Numerics:
         """`numerics` with this machine's device model and torch version."""
         return worker.resolve_numerics(numerics)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.runtime.clock import SystemClock
 from tests.orchestrator.gated_recipe import FOLDER, trainings
 from tests.orchestrator.tiny_campaign import result_bytes, run_here, small_config
 
@@ -43,3 +45,16 @@ def open_gate(folder: Path) -> None:
 def repeated(folder: Path) -> dict[str, int]:
     """Trainings that were begun more than once."""
     return {key: count for key, count in Counter(trainings(folder)).items() if count > 1}
+
+
+class HourEach(SystemClock):
+    """An hour passes whenever a training begins, and at no other time."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._begun = folder, datetime.now(UTC)
+
+    def now(self) -> float:
+        return 3600.0 * len(trainings(self._folder))
+
+    def utc(self) -> datetime:
+        return self._begun + timedelta(seconds=self.now())

@@ -12,7 +12,7 @@ from scipy import stats
 
 from orchestrator import api
 from orchestrator.config import dump_config
-from orchestrator.pipeline import Stopped
+from orchestrator.retraining import Stopped
 from orchestrator.storage.tables import read_plan
 from orchestrator.verify import verify
 from tasks.data.edits import Edit

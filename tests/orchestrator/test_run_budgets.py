@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
 
@@ -13,28 +12,14 @@ import pytest
 
 from orchestrator import api
 from orchestrator.cli import main
-from orchestrator.runtime.clock import SystemClock
 from orchestrator.status import status
-from tests.orchestrator.gated_campaign import GATED, open_gate, quiet_tables, repeated
+from tests.orchestrator.gated_campaign import GATED, HourEach, open_gate, quiet_tables, repeated
 from tests.orchestrator.gated_recipe import FOLDER, FREE, trainings
 from tests.orchestrator.tiny_campaign import committed, result_bytes, write_config
 
 pytestmark = pytest.mark.slow
 PRICES = {"date": "2026-11-01", "currency": "EUR", "per_hour": {"default": 1.0}}
 HALF = 8.5  # hours, of a campaign that takes more than twice as many
-
-
-class HourEach(SystemClock):
-    """An hour passes whenever a training begins, and at no other time."""
-
-    def __init__(self, folder: Path):
-        self._folder, self._begun = folder, datetime.now(UTC)
-
-    def now(self) -> float:
-        return 3600.0 * len(trainings(self._folder))
-
-    def utc(self) -> datetime:
-        return self._begun + timedelta(seconds=self.now())
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,9 @@ from orchestrator import api
 from orchestrator.cli import main
 from orchestrator.run_dir import existing
 from orchestrator.scheduling.policies import Backoff
+from orchestrator.status import status
 from orchestrator.storage import object_blobs
+from orchestrator.storage.blobs import BlobStore
 from tests.orchestrator.gated_campaign import GATED, open_gate, quiet_tables, repeated
 from tests.orchestrator.gated_recipe import FOLDER, FREE, trainings
 from tests.orchestrator.tiny_campaign import committed, result_bytes, write_config
@@ -47,8 +50,16 @@ class Campaign:
     def command(self) -> list[str]:
         return ["run", str(self.path), "--yes", "--address", "local"]
 
+    @property
+    def blobs(self) -> BlobStore:
+        return api.open_pipeline(self.config, address="local").store.blobs
+
     def keys(self, part: str) -> list[str]:
-        return [key for key in api.open_pipeline(self.config, address="local").store.blobs.list("") if part in key]
+        return [key for key in self.blobs.list("") if part in key]
+
+    def forget_lease(self) -> None:
+        for key in self.keys("/lease.json"):
+            self.blobs.delete(key)
 
     def tables(self) -> dict[str, bytes]:
         return result_bytes(existing(self.uri).path)
@@ -76,13 +87,13 @@ def test_every_command_works_on_a_bucket_and_from_another_machine(campaign, caps
     assert campaign.keys("") == [], "a dry run writes nothing"
     assert main(campaign.command()) == 0
     assert campaign.tables() == quiet_tables()
-    for machine in ("one", "two"):
-        campaign.on_machine(machine)
-        assert main(["status", campaign.uri]) == 0
-        assert ": complete" in capsys.readouterr().out
-        assert main(["verify", campaign.uri, "--rerun", "1"]) == 0
-        assert main(["report", campaign.uri]) == 0
-        assert campaign.tables() == quiet_tables()
+    assert main(["status", campaign.uri]) == 0
+    campaign.on_machine("two")
+    assert main(["status", campaign.uri]) == 0
+    assert capsys.readouterr().out.count(": complete") == 2
+    assert main(["verify", campaign.uri, "--rerun", "1"]) == 0
+    assert main(["report", campaign.uri]) == 0
+    assert campaign.tables() == quiet_tables()
     n_trained = len(trainings(campaign.gate))
     assert main(campaign.command()) == 0
     assert "retrained 0" in capsys.readouterr().out
@@ -155,6 +166,42 @@ def test_a_store_that_is_away_for_good_ends_the_run_with_one_line_and_exit_3(cam
     assert code == 3
     finished = committed(campaign.config)
     assert finished
+    campaign.forget_lease()  # it could not be given back, and its process, this one, lives on
     assert main(campaign.command()) == 0
     assert campaign.tables() == quiet_tables()
     assert finished.items() <= committed(campaign.config).items()
+
+
+def refuses(server: S3Server, part: str, n: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the server fail at the first `n` writes of keys with `part` in them; the keys, as they come."""
+    refused: list[str] = []
+
+    def before(environ: dict[str, Any]) -> None:
+        if environ["REQUEST_METHOD"] == "PUT" and part in environ["PATH_INFO"] and len(refused) < n:
+            refused.append(environ["PATH_INFO"])
+            raise ConnectionError("the server fails")
+
+    monkeypatch.setattr(server, "before", before)
+    monkeypatch.setattr(object_blobs, "RETRIES", {"max_retries": 0})
+    return refused
+
+
+def test_a_checkpoint_that_the_store_refuses_for_a_while_costs_no_attempt(campaign, monkeypatch):
+    """One retry is allowed, which two refusals would use up: an outage is no fault of the retrain."""
+    refused = refuses(campaign.server, "/checkpoints/", 2, monkeypatch)
+    campaign.open()
+    assert main(campaign.command()) == 0
+    assert len(refused) == 2
+    assert campaign.tables() == quiet_tables()
+    assert not repeated(campaign.gate)
+    assert status(campaign.uri).retries == 0
+
+
+def test_a_run_whose_report_is_not_in_the_store_is_not_complete(campaign, capsys, monkeypatch):
+    refused = refuses(campaign.server, "/report.html", 1, monkeypatch)
+    campaign.open()
+    assert main(campaign.command()) == 3
+    assert len(refused) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"refit: {campaign.uri}/report.html: ")
+    assert main(campaign.command()) == 0
+    assert campaign.keys("/report.html")

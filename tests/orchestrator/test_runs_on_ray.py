@@ -14,9 +14,8 @@ import pytest
 from benchmarks.harness import wait_until
 from orchestrator.cli import main
 from orchestrator.run_dir import existing
-from orchestrator.runtime.clock import SystemClock
 from orchestrator.status import status
-from tests.orchestrator.gated_campaign import GATED, N_TRAININGS, RECIPE, open_gate, quiet_tables, repeated
+from tests.orchestrator.gated_campaign import GATED, N_TRAININGS, RECIPE, HourEach, open_gate, quiet_tables, repeated
 from tests.orchestrator.gated_recipe import FOLDER, FREE, trainings
 from tests.orchestrator.hungry_recipe import attempts
 from tests.orchestrator.runtime.ray_fixtures import ray_of_our_own
@@ -69,16 +68,6 @@ def test_two_workers_bring_the_tables_of_a_quiet_run_into_a_bucket(place, tmp_pa
     assert result_bytes(existing(uri).path) == quiet_tables()
     assert len(trainings(place.folder)) == N_TRAININGS
     assert main(["verify", uri]) == 0
-
-
-class HourEach(SystemClock):
-    """An hour passes whenever a training begins, and at no other time."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-
-    def now(self) -> float:
-        return 3600.0 * len(trainings(self._folder))
 
 
 def test_a_budget_of_gpu_hours_is_overrun_by_at_most_one_retrain_per_worker(place, tmp_path, monkeypatch, capsys):
