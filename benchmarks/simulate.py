@@ -109,7 +109,7 @@ def summary(result: dict) -> str:
     """One line for people."""
     conditions, share, cost = result["conditions"], result["utilisation"], result["driver_cpu_ms_per_retrain"]
     return (
-        f"{'faults' if conditions['faults'] else 'quiet'}, median {conditions['median_s']:g} s, pause {conditions['pause_s']:g} s: "
+        f"{'faults' if conditions['faults'] else 'quiet'}, median {conditions['median_s']:g} s: "
         f"utilisation {share['whole']:.4f} (before the tail {share['before_tail']:.4f}, machines {share['of_machines_with_boot']:.4f}), "
         f"{cost['scheduling']:.4f} + {cost['encoding']:.4f} ms, {result['rows_per_part']:.1f} rows a part, "
         f"{result['memory_mb']['peak']:.0f} MB"
@@ -117,13 +117,12 @@ def summary(result: dict) -> str:
 
 
 def sweep(base: Conditions) -> list[dict]:
-    """Ever shorter retrains, until the driver is the limit; pauses between writes; more preemptions; few workers waited for at a time."""
+    """Ever shorter retrains, until the driver is the limit; more preemptions; few workers waited for at a time."""
     small = replace(base, retrains=min(base.retrains, 100 * base.workers))
-    shorter = [replace(small, median_s=median_s) for median_s in (1.0, 3.0, 10.0, 30.0)]
-    pauses = [replace(small, pause_s=pause_s) for pause_s in (0.0, 0.25, 1.0)]
+    shorter = [replace(small, median_s=median_s) for median_s in (1.0, 3.0, 20.0, 60.0)]
     harsher = [replace(small, faults=Faults(between_preemptions_s=s)) for s in (60.0, 20.0)]
     slower = [replace(small, pending_workers=16)]
-    return [apart(conditions) for conditions in (*shorter, *pauses, *harsher, *slower)]
+    return [apart(conditions) for conditions in (*shorter, *harsher, *slower)]
 
 
 def main() -> None:
@@ -132,19 +131,12 @@ def main() -> None:
     parser.add_argument("--retrains", type=int, default=Conditions.retrains)
     parser.add_argument("--median-s", type=float, default=Conditions.median_s, help="of the length of a retrain")
     parser.add_argument("--sigma", type=float, default=Conditions.sigma, help="of the logarithm of the length")
-    parser.add_argument(
-        "--pause-s", type=float, default=Conditions.pause_s, help="shortest time between two writes; 0: none"
-    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", choices=("none", "usual", "both"), default="both")
-    parser.add_argument(
-        "--sweep", action="store_true", help="other lengths, pauses and fault rates too, with fewer retrains"
-    )
+    parser.add_argument("--sweep", action="store_true", help="other lengths and fault rates too, with fewer retrains")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/simulate.json")
     options = parser.parse_args()
-    base = Conditions(
-        options.workers, options.retrains, options.median_s, options.sigma, options.seed, pause_s=options.pause_s
-    )
+    base = Conditions(options.workers, options.retrains, options.median_s, options.sigma, options.seed)
     asked = {"none": [None], "usual": [Faults()], "both": [None, Faults()]}[options.faults]
     results = {"campaigns": [apart(replace(base, faults=faults)) for faults in asked]}
     if options.sweep:

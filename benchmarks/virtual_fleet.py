@@ -48,10 +48,9 @@ class Fleet:
         generator = np.random.default_rng(conditions.seed)
         lengths = generator.lognormal(np.log(conditions.median_s), conditions.sigma, len(works))
         self.length_s = dict(zip(works, lengths.tolist(), strict=True))
-        self.mean_s = float(lengths.mean())
         shapes = generator.normal(size=(64, *conditions.outputs))
         self.outputs = [{"test": array} for array in shapes.astype(np.float32)]
-        self.now_s = self.driver_free_s = self.write_begun_s = 0.0
+        self.now_s = self.driver_free_s = 0.0
         self.demand = 0
         self.seconds: Counter[str] = Counter()  # worker time by what became of it
         self.counts: Counter[str] = Counter()
@@ -122,15 +121,11 @@ class Fleet:
         self.counts["parts"] += 1
         if self.random.random() < SAMPLED_ROWS / len(self.works):
             begun = time.process_time()
-            self.counts["encoded bytes"] += len(encode_rows([self._row(spec_id) for spec_id in spec_ids]))
+            self.counts["encoded bytes"] += len(encode_rows([self._row(spec_id) for spec_id in spec_ids], quick=True))
             self.cpu.encoding_s += time.process_time() - begun
             self.cpu.n_encoded += n
             self.counts["encoded rows"] += n
-        pause_s = min(conditions.pause_s, conditions.pause_frac * self.mean_s) if self.counts["parts"] > 1 else 0.0
-        self.write_begun_s = max(self.now_s, self.write_begun_s + pause_s)
-        self._later(
-            self.write_begun_s - self.now_s + conditions.write_s + n * conditions.write_row_s, self._published, spec_ids
-        )
+        self._later(conditions.write_s + n * conditions.write_row_s, self._published, spec_ids)
 
     def _row(self, spec_id: str) -> LedgerRow:
         work, outcome = self.works[spec_id], self._outcomes.get(spec_id)

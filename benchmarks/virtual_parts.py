@@ -27,7 +27,7 @@ class Conditions:
 
     workers: int = 1000
     retrains: int = 1_000_000
-    median_s: float = 60.0
+    median_s: float = 6.0
     sigma: float = 0.5
     seed: int = 0
     faults: Faults | None = None
@@ -36,8 +36,6 @@ class Conditions:
     node_workers: tuple[int, int] = (4, 8)
     write_s: float = 0.05  # a ledger part: this, and `write_row_s` for each row
     write_row_s: float = 1e-4
-    pause_s: float = 1.0  # a write begins so long after the one before it began, or later ...
-    pause_frac: float = 0.05  # ... but no longer than this part of a retrain: what is not written yet is at risk
     driver_s: float = 0.002  # the driver's thread for each event: Ray's calls and our own
     tick_s: float = 1.0
     outputs: tuple[int, int] = (500, 4)

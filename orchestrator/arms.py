@@ -25,6 +25,7 @@ class Arm:
 
     def __init__(self, label: str, task: Task, config: LoadedConfig):
         self.label, self.task, self.config = label, task, config
+        self._families: dict[tuple, RetrainSpec] = {}  # one spec of each numerics and parent: its siblings share their text
 
     @property
     def train(self) -> Split:
@@ -59,15 +60,18 @@ class Arm:
 
     def spec(self, numerics: Numerics, edit: Edit, seed: int, parent: Any = None) -> RetrainSpec:
         """The identity of one retrain; `parent` is {spec_id, step} of the checkpoint it starts from."""
-        return RetrainSpec(
-            self.train_digest,
-            self.model_identity,
-            self.recipe_identity,
-            edit.identity(),
-            seed,
-            numerics.identity(),
-            parent,
-        )
+        family = (numerics, *(parent or {}).values())
+        if family not in self._families:
+            self._families[family] = RetrainSpec(
+                self.train_digest,
+                self.model_identity,
+                self.recipe_identity,
+                edit.identity(),
+                seed,
+                numerics.identity(),
+                parent,
+            )
+        return self._families[family].sibling(edit.identity(), seed)
 
     def work(
         self, numerics: Numerics, edit: Edit, seed: int, *, keep_steps: tuple[int, ...] = (), parent: Any = None

@@ -70,7 +70,7 @@ class Ledger:
         """Write one part; its rows are durable when this returns its name. Raises OSError, leaving no partial part."""
         if not rows:
             raise ValueError("a part needs at least one row")
-        return self._write(encode_rows(rows))
+        return self._write(encode_rows(rows, quick=True))
 
     def parts(self) -> list[str]:
         """Names of the parts, sorted."""

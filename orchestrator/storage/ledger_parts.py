@@ -57,7 +57,7 @@ def part_name(data: bytes) -> str:
     return f"part-{hashlib.sha256(data).hexdigest()}.parquet"
 
 
-def encode_rows(rows: Sequence[LedgerRow]) -> bytes:
+def encode_rows(rows: Sequence[LedgerRow], *, quick: bool = False) -> bytes:
     """Parquet bytes of `rows`, in the order of (spec_id, committed_at): the same rows give the same bytes in any order.
 
     Raises ValueError on a `committed_at` without a time zone.
@@ -83,7 +83,7 @@ def encode_rows(rows: Sequence[LedgerRow]) -> bytes:
         "committed_at": instants,
         "code_version": [_clean(row.code_version) for row in ordered],
     }
-    return to_bytes(pa.Table.from_pydict(columns, schema=SCHEMA), _REPETITIVE)
+    return to_bytes(pa.Table.from_pydict(columns, schema=SCHEMA), _REPETITIVE, quick=quick)
 
 
 def distinct_rows(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
