@@ -119,7 +119,7 @@ def summary(result: dict) -> str:
 def sweep(base: Conditions) -> list[dict]:
     """Ever shorter retrains, until the driver is the limit; more preemptions; few workers waited for at a time."""
     small = replace(base, retrains=min(base.retrains, 100 * base.workers))
-    shorter = [replace(small, median_s=median_s) for median_s in (1.0, 3.0, 20.0, 60.0)]
+    shorter = [replace(small, median_s=median_s) for median_s in (1.0, 2.0, 10.0, 60.0)]
     harsher = [replace(small, faults=Faults(between_preemptions_s=s)) for s in (60.0, 20.0)]
     slower = [replace(small, pending_workers=16)]
     return [apart(conditions) for conditions in (*shorter, *harsher, *slower)]

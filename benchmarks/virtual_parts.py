@@ -27,7 +27,7 @@ class Conditions:
 
     workers: int = 1000
     retrains: int = 1_000_000
-    median_s: float = 6.0
+    median_s: float = 4.0
     sigma: float = 0.5
     seed: int = 0
     faults: Faults | None = None

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.storage.blobs import BlobStore, LocalBlobs, locked_folder
 
 _STATE = ".mirror.json"
+_LOG = "refit.log"
 
 
 @dataclass
 class _Synced:
-    """A file when it was last equal on both sides: the store's version, the content's SHA-256."""
+    """A file when it was last equal on both sides: the store's version, the content's SHA-256.
+
+    `here`: this folder's version when that content was read; empty if it was written and may have changed since.
+    """
 
     version: str
     sha256: str
+    here: str = ""
 
 
 @dataclass(frozen=True)
 class RunMirror:
     """Keeps `prefix`/ of `blobs` and the folder `local` alike. `blobs` None: the folder is the run directory itself.
 
-    A file changed on one side since both were equal goes to the other; changed on both, the store's stands. One process
-    of a machine at a time does either; two machines are kept apart by the lease.
+    A file changed on one side since both were equal goes to the other; changed on both, the store's stands. One thread
+    of a machine at a time does either; two machines are kept apart by the lease. Names that begin with a dot stay here.
     """
 
     blobs: BlobStore | None
@@ -46,7 +52,7 @@ class RunMirror:
             for name in changed:
                 data = self.blobs.get(f"{self.prefix}/{name}")
                 if self._here(name) != data:
-                    self._folder.put(name, data)
+                    self._write(name, data)
                 synced[name] = _Synced(found[name], _sha256(data))
             for name in synced.keys() - found.keys():
                 self._forget(name, synced)
@@ -54,21 +60,41 @@ class RunMirror:
         return len(changed)
 
     def publish(self) -> int:
-        """Send what is new or changed here; how many files. Nothing is deleted. Raises OSError; what was sent stays sent."""
+        """Send what is new or changed here; how many files. Nothing is deleted. Raises OSError; what was sent stays sent.
+
+        Cheap if nothing has changed: a look at every file's time and size, no content read and no request made.
+        """
         if self.blobs is None or not self.local.is_dir():
             return 0
         with locked_folder(self.local):
             synced, sent = self._synced(), {}
-            for name in self._folder.list(""):
-                data = None if name == _STATE else self._here(name)
-                if data is not None and (name not in synced or synced[name].sha256 != _sha256(data)):
+            touched = self._touched(synced)
+            for name, here in touched.items():
+                if (data := self._here(name)) is None:
+                    continue
+                sha256 = _sha256(data)
+                if name in synced and synced[name].sha256 == sha256:
+                    synced[name].here = here
+                else:
                     self.blobs.put(f"{self.prefix}/{name}", data)
-                    sent[name] = _sha256(data)
-            if sent:
-                found = self._remote(self.blobs)
-                synced |= {name: _Synced(found[name], sha256) for name, sha256 in sent.items() if name in found}
+                    sent[name] = _Synced("", sha256, here)
+            found = self._remote(self.blobs) if sent else {}
+            synced |= {name: replace(one, version=found[name]) for name, one in sent.items() if name in found}
+            if touched:
                 self._keep(synced)
         return len(sent)
+
+    def _touched(self, synced: Mapping[str, _Synced]) -> dict[str, str]:
+        """Files that are not known to be as they were, and their versions from before they are read."""
+        found = ((name, here) for name, here in self._folder.versions("").items() if not _is_hidden(name))
+        return {name: here for name, here in found if name not in synced or synced[name].here != here}
+
+    def _write(self, name: str, data: bytes) -> None:
+        """A log is overwritten where it is: who has it open to append goes on behind what was fetched."""
+        if name == _LOG and (self.local / name).exists():
+            (self.local / name).write_bytes(data)
+        else:
+            self._folder.put(name, data)
 
     @property
     def _folder(self) -> LocalBlobs:
@@ -97,13 +123,19 @@ class RunMirror:
         """As of the last exchange; empty if nothing is known, and then everything is compared."""
         try:
             stored = json.loads(self._here(_STATE) or b"{}")
-            return {name: _Synced(str(one["version"]), str(one["sha256"])) for name, one in stored.items()}
+            return {
+                name: _Synced(str(one["version"]), str(one["sha256"]), str(one["here"])) for name, one in stored.items()
+            }
         except (ValueError, TypeError, KeyError, AttributeError):
             return {}
 
     def _keep(self, synced: dict[str, _Synced]) -> None:
         stored = {name: vars(synced[name]) for name in sorted(synced)}
         self._folder.put(_STATE, (json.dumps(stored, indent=1) + "\n").encode())
+
+
+def _is_hidden(name: str) -> bool:
+    return name.rpartition("/")[2].startswith(".")
 
 
 def _sha256(data: bytes) -> str:

@@ -13,6 +13,7 @@ from orchestrator.progress import Progress
 from orchestrator.records import LedgerRow, Work
 from orchestrator.run_dir import RunDir
 from orchestrator.runtime.backend import Backend, ScoreBlock
+from orchestrator.runtime.patience import patient
 from orchestrator.scoring import ScoreStage
 from orchestrator.store import Store
 from tasks.base import Numerics
@@ -117,7 +118,8 @@ class ScoringModels:
     ) -> None:
         """Compute and store every shard that is missing; nothing to do starts no backend.
 
-        `on_block` hears of each, `alive` is called while none comes; both may raise to stop.
+        `on_block` hears of each, `alive` is called while none comes or a store that is away is waited for; both may raise
+        to stop. Raises StoreAwayError if the store is away for minutes.
         """
         missing = {key: found for key, stage in self.stages.items() if (found := stage.missing())}
         if not missing:
@@ -127,7 +129,7 @@ class ScoringModels:
         done = 0
         for key, found in missing.items():
             for block in backend().score(self.stages[key].job(found), alive):
-                _keep(self.stages[key], block, found)
+                patient(_keep, meanwhile=alive)(self.stages[key], block, found)
                 done += 1
                 progress.update(done, n_shards)
                 on_block(block)

@@ -14,7 +14,7 @@ from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import Event
 from tasks.base import KeepCheckpoint, Numerics, SnapshotStore, Task
 
-Alive = Callable[[], None]  # called about once a second while nothing comes; it may raise, and then the wait is over
+Alive = Callable[[], None]  # called at least once a second while nothing comes; it may raise, and then the wait is over
 
 
 class CheckpointSink(Protocol):
@@ -115,11 +115,14 @@ class Backend(Protocol):
         ...
 
     def score(self, job: ScoreJob, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
-        """Blocks in whatever order they are done; each range exactly once. A lost gradient worker's ranges are recomputed elsewhere."""
+        """Blocks in whatever order they are done; each range exactly once. A lost gradient worker's ranges are recomputed elsewhere.
+
+        What `alive` raises is passed on, and the ranges in flight are given up.
+        """
         ...
 
     def probe(self, numerics: Numerics, alive: Alive = lambda: None) -> Numerics:
-        """`numerics` with what only a worker knows filled in (device model)."""
+        """`numerics` with what only a worker knows filled in (device model). What `alive` raises while none is there is passed on."""
         ...
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 
+UNKNOWN_S = 30.0  # what the clouds that say least leave: GCP's notice
 Draining = Callable[[], Mapping[str, float]]  # node id -> Unix time at which it goes away, 0 if nobody says
 
 
@@ -21,15 +22,15 @@ class DrainWatch:
         """Ask again, if it is time to."""
         if time.monotonic() - self._asked_at >= self._poll_s:
             self._asked_at = time.monotonic()
-            self._deadlines.update(self._draining())
+            for node, deadline in self._draining().items():
+                self._deadlines[node] = deadline or self._deadlines.get(node, time.time() + UNKNOWN_S)
 
     def __contains__(self, node: str) -> bool:
         return node in self._deadlines
 
     def seconds_left(self, node: str) -> float:
-        """Until a draining node goes away; infinite if nobody says."""
-        deadline = self._deadlines[node]
-        return max(deadline - time.time(), 0.0) if deadline else math.inf
+        """Until a draining node goes away; if nobody says when, `UNKNOWN_S` after it was seen first."""
+        return max(self._deadlines[node] - time.time(), 0.0)
 
 
 __all__ = ["DrainWatch", "Draining"]

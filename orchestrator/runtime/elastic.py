@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from typing import Any, Protocol
 
 from orchestrator.records import Work
 from orchestrator.runtime.backend import Alive, ScoreBlock, ScoreJob, WorkerContext
+from orchestrator.runtime.placement import Role
 from orchestrator.runtime.pool import LONGEST_WAIT_S, Cluster, Pool, PoolOptions
-from orchestrator.runtime.ray_calls import Happening, RangeQueue
-from orchestrator.runtime.ray_worker import Lost
+from orchestrator.runtime.ray_calls import Ending, Happening, RangeQueue, Slot
+from orchestrator.runtime.ray_worker import Failure, Lost
 from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import Event, WorkerLeft, WorkerLost
 from tasks.base import Numerics
+from tasks.errors import RefitError
 
+PROBE_ATTEMPTS = 3  # workers that may be lost while they are asked
 NODES_AGE_S = 1.0  # the list of nodes is asked for in every loop of the driver
 
 
@@ -30,14 +32,12 @@ class Session(Cluster, Protocol):
 
     def put(self, value: Any) -> Any: ...
 
-    def probe(self, actor: Any, numerics: Numerics) -> Numerics: ...
-
 
 class ElasticBackend:
     """Retrains and scores in a pool that follows demand; `session` is what is known of Ray.
 
     The same actors retrain and score, never both at once, so that what suffices for one suffices for the other; where
-    gradients have a market of their own, scoring has a pool of its own, which ends with it.
+    gradients have a market of their own, scoring has a pool of its own, which stays until workers are wanted for retrains.
     """
 
     def __init__(self, context: WorkerContext, session: Session, options: PoolOptions):
@@ -47,6 +47,7 @@ class ElasticBackend:
         self._pool: Pool | None = None
         self._scoring: Pool | None = None  # where gradients have a pool of their own
         self._wanted = 1  # enough to ask a worker what it runs on
+        self._role: Role | None = None  # until somebody wants workers for something
         self._events: list[Event] = []
         self._gone: set[str] = set()
         self._nodes: list[Node] = []
@@ -57,19 +58,21 @@ class ElasticBackend:
 
         Raises InputError if there is no cluster to start or join.
         """
+        self._end_gradient_pool()
         if self._pool is None:
             self._session.open()
             self._shared = self._session.put(self._context)
-            self._pool = Pool(self._session, self._shared, self._options, "retrains", self._serials)
+            self._pool = Pool(self._session, self._shared, self._options, self._role, self._serials)
             self._pool.want(self._wanted)
         else:
             self._events = [happening.event() for happening in self._pool.retell()]
 
     def want(self, n_workers: int) -> None:
         """Grow towards `n_workers`. Few enough to fit in the pool at once: what is left is the tail."""
-        self._wanted = n_workers
+        self._wanted, self._role = n_workers, "tail" if n_workers <= self._options.workers else "retrains"
+        self._end_gradient_pool()
         if self._pool is not None:
-            self._pool.want(n_workers, "tail" if n_workers <= self._options.workers else "retrains")
+            self._pool.want(n_workers, self._role)
 
     def submit(self, worker: str, work: Work, attempt: int) -> None:
         """Hand one retrain to an idle worker. Raises ValueError if it is unknown or has work already."""
@@ -99,15 +102,41 @@ class ElasticBackend:
         return events
 
     def probe(self, numerics: Numerics, alive: Alive = lambda: None) -> Numerics:
-        """`numerics` as the first worker at hand resolves them. Raises RefitError, ValueError while all are busy."""
-        pool = self._the_pool()
+        """`numerics` as the first worker at hand resolves them, in whatever market of those asked for.
+
+        Raises RefitError, ValueError while all are busy, and what `alive` raises while an answer is waited for.
+        """
+        pool, answer = self._the_pool(), None
         pool.want(max(self._wanted, 1))
+        for _ in range(PROBE_ATTEMPTS):
+            slot = self._first_worker(pool, alive)
+            answer = self._ask(pool, slot, numerics, alive)
+            if isinstance(answer, Numerics):
+                return answer
+            if isinstance(answer, Failure):
+                raise RefitError(f"a worker cannot say what it runs on: {answer.message}")
+        raise RefitError(f"{PROBE_ATTEMPTS} workers were lost while they were asked for their device: {answer.message}")
+
+    def _first_worker(self, pool: Pool, alive: Alive) -> Slot:
         while not any(slot.has_joined for slot in pool.slots.values()):
-            self._events += self._tell(pool.poll(LONGEST_WAIT_S))
+            self._events += self._tell(heard(pool, alive))
         slot = next((slot for slot in pool.slots.values() if slot.is_idle), None)
         if slot is None:
             raise ValueError("every worker is busy")
-        return self._session.probe(slot.actor, numerics)
+        return slot
+
+    def _ask(self, pool: Pool, slot: Slot, numerics: Numerics, alive: Alive) -> Numerics | Failure | Lost:
+        pool.probe(slot, numerics)
+        try:
+            while True:
+                happened = heard(pool, alive)
+                answers = [h.what for h in happened if h.worker == slot.name and not isinstance(h.what, Ending)]
+                self._events += self._tell([h for h in happened if not isinstance(h.what, (Numerics, Failure))])
+                if answers:
+                    return answers[0]
+        finally:
+            if slot.name in pool.slots and not slot.is_idle:
+                self._events += self._tell(pool.lose(slot, Lost("error", "nobody waits for its answer")))
 
     def device_ids(self) -> dict[str, tuple[str, ...]]:
         """Worker -> the GPUs it holds, as `<node>:<id>`; of the workers that have joined."""
@@ -138,42 +167,55 @@ class ElasticBackend:
     def score(self, job: ScoreJob, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
         """Each range once, in whatever order they are done; those of a lost worker are done again elsewhere.
 
-        Raises ValueError while retrains run, RefitError if a range fails in every attempt.
+        Raises ValueError while retrains run, RefitError if a range fails in every attempt, and what `alive` raises.
         """
-        retrains = self._the_pool()
-        if any(slot.task is not None for slot in retrains.slots.values()):
+        if any(slot.task is not None for slot in self._the_pool().slots.values()):
             raise ValueError("scores are asked for while retrains are running")
-        labels = self._options.placement.labels
+        pool = self._gradient_pool()
+        yield from self._score(pool, job, alive)
+        if pool is self._pool:
+            pool.want(self._wanted, self._role)
+        else:
+            pool.want(0)
+
+    def _gradient_pool(self) -> Pool:
+        retrains, labels = self._the_pool(), self._options.placement.labels
         if labels("gradients") == labels("retrains"):
-            yield from self._score(retrains, job)
-            retrains.want(self._wanted)
-            return
-        self._let_go(retrains)
-        self._scoring = Pool(self._session, self._shared, self._options, "gradients", self._serials)
-        with closing(self._scoring) as own:
-            yield from self._score(own, job)
+            return retrains
+        self._empty(retrains)
+        if self._scoring is None:
+            self._scoring = Pool(self._session, self._shared, self._options, "gradients", self._serials)
+        return self._scoring
 
-    def _let_go(self, pool: Pool) -> None:
-        """Idle workers of the other market would only be paid for meanwhile."""
+    def _end_gradient_pool(self) -> None:
+        if self._scoring is not None:
+            self._scoring.close()
+            self._scoring = None
+
+    def _empty(self, pool: Pool) -> None:
+        """Workers of the other market, and those on their way, would only be paid for meanwhile."""
         pool.want(0)
-        for slot in [slot for slot in pool.slots.values() if slot.is_idle]:
+        for slot in list(pool.slots.values()):
             pool.release(slot.name)
-            self._events.append(WorkerLeft(slot.name))
-            self._gone.add(slot.name)
+            if slot.has_joined:
+                self._events.append(WorkerLeft(slot.name))
+                self._gone.add(slot.name)
 
-    def _score(self, pool: Pool, job: ScoreJob) -> Iterator[ScoreBlock]:
+    def _score(self, pool: Pool, job: ScoreJob, alive: Alive) -> Iterator[ScoreBlock]:
         shared, queue = self._session.put(replace(job, ranges=())), RangeQueue.of(job.ranges)
         try:
             while queue.left:
-                pool.want(queue.left)
+                pool.want(queue.left, "gradients")
                 hand_out(pool, queue, shared)
-                for happening in pool.poll(LONGEST_WAIT_S):
+                for happening in heard(pool, alive):
                     if isinstance(happening.what, ScoreBlock):
                         queue.left -= 1
                         yield happening.what
                     else:
                         self._set_back(pool, queue, happening)
         finally:
+            if queue.left:
+                pool.want(0)  # given up: nobody is to replace those who are
             self._end_scoring(pool)
 
     def _set_back(self, pool: Pool, queue: RangeQueue, happening: Happening) -> None:
@@ -198,4 +240,12 @@ def hand_out(pool: Pool, queue: RangeQueue, shared: Any) -> None:
             slot.is_worn = True
         elif queue.waiting:
             task = queue.waiting.popleft()
-            slot.begin(slot.actor.score.remote(None if slot.has_job else shared, *task), task)
+            pool.begin(slot, slot.actor.score.remote(None if slot.has_job else shared, *task), task)
+
+
+def heard(pool: Pool, alive: Alive) -> list[Happening]:
+    """What happened within a second; if nothing did, `alive` is called."""
+    happened = pool.poll(LONGEST_WAIT_S)
+    if not happened:
+        alive()
+    return happened

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from orchestrator.records import Work
 from orchestrator.runtime import worker
@@ -15,6 +16,10 @@ from orchestrator.runtime.backend import Alive, ScoreBlock, ScoreJob, WorkerCont
 from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import Completed, Event, Failed, WorkerJoined
 from tasks.base import Numerics
+from tasks.errors import RefitError
+
+if TYPE_CHECKING:
+    from influence.scoring import Scorer
 
 WORKER = "local"
 
@@ -22,7 +27,7 @@ WORKER = "local"
 class LocalBackend:
     """A pool of one worker, which is the calling thread: `wait` trains.
 
-    `timeout_s` is kept by SIGALRM, so only in the main thread; elsewhere a retrain runs as long as it takes. A process
+    `timeout_s`, of a retrain or a score range, is kept by SIGALRM, so only in the main thread; elsewhere it takes as long as it takes. A process
     that dies takes the driver with it. KeyboardInterrupt passes through `wait`: it is a wish to stop, not a failure.
     Start it in the thread that waits: some settings of torch belong to a thread.
     """
@@ -56,8 +61,8 @@ class LocalBackend:
         """Nothing: the worker is this process."""
 
     def nodes(self) -> list[Node]:
-        """This machine."""
-        return [Node("local", "local")]
+        """This machine, with the GPU that is used of it."""
+        return [Node("local", "local", n_gpus=float(self._context.numerics.device.startswith("cuda")))]
 
     def wait(self, timeout_s: float) -> list[Event]:
         """Events at hand; else the queued retrain, however long it takes; else [] after `timeout_s`."""
@@ -79,10 +84,18 @@ class LocalBackend:
             return Failed(WORKER, work.spec_id, worker.classify(error), worker.describe(error), seconds)
 
     def score(self, job: ScoreJob, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
-        """Blocks in the order of `job.ranges`."""
+        """Blocks in the order of `job.ranges`; `alive` is called before each. Raises RefitError if one takes too long."""
         scorer = worker.make_scorer(self._context, job)
         for start, stop in job.ranges:
-            yield worker.score_block(self._context, scorer, start, stop)
+            alive()
+            yield self._score(scorer, start, stop)
+
+    def _score(self, scorer: Scorer, start: int, stop: int) -> ScoreBlock:
+        try:
+            with time_limit(self._timeout_s):
+                return worker.score_block(self._context, scorer, start, stop)
+        except TimeoutError as error:
+            raise RefitError(f"scoring train rows {start} to {stop - 1}: {error}") from error
 
     def probe(self, numerics: Numerics, alive: Alive = lambda: None) -> Numerics:
         """`numerics` with this machine's device model and torch version."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from tasks.base import Numerics
 
@@ -38,11 +38,20 @@ class Placement:
         pinned = accelerator_type(numerics.device_model) if numerics.device.startswith("cuda") else None
         return Placement(accelerator or pinned, market)
 
-    def labels(self, role: Role) -> dict[str, str]:
-        """The label selector of new actors of a role; the tail goes where the retrains go unless it has a market of its own."""
-        market = self.market.get(role) or (self.market.get("retrains") if role == "tail" else None)
+    def labels(self, role: Role | None) -> dict[str, str]:
+        """The label selector of new actors of a role; None: of one whose role is not known yet."""
+        market = self._market(role) if role else self._common_market()
         found = {ACCELERATOR: self.accelerator, MARKET: market}
         return {label: value for label, value in found.items() if value}
+
+    def _market(self, role: Role) -> str | None:
+        """The tail goes where the retrains go unless it has a market of its own."""
+        return self.market.get(role) or (self.market.get("retrains") if role == "tail" else None)
+
+    def _common_market(self) -> str | None:
+        """The market of all roles, if they have the same."""
+        markets = {self._market(role) for role in get_args(Role)}
+        return markets.pop() if len(markets) == 1 else None
 
 
 __all__ = ["Placement", "Role", "accelerator_type"]

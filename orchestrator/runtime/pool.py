@@ -13,14 +13,16 @@ from orchestrator.records import Work
 from orchestrator.runtime.backend import ScoreBlock
 from orchestrator.runtime.draining import DrainWatch
 from orchestrator.runtime.placement import Placement, Role
-from orchestrator.runtime.ray_calls import FREE_KINDS, Ending, Happening, Left, Slot
+from orchestrator.runtime.ray_calls import FREE_KINDS, Ending, Happening, Left, Slot, Task
 from orchestrator.runtime.ray_worker import Answer, Attempted, Failure, Joined, Lost, Place
+from orchestrator.runtime.starts import FailedStarts, NoWorkerError, Waiting
 from orchestrator.scheduling.budget import Node
+from tasks.base import Numerics
 from tasks.errors import RefitError
 
 log = logging.getLogger(__name__)
-START_ATTEMPTS = 3  # starts in a row that may fail before the pool stops asking for more
 LONGEST_WAIT_S = 1.0  # ray.wait has returned empty after days without a time-out (ray#44909): short waits in a loop
+PROBE_TIMEOUT_S = 300.0
 DOUBT_S = 60.0  # how long an unreachable worker may take to answer or to be declared dead
 
 
@@ -51,48 +53,55 @@ class Cluster(Protocol):
 
 @dataclass(frozen=True)
 class PoolOptions:
-    """How large a pool may grow, what each worker needs, and how long it is waited for."""
+    """How large a pool may grow, what each worker needs, and how long it is waited for.
+
+    `timeout_s`: longest time of one retrain, or of one score range. `start_timeout_s`: of a pool without any worker; None: no limit.
+    """
 
     workers: int = 1
     resources: Mapping[str, float] = field(default_factory=dict)
     placement: Placement = field(default_factory=Placement)
     pending_workers: int = 16
     timeout_s: float | None = None
-    start_timeout_s: float = 1800.0
+    start_timeout_s: float | None = 1800.0
     drain_poll_s: float = 3.0
     stuck_after_s: float = 600.0
+    join_timeout_s: float = 600.0
 
 
 class Pool:
     """At most `workers` actors of one role, at most `pending_workers` of them waiting for a place.
 
     An actor is asked where it is, then to join with `shared` (the context); from then on it is a worker. One that is lost
-    is replaced by one with a new name as long as there is demand; after `START_ATTEMPTS` failed starts in a row the pool
-    goes on with the workers it has, and raises RefitError once it has none.
+    is replaced by one with a new name as long as there is demand. When three starts in a row have failed, the pool raises
+    RefitError if it has no worker; else it goes on with those it has, and tries one more after each of ever longer pauses.
     """
 
-    def __init__(self, cluster: Cluster, shared: Any, options: PoolOptions, role: Role, serials: Iterator[int]):
+    def __init__(self, cluster: Cluster, shared: Any, options: PoolOptions, role: Role | None, serials: Iterator[int]):
         self._cluster, self._shared, self._options = cluster, shared, options
-        self._role: Role = role
+        self._role: Role | None = role
         self._serials = serials
         self.slots: dict[str, Slot] = {}
-        self._target = self._failed_starts = 0
-        self._last_failure = ""
-        self._alone_since = self._progress_at = time.monotonic()
-        self._warned = False
+        self._target = 0
+        self._failed = FailedStarts()
+        self._waiting = Waiting(options.start_timeout_s, options.stuck_after_s)
         self._drains = DrainWatch(cluster.draining, options.drain_poll_s)
+        self._alive: set[str] | None = None  # nodes, since the last answers came
 
     # --- size ----------------------------------------------------------------------------------------------------
 
     def want(self, n_workers: int, role: Role | None = None) -> None:
         """Grow towards `n_workers`; actors without a place that nobody needs any more are taken back, workers stay.
 
-        `role`: that of new actors from now on.
+        `role`: that of new actors from now on; those without a place whose labels differ are asked for anew.
         """
         self._role = role or self._role
         if not self._target:
-            self._alone_since = self._progress_at = time.monotonic()
+            self._waiting.begin()
         self._target = min(n_workers, self._options.workers)
+        labels = self._labels()
+        for slot in [slot for slot in self._unplaced() if slot.labels != labels]:
+            self._drop(slot)
         surplus = max(len(self.slots) - self._target, 0)
         for slot in self._unplaced()[::-1][:surplus]:
             self._drop(slot)
@@ -120,19 +129,28 @@ class Pool:
     def _drop(self, slot: Slot) -> None:
         del self.slots[slot.name]
         self._cluster.kill(slot.actor)
+        if slot.has_joined and not self._has_worker():
+            self._failed.clear()  # what failed beside it may be long ago
 
     def _unplaced(self) -> list[Slot]:
         return [slot for slot in self.slots.values() if slot.place is None]
 
+    def _has_worker(self) -> bool:
+        return any(slot.has_joined for slot in self.slots.values())
+
+    def _labels(self) -> dict[str, str]:
+        return self._options.placement.labels(self._role)
+
     def _fill(self) -> None:
         """Ask for what is missing: Ray places actors as nodes come, and the autoscaler sees the bounded rest as demand."""
         missing = min(self._target - len(self.slots), self._options.pending_workers - len(self._unplaced()))
-        if self._failed_starts >= START_ATTEMPTS:
-            return
+        if self._failed.are_many:
+            is_starting = any(not slot.has_joined for slot in self.slots.values())
+            missing = min(missing, int(not is_starting and time.monotonic() >= self._failed.again_at_s))
         for _ in range(missing):
-            name, labels = f"ray-{next(self._serials)}", self._options.placement.labels(self._role)
+            name, labels = f"ray-{next(self._serials)}", self._labels()
             actor = self._cluster.start_worker(name, self._options.resources, labels)
-            self.slots[name] = Slot(name, actor, call=actor.arrive.remote())
+            self.slots[name] = Slot(name, actor, labels, call=actor.arrive.remote())
 
     # --- work ----------------------------------------------------------------------------------------------------
 
@@ -140,10 +158,20 @@ class Pool:
         """Hand one retrain to an idle worker. Raises ValueError if it is unknown or has work already."""
         slot = self.idle(name)
         slot.ticket += 1
-        slot.begin(slot.actor.retrain.remote(slot.ticket, work), work.spec_id)
+        self.begin(slot, slot.actor.retrain.remote(slot.ticket, work), work.spec_id)
+
+    def begin(self, slot: Slot, call: Any, task: Task) -> None:
+        """A task has been handed to a worker, which has `timeout_s` for it."""
+        slot.begin(call, task)
         if self._options.timeout_s is not None:
-            late = Lost("timeout", f"{work.spec_id} was still running after {self._options.timeout_s:g} s")
-            slot.limit(time.monotonic() + self._options.timeout_s, late)
+            whose = f"{task} was " if isinstance(task, str) else ""
+            late = Lost("timeout", f"{whose}still running after {self._options.timeout_s:g} s")
+            slot.limit(self._options.timeout_s, late)
+
+    def probe(self, slot: Slot, numerics: Numerics) -> None:
+        """Ask an idle worker what it runs on; numerics, a failure or a loss follow from `poll`."""
+        slot.begin(slot.actor.probe.remote(numerics))
+        slot.limit(PROBE_TIMEOUT_S, Lost("error", f"no answer within {PROBE_TIMEOUT_S:g} s"))
 
     def give_back(self, name: str) -> None:
         """Ask a worker that retrains to stop and to say so."""
@@ -155,6 +183,7 @@ class Pool:
         """What happened, as soon as something did; [] after `timeout_s`. Raises RefitError if no worker can be started."""
         until = time.monotonic() + timeout_s
         while True:
+            self._alive = None
             self._check()
             self._fill()
             happened = self._worn()
@@ -182,7 +211,7 @@ class Pool:
     def _settle(self, slot: Slot) -> list[Happening]:
         """What the answer of a call means; [] if nobody has to know."""
         answer = self._cluster.answer(slot.call)
-        self._progress_at, self._warned = time.monotonic(), False
+        self._waiting.heard()
         if isinstance(answer, Doubt):
             return self._doubt(slot, answer.message)
         if isinstance(answer, Lost):
@@ -192,21 +221,24 @@ class Pool:
         if isinstance(answer, Place):
             slot.place = answer
             slot.begin(slot.actor.join.remote(self._shared))
+            late = f"not ready for work {self._options.join_timeout_s:g} s after it got its place"
+            slot.limit(self._options.join_timeout_s, Lost("error", late))
             return []
         return self._answer(slot, answer)
 
-    def _answer(self, slot: Slot, answer: Joined | Failure | Attempted | ScoreBlock) -> list[Happening]:
+    def _answer(self, slot: Slot, answer: Joined | Failure | Attempted | ScoreBlock | Numerics) -> list[Happening]:
         task = slot.task
         if isinstance(answer, Failure) and not slot.has_joined:
             return self.lose(slot, Lost(answer.kind, answer.message))
         slot.finish(has_job=isinstance(answer, ScoreBlock))
         match answer:
             case Joined():
-                slot.has_joined, self._failed_starts = True, 0
+                slot.has_joined = True
+                self._failed.clear()
                 return [slot.joined()]
             case Attempted(result, is_worn):
                 return [*self._wears_out(slot, is_worn), Happening(slot.name, task, result)]
-            case Failure() | ScoreBlock():
+            case Failure() | ScoreBlock() | Numerics():
                 return [Happening(slot.name, task, answer)]
         assert_never(answer)
 
@@ -217,19 +249,18 @@ class Pool:
         """
         if not slot.in_doubt:
             slot.in_doubt = message
-            slot.limit(time.monotonic() + DOUBT_S, Lost("node_lost", message))
+            slot.limit(DOUBT_S, Lost("node_lost", message))
         slot.call = slot.actor.__ray_ready__.remote()
         return []
 
     def lose(self, slot: Slot, lost: Lost) -> list[Happening]:
-        """Take a worker out and ask for another; nobody has to know of one that had not joined."""
+        """Take a worker out and ask for another; one that had not joined is in the log only."""
         lost = self._blame(slot, lost)
         self._drop(slot)
-        if slot.has_joined:
-            self._failed_starts = 0
-        else:
-            self._failed_starts += lost.kind not in FREE_KINDS
-            self._last_failure = lost.message
+        if not slot.has_joined:
+            log.warning("worker %s could not be started (%s): %s", slot.name, lost.kind, lost.message)
+            if lost.kind not in FREE_KINDS:
+                self._failed.add(lost.message, time.monotonic())
         self._fill()
         return [Happening(slot.name, slot.task, lost)] if slot.has_joined else []
 
@@ -239,8 +270,9 @@ class Pool:
             return lost
         if slot.place.node in self._drains:
             return Lost("preempted", lost.message)
-        alive = {node.node_id for node in self._cluster.nodes()}
-        return lost if slot.place.node in alive else Lost("node_lost", lost.message)
+        if self._alive is None:  # an older list may still have the node that took these workers with it
+            self._alive = {node.node_id for node in self._cluster.nodes()}
+        return lost if slot.place.node in self._alive else Lost("node_lost", lost.message)
 
     # --- endings -------------------------------------------------------------------------------------------------
 
@@ -279,15 +311,12 @@ class Pool:
 
     def _check(self) -> None:
         """Raise RefitError if no worker can be started or none could for too long; warn once when the cluster does not grow."""
-        now, options = time.monotonic(), self._options
-        if not self.slots and self._target and self._failed_starts >= START_ATTEMPTS:
-            raise RefitError(f"no worker can be started: {self._last_failure}")
-        if not self._target or any(slot.has_joined for slot in self.slots.values()):
-            self._alone_since = now
-        elif now - self._alone_since >= options.start_timeout_s:
-            raise RefitError(f"no worker could start within {options.start_timeout_s:g} s: {self._shortage()}")
-        if now - self._progress_at >= options.stuck_after_s and not self._warned and self._unplaced():
-            self._warned = True
+        options, is_alone = self._options, self._target > 0 and not self._has_worker()
+        if is_alone and not self.slots and self._failed.are_many:
+            raise RefitError(f"no worker can be started: {self._failed.message}")
+        if self._waiting.is_too_long(is_alone):
+            raise NoWorkerError(f"no worker could start within {options.start_timeout_s:g} s: {self._shortage()}")
+        if self._unplaced() and self._waiting.is_stuck():
             n, minutes = len(self._unplaced()), options.stuck_after_s / 60
             log.warning("%d workers have waited for a place for %g min; %s", n, minutes, self._shortage())
 
@@ -296,6 +325,6 @@ class Pool:
             f"{amount:g} {name[4:7].upper()}" for name, amount in self._options.resources.items() if amount
         )
         offered = " and ".join(f"{self._cluster.offered(name):g} {name}" for name in ("CPU", "GPU"))
-        labels = self._options.placement.labels(self._role)
+        labels = self._labels()
         on = f" on nodes labelled {', '.join(f'{k}={v}' for k, v in labels.items())}" if labels else ""
         return f"each needs {wanted}{on}, the cluster has {offered}"

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, cast
 
 import ray
@@ -20,8 +21,7 @@ from orchestrator.runtime.pool import Doubt, PoolOptions
 from orchestrator.runtime.ray_worker import Answer, Failure, Joined, Lost, Place, WorkerProcess
 from orchestrator.runtime.worker import LONGEST_MESSAGE, describe
 from orchestrator.scheduling.budget import Node
-from tasks.base import Numerics
-from tasks.errors import InputError, RefitError
+from tasks.errors import InputError
 
 log = logging.getLogger(__name__)
 OBJECT_STORE_BYTES = 512 * 2**20  # of a Ray of our own; what does not fit is kept on disk
@@ -55,7 +55,8 @@ class RayBackend(ElasticBackend):
 
     `address` None starts a Ray of our own, which `close` stops; else that cluster is joined, and left. Actors that cannot
     be scheduled yet, at most `pending_workers` of them, join when the cluster has grown. A lost worker is replaced by one
-    with a new name. A retrain that takes longer than `timeout_s` is ended with its worker: WorkerLost(kind="timeout").
+    with a new name. A retrain, or a score range, that takes longer than `timeout_s` is ended with its worker:
+    WorkerLost(kind="timeout"). Without any worker for `start_timeout_s` (None: no limit) NoWorkerError is raised.
 
     On a cluster, actors go to nodes of the accelerator that the numerics are pinned to (`accelerator` overrides it) and of
     the market of their role (`market`: gradients, retrains, tail -> spot | on-demand). `recycle_after`: retrains per process.
@@ -74,7 +75,7 @@ class RayBackend(ElasticBackend):
         market: Mapping[str, str | None] | None = None,
         pending_workers: int = 16,
         recycle_after: int | None = None,
-        start_timeout_s: float = 1800.0,
+        start_timeout_s: float | None = 1800.0,
         drain_poll_s: float = 3.0,
         stuck_after_s: float = 600.0,
     ):
@@ -179,8 +180,11 @@ class _Session:
         """Ask for an actor, without waiting for it."""
         options = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False, **resources}
         options |= {"label_selector": dict(labels)} if labels else {}
-        actor_class: Any = ray.remote(concurrency_groups={CONTROL: 1})(RayWorker)  # pyright: ignore[reportCallIssue]
-        return actor_class.options(**options).remote(name, *self.worker_arguments)
+        return self._actor_class.options(**options).remote(name, *self.worker_arguments)
+
+    @cached_property
+    def _actor_class(self) -> Any:  # made once: that takes ten times as long as an actor
+        return ray.remote(concurrency_groups={CONTROL: 1})(RayWorker)  # pyright: ignore[reportCallIssue]
 
     def kill(self, actor: Any) -> None:
         """End an actor, or take back the request for one."""
@@ -207,16 +211,6 @@ class _Session:
                 return Lost("preempted", _one_line(error))
             is_node = isinstance(error, (failures.NodeDiedError, failures.ObjectLostError))
             return Lost("node_lost" if is_node else "error", _one_line(error))
-
-    def probe(self, actor: Any, numerics: Numerics) -> Numerics:
-        """`numerics` as an idle actor resolves them. Raises RefitError."""
-        try:
-            found = cast(Numerics | Failure, ray.get(actor.probe.remote(numerics), timeout=FETCH_TIMEOUT_S))
-        except failures.RayError as error:
-            raise RefitError(f"a worker was lost while it was asked for its device: {_one_line(error)}") from error
-        if isinstance(found, Failure):
-            raise RefitError(f"a worker cannot say what it runs on: {found.message}")
-        return found
 
     def nodes(self) -> list[Node]:
         """The nodes that are alive; their kind is the node type of cluster.yaml, which Ray's launcher makes a label."""

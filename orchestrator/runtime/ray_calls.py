@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ from orchestrator.scheduling.events import (
     WorkerLeft,
     WorkerLost,
 )
+from tasks.base import Numerics
 from tasks.errors import RefitError
 
 SCORE_ATTEMPTS = 3
@@ -32,7 +34,7 @@ Task = str | Range  # a spec id, or train rows to score
 
 @dataclass(frozen=True)
 class Ending:
-    """A worker goes away by itself or by intent in `seconds_left`: nothing new for it."""
+    """Nothing new for a worker: its node goes away in `seconds_left`; infinite: no node goes, the process is worn."""
 
     seconds_left: float
 
@@ -51,6 +53,7 @@ class Slot:
 
     name: str
     actor: Any
+    labels: Mapping[str, str]
     call: Any = None
     task: Task | None = None
     deadline: float = math.inf
@@ -67,9 +70,9 @@ class Slot:
         """A call is in flight."""
         self.call, self.task = call, task
 
-    def limit(self, deadline: float, overdue: Lost) -> None:
-        """Past `deadline` the worker is given up, as `overdue`."""
-        self.deadline, self.overdue = deadline, overdue
+    def limit(self, seconds: float, overdue: Lost) -> None:
+        """Without an answer within `seconds` the worker is given up, as `overdue`."""
+        self.deadline, self.overdue = time.monotonic() + seconds, overdue
 
     def finish(self, has_job: bool) -> None:
         """The call was answered; `has_job`: the worker holds the score job."""
@@ -90,7 +93,7 @@ class Happening:
 
     worker: str
     task: Task | None
-    what: Place | Outcome | Failure | ScoreBlock | Ending | Left | Lost | None
+    what: Place | Outcome | Failure | ScoreBlock | Numerics | Ending | Left | Lost | None
 
     def event(self) -> Event:
         """The same for the scheduler."""

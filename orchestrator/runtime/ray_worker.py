@@ -63,7 +63,7 @@ class Lost:
     message: str
 
 
-Answer = Place | Joined | Failure | Attempted | ScoreBlock
+Answer = Place | Joined | Failure | Attempted | ScoreBlock | Numerics
 
 
 class WorkerProcess:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.runtime.clock import Clock
+from orchestrator.runtime.patience import patient
 from tasks.base import Snapshot, SnapshotStore
 from tasks.errors import GivenBack
 
@@ -30,7 +31,8 @@ class TimedSnapshots:
     to be long and has its first after `after_s` / 10.
 
     `asked`: plain JSON values, what is asked of the retrain besides its spec: a snapshot made for something else is not
-    used. `give_back`: once set, the training is stored and stops at the next update.
+    used. `give_back`: once set, the training is stored and stops at the next update. `may_exist`: whether an earlier attempt
+    may have stored anything; if not, nothing is read.
     """
 
     store: SnapshotStore
@@ -38,6 +40,7 @@ class TimedSnapshots:
     clock: Clock
     give_back: threading.Event | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
+    may_exist: bool = True
     seconds_before: float = 0.0  # of the attempts that the resumed snapshot stands on
 
     def __post_init__(self) -> None:
@@ -50,14 +53,11 @@ class TimedSnapshots:
         return self.seconds_before + self.clock.now() - self._started_s
 
     def resume(self) -> Snapshot | None:
-        """The stored snapshot; None if there is none for what is asked, or it cannot be read."""
-        try:
-            stored = self.store.load()
-        except TimeoutError:  # the alarm of the retrain's time limit, which is an OSError too
-            raise
-        except OSError as error:
-            log.warning("a snapshot could not be read, the training starts anew: %s: %s", type(error).__name__, error)
-            return None
+        """The stored snapshot; None if there is none for what is asked.
+
+        Raises StoreAwayError if the store is away for minutes: to start anew would overwrite what may be hours of work.
+        """
+        stored = patient(self.store.load, clock=self.clock)() if self.may_exist else None
         if stored is None or stored.facts.get("asked") != self.asked:
             return None
         self.seconds_before = stored.facts["seconds"]

@@ -18,8 +18,10 @@ from orchestrator.records import Outcome, Work
 from orchestrator.runtime.backend import ScoreBlock, ScoreJob, WorkerContext
 from orchestrator.runtime.clock import SystemClock
 from orchestrator.runtime.machine import cpu_model
+from orchestrator.runtime.patience import patient
 from orchestrator.runtime.snapshots import TimedSnapshots
 from orchestrator.scheduling.events import FailureKind
+from orchestrator.storage.blobs import StoreAwayError
 from tasks.base import Numerics, Split, Task, Trained
 from tasks.errors import GivenBack, RefitError
 
@@ -70,11 +72,14 @@ def device_model(device: str) -> str:
     return cpu_model()
 
 
-def retrain(context: WorkerContext, work: Work, worker: str, give_back: threading.Event | None = None) -> Outcome:
+def retrain(
+    context: WorkerContext, work: Work, worker: str, give_back: threading.Event | None = None, attempt: int = 1
+) -> Outcome:
     """Train one spec and record the outputs on all measured splits; go on from the spec's snapshot if there is one.
 
-    `give_back`: once another thread sets it, a resumable training is stored and raises GivenBack. `seconds` are those of
-    this attempt and of the earlier ones that it goes on from.
+    `give_back`: once another thread sets it, a resumable training is stored and raises GivenBack. `attempt`: its number in
+    this session; a first one looks for a snapshot only if an earlier session left one. `seconds` are those of this attempt
+    and of the earlier ones that it goes on from.
 
     Status is diverged if the training or any output is not finite: such an outcome has its finite metrics, no outputs.
     Whatever else goes wrong is raised; `classify` says what kind of failure it is.
@@ -82,7 +87,7 @@ def retrain(context: WorkerContext, work: Work, worker: str, give_back: threadin
     started = time.perf_counter()
     fault = inject(context.faults, work.spec_id)
     task = context.task_of(work.arm)
-    snapshots = snapshots_of(context, task, work, give_back)
+    snapshots = snapshots_of(context, task, work, give_back, attempt)
     trained = train(context, task, work, snapshots)
     outputs = measured_outputs(context, task, trained)
     if fault == "nan":
@@ -100,7 +105,7 @@ def retrain(context: WorkerContext, work: Work, worker: str, give_back: threadin
 
 
 def snapshots_of(
-    context: WorkerContext, task: Task, work: Work, give_back: threading.Event | None
+    context: WorkerContext, task: Task, work: Work, give_back: threading.Event | None, attempt: int = 1
 ) -> TimedSnapshots | None:
     """When this attempt is stored; None if it never is: no store, no occasion, a stack, or a recipe that cannot resume.
 
@@ -113,22 +118,21 @@ def snapshots_of(
     observers = [observer.identity() for observer in context.observers]
     asked = {"keep_steps": sorted(map(int, work.keep_steps)), "observers": observers}
     store = context.checkpoints.progress(work.spec_id)
-    return TimedSnapshots(store, context.snapshot_s, SystemClock(), give_back, asked)
+    may_exist = attempt > 1 or context.checkpoints.may_have_progress(work.spec_id)
+    return TimedSnapshots(store, context.snapshot_s, SystemClock(), give_back, asked, may_exist)
 
 
 def train(context: WorkerContext, task: Task, work: Work, snapshots: TimedSnapshots | None = None) -> Trained:
     """Run the recipe: one training, or the stack of an edit of mode `each`. A parent's weights come from the checkpoints.
 
-    Observers are begun anew for each training; a stack has no single network to look at.
+    Observers are begun anew for each training; a stack has no single network to look at. A store that is away is waited
+    for: what has been trained is worth more than the minutes.
     """
     recipe: Any = task.recipe
     if work.edit.mode == "each":
         return recipe.train_each(task, edit=work.edit, seed=work.spec.seed, numerics=context.numerics)
-    keep = context.checkpoints.keeper(work.spec_id) if context.checkpoints and work.keep_steps else None
-    parent = work.spec.parent
-    if parent is not None and context.checkpoints is None:
-        raise RefitError(f"{work.spec_id} starts from {parent['spec_id']}, and there is no checkpoint store")
-    start = None if parent is None else context.checkpoints.load(parent["spec_id"], parent["step"])  # type: ignore[union-attr]
+    keep = patient(context.checkpoints.keeper(work.spec_id)) if context.checkpoints and work.keep_steps else None
+    start = parent_weights(context, work)
     observers = [observer.start(task, context.numerics.device) for observer in context.observers]
     more: dict[str, Any] = {} if start is None else {"parent": start}
     more |= ({"observers": observers} if observers else {}) | ({"snapshots": snapshots} if snapshots else {})
@@ -141,6 +145,16 @@ def train(context: WorkerContext, task: Task, work: Work, snapshots: TimedSnapsh
         keep=keep,
         **more,
     )
+
+
+def parent_weights(context: WorkerContext, work: Work) -> Mapping[str, np.ndarray] | None:
+    """The weights that a retrain starts from; None if it starts afresh. Raises RefitError if there is no store to read."""
+    parent = work.spec.parent
+    if parent is None:
+        return None
+    if context.checkpoints is None:
+        raise RefitError(f"{work.spec_id} starts from {parent['spec_id']}, and there is no checkpoint store")
+    return patient(context.checkpoints.load)(parent["spec_id"], parent["step"])
 
 
 def are_finite(values: np.ndarray, work: Work) -> bool:
@@ -210,6 +224,8 @@ def classify(error: BaseException) -> FailureKind:
 
     if isinstance(error, GivenBack):
         return "preempted"
+    if isinstance(error, StoreAwayError):
+        return "storage"
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return "out_of_memory"
     if isinstance(error, TimeoutError):

@@ -7,7 +7,8 @@ from typing import Literal
 
 from orchestrator.records import Outcome
 
-FailureKind = Literal["error", "timeout", "out_of_memory", "preempted", "node_lost"]
+# storage: the store was away for longer than a worker waits.
+FailureKind = Literal["error", "timeout", "out_of_memory", "preempted", "node_lost", "storage"]
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,15 @@ from orchestrator.scheduling.events import FailureKind
 
 Purse = Literal["retries", "preemptions"]
 
-# A machine taken away says nothing about the retrain: charged as a failure, it would quarantine healthy specs on spot.
+# A machine taken away, or a store that is away, says nothing about the retrain: charged as a failure, it would quarantine
+# healthy specs. The purse is finite all the same: what never ends must not be paid for forever.
 CHARGED_TO: Mapping[FailureKind, Purse] = {
     "error": "retries",
     "timeout": "retries",
     "out_of_memory": "retries",
     "preempted": "preemptions",
     "node_lost": "preemptions",
+    "storage": "preemptions",
 }
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from orchestrator.storage.blobs import BlobStore
 from orchestrator.storage.sealed import SEAL, UNSEALED, seal, sealed_metadata
-from orchestrator.storage.snapshots import StoredSnapshot
+from orchestrator.storage.snapshots import StoredSnapshot, spec_of_snapshot
 from tasks.base import KeepCheckpoint, SnapshotStore
 from tasks.errors import RefitError
 
@@ -27,9 +27,13 @@ class CheckpointError(RefitError):
 
 @dataclass(frozen=True)
 class CheckpointStore:
-    """Weights under `checkpoints/<spec id>/<step>.safetensors`. Pickles: workers write where the driver reads."""
+    """Weights under `checkpoints/<spec id>/<step>.safetensors`. Pickles: workers write where the driver reads.
+
+    `in_progress`: the retrains that had a snapshot when they were listed; None: nobody has looked.
+    """
 
     blobs: BlobStore
+    in_progress: frozenset[str] | None = None
 
     def keeper(self, spec_id: str) -> KeepCheckpoint:
         """What a recipe calls with (step, network) to store the network's weights."""
@@ -49,14 +53,29 @@ class CheckpointStore:
         """Where the snapshot of a retrain that is not finished lies."""
         return StoredSnapshot(self.blobs, spec_id)
 
+    def may_have_progress(self, spec_id: str) -> bool:
+        """Whether an earlier session may have left a snapshot of this retrain."""
+        return self.in_progress is None or spec_id in self.in_progress
+
+    def swept(self, finished: Collection[str]) -> CheckpointStore:
+        """This store, told which retrains are in progress; the snapshots of `finished` ones are deleted. One listing.
+
+        A retrain that is done again because its weights are lost must not go on behind a step that it is to keep: of a
+        finished one no snapshot counts, deleted or not. Raises OSError if the store cannot be listed.
+        """
+        found = {spec_id for key in self.blobs.list("checkpoints/") if (spec_id := spec_of_snapshot(key))}
+        self.clear_progress(sorted(found.intersection(finished)))
+        return replace(self, in_progress=frozenset(found.difference(finished)))
+
     def clear_progress(self, spec_ids: Iterable[str]) -> None:
-        """Delete the snapshots of finished retrains. One that cannot be deleted costs room, and no result."""
+        """Delete the snapshots of finished retrains. What stays because the store is away costs room until the next sweep."""
         for spec_id in spec_ids:
             snapshot = StoredSnapshot(self.blobs, spec_id)
             try:
                 snapshot.clear()
-            except OSError as error:
-                log.warning("%s stays: %s: %s", snapshot.key, type(error).__name__, error)
+            except OSError as error:  # the others would wait for it, one by one
+                log.warning("%s and those after it stay: %s: %s", snapshot.key, type(error).__name__, error)
+                return
 
     def has(self, spec_id: str, steps: Iterable[int]) -> bool:
         """Whether the weights of all `steps` are there, every byte as written."""

@@ -26,16 +26,20 @@ def held(
     wait: bool = False,
     say: Callable[[str], object] = log.info,
     stop: Callable[[], object] = lambda: False,
+    lost: Callable[[str], object] = lambda reason: None,
     look_every_s: float = LOOK_EVERY_S,
 ) -> Iterator[Lease]:
-    """Acquire, renew every third of its life, release. A lease lost on the way is only logged: correctness never depends on it.
+    """Acquire, renew every third of its life, release.
 
     `wait`: until the holder gives it back or it expires; `say` is told once who holds it, and the wait ends when `stop`
-    returns something true. Raises LeaseHeld, InputError if the store cannot be written.
+    returns something true. `lost` is told, from another thread, who took the lease meanwhile: to go on would be to pay twice,
+    and harms no result. One that expired or vanished, and that nobody has, is taken again.
+
+    Raises LeaseHeld, InputError if the store cannot be written.
     """
     _acquire(lease, wait, say, stop, look_every_s)
     done = threading.Event()
-    renewer = threading.Thread(target=_renew, args=(lease, done), name="refit-lease", daemon=True)
+    renewer = threading.Thread(target=_renew, args=(lease, done, lost), name="refit-lease", daemon=True)
     renewer.start()
     try:
         yield lease
@@ -79,13 +83,14 @@ def _pause(seconds: float, stop: Callable[[], object]) -> None:
         time.sleep(min(left, _STOP_EVERY_S))
 
 
-def _renew(lease: Lease, done: threading.Event) -> None:
+def _renew(lease: Lease, done: threading.Event, lost: Callable[[str], object]) -> None:
     while not done.wait(lease.ttl_s / 3):
         try:
             if not lease.renew(time.time()):
-                log.warning(
-                    "another driver took the lease of ledger %s; nothing is lost, work may be done twice", lease.task_id
-                )
-                return
+                lease.acquire(time.time())
+        except LeaseHeld as held_by:
+            log.warning("lease lost: %s; nothing else is lost, work may be done twice", held_by)
+            lost(f"lease lost: {held_by}")
+            return
         except OSError as error:
             log.warning("lease not renewed: %s", error)

@@ -15,6 +15,13 @@ from tasks.base import Snapshot
 log = logging.getLogger(__name__)
 
 FORMAT = "refit-snapshot-1"
+_FOLDER, _NAME = "checkpoints/", "/resume.safetensors"
+
+
+def spec_of_snapshot(key: str) -> str | None:
+    """The retrain whose snapshot has this name; None if it is no name of a snapshot."""
+    is_one = key.startswith(_FOLDER) and key.endswith(_NAME)
+    return key.removeprefix(_FOLDER).removesuffix(_NAME) if is_one else None
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class StoredSnapshot:
     @property
     def key(self) -> str:
         """Its name in the store."""
-        return f"checkpoints/{self.spec_id}/resume.safetensors"
+        return f"{_FOLDER}{self.spec_id}{_NAME}"
 
     def save(self, snapshot: Snapshot) -> None:
         """Write or replace. Raises OSError, and what was there before stays."""

@@ -3,91 +3,31 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
 import pytest
+from small_cluster import SmallCluster
 from tiny_task import tiny_work
 
 from orchestrator.records import Outcome
 from orchestrator.runtime.placement import Placement
 from orchestrator.runtime.pool import Pool, PoolOptions
 from orchestrator.runtime.ray_calls import Ending, Left
-from orchestrator.runtime.ray_worker import Attempted, Failure, Joined, Lost, Place
-from orchestrator.scheduling.budget import Node
+from orchestrator.runtime.ray_worker import Attempted, Failure, Lost
+from orchestrator.runtime.starts import NoWorkerError
 from tasks.errors import RefitError
 
 
-@dataclass
-class Actor:
-    """One worker of the cluster below; a call is its name, and answered when somebody decides so."""
+class Later:
+    """The monotonic clock, put forward."""
 
-    name: str
-    labels: dict[str, str]
-    calls: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    def __init__(self, by_s: float):
+        self.by_s, self._clock = by_s, time.monotonic
 
-    def __getattr__(self, method: str) -> Any:
-        actor = self
-
-        class Method:
-            def remote(self, *arguments: Any) -> tuple[str, int]:
-                actor.calls.append((method, arguments))
-                return actor.name, len(actor.calls)
-
-        return Method()
-
-
-class SmallCluster:
-    """A cluster with a given number of places, each a node: actors get one, in the order they came, and join at once."""
-
-    def __init__(self, places: int):
-        self.free = [f"node-{i}" for i in range(places)]
-        self.actors: dict[str, Actor] = {}
-        self.places: dict[str, str] = {}
-        self.answers: dict[tuple[str, int], Any] = {}
-        self.drains: dict[str, float] = {}
-        self.dead: set[str] = set()
-        self.refuses: Failure | None = None
-
-    def start_worker(self, name, resources, labels) -> Actor:
-        self.actors[name] = Actor(name, dict(labels))
-        return self.actors[name]
-
-    def kill(self, actor) -> None:
-        del self.actors[actor.name]
-        if actor.name in self.places:
-            self.free.insert(0, self.places.pop(actor.name))
-
-    def ready(self, calls, timeout_s) -> list[Any]:
-        for actor in self.actors.values():
-            self._advance(actor)
-        return [call for call in calls if call in self.answers]
-
-    def _advance(self, actor: Actor) -> None:
-        method, _ = actor.calls[-1]
-        call = actor.name, len(actor.calls)
-        if method == "arrive" and self.free and call not in self.answers:
-            self.places[actor.name] = self.free.pop(0)
-            self.answers[call] = Place(self.places[actor.name], ())
-        elif method == "join" and call not in self.answers:
-            self.answers[call] = self.refuses or Joined(1)
-
-    def answer(self, call) -> Any:
-        return self.answers[call]
-
-    def nodes(self) -> list[Node]:
-        return [Node(node, "n") for node in {*self.free, *self.places.values()} - self.dead]
-
-    def draining(self) -> dict[str, float]:
-        return dict(self.drains)
-
-    def offered(self, resource) -> float:
-        return 4.0
-
-    def reply(self, name: str, what: Any) -> None:
-        """Answer the worker's last call."""
-        self.answers[name, len(self.actors[name].calls)] = what
+    def __call__(self) -> float:
+        return self._clock() + self.by_s
 
 
 @pytest.fixture
@@ -221,8 +161,74 @@ def test_a_pool_that_nobody_wants_anything_of_may_be_empty_for_ever(make):
     pool = make(start_timeout_s=0.0)
     assert pool.poll(0.0) == []
     pool.want(1)
-    with pytest.raises(RefitError, match="within 0 s: each needs 1 CPU, the cluster has 4 CPU and 4 GPU"):
+    with pytest.raises(NoWorkerError, match="within 0 s: each needs 1 CPU, the cluster has 4 CPU and 4 GPU"):
         pool.poll(0.0)
+
+
+def test_with_workers_at_work_failed_starts_are_logged_and_tried_again_one_by_one_after_a_pause(
+    cluster, make, caplog, monkeypatch
+):
+    pool = make()
+    pool.want(1)
+    [worker] = joined(pool, 1)
+    cluster.refuses = Failure("error", "no space left")
+    cluster.free += ["node-2", "node-3"]
+    with caplog.at_level(logging.WARNING):
+        pool.want(4)
+        pool.poll(0.0)
+        pool.poll(0.0)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"worker ray-{n} could not be started (error): no space left" for n in (2, 3, 4)
+    ]
+    assert list(cluster.actors) == [worker]
+    monkeypatch.setattr(time, "monotonic", later := Later(29.0))
+    pool.poll(0.0)
+    assert list(cluster.actors) == [worker]
+    later.by_s = 31.0
+    pool.poll(0.0)
+    assert list(cluster.actors) == [worker, "ray-5"], "one is tried before there are more"
+    pool.poll(0.0)
+    later.by_s, cluster.refuses = 80.0, None
+    pool.poll(0.0)
+    assert list(cluster.actors) == [worker], "the second pause is a minute"
+    later.by_s = 95.0
+    assert len(joined(pool, 9)) == 4
+
+
+def test_once_its_last_worker_has_gone_a_pool_tries_anew(cluster, make):
+    pool = make()
+    pool.want(1)
+    [worker] = joined(pool, 1)
+    cluster.refuses = Failure("error", "no space left")
+    cluster.free += ["node-2", "node-3"]
+    pool.want(4)
+    pool.poll(0.0)
+    pool.poll(0.0)
+    cluster.refuses = None
+    pool.release(worker)
+    assert len(joined(pool, 9)) == 4
+
+
+def test_a_placed_actor_that_never_gets_ready_is_given_up(cluster, make):
+    pool = make(join_timeout_s=0.0, pending_workers=1)
+    cluster.hangs = {"join"}
+    pool.want(1)
+    with pytest.raises(RefitError, match="no worker can be started: not ready for work 0 s after it got its place"):
+        joined(pool, 1)
+    assert len(cluster.free) == 2, "its place is free"
+
+
+def test_the_nodes_are_asked_for_once_however_many_workers_are_lost_with_them(cluster, make):
+    pool = make(workers=2)
+    pool.want(2)
+    workers = joined(pool, 2)
+    cluster.dead = set(cluster.places.values())
+    for worker in workers:
+        pool.submit(worker, tiny_work())
+        cluster.reply(worker, Lost("error", "died"))
+    n_before = cluster.n_listed
+    assert [h.what for h in pool.poll(0.0)] == [Lost("node_lost", "died")] * 2
+    assert cluster.n_listed == n_before + 1
 
 
 def test_a_cluster_that_does_not_grow_is_warned_of_once(cluster, make, caplog):
@@ -238,20 +244,42 @@ def test_a_cluster_that_does_not_grow_is_warned_of_once(cluster, make, caplog):
     ]
 
 
-def test_new_actors_ask_for_the_market_of_the_tail_once_it_has_begun(cluster, make):
+def test_when_the_tail_begins_workers_stay_and_requests_move_to_its_market(cluster, make):
     market = {"retrains": "spot", "tail": "on-demand"}
     pool = make(placement=Placement(None, market))
-    pool.want(1)
-    pool.want(2, "tail")
-    assert [a.labels["ray.io/market-type"] for a in cluster.actors.values()] == ["spot", "on-demand"]
+    pool.want(4)
+    joined(pool, 2)
+    assert [a.labels["ray.io/market-type"] for a in cluster.actors.values()] == ["spot"] * 4
+    pool.want(4, "tail")
+    assert [a.labels["ray.io/market-type"] for a in cluster.actors.values()] == [
+        "spot",
+        "spot",
+        "on-demand",
+        "on-demand",
+    ]
+    names = list(cluster.actors)
+    pool.want(4, "tail")
+    assert list(cluster.actors) == names, "asked for once"
 
 
 def test_workers_at_hand_join_again_with_what_is_wrong_with_them(cluster, make):
     pool = make()
     pool.want(1)
     [worker] = joined(pool, 1)
-    cluster.drains[cluster.places[worker]] = 0.0
-    told = pool.poll(0.0)
-    assert [h.what for h in told] == [Ending(math.inf)]
+    cluster.drains[cluster.places[worker]] = time.time() + 1000
+    [told] = pool.poll(0.0)
     assert [h.worker for h in pool.retell()] == [worker]
-    assert pool.poll(0.0) == [replace(told[0])]
+    [again] = pool.poll(0.0)
+    assert replace(again, what=told.what) == told
+
+
+def test_a_node_that_drains_until_nobody_knows_when_has_half_a_minute(cluster, make):
+    pool = make()
+    pool.want(1)
+    [worker] = joined(pool, 1)
+    cluster.drains[cluster.places[worker]] = 0.0
+    [told] = pool.poll(0.0)
+    assert 20 < told.what.seconds_left <= 30
+    pool.retell()
+    [again] = pool.poll(0.0)
+    assert again.what.seconds_left < told.what.seconds_left, "counted from when it was seen first"
