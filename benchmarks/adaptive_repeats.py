@@ -28,6 +28,7 @@ from orchestrator.pipeline import Pipeline
 from orchestrator.results import measured_values
 
 MOST_REPEATS = 2000
+ROUNDING = 1 + 1e-9
 UPPER = 0.975
 
 
@@ -137,7 +138,10 @@ def compared(grid: Grid, rule: Stopping) -> dict:
     seen = stopped(grid.cells, rule)
     found, n_asked = half_widths(seen), seen.asked_repeats
     adaptive = grid.n_retrains(n_asked)
-    criteria = {"as narrow curve by curve": found, "within the target": np.maximum(found, rule.target_half_width)}
+    criteria = {
+        "as narrow curve by curve": found * ROUNDING,
+        "within the target": np.maximum(found, rule.target_half_width) * ROUNDING,
+    }
     rows = []
     for name, wanted in criteria.items():
         n = fixed_paired(grid, wanted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.storage.blobs import BlobStore, LocalBlobs, locked_folder
@@ -44,10 +44,8 @@ class RunMirror:
             return 0
         self.local.mkdir(parents=True, exist_ok=True)
         with locked_folder(self.local):
-            synced, found = (
-                self._synced(),
-                self._remote(self.blobs),
-            )  # under the lock: what another process sent is known
+            # under the lock: what another process sent is known
+            synced, found = self._synced(), self._remote(self.blobs)
             changed = [name for name in found if not self._is_fetched(name, synced, found[name])]
             for name in changed:
                 data = self.blobs.get(f"{self.prefix}/{name}")
@@ -67,22 +65,29 @@ class RunMirror:
         if self.blobs is None or not self.local.is_dir():
             return 0
         with locked_folder(self.local):
-            synced, sent = self._synced(), {}
+            synced = self._synced()
             touched = self._touched(synced)
-            for name, here in touched.items():
-                if (data := self._here(name)) is None:
-                    continue
-                sha256 = _sha256(data)
-                if name in synced and synced[name].sha256 == sha256:
-                    synced[name].here = here
-                else:
-                    self.blobs.put(f"{self.prefix}/{name}", data)
-                    sent[name] = _Synced("", sha256, here)
+            sent = [name for name, here in touched.items() if self._send(self.blobs, name, here, synced)]
             found = self._remote(self.blobs) if sent else {}
-            synced |= {name: replace(one, version=found[name]) for name, one in sent.items() if name in found}
+            for name in sent:
+                if name in found:
+                    synced[name].version = found[name]
+                else:  # removed since
+                    del synced[name]
             if touched:
                 self._keep(synced)
         return len(sent)
+
+    def _send(self, blobs: BlobStore, name: str, here: str, synced: dict[str, _Synced]) -> bool:
+        """Send a file if its content is another than when both sides were equal; whether it was sent."""
+        data, known = self._here(name), synced.get(name, _Synced("", ""))
+        if data is None:
+            return False
+        sha256 = _sha256(data)
+        if sha256 != known.sha256:
+            blobs.put(f"{self.prefix}/{name}", data)
+        synced[name] = _Synced(known.version, sha256, here)
+        return sha256 != known.sha256
 
     def _touched(self, synced: Mapping[str, _Synced]) -> dict[str, str]:
         """Files that are not known to be as they were, and their versions from before they are read."""

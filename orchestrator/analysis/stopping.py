@@ -12,7 +12,7 @@ from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.curves import Row
 
 Z = 1.959963984540054  # normal quantile of 97.5%
-WIDENED = 2.0  # by simulation: docs/results/adaptive_repeats.md
+WIDENED = 6.0  # by simulation: docs/results/adaptive_repeats.md
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Stopping:
     """The rule of `repeats: {min, max, target_se}`.
 
     A curve (method, group) ends at the first barrier n >= min at which it has min complete repeats and
-        widening(n) t(n - 1) se_fixed <= 1.96 target_se,       widening(n) = 1 + 2 / n between min and max, else 1,
+        widening(n) t(n - 1) se_fixed <= 1.96 target_se,       widening(n) = 1 + 6 / (min n) between min and max, else 1,
     with se_fixed of its AUC-DEL over seeds, for these queries; it ends at max in any case. A rule that looks again and again
     stops more often on a standard error that is small by chance: comparing se_fixed itself with target_se covers 90% only.
     t makes up for few repeats, `widening` for the looks, in the rule and in the interval that is reported alike. So an interval
@@ -38,7 +38,7 @@ class Stopping:
 
     def widening(self, n: int) -> float:
         """Factor of the standard error over seeds of a curve that ended after n repeats."""
-        return 1 + WIDENED / n if self.least < n < self.most else 1.0
+        return 1 + WIDENED / (self.least * n) if self.least < n < self.most else 1.0
 
     def reached(self, cells: Cells) -> np.ndarray:
         """Whether a curve's seed interval is as narrow as asked: bool [n_methods, n_groups]."""

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from orchestrator.records import Work
 from orchestrator.runtime.backend import Alive, ScoreBlock, ScoreJob, WorkerContext
+from orchestrator.runtime.cluster import Cluster
 from orchestrator.runtime.placement import Role
-from orchestrator.runtime.pool import LONGEST_WAIT_S, Cluster, Pool, PoolOptions
-from orchestrator.runtime.ray_calls import Ending, Happening, RangeQueue, Slot
+from orchestrator.runtime.pool import LONGEST_WAIT_S, Pool, PoolOptions
+from orchestrator.runtime.ray_calls import Happening, RangeQueue, Slot
 from orchestrator.runtime.ray_worker import Failure, Lost
 from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import Event, WorkerLeft, WorkerLost
@@ -106,16 +107,19 @@ class ElasticBackend:
 
         Raises RefitError, ValueError while all are busy, and what `alive` raises while an answer is waited for.
         """
-        pool, answer = self._the_pool(), None
+        pool = self._the_pool()
         pool.want(max(self._wanted, 1))
-        for _ in range(PROBE_ATTEMPTS):
-            slot = self._first_worker(pool, alive)
-            answer = self._ask(pool, slot, numerics, alive)
+        for attempt in count(1):
+            answer = self._ask(pool, self._first_worker(pool, alive), numerics, alive)
             if isinstance(answer, Numerics):
                 return answer
             if isinstance(answer, Failure):
                 raise RefitError(f"a worker cannot say what it runs on: {answer.message}")
-        raise RefitError(f"{PROBE_ATTEMPTS} workers were lost while they were asked for their device: {answer.message}")
+            if attempt == PROBE_ATTEMPTS:
+                raise RefitError(
+                    f"{attempt} workers were lost while they were asked for their device: {answer.message}"
+                )
+        raise AssertionError
 
     def _first_worker(self, pool: Pool, alive: Alive) -> Slot:
         while not any(slot.has_joined for slot in pool.slots.values()):
@@ -130,10 +134,11 @@ class ElasticBackend:
         try:
             while True:
                 happened = heard(pool, alive)
-                answers = [h.what for h in happened if h.worker == slot.name and not isinstance(h.what, Ending)]
+                answers = [h.what for h in happened if h.worker == slot.name]
                 self._events += self._tell([h for h in happened if not isinstance(h.what, (Numerics, Failure))])
-                if answers:
-                    return answers[0]
+                for answer in answers:
+                    if isinstance(answer, (Numerics, Failure, Lost)):
+                        return answer
         finally:
             if slot.name in pool.slots and not slot.is_idle:
                 self._events += self._tell(pool.lose(slot, Lost("error", "nobody waits for its answer")))

@@ -7,16 +7,16 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, assert_never
+from typing import Any, assert_never
 
 from orchestrator.records import Work
 from orchestrator.runtime.backend import ScoreBlock
-from orchestrator.runtime.draining import DrainWatch
+from orchestrator.runtime.cluster import Cluster, Doubt, shortage
+from orchestrator.runtime.draining import NodeWatch
 from orchestrator.runtime.placement import Placement, Role
 from orchestrator.runtime.ray_calls import FREE_KINDS, Ending, Happening, Left, Slot, Task
-from orchestrator.runtime.ray_worker import Answer, Attempted, Failure, Joined, Lost, Place
+from orchestrator.runtime.ray_worker import Attempted, Failure, Joined, Lost, Place
 from orchestrator.runtime.starts import FailedStarts, NoWorkerError, Waiting
-from orchestrator.scheduling.budget import Node
 from tasks.base import Numerics
 from tasks.errors import RefitError
 
@@ -24,31 +24,6 @@ log = logging.getLogger(__name__)
 LONGEST_WAIT_S = 1.0  # ray.wait has returned empty after days without a time-out (ray#44909): short waits in a loop
 PROBE_TIMEOUT_S = 300.0
 DOUBT_S = 60.0  # how long an unreachable worker may take to answer or to be declared dead
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """The connection to a worker broke, and nobody knows yet whether it lives."""
-
-    message: str
-
-
-class Cluster(Protocol):
-    """What a pool needs of Ray; the only implementation is in ray_backend.py. Actors and calls are opaque."""
-
-    def start_worker(self, name: str, resources: Mapping[str, float], labels: Mapping[str, str]) -> Any: ...
-
-    def kill(self, actor: Any) -> None: ...
-
-    def ready(self, calls: list[Any], timeout_s: float) -> list[Any]: ...
-
-    def answer(self, call: Any) -> Answer | Lost | Doubt: ...
-
-    def nodes(self) -> list[Node]: ...
-
-    def draining(self) -> Mapping[str, float]: ...
-
-    def offered(self, resource: str) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -85,8 +60,7 @@ class Pool:
         self._target = 0
         self._failed = FailedStarts()
         self._waiting = Waiting(options.start_timeout_s, options.stuck_after_s)
-        self._drains = DrainWatch(cluster.draining, options.drain_poll_s)
-        self._alive: set[str] | None = None  # nodes, since the last answers came
+        self._nodes = NodeWatch(cluster, options.drain_poll_s)
 
     # --- size ----------------------------------------------------------------------------------------------------
 
@@ -99,8 +73,7 @@ class Pool:
         if not self._target:
             self._waiting.begin()
         self._target = min(n_workers, self._options.workers)
-        labels = self._labels()
-        for slot in [slot for slot in self._unplaced() if slot.labels != labels]:
+        for slot in [slot for slot in self._unplaced() if slot.labels != self._labels()]:
             self._drop(slot)
         surplus = max(len(self.slots) - self._target, 0)
         for slot in self._unplaced()[::-1][:surplus]:
@@ -183,7 +156,7 @@ class Pool:
         """What happened, as soon as something did; [] after `timeout_s`. Raises RefitError if no worker can be started."""
         until = time.monotonic() + timeout_s
         while True:
-            self._alive = None
+            self._nodes.news()
             self._check()
             self._fill()
             happened = self._worn()
@@ -255,7 +228,7 @@ class Pool:
 
     def lose(self, slot: Slot, lost: Lost) -> list[Happening]:
         """Take a worker out and ask for another; one that had not joined is in the log only."""
-        lost = self._blame(slot, lost)
+        lost = self._nodes.blame(slot.place.node, lost) if slot.place else lost
         self._drop(slot)
         if not slot.has_joined:
             log.warning("worker %s could not be started (%s): %s", slot.name, lost.kind, lost.message)
@@ -263,16 +236,6 @@ class Pool:
                 self._failed.add(lost.message, time.monotonic())
         self._fill()
         return [Happening(slot.name, slot.task, lost)] if slot.has_joined else []
-
-    def _blame(self, slot: Slot, lost: Lost) -> Lost:
-        """A death on a node that was drained, or that is gone, is not the worker's fault."""
-        if slot.place is None or lost.kind not in ("error", "node_lost"):
-            return lost
-        if slot.place.node in self._drains:
-            return Lost("preempted", lost.message)
-        if self._alive is None:  # an older list may still have the node that took these workers with it
-            self._alive = {node.node_id for node in self._cluster.nodes()}
-        return lost if slot.place.node in self._alive else Lost("node_lost", lost.message)
 
     # --- endings -------------------------------------------------------------------------------------------------
 
@@ -284,12 +247,12 @@ class Pool:
 
     def _drained(self) -> list[Happening]:
         """Workers whose node is being drained, each once. Ray places nothing new there, but neither moves nor ends what is there."""
-        self._drains.look()
+        self._nodes.look()
         found = []
         for slot in self.slots.values():
-            if slot.has_joined and not slot.is_ending and slot.place and slot.place.node in self._drains:
+            if slot.has_joined and not slot.is_ending and slot.place and self._nodes.drains(slot.place.node):
                 slot.is_ending = True
-                found.append(Happening(slot.name, slot.task, Ending(self._drains.seconds_left(slot.place.node))))
+                found.append(Happening(slot.name, slot.task, Ending(self._nodes.seconds_left(slot.place.node))))
         return found
 
     def _wears_out(self, slot: Slot, is_worn: bool) -> list[Happening]:
@@ -321,10 +284,4 @@ class Pool:
             log.warning("%d workers have waited for a place for %g min; %s", n, minutes, self._shortage())
 
     def _shortage(self) -> str:
-        wanted = " and ".join(
-            f"{amount:g} {name[4:7].upper()}" for name, amount in self._options.resources.items() if amount
-        )
-        offered = " and ".join(f"{self._cluster.offered(name):g} {name}" for name in ("CPU", "GPU"))
-        labels = self._labels()
-        on = f" on nodes labelled {', '.join(f'{k}={v}' for k, v in labels.items())}" if labels else ""
-        return f"each needs {wanted}{on}, the cluster has {offered}"
+        return shortage(self._cluster, self._options.resources, self._labels())

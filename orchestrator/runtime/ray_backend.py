@@ -15,9 +15,10 @@ from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]  c
 
 from orchestrator.runtime import ray_environment as environment
 from orchestrator.runtime.backend import WorkerContext
+from orchestrator.runtime.cluster import Doubt
 from orchestrator.runtime.elastic import ElasticBackend
 from orchestrator.runtime.placement import MARKET, NODE_GROUP, Placement
-from orchestrator.runtime.pool import Doubt, PoolOptions
+from orchestrator.runtime.pool import PoolOptions
 from orchestrator.runtime.ray_worker import Answer, Failure, Joined, Lost, Place, WorkerProcess
 from orchestrator.runtime.worker import LONGEST_MESSAGE, describe
 from orchestrator.scheduling.budget import Node

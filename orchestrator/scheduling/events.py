@@ -30,7 +30,10 @@ class WorkerJoined:
 
 @dataclass(frozen=True)
 class WorkerDraining:
-    """The node of a worker goes away in `seconds_left`: it gets nothing new, and finishes what it has if that fits."""
+    """The node of a worker goes away in `seconds_left`: it gets nothing new, and finishes what it has if that fits.
+
+    Infinite: no node goes, the process is to be replaced; what it has always fits.
+    """
 
     worker: str
     seconds_left: float

@@ -182,6 +182,75 @@ def test_a_reader_beside_the_driver_takes_nothing_back(output, on_machine):
     assert mirror.blobs.get(f"{RUN}/refit.log").decode() == text
 
 
+def test_a_log_that_is_open_goes_on_behind_what_another_machine_published(output, on_machine):
+    """A driver that waits for the lease has its log open when it fetches what the one before it wrote."""
+    first = mirror_of(output)
+    write(first, refit_log="first: begun\n")
+    first.publish()
+    on_machine("two")
+    second = mirror_of(output)
+    second.fetch()
+    with open(second.local / "refit.log", "a") as log:
+        log.write("second: waiting\n")
+        log.flush()
+        write(first, refit_log="first: begun\nfirst: ended\n")
+        first.publish()
+        second.fetch()
+        log.write("second: begun\n")
+    second.publish()
+    on_machine("three")
+    third = mirror_of(output)
+    third.fetch()
+    assert files(third.local) == {"refit.log": "first: begun\nfirst: ended\nsecond: begun\n"}
+
+
+def test_publishing_reads_only_what_was_touched(output, on_machine, monkeypatch):
+    mirror, read = mirror_of(output), []
+    write(mirror, scores__one_parquet="large", refit_log="1")
+    mirror.publish()
+    get = LocalBlobs.get
+    monkeypatch.setattr(LocalBlobs, "get", lambda self, key: read.append(key) or get(self, key))
+    assert mirror.publish() == 0
+    assert read == [".mirror.json"]
+    write(mirror, refit_log="12")
+    assert mirror.publish() == 1
+    assert read == [".mirror.json", ".mirror.json", "refit.log"]
+
+
+def test_what_is_changed_right_after_it_was_fetched_is_sent(output, on_machine):
+    first = mirror_of(output)
+    write(first, refit_log="1")
+    first.publish()
+    on_machine("two")
+    second = mirror_of(output)
+    second.fetch()
+    write(second, refit_log="2")
+    assert (second.publish(), second.publish()) == (1, 0)
+
+
+def test_half_written_files_stay_here(output, on_machine):
+    mirror = mirror_of(output)
+    write(mirror, refit_log="1")
+    (mirror.local / ".report.html.7.partial").write_text("<html>")
+    assert mirror.publish() == 1
+    assert mirror.blobs.list(f"{RUN}/") == [f"{RUN}/refit.log"]
+
+
+def test_several_threads_may_publish(output, on_machine):
+    mirror = mirror_of(output)
+    write(mirror, provenance_json="1")
+    threads = [threading.Thread(target=mirror.publish) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for n in range(5):
+        write(mirror, **{f"results__{n}": str(n)})
+        mirror.publish()
+    for thread in threads:
+        thread.join()
+    assert mirror.publish() == 0
+    assert [mirror.blobs.get(f"{RUN}/results/{n}") for n in range(5)] == [str(n).encode() for n in range(5)]
+
+
 def test_a_run_opens_by_its_uri(output, on_machine):
     mirror = mirror_of(output)
     write(mirror, config_yaml="name: tiny\n", provenance_json='{"store": "s3://another/store"}')

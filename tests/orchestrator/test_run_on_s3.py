@@ -139,11 +139,13 @@ def beside(campaign: Campaign, body: Callable[[], None]) -> Thread:
 
 def test_a_store_that_is_away_for_a_while_costs_nothing_but_time(campaign):
     def away() -> None:
+        log = next(campaign.gate.glob("one/refit/*/*/refit.log"))
         campaign.server.stop()
         campaign.open()
-        log = next(campaign.gate.glob("one/refit/*/*/refit.log"))
-        wait_until(lambda: "not written" in log.read_text(), PATIENCE_S)
-        campaign.server.start()
+        try:
+            wait_until(lambda: "; next try in " in log.read_text(), PATIENCE_S)
+        finally:
+            campaign.server.start()
 
     thread = beside(campaign, away)
     assert main(campaign.command()) == 0
@@ -157,9 +159,11 @@ def test_a_store_that_is_away_for_good_ends_the_run_with_one_line_and_exit_3(cam
     monkeypatch.setattr(object_blobs, "RETRIES", {"max_retries": 0})
     monkeypatch.setattr(Backoff, "delay_s", lambda self, n_failures: 0.01 if n_failures < 3 else None)
     thread = beside(campaign, campaign.server.stop)
-    code = main(campaign.command())
-    thread.join()
-    campaign.server.start()
+    try:
+        code = main(campaign.command())
+    finally:
+        thread.join()
+        campaign.server.start()
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("refit: ledger: 3 writes in a row failed, the last with StoreAwayError: ")
     assert "cannot be reached" in last

@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from orchestrator.retraining import Stopped
+from orchestrator.runtime.clock import SystemClock
 from orchestrator.scoring import ScoreStage
+from orchestrator.storage.blobs import LocalBlobs, StoreAwayError
+from orchestrator.storage.scores import ScoreStore
 from orchestrator.storage.tables import read_scores_table
 from tests.orchestrator.tiny_campaign import CONFIG, pipeline_of, run_here, small_config
 
@@ -137,3 +141,67 @@ def test_checkpoints_come_model_by_model_with_their_share_of_the_sum(finished):
     assert [point.step for point in points] == [4, 8]
     assert [point.weight for point in points] == [0.05, 0.05]
     assert all(point.state for point in points)
+
+
+class Outage(LocalBlobs):
+    """Takes no shard until somebody has waited for it so many seconds."""
+
+    waited_s, away_s, on_wait = 0.0, 0.0, staticmethod(lambda: None)
+
+    def put(self, key, data):
+        if Outage.waited_s < Outage.away_s:
+            raise OSError(5, "away")
+        super().put(key, data)
+
+
+@pytest.fixture
+def away(monkeypatch):
+    """away(seconds, on_wait): from now on no shard is taken; waiting takes no time."""
+
+    def sleep(self, seconds):
+        Outage.waited_s += seconds
+        Outage.on_wait()
+
+    def go(seconds, on_wait=lambda: None):
+        for name, value in (("waited_s", 0.0), ("away_s", seconds), ("on_wait", staticmethod(on_wait))):
+            monkeypatch.setattr(Outage, name, value)
+        monkeypatch.setattr(SystemClock, "sleep", sleep)
+
+    return go
+
+
+def scoring_anew(own_copy):
+    """A pipeline that has lost its scores, over a store that may be away."""
+    for path in shards(own_copy):
+        path.unlink()
+    pipeline = pipeline_of(own_copy.config)
+    pipeline.store.scores = ScoreStore(Outage(pipeline.store.blobs.root))
+    return pipeline
+
+
+def test_a_store_that_is_away_for_a_while_does_not_end_the_score_stage(own_copy, away):
+    before, pipeline = shards(own_copy), scoring_anew(own_copy)
+    away(180)
+    pipeline.run("score")
+    assert Outage.waited_s >= 180
+    assert shards(own_copy) == before
+
+
+def test_one_that_stays_away_ends_it_so_that_the_same_command_goes_on(own_copy, away):
+    before, pipeline = shards(own_copy), scoring_anew(own_copy)
+    away(float("inf"))
+    with pytest.raises(StoreAwayError) as caught:
+        pipeline.run("score")
+    assert caught.value.is_resumable
+    assert 240 < Outage.waited_s < 400
+    away(0)
+    pipeline_of(own_copy.config).run("score")
+    assert shards(own_copy) == before
+
+
+def test_a_stop_does_not_wait_for_the_store(own_copy, away):
+    pipeline = scoring_anew(own_copy)
+    away(float("inf"), lambda: pipeline.stop.request("SIGINT"))
+    with pytest.raises(Stopped, match="SIGINT"):
+        pipeline.run("score")
+    assert Outage.waited_s < 1

@@ -43,7 +43,7 @@ def test_a_curve_ends_when_its_widened_half_width_is_within_the_target():
     n = 6
     cells = cells_of((0.01, 0.02, 0.02), n)
     by_repeat = cells.auc.mean(axis=2)
-    half = (1 + 2 / n) * stdtrit(n - 1, 0.975) * by_repeat.std(axis=-1, ddof=1) / math.sqrt(n)
+    half = (1 + 6 / (4 * n)) * stdtrit(n - 1, 0.975) * by_repeat.std(axis=-1, ddof=1) / math.sqrt(n)
     assert half[0, 0] > 0
     for curve in np.ndindex(half.shape):
         exactly = replace(RULE, target_se=half[curve] / Z * 1.0001)
@@ -52,7 +52,7 @@ def test_a_curve_ends_when_its_widened_half_width_is_within_the_target():
 
 
 def test_intervals_are_widened_between_min_and_max_only():
-    assert [RULE.widening(n) for n in (4, 5, 10, 16)] == [1, 1 + 2 / 5, 1 + 2 / 10, 1]
+    assert [RULE.widening(n) for n in (4, 5, 10, 16)] == [1, 1 + 6 / 20, 1 + 6 / 40, 1]
     for n in (4, 10, 16):
         cells = cells_of((1, 1, 1), n)
         plain, found = estimate(cells.auc, cells.complete), by_curve(cells, cells.auc)

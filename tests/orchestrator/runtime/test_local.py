@@ -1,12 +1,17 @@
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import pytest
+from ray_tiny_task import tiny_job
 from tiny_task import make_context, tiny_work, tiny_works
 
+from orchestrator.runtime import worker
 from orchestrator.runtime.local import LocalBackend, time_limit
 from orchestrator.scheduling.events import Completed, WorkerJoined
+from tasks.base import Numerics
+from tasks.errors import RefitError
 from tests.contracts.backend_contract import BackendContract
 
 
@@ -70,6 +75,34 @@ def test_outside_the_main_thread_there_is_no_time_limit():
     thread.start()
     thread.join()
     assert isinstance(events[0], Completed)
+
+
+def test_a_score_range_has_the_time_of_a_retrain(monkeypatch):
+    backend = LocalBackend(make_context(), timeout_s=0.05)
+    monkeypatch.setattr(worker, "score_block", lambda *_: time.sleep(30))
+    with pytest.raises(RefitError, match=r"scoring train rows 2 to 5: still running after 0\.05 s"):
+        next(backend.score(tiny_job([(2, 6)])))
+
+
+def test_between_two_score_ranges_one_may_have_enough():
+    class Enough(Exception):  # noqa: N818
+        pass
+
+    def alive():
+        if blocks:
+            raise Enough
+
+    blocks = []
+    scoring = LocalBackend(make_context()).score(tiny_job([(0, 2), (2, 4)]), alive)
+    blocks.append(next(scoring))
+    with pytest.raises(Enough):
+        next(scoring)
+
+
+@pytest.mark.parametrize(("device", "n_gpus"), [("cpu", 0.0), ("cuda", 1.0), ("cuda:1", 1.0)])
+def test_a_gpu_of_this_machine_is_charged_when_it_is_used(device, n_gpus):
+    [node] = LocalBackend(replace(make_context(), numerics=Numerics(device=device))).nodes()
+    assert (node.kind, node.n_gpus) == ("local", n_gpus)
 
 
 def test_what_was_queued_is_forgotten_on_close():

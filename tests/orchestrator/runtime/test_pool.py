@@ -174,12 +174,12 @@ def test_with_workers_at_work_failed_starts_are_logged_and_tried_again_one_by_on
     cluster.refuses = Failure("error", "no space left")
     cluster.free += ["node-2", "node-3"]
     with caplog.at_level(logging.WARNING):
-        pool.want(4)
-        pool.poll(0.0)
-        pool.poll(0.0)
+        pool.want(2)
+        joined(pool, 1)
     assert [record.getMessage() for record in caplog.records] == [
         f"worker ray-{n} could not be started (error): no space left" for n in (2, 3, 4)
     ]
+    pool.want(4)
     assert list(cluster.actors) == [worker]
     monkeypatch.setattr(time, "monotonic", later := Later(29.0))
     pool.poll(0.0)

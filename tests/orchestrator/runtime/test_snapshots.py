@@ -5,6 +5,7 @@ import pytest
 from fake_backend import VirtualClock
 
 from orchestrator.runtime.snapshots import TimedSnapshots
+from orchestrator.storage.blobs import StoreAwayError
 from tasks.base import Snapshot
 from tasks.errors import GivenBack
 
@@ -106,17 +107,31 @@ def test_what_was_made_for_something_else_is_not_used(clock):
     assert TimedSnapshots(store, 1, clock, asked={"keep_steps": [2]}).resume() is not None
 
 
-def test_a_store_that_fails_never_fails_the_training(clock, caplog):
+def test_a_snapshot_that_cannot_be_written_never_fails_the_training(clock, caplog):
     store = MemoryStore(clock)
     store.broken = True
     snapshots = TimedSnapshots(store, 10, clock)
-    assert snapshots.resume() is None
     assert train(snapshots, clock, 12) == [10, 11, 12]
     assert caplog.text.count("could not be written: OSError: store away") == 3
-    assert caplog.text.count("could not be read, the training starts anew: OSError: store away") == 1
     store.broken = False
     assert train(snapshots, clock, 13, first=13) == [13]
     assert store.last.facts["training"] == {"step": 13}
+
+
+def test_a_snapshot_that_cannot_be_read_is_waited_for(clock):
+    store = MemoryStore(clock)
+    train(TimedSnapshots(store, 1, clock), clock, 1)
+    store.broken = True
+    with pytest.raises(StoreAwayError, match="store away"):
+        TimedSnapshots(store, 1, clock).resume()
+    assert clock.now() > 240
+
+
+def test_where_none_can_exist_none_is_read(clock):
+    store = MemoryStore(clock)
+    store.broken = True
+    assert TimedSnapshots(store, 1, clock, may_exist=False).resume() is None
+    assert clock.now() == 0
 
 
 def test_the_time_limit_of_a_retrain_is_no_failure_of_the_store(clock):

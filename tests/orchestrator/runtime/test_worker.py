@@ -7,6 +7,7 @@ from tiny_task import CheckpointFolder, TinyRecipe, TinyTask, tiny_work
 
 from orchestrator.runtime import worker
 from orchestrator.runtime.backend import WorkerContext
+from orchestrator.storage.blobs import StoreAwayError
 from tasks.base import Numerics, Trained
 from tasks.errors import RefitError
 
@@ -89,6 +90,8 @@ def cpu_out_of_memory():
         (torch.OutOfMemoryError("CUDA out of memory."), "out_of_memory"),
         (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "out_of_memory"),
         (TimeoutError("late"), "timeout"),
+        (StoreAwayError(5, "cannot be reached", "s3://bucket/key"), "storage"),
+        (OSError(5, "the recipe's own file"), "error"),
         (RuntimeError("shape mismatch"), "error"),
         (ValueError("out of memory of mankind"), "error"),
         (KeyError(3), "error"),

@@ -15,8 +15,8 @@ def test_failures_of_the_retrain_use_retries_only(kind):
     assert charge(Spent(1, 5), kind) == Spent(2, 5)
 
 
-@pytest.mark.parametrize("kind", ["preempted", "node_lost"])
-def test_machines_taken_away_use_preemptions_only(kind):
+@pytest.mark.parametrize("kind", ["preempted", "node_lost", "storage"])
+def test_machines_and_stores_that_are_away_use_preemptions_only(kind):
     assert charge(Spent(1, 5), kind) == Spent(1, 6)
 
 

@@ -1,5 +1,7 @@
 """What happens because time has passed: idle workers go, stragglers get a second attempt, budgets end a campaign."""
 
+import math
+
 import pytest
 from checked import done, of_kind, with_workers
 
@@ -192,6 +194,13 @@ def test_what_was_thought_to_fit_is_asked_back_just_before_the_node_goes():
     assert scheduler.handle(Tick(49.0)) == []
     assert scheduler.handle(Tick(50.0)) == [GiveBack("w1", "a")]
     assert scheduler.handle(Tick(55.0)) == []
+
+
+def test_who_is_worn_is_let_go_after_what_it_does_and_not_asked_to_give_it_back():
+    scheduler = with_workers("ab", "w1", timing=TIMING, durations=knowing(1.0))
+    assert scheduler.handle(WorkerDraining("w1", math.inf)) == []
+    assert scheduler.handle(Tick(1e6)) == []
+    assert scheduler.handle(done("w1", "a")) == [Release("w1"), Publish(("a",))]
 
 
 def test_a_drain_that_was_put_off_gives_more_time():

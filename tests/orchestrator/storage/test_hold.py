@@ -114,6 +114,64 @@ def test_a_waiting_driver_bears_with_a_store_that_is_away(blobs):
     assert Shaky.n_calls == 4
 
 
+def test_whoever_has_the_lease_instead_is_named_once(blobs):
+    told, heard = [], threading.Event()
+
+    def lost(reason):
+        told.append(reason)
+        heard.set()
+
+    other = lease_on(blobs)
+    with held(Lease(blobs, "task", ttl_s=0.05), lost=lost) as lease:
+        blobs.delete("ledger/task/lease.json")  # as if it had expired and been taken over
+        other.acquire(time.time() + 3600)
+        assert heard.wait(60)
+        assert other.holder().driver == other.driver != lease.driver
+    assert told == [f"lease lost: ledger task is in use by {other.holder()}"]
+    assert other.holder() is not None, "what is another's is not given back"
+
+
+@pytest.mark.parametrize("ending", ["vanished", "given back"])
+def test_a_lease_that_nobody_has_is_taken_again(blobs, ending):
+    told, key = [], "ledger/task/lease.json"
+    with held(lease_on(blobs)):
+        pass
+    given_back = blobs.get(key)
+    with held(Lease(blobs, "task", ttl_s=0.05), lost=told.append) as lease:
+        if ending == "vanished":
+            blobs.delete(key)
+        else:
+            blobs.put(key, given_back)
+        until = time.monotonic() + 60
+        while (holder := lease.holder()) is None or holder.driver != lease.driver:
+            assert time.monotonic() < until
+            time.sleep(FAST)
+    assert told == []
+
+
+def test_a_store_that_is_away_for_longer_than_the_lease_does_not_lose_it(blobs):
+    """Nobody could take it meanwhile: it is renewed, expired as it is."""
+
+    class Shaky:
+        n_failures = 0
+
+        def __getattr__(self, name):
+            return getattr(blobs, name)
+
+        def swap(self, key, data, expected):
+            if Shaky.n_failures < 5:
+                Shaky.n_failures += 1
+                raise OSError(5, "away")
+            back.set()
+            return blobs.swap(key, data, expected)
+
+    told, back = [], threading.Event()
+    with held(Lease(Shaky(), "task", ttl_s=0.05), lost=told.append) as lease:
+        assert back.wait(60)
+        assert lease.holder().driver == lease.driver
+    assert told == []
+
+
 def test_a_store_that_cannot_be_written_is_named(tmp_path):
     class Denied(LocalBlobs):
         def create(self, key, data):

@@ -98,13 +98,39 @@ def test_those_of_finished_retrains_are_cleared_together(tmp_path):
     assert checkpoints.progress("6" * 32).load() is not None
 
 
-def test_a_store_that_is_away_does_not_fail_the_clearing(tmp_path, caplog):
-    class Away(LocalBlobs):
-        def delete(self, key):
-            raise OSError("store away")
+def test_a_sweep_deletes_those_of_finished_retrains_and_says_which_are_in_progress(tmp_path):
+    checkpoints, other, gone = CheckpointStore(LocalBlobs(tmp_path)), "6" * 32, "7" * 32
+    for spec in (SPEC, other):
+        checkpoints.progress(spec).save(Snapshot({}, {}))
+        checkpoints.blobs.put(f"checkpoints/{spec}/4.safetensors", b"weights")
+    assert all(checkpoints.may_have_progress(spec) for spec in (SPEC, other, gone)), "nobody has looked yet"
+    swept = checkpoints.swept({SPEC, gone})
+    assert [swept.may_have_progress(spec) for spec in (SPEC, other, gone)] == [False, True, False]
+    assert checkpoints.blobs.list("checkpoints/") == [
+        f"checkpoints/{SPEC}/4.safetensors",
+        f"checkpoints/{other}/4.safetensors",
+        f"checkpoints/{other}/resume.safetensors",
+    ]
 
-    CheckpointStore(Away(tmp_path)).clear_progress([SPEC])
-    assert f"checkpoints/{SPEC}/resume.safetensors stays" in caplog.text
+
+class KeepsAll(LocalBlobs):
+    """Nothing can be deleted; every try is counted."""
+
+    n_tries = 0
+
+    def delete(self, key):
+        KeepsAll.n_tries += 1
+        raise OSError("store away")
+
+
+def test_a_store_that_is_away_is_asked_once_and_does_not_fail_the_clearing(tmp_path, caplog):
+    checkpoints, specs = CheckpointStore(KeepsAll(tmp_path)), {SPEC, "6" * 32}
+    for spec in specs:
+        checkpoints.progress(spec).save(Snapshot({}, {}))
+    swept = checkpoints.swept(specs)
+    assert KeepsAll.n_tries == 1
+    assert f"checkpoints/{SPEC}/resume.safetensors and those after it stay" in caplog.text
+    assert not any(swept.may_have_progress(spec) for spec in specs), "of a finished retrain no snapshot counts"
 
 
 class FullDisk(LocalBlobs):
