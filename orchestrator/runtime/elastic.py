@@ -13,7 +13,7 @@ from orchestrator.runtime.backend import Alive, ScoreBlock, ScoreJob, WorkerCont
 from orchestrator.runtime.cluster import Cluster
 from orchestrator.runtime.placement import Role
 from orchestrator.runtime.pool import LONGEST_WAIT_S, Pool, PoolOptions
-from orchestrator.runtime.ray_calls import Happening, RangeQueue, Slot
+from orchestrator.runtime.ray_calls import FREE_KINDS, Happening, RangeQueue, Slot
 from orchestrator.runtime.ray_worker import Failure, Lost
 from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import Event, WorkerLeft, WorkerLost
@@ -109,17 +109,15 @@ class ElasticBackend:
         """
         pool = self._the_pool()
         pool.want(max(self._wanted, 1))
-        for attempt in count(1):
+        n_lost, why = 0, ""
+        while n_lost < PROBE_ATTEMPTS:
             answer = self._ask(pool, self._first_worker(pool, alive), numerics, alive)
             if isinstance(answer, Numerics):
                 return answer
             if isinstance(answer, Failure):
                 raise RefitError(f"a worker cannot say what it runs on: {answer.message}")
-            if attempt == PROBE_ATTEMPTS:
-                raise RefitError(
-                    f"{attempt} workers were lost while they were asked for their device: {answer.message}"
-                )
-        raise AssertionError
+            n_lost, why = n_lost + (answer.kind not in FREE_KINDS), answer.message
+        raise RefitError(f"{n_lost} workers were lost while they were asked for their device: {why}")
 
     def _first_worker(self, pool: Pool, alive: Alive) -> Slot:
         while not any(slot.has_joined for slot in pool.slots.values()):

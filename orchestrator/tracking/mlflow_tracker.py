@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
 
 PARENT_TAG = "mlflow.parentRunId"  # how the MLflow UI nests runs
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "GIT_PYTHON_REFRESH": "quiet"}
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines a run, where a server keeps them
+}
 # A server that is down is reported within seconds; by default MLflow tries for minutes.
 _IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",

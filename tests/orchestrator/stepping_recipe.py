@@ -37,7 +37,15 @@ class SteppingRun(FinetuneRun):
         super().after_update(watch)
         with open(self.folder / "steps", "ab", buffering=0) as diary:
             diary.write(f"{self.edit.edit_id} {self.seed} {self.step}\n".encode())
-        while self.step == LAST and self.edit.edit_id != Edit().edit_id and not (self.folder / "open").exists():
+        if self.step == LAST and self.edit.edit_id != Edit().edit_id:
+            self.meet_fate()
+
+    def meet_fate(self) -> None:
+        """Fail if `stumble` is there, which it is once; else wait for the gate."""
+        if (self.folder / "stumble").exists():
+            (self.folder / "stumble").unlink()
+            raise ConnectionError("just this time")
+        while not (self.folder / "open").exists():
             time.sleep(0.02)
 
 

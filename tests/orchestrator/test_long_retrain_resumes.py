@@ -94,6 +94,21 @@ def test_a_retrain_goes_on_from_its_last_snapshot_when_the_driver_was_killed(buc
     assert stored(pipeline) == set()
 
 
+def test_a_retrain_that_fails_half_way_goes_on_from_its_snapshot_in_the_same_session(tmp_path, monkeypatch):
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    for name in ("open", "stumble"):
+        (tmp_path / name).touch()
+    config = small_config(tmp_path, **CHANGES, compute={"workers": 1, "retries": 1, "snapshot_s": 0.01})
+    assert run_here(config).exit_code == 0
+    stumbled = waiting(tmp_path)[0]
+    made = [step for key, step in steps(tmp_path) if key == stumbled]
+    again = made[LAST:]
+    assert made[:LAST] == list(range(1, LAST + 1))
+    assert again == list(range(again[0], N_STEPS + 1))
+    assert again[0] > 1
+    assert stored(pipeline_of(config)) == set()
+
+
 def test_no_snapshot_outlives_its_retrain(tmp_path, monkeypatch):
     """One that another session left, of a retrain that is short; and one of a retrain whose row was written just before a crash."""
     monkeypatch.setenv(FOLDER, str(tmp_path))
