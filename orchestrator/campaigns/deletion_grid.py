@@ -88,7 +88,8 @@ class DeletionGrid:
         return self._edits[key]
 
     def _nested(self, order: np.ndarray) -> list[Edit]:
-        return [Edit.removal(order[:k], self.mode) for k in self.ks]
+        first = order[: max(self.ks)].tolist()  # plain integers, shared by the sets of all k
+        return [Edit.removal(first[:k], self.mode) for k in self.ks]
 
 
 def control_orders(train_ids: np.ndarray, seed: int, groups: Sequence[str]) -> dict[str, np.ndarray]:

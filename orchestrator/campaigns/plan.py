@@ -56,12 +56,19 @@ class Plan:
         return [self.works[i].spec_id for i in self.reference]
 
     def columns(self) -> dict[str, list]:
-        """The cells as the columns of plan.parquet."""
-        requests = list(self.requests())
-        return {
-            name: [getattr(request, name) for request in requests]
-            for name in ("method", "query_id", "group", "k", "repeat", "spec_id")
+        """The cells as the columns of plan.parquet, in the order of dispatch."""
+        cell = self.cell.transpose(4, 3, 0, 1, 2)
+        repeat, query, method, group, k = np.nonzero(cell != NOT_ASKED)
+        spec_ids = np.array([work.spec_id for work in self.works], object)
+        columns = {
+            "method": np.array(self.methods, object)[method],
+            "query_id": np.array(self.query_ids, np.int64)[query],
+            "group": np.array(self.groups, object)[group],
+            "k": np.array(self.ks, np.int64)[k],
+            "repeat": repeat,
+            "spec_id": spec_ids[cell[repeat, query, method, group, k]],
         }
+        return {name: column.tolist() for name, column in columns.items()}
 
     def requests(self) -> Iterator[RemovalRequest]:
         """The cells one by one, in the order of dispatch."""
@@ -93,15 +100,15 @@ class WorkList:
 
     spec: SpecFactory
     works: list[Work] = field(default_factory=list)
-    _position: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    _position: dict[int, dict[tuple[str, str], int]] = field(default_factory=dict)  # by seed
 
     def add(self, edit: Edit, seed: int) -> int:
         """The position of the work that trains `edit` under `seed`."""
-        key = (edit.edit_id, edit.mode, seed)
-        if key not in self._position:
-            self._position[key] = len(self.works)
+        known = self._position.setdefault(seed, {})
+        if edit.key not in known:
+            known[edit.key] = len(self.works)
             self.works.append(Work(self.spec(edit, seed), edit))
-        return self._position[key]
+        return known[edit.key]
 
 
 def distinct_max(n_scored: int, n_controls: int, n_sets: int, n_queries: int, n_repeats: int) -> int:
