@@ -21,6 +21,7 @@ from orchestrator.run_dir import RunDir, existing
 from orchestrator.run_mirror import RunMirror
 from orchestrator.runtime.backend import Backend, WorkerContext
 from orchestrator.runtime.stop import StopSignal, stop_on_signals
+from orchestrator.scheduling.budget import Limits, Prices
 from orchestrator.spend_book import SpendBook
 from orchestrator.spending import RunMeter, parse_limits
 from orchestrator.storage.hold import held
@@ -141,8 +142,7 @@ def run(
 
     Raises InputError (bad input), Stopped or LeaseHeld (resumable), RefitError (it cannot go on).
     """
-    prices = config.settings.prices.table() if config.settings.prices else None
-    limits = parse_limits(max_gpu_hours, max_cost, deadline, prices, datetime.now(UTC))
+    limits, prices = limits_of(config, max_gpu_hours, max_cost, deadline)
     with stop_on_signals(StopSignal()) as stop:
         pipeline = open_pipeline(config, run_dir=run_dir, address=address, progress=progress, stop=stop)
         pipeline.retry_quarantined, pipeline.pilot = retry_quarantined, pilot
@@ -161,6 +161,14 @@ def run(
                 write_projections(pipeline)
     code = EXIT_QUARANTINED if report.quarantined else EXIT_COMPLETE
     return RunResult(code, pipeline.run_dir.path, report, pipeline.results if until == "analyse" else None)
+
+
+def limits_of(
+    config: LoadedConfig, max_gpu_hours: float | None, max_cost: float | None, deadline: str | None
+) -> tuple[Limits, Prices | None]:
+    """The limits of a run, and the prices that cost is reckoned by. Raises InputError for what is no limit."""
+    prices = config.settings.prices.table() if config.settings.prices else None
+    return parse_limits(max_gpu_hours, max_cost, deadline, prices, datetime.now(UTC)), prices
 
 
 @contextmanager

@@ -25,7 +25,9 @@ class Arm:
 
     def __init__(self, label: str, task: Task, config: LoadedConfig):
         self.label, self.task, self.config = label, task, config
-        self._families: dict[tuple, RetrainSpec] = {}  # one spec of each numerics and parent: its siblings share their text
+        self._families: dict[
+            tuple, RetrainSpec
+        ] = {}  # one spec of each numerics and parent: its siblings share their text
 
     @property
     def train(self) -> Split:

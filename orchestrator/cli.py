@@ -112,6 +112,7 @@ def _run(options: argparse.Namespace) -> int:
     from orchestrator import api
 
     config = api.load_config(options.config, options.overrides)
+    api.limits_of(config, options.max_gpu_hours, options.max_cost, options.deadline)  # before anything is said or asked
     estimate = api.plan(config, options.run_dir)
     print("\n".join(estimate.lines()), file=sys.stderr)
     if not (options.yes or estimate.is_nothing or not _is_asked()) and not _confirmed():

@@ -126,6 +126,7 @@ class Pipeline:
                 f"ledger part {part.name} is damaged ({part.problem}): set aside, its retrains will be done again"
             )
         self.report.set_aside = tuple(part.name for part in bad)
+        self.store.checkpoints = self.store.checkpoints.swept(self.ledger.index().rows.keys())
 
     # --- train and score -----------------------------------------------------------------------------------------
 

@@ -110,10 +110,13 @@ class Retraining:
         """Writes rows, and deletes the snapshots of what they finish."""
         write, after_s = self.ledger.publisher(todo), self.compute.snapshot_s
 
+        def may_have(row: LedgerRow) -> bool:
+            is_long = after_s is not None and row.outcome.seconds >= after_s
+            return is_long or row.attempts > 1 or self.checkpoints.may_have_progress(row.spec_id)
+
         def publish(rows: Sequence[LedgerRow]) -> None:
             write(rows)
-            may_have = (r for r in rows if r.attempts > 1 or (after_s is not None and r.outcome.seconds >= after_s))
-            self.checkpoints.clear_progress([row.spec_id for row in may_have])
+            self.checkpoints.clear_progress([row.spec_id for row in rows if may_have(row)])
 
         return publish
 

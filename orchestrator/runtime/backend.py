@@ -26,6 +26,8 @@ class CheckpointSink(Protocol):
 
     def progress(self, spec_id: str) -> SnapshotStore: ...
 
+    def may_have_progress(self, spec_id: str) -> bool: ...
+
 
 @dataclass(frozen=True)
 class WorkerContext:

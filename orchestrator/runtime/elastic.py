@@ -78,7 +78,7 @@ class ElasticBackend:
     def submit(self, worker: str, work: Work, attempt: int) -> None:
         """Hand one retrain to an idle worker. Raises ValueError if it is unknown or has work already."""
         if worker not in self._gone:  # else the event that says so takes this attempt with it
-            self._the_pool().submit(worker, work)
+            self._the_pool().submit(worker, work, attempt)
 
     def give_back(self, worker: str) -> None:
         """Ask a worker that retrains to store how far it is, and to stop."""

@@ -38,7 +38,7 @@ class LocalBackend:
         self._context = context
         self._timeout_s = timeout_s
         self._events: list[Event] = []
-        self._queue: deque[Work] = deque()
+        self._queue: deque[tuple[Work, int]] = deque()
 
     def start(self) -> None:
         """Configure this process; its worker joins (again, if called again)."""
@@ -52,7 +52,7 @@ class LocalBackend:
         """Queue one retrain. Raises ValueError if the worker is unknown or has one already."""
         if worker != WORKER or self._queue:
             raise ValueError(f"worker {worker!r} is not an idle worker of this backend")
-        self._queue.append(work)
+        self._queue.append((work, attempt))
 
     def give_back(self, worker: str) -> None:
         """Nothing: whoever could ask is the thread that trains."""
@@ -70,15 +70,15 @@ class LocalBackend:
             events, self._events = self._events, []
             return events
         if self._queue:
-            return [self._attempt(self._queue.popleft())]
+            return [self._attempt(*self._queue.popleft())]
         time.sleep(timeout_s)
         return []
 
-    def _attempt(self, work: Work) -> Event:
+    def _attempt(self, work: Work, number: int) -> Event:
         started = time.perf_counter()
         try:
             with time_limit(self._timeout_s):
-                return Completed(WORKER, worker.retrain(self._context, work, WORKER))
+                return Completed(WORKER, worker.retrain(self._context, work, WORKER, attempt=number))
         except Exception as error:
             seconds = time.perf_counter() - started
             return Failed(WORKER, work.spec_id, worker.classify(error), worker.describe(error), seconds)

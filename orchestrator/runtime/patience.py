@@ -31,6 +31,7 @@ def patient(
     """
 
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        """One call, or as many as it takes."""
         n_failures = 0
         while True:
             try:

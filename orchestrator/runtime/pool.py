@@ -127,11 +127,11 @@ class Pool:
 
     # --- work ----------------------------------------------------------------------------------------------------
 
-    def submit(self, name: str, work: Work) -> None:
-        """Hand one retrain to an idle worker. Raises ValueError if it is unknown or has work already."""
+    def submit(self, name: str, work: Work, attempt: int = 1) -> None:
+        """Hand one retrain to an idle worker; `attempt`: its number in this session. Raises ValueError if it is unknown or has work already."""
         slot = self.idle(name)
         slot.ticket += 1
-        self.begin(slot, slot.actor.retrain.remote(slot.ticket, work), work.spec_id)
+        self.begin(slot, slot.actor.retrain.remote(slot.ticket, work, attempt), work.spec_id)
 
     def begin(self, slot: Slot, call: Any, task: Task) -> None:
         """A task has been handed to a worker, which has `timeout_s` for it."""

@@ -96,10 +96,10 @@ class WorkerProcess:
         """`numerics` with this process's device model and torch version."""
         return attempt(lambda: worker.resolve_numerics(numerics))
 
-    def retrain(self, ticket: int, work: Work) -> Attempted:
-        """One attempt of one spec; `ticket` is its number on this worker."""
+    def retrain(self, ticket: int, work: Work, number: int) -> Attempted:
+        """Attempt `number` of one spec in this session; `ticket` is its number on this worker."""
         asked = self._asked.begin(ticket)
-        result = attempt(lambda: worker.retrain(self._context, work, self._name, asked))
+        result = attempt(lambda: worker.retrain(self._context, work, self._name, asked, number))
         return Attempted(result, self._wear.after(*device_memory()))
 
     def give_back(self, ticket: int) -> None:

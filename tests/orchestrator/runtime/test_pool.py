@@ -140,7 +140,7 @@ def test_a_worker_that_retrains_is_asked_by_the_number_of_its_attempt_and_an_idl
     assert [method for method, _ in cluster.actors[worker].calls] == ["arrive", "join"]
     pool.submit(worker, work)
     pool.give_back(worker)
-    assert cluster.actors[worker].calls[-2:] == [("retrain", (1, work)), ("give_back", (1,))]
+    assert cluster.actors[worker].calls[-2:] == [("retrain", (1, work, 1)), ("give_back", (1,))]
 
 
 @pytest.mark.parametrize(("kind", "ends"), [("error", True), ("preempted", False), ("node_lost", False)])
@@ -202,9 +202,9 @@ def test_once_its_last_worker_has_gone_a_pool_tries_anew(cluster, make):
     cluster.refuses = Failure("error", "no space left")
     cluster.free += ["node-2", "node-3"]
     pool.want(4)
-    pool.poll(0.0)
-    pool.poll(0.0)
+    assert joined(pool, 9) == [worker]
     cluster.refuses = None
+    assert joined(pool, 9) == [worker], "in a pause"
     pool.release(worker)
     assert len(joined(pool, 9)) == 4
 
