@@ -112,6 +112,7 @@ def backend_for(config: LoadedConfig, address: str | None, context: WorkerContex
         market=compute.market.model_dump(),
         pending_workers=compute.pending_workers,
         recycle_after=compute.recycle_after,
+        start_timeout_s=compute.start_timeout_s,
     )
 
 
@@ -149,7 +150,7 @@ def run(
         with logged(pipeline.run_dir.path), ExitStack() as leases:
             for task_id in sorted(set(pipeline.experiment.task_ids.values())):
                 lease = Lease(pipeline.store.blobs, task_id)
-                leases.enter_context(held(lease, wait, pipeline.progress.say, lambda: stop.reason))
+                leases.enter_context(held(lease, wait, pipeline.progress.say, lambda: stop.reason, stop.request))
             leases.enter_context(published(pipeline.mirror, pipeline.progress.say))  # first to end: under the leases
             pipeline.mirror.fetch()  # another driver may have pinned the numerics meanwhile
             book = SpendBook(pipeline.store.blobs, pipeline.experiment.run_name)

@@ -172,13 +172,21 @@ def _plan(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     import time
 
-    from orchestrator.status import status
+    from orchestrator.status import StatusReader
+    from orchestrator.storage.blobs import StoreAwayError
 
+    reader = StatusReader(options.run_dir)
     while True:
-        now = status(options.run_dir)
-        print(json.dumps(now.json()) if options.json else "\n".join(now.lines()), flush=True)
-        if not options.watch or now.stage == "complete":
-            return EXIT_QUARANTINED if now.complete and now.quarantined else EXIT_COMPLETE
+        try:
+            now = reader.now()
+        except StoreAwayError as error:
+            if not options.watch:
+                raise
+            print(f"refit: {error}", file=sys.stderr)
+        else:
+            print(json.dumps(now.json()) if options.json else "\n".join(now.lines()), flush=True)
+            if not options.watch or now.stage == "complete":
+                return EXIT_QUARANTINED if now.complete and now.quarantined else EXIT_COMPLETE
         time.sleep(2)
 
 

@@ -133,6 +133,7 @@ class ComputeConfig(Block):
     retries: Annotated[int, Field(ge=0)] = 2
     preemptions: Annotated[int, Field(ge=0)] = 20
     timeout_s: Annotated[float, Field(gt=0)] | None = None
+    start_timeout_s: Annotated[float, Field(gt=0)] | None = 1800.0
     snapshot_s: Annotated[float, Field(gt=0)] | None = 300.0
     accelerator: Annotated[str, StringConstraints(min_length=1)] | None = None
     market: MarketConfig = MarketConfig()

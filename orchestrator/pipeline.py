@@ -90,7 +90,16 @@ class Pipeline:
     @cached_property
     def workforce(self) -> Workforce:
         """What computes for this run."""
-        return Workforce(self.experiment, self.store, self.run_dir, self.make_backend, self.mirror, self.read_only)
+        return Workforce(
+            self.experiment,
+            self.store,
+            self.run_dir,
+            self.make_backend,
+            self.mirror,
+            self.stop,
+            self.meter,
+            self.read_only,
+        )
 
     @cached_property
     def retraining(self) -> Retraining:
@@ -184,14 +193,13 @@ class Pipeline:
     def _score(self) -> None:
         if any(stage.missing() for stage in self.stages.values()):
             self.retraining.check_budget("score shards")
-        alive = self.retraining.alive
-        self.models.compute(lambda: self.workforce.backend(alive), self.progress, self._heard, alive)
+        self.models.compute(self.workforce.backend, self.progress, self._heard, self.workforce.alive)
         self.workforce.pin()
         self.models.write_tables(self.run_dir)
 
     def _heard(self, block: ScoreBlock) -> None:
         self.report.score_seconds += block.seconds
-        self.retraining.alive()
+        self.workforce.alive()
 
     def _needs_weights(self) -> bool:
         """Whether a score, or a retrain with a parent, is missing: only then are the weights of a finished model needed."""

@@ -18,13 +18,8 @@ from orchestrator.runtime.publisher import WriteRows
 from orchestrator.scheduling.eta import Durations
 from orchestrator.scheduling.policies import Budgets, Timing
 from orchestrator.scheduling.scheduler import Scheduler
-from orchestrator.scoring_models import Unfinished
 from orchestrator.storage.checkpoints import CheckpointStore
-from orchestrator.workforce import Workforce
-
-
-class Stopped(Unfinished):
-    """The run was asked to stop; the same command resumes it."""
+from orchestrator.workforce import Stopped, Workforce
 
 
 @dataclass
@@ -41,13 +36,6 @@ class Retraining:
     durations: Durations = field(default_factory=Durations)
     n_retrained: int = 0
     n_attempts: int = 0
-
-    def alive(self) -> None:
-        """Called while something is waited for: charge what is there, and raise Stopped when the run is to stop."""
-        left_s = self.meter.tick(self.workforce.nodes()) if self.meter else None
-        over = self.meter.reason if self.meter and left_s is not None and left_s <= 0 else None
-        if reason := self.stop.reason or over:
-            raise Stopped(f"stopped ({reason}); what is finished is kept")
 
     def bring_in_waves(self, works: Sequence[Work], label: str, redo: Iterable[str] = ()) -> None:
         """Retrain what is missing of `works`, parents before children, and parents whose weights a child still needs."""
@@ -97,7 +85,7 @@ class Retraining:
         )
         return drive(
             scheduler,
-            self.workforce.backend(self.alive),
+            self.workforce.backend(),
             self._publisher(todo),
             {work.spec_id: work for work in todo},
             stop=self.stop,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 from orchestrator.ledgers import Ledgers
 from orchestrator.progress import duration
-from orchestrator.run_dir import existing
+from orchestrator.run_dir import RunDir, existing
 from orchestrator.spend_book import SpendBook, spent_line
+from orchestrator.storage.ledger_parts import IndexEntry
 from orchestrator.storage.tables import read_plan
 from orchestrator.store import Store
 
@@ -59,47 +61,58 @@ class Status:
 
 def status(path: str | Path) -> Status:
     """The status of the run directory at `path`. Raises InputError if it is none."""
-    run_dir = existing(path)
-    provenance = run_dir.provenance()
-    config = run_dir.config()
-    task_ids = provenance.get("task_ids") or [provenance.get("task_id", "")]
-    store = Store(config.settings.output, run_dir.path)
-    prices = config.settings.prices
-    book = SpendBook(store.blobs, provenance.get("run", run_dir.path.name))
-    spent = book.read(prices.table() if prices else None).summary()
-    ledger = Ledgers.of(store, dict(zip(task_ids, task_ids, strict=True)))
-    if not run_dir.plan.exists():
-        n = len(ledger.index().rows) if provenance else 0
-        return Status(
-            run_dir.path.name, "scoring" if n else "not started", 0, 0, 0, 0, 0, {}, 0, None, None, False, spent
-        )
-    wanted = {*read_plan(run_dir.plan)["spec_id"], *provenance.get("references", ())}
-    found = {spec_id: entry for spec_id, entry in ledger.index().rows.items() if spec_id in wanted}
-    counts = Counter(entry.status for entry in found.values())
-    failures = Counter(
-        (entry.error or "unknown").partition(":")[0] for entry in found.values() if entry.status == "quarantined"
-    )
-    seconds = [entry.seconds for entry in found.values() if entry.seconds > 0]
-    complete = len(found) == len(wanted)
-    stage = "complete" if complete and any(run_dir.results.glob("*.csv")) else "retraining"
+    return StatusReader(path).now()
+
+
+class StatusReader:
+    """Reads the status of a run again and again; of the ledger only the parts that are new."""
+
+    def __init__(self, path: str | Path):
+        self._path = path
+        self._ledgers: dict[tuple[str, ...], Ledgers] = {}
+
+    def now(self) -> Status:
+        """The status now. Raises InputError if there is no run directory, StoreAwayError while the store does not answer."""
+        run_dir = existing(self._path)
+        provenance, config = run_dir.provenance(), run_dir.config()
+        task_ids = tuple(provenance.get("task_ids") or [provenance.get("task_id", "")])
+        store, prices = Store(config.settings.output, run_dir.path), config.settings.prices
+        book = SpendBook(store.blobs, provenance.get("run", run_dir.path.name))
+        spent = book.read(prices.table() if prices else None).summary()
+        if task_ids not in self._ledgers:
+            self._ledgers[task_ids] = Ledgers.of(store, dict(zip(task_ids, task_ids, strict=True)))
+        rows = self._ledgers[task_ids].index().rows
+        if not run_dir.plan.exists():
+            stage = "scoring" if rows and provenance else "not started"
+            return Status(run_dir.path.name, stage, 0, 0, 0, 0, 0, {}, 0, None, None, False, spent)
+        wanted = {*read_plan(run_dir.plan)["spec_id"], *provenance.get("references", ())}
+        found = [entry for spec_id, entry in rows.items() if spec_id in wanted]
+        return _counted(run_dir, found, len(wanted), spent)
+
+
+def _counted(run_dir: RunDir, found: Sequence[IndexEntry], n_wanted: int, spent: dict[str, Any] | None) -> Status:
+    counts = Counter(entry.status for entry in found)
+    causes = Counter((entry.error or "unknown").partition(":")[0] for entry in found if entry.status == "quarantined")
+    seconds = [entry.seconds for entry in found if entry.seconds > 0]
+    complete = len(found) == n_wanted
     return Status(
-        run_dir.path.name,
-        stage,
-        len(wanted),
-        len(found),
-        counts["ok"],
-        counts["diverged"],
-        counts["quarantined"],
-        dict(failures),
-        sum(entry.attempts - 1 for entry in found.values()),
-        sum(seconds) / len(seconds) if seconds else None,
-        _eta(found.values(), len(wanted) - len(found)),
-        complete,
-        spent,
+        run=run_dir.path.name,
+        stage="complete" if complete and any(run_dir.results.glob("*.csv")) else "retraining",
+        planned=n_wanted,
+        finished=len(found),
+        ok=counts["ok"],
+        diverged=counts["diverged"],
+        quarantined=counts["quarantined"],
+        failures=dict(causes),
+        retries=sum(entry.attempts - 1 for entry in found),
+        seconds_per_retrain=sum(seconds) / len(seconds) if seconds else None,
+        eta_s=_eta(found, n_wanted - len(found)),
+        complete=complete,
+        spent=spent,
     )
 
 
-def _eta(entries, left: int) -> float | None:
+def _eta(entries: Sequence[IndexEntry], left: int) -> float | None:
     stamps = sorted(datetime.fromisoformat(entry.committed_at) for entry in entries)[-RECENT:]
     if left == 0 or len(stamps) < 2:
         return 0.0 if left == 0 else None

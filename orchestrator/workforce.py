@@ -11,12 +11,17 @@ from orchestrator.experiment import Experiment
 from orchestrator.run_dir import RunDir, code_version, git_commit, require_same_numerics, versions
 from orchestrator.run_mirror import RunMirror
 from orchestrator.runtime.backend import Backend, WorkerContext
+from orchestrator.runtime.driver import SpendMeter, StopSignal
 from orchestrator.runtime.machine import cpu_numerics
-from orchestrator.scheduling.budget import Node
+from orchestrator.scoring_models import Unfinished
 from orchestrator.store import Store
 from tasks.base import Numerics
 
 BackendFactory = Callable[[WorkerContext], Backend]
+
+
+class Stopped(Unfinished):
+    """The run was asked to stop; the same command resumes it."""
 
 
 @dataclass
@@ -28,6 +33,8 @@ class Workforce:
     run_dir: RunDir
     make_backend: BackendFactory
     mirror: RunMirror
+    stop: StopSignal
+    meter: SpendMeter | None = None
     read_only: bool = False
     _backend: Backend | None = None
 
@@ -54,26 +61,29 @@ class Workforce:
         return None if on_gpu and self.run_dir.numerics() is None else self.numerics
 
     def _probe(self, numerics: Numerics) -> Numerics:
-        backend = self.make_backend(self.context(numerics))
+        self._backend = self.make_backend(self.context(numerics))
         try:
-            backend.start()
-            return backend.probe(numerics)
+            self._backend.start()
+            return self._backend.probe(numerics, self.alive)
         finally:
-            backend.close()
+            self.close()
 
-    def backend(self, alive: Callable[[], None] = lambda: None) -> Backend:
-        """The backend, started on first use; `alive` is called while its first worker is waited for, and may raise."""
+    def alive(self) -> None:
+        """Called while something is waited for: charge what is there, and raise Stopped when the run is to stop."""
+        left_s = self.meter.tick(self._backend.nodes() if self._backend else []) if self.meter else None
+        over = self.meter.reason if self.meter and left_s is not None and left_s <= 0 else None
+        if reason := self.stop.reason or over:
+            raise Stopped(f"stopped ({reason}); what is finished is kept")
+
+    def backend(self) -> Backend:
+        """The backend, started on first use. Raises Stopped while its first worker is waited for."""
         if self._backend is None:
             numerics = self.numerics
             self.pin()
             self._backend = self.make_backend(self.context())
             self._backend.start()
-            require_same_numerics(numerics, self._backend.probe(numerics, alive), self.run_dir.provenance_path)
+            require_same_numerics(numerics, self._backend.probe(numerics, self.alive), self.run_dir.provenance_path)
         return self._backend
-
-    def nodes(self) -> list[Node]:
-        """The machines that are there for this run."""
-        return self._backend.nodes() if self._backend else []
 
     def close(self) -> None:
         """Stop the backend if it was started."""

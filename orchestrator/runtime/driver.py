@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -224,6 +225,8 @@ class _Session:
                 log.info("worker %s joined", worker)
             case WorkerLost(worker, kind, message):
                 log.warning("worker %s lost (%s): %s", worker, kind, message)
+            case WorkerDraining(worker, seconds_left) if math.isinf(seconds_left):
+                log.info("worker %s gets nothing more; its process is to be replaced", worker)
             case WorkerDraining(worker, seconds_left):
                 log.info("worker %s gets nothing more; its node has %s s", worker, f"{seconds_left:.0f}")
             case WorkerLeft(worker):

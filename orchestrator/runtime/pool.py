@@ -127,7 +127,7 @@ class Pool:
 
     # --- work ----------------------------------------------------------------------------------------------------
 
-    def submit(self, name: str, work: Work, attempt: int = 1) -> None:
+    def submit(self, name: str, work: Work, attempt: int) -> None:
         """Hand one retrain to an idle worker; `attempt`: its number in this session. Raises ValueError if it is unknown or has work already."""
         slot = self.idle(name)
         slot.ticket += 1

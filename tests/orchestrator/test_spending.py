@@ -127,10 +127,11 @@ def test_what_is_no_deadline_is_refused_and_the_forms_are_named(text):
         parse_deadline(text, NOW)
 
 
-@pytest.mark.parametrize("text", ["2020-01-01T00:00Z", "2026-11-23T12:00:00+00:00", "0m"])
-def test_a_deadline_that_is_over_is_refused(text):
-    with pytest.raises(InputError, match=r"--deadline: .*is not in the future; it is 2026-11-23T12:00:00"):
-        parse_deadline(text, NOW)
+def test_a_deadline_that_is_over_stops_at_once_so_that_the_same_command_can_be_given_again(book):
+    limits = parse_limits(None, None, "2020-01-01T00:00Z", None, NOW)
+    meter = RunMeter.open(book, limits, None)
+    assert meter.is_used_up
+    assert meter.reason == "the deadline 2020-01-01T00:00:00+00:00 is reached"
 
 
 def test_limits_are_what_the_flags_say():

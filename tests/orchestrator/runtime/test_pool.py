@@ -97,7 +97,7 @@ def test_a_worn_worker_is_said_to_be_ending_before_its_result_and_then_replaced(
     pool, work = make(), tiny_work()
     pool.want(1)
     [worker] = joined(pool, 1)
-    pool.submit(worker, work)
+    pool.submit(worker, work, 1)
     outcome = Outcome(work.spec_id, "ok")
     cluster.reply(worker, Attempted(outcome, is_worn=True))
     assert [h.what for h in pool.poll(0.0)] == [Ending(math.inf), outcome]
@@ -110,7 +110,7 @@ def test_a_draining_node_is_told_of_once_per_worker_and_a_death_there_is_a_preem
     pool, work = make(), tiny_work()
     pool.want(2)
     worker, _ = joined(pool, 2)
-    pool.submit(worker, work)
+    pool.submit(worker, work, 1)
     cluster.drains[cluster.places[worker]] = time.time() + 1000
     [told] = pool.poll(0.0)
     assert (told.worker, told.task) == (worker, work.spec_id)
@@ -126,7 +126,7 @@ def test_a_death_on_a_node_that_is_gone_is_the_nodes_and_elsewhere_the_workers(c
     pool.want(2)
     for kind, is_dead in (("error", False), ("node_lost", True)):
         worker = joined(pool, 1)[0]
-        pool.submit(worker, tiny_work())
+        pool.submit(worker, tiny_work(), 1)
         cluster.dead = {cluster.places[worker]} if is_dead else set()
         cluster.reply(worker, Lost("error", "died"))
         assert [h.what for h in pool.poll(0.0)] == [Lost(kind, "died")]
@@ -138,7 +138,7 @@ def test_a_worker_that_retrains_is_asked_by_the_number_of_its_attempt_and_an_idl
     [worker] = joined(pool, 1)
     pool.give_back(worker)
     assert [method for method, _ in cluster.actors[worker].calls] == ["arrive", "join"]
-    pool.submit(worker, work)
+    pool.submit(worker, work, 1)
     pool.give_back(worker)
     assert cluster.actors[worker].calls[-2:] == [("retrain", (1, work, 1)), ("give_back", (1,))]
 
@@ -224,7 +224,7 @@ def test_the_nodes_are_asked_for_once_however_many_workers_are_lost_with_them(cl
     workers = joined(pool, 2)
     cluster.dead = set(cluster.places.values())
     for worker in workers:
-        pool.submit(worker, tiny_work())
+        pool.submit(worker, tiny_work(), 1)
         cluster.reply(worker, Lost("error", "died"))
     n_before = cluster.n_listed
     assert [h.what for h in pool.poll(0.0)] == [Lost("node_lost", "died")] * 2
