@@ -80,8 +80,8 @@ class RepeatsConfig(Block):
     count: Annotated[int, Field(ge=1, le=100_000)] | None = None
     base_seed: Seed = 2021
     seeds: tuple[Seed, ...] | None = None
-    min: Annotated[int, Field(ge=2, le=100_000)] | None = None
-    max: Annotated[int, Field(ge=2, le=100_000)] | None = None
+    min: Annotated[int, Field(ge=3, le=100_000)] | None = None
+    max: Annotated[int, Field(ge=3, le=100_000)] | None = None
     target_se: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.campaigns.plan import NOT_ASKED
 from orchestrator.pipeline import Pipeline
 from orchestrator.records import LedgerRow
 from orchestrator.storage.blobs import write_file
@@ -48,7 +49,7 @@ def _params(pipeline: Pipeline) -> dict[str, Any]:
         "campaign": settings.campaign,
         "task": settings.task.get("name"),
         "n_train": len(experiment.train),
-        "n_repeats": len(experiment.seeds),
+        "n_repeats": len(getattr(pipeline.planned, "seeds", experiment.seeds)),
         "scoring_models": settings.scores.models if experiment.campaign.asks_queries else 0,
     }
 
@@ -86,7 +87,9 @@ def _deletion_children(pipeline: Pipeline, stamps: Mapping[str, int]) -> list[Ch
     plan, tables = pipeline.planned, pipeline.results.tables
     references = [stamps[plan.works[i].spec_id] for i in plan.reference]
     committed = {
-        (method, group): max([*references, *(stamps[plan.works[i].spec_id] for i in np.unique(plan.cell[m, g]))])
+        (method, group): max(
+            [*references, *(stamps[plan.works[i].spec_id] for i in np.unique(plan.cell[m, g]) if i != NOT_ASKED)]
+        )
         for m, method in enumerate(plan.methods)
         for g, group in enumerate(plan.groups)
     }

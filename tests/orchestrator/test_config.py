@@ -255,7 +255,7 @@ def test_neither_is_one_given_by_set(tmp_path, override):
         (["repeats={min: 3, max: 10}"], "repeats"),
         (["repeats={min: 3, max: 10, target_se: 0.01, count: 4}"], "repeats"),
         (["repeats={min: 11, max: 10, target_se: 0.01}"], "repeats"),
-        (["repeats={min: 1, max: 10, target_se: 0.01}"], r"repeats\.min"),
+        (["repeats={min: 2, max: 10, target_se: 0.01}"], r"repeats\.min"),
         (["repeats={min: 3, max: 10, target_se: 0}"], r"repeats\.target_se"),
         (["compute.device=cuda"], "compute"),
         (["compute.market.tail=cheap"], r"compute\.market\.tail"),
