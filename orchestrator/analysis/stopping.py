@@ -99,8 +99,9 @@ def savings(cells: Cells, designs: Sequence[Row]) -> str:
     """What adaptive repeats saved, in words."""
     adaptive, fixed, most = (row["n_retrains"] for row in designs)
     asked, n_reached = cells.asked_repeats, int((_rule_of(cells).reached(cells)).sum())
+    repeats = f"{asked.min()}" if asked.min() == asked.max() else f"{asked.min()} to {asked.max()}"
     return (
-        f"Adaptive repeats: {n_reached} of {asked.size} curves reached the target after {asked.min()} to {asked.max()} repeats. "
+        f"Adaptive repeats: {n_reached} of {asked.size} curves reached the target after {repeats} repeats. "
         f"{adaptive} retrains were made; {designs[1]['n_repeats']} repeats of every curve would have taken {fixed} "
         f"({1 - adaptive / fixed:.0%} saved), the maximum of {designs[2]['n_repeats']} repeats {most} ({1 - adaptive / most:.0%} saved)."
     )

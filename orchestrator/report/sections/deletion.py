@@ -128,7 +128,6 @@ def _notes(pipeline: Pipeline) -> list[str]:
         notes.append(
             "There is one repeat: seed noise cannot be told from effect, so these-queries intervals are missing."
         )
-    notes += pipeline.results.notes
     excluded = pipeline.results.n_excluded
     if excluded:
         notes.append(
