@@ -257,7 +257,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a Python object": (lambda path: path.write_text("name: !!python/object/apply:os.system [ls]\n"), "YAML"),
     "not UTF-8": (lambda path: path.write_bytes(b"name: \xff\xfe\n"), "UTF-8"),
     "NaN": (lambda path: path.write_text("name: .nan\n"), "finite"),
-    "a date": (lambda path: path.write_text("name: 2020-01-01\n"), "date"),
+    "a date is text, and no list": (lambda path: path.write_text("methods: 2020-01-01\n"), "methods"),
     "a key that is a number": (lambda path: path.write_text("1: a\n"), "key"),
     "deep nesting": (lambda path: path.write_text("[" * 5000), "YAML"),
 }

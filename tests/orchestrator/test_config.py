@@ -280,3 +280,10 @@ def test_adaptive_repeats_have_the_seeds_of_as_many_fixed_ones(tmp_path):
 )
 def test_retrains_run_on_a_gpu_where_workers_have_one_unless_told_otherwise(tmp_path, block, device):
     assert load(tmp_path, [f"compute={block}"]).settings.compute.trains_on == device
+
+
+def test_the_date_of_prices_needs_no_quotes(tmp_path):
+    prices = load(tmp_path, ["prices={date: 2026-11-01, per_hour: {default: 1.5}}"]).settings.prices
+    assert prices.table().date == "2026-11-01"
+    with pytest.raises(InputError, match=r"config.yaml: prices\.date"):
+        load(tmp_path, ["prices={date: 2026-13-01, per_hour: {default: 1.5}}"])
