@@ -47,6 +47,7 @@ class RunResult:
     run_dir: Path
     report: Report
     results: Results | None = None
+    uri: str = ""  # of the run directory in an object store; what status, report and verify take elsewhere
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig:
@@ -161,7 +162,8 @@ def run(
 
                 write_projections(pipeline)
     code = EXIT_QUARANTINED if report.quarantined else EXIT_COMPLETE
-    return RunResult(code, pipeline.run_dir.path, report, pipeline.results if until == "analyse" else None)
+    home = f"{pipeline.store.uri}/{pipeline.mirror.prefix}" if pipeline.mirror.blobs else ""
+    return RunResult(code, pipeline.run_dir.path, report, pipeline.results if until == "analyse" else None, home)
 
 
 def limits_of(

@@ -129,6 +129,8 @@ def _run(options: argparse.Namespace) -> int:
         print(results_table(result.results))
         print(f"\nreport    {result.run_dir / 'report.html'}")
     print(f"run       {result.run_dir}\nretrained {result.report.retrained} (attempts {result.report.attempts})")
+    if result.uri:
+        print(f"store     {result.uri}")
     if result.report.quarantined:
         print(
             f"quarantined {len(result.report.quarantined)}: {', '.join(sorted(result.report.quarantined))}",
