@@ -165,7 +165,7 @@ def test_queries_that_a_scoring_model_must_judge_are_counted_as_asked(tmp_path, 
 
 
 def test_a_campaign_whose_repeats_may_end_early_ranges_from_what_is_planned_to_the_most(tmp_path):
-    config = small_config(tmp_path, repeats={"min": 2, "max": 4, "target_se": 1e-9})
+    config = small_config(tmp_path, repeats={"min": 3, "max": 4, "target_se": 1e-9})
     run_here(config, until="plan")
     pipeline = pipeline_of(config)
     works = pipeline.planned.works
