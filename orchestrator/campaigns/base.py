@@ -57,7 +57,7 @@ class Scored:
     queries: Callable[[str], QueryBlock]
     matrix: Callable[[str, str], ScoreMatrix]
     outcome: Callable[[str], Outcome]
-    rows: Callable[[Sequence[str]], Mapping[str, LedgerRow]] = lambda spec_ids: {}
+    rows: Callable[[Sequence[str]], Mapping[str, LedgerRow]]
 
 
 class Campaign(Component):
