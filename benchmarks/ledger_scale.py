@@ -1,14 +1,20 @@
-"""A large ledger: what publishing, indexing, reading and compacting cost for each row. Real rows (500 x 4 outputs, 50 removed ids) on disk."""
+"""A large ledger: what publishing, indexing, reading and compacting cost for each row. Real rows (500 x 4 outputs, 50 removed ids) on disk.
+
+Beside it, how long a driver takes to start again on many small parts in a store that lets every call wait, as a bucket does.
+"""
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
 import resource
+import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -18,8 +24,9 @@ import numpy as np
 from benchmarks.harness import ROOT, machine, write_json
 from benchmarks.simulate import resident_bytes, works_of
 from orchestrator.records import LedgerRow, Outcome
-from orchestrator.storage.blobs import open_blobs
+from orchestrator.storage.blobs import LocalBlobs, open_blobs
 from orchestrator.storage.ledger import Ledger
+from orchestrator.storage.object_blobs import ObjectBlobs
 
 Result = TypeVar("Result")
 
@@ -84,16 +91,71 @@ def measure(n_rows: int, per_part: int) -> dict:
     }
 
 
+@dataclass(frozen=True)
+class Distant(LocalBlobs):
+    """A folder whose answers take as long as a bucket's."""
+
+    latency_s: float = 0.0
+
+    def get(self, key: str) -> bytes:
+        time.sleep(self.latency_s)
+        return super().get(key)
+
+    def delete(self, key: str) -> None:
+        time.sleep(self.latency_s)
+        super().delete(key)
+
+
+class DistantAtOnce(Distant):
+    """The same, asked as a bucket is."""
+
+    at_once = ObjectBlobs.at_once
+
+
+def start_again(n_parts: int, per_part: int, latency_s: float, rounds: int = 3) -> dict:
+    """Seconds to index and compact `n_parts`, one call after the other and several at once, in turn."""
+    seconds: dict[str, list[float]] = {"one after the other": [], "at once": []}
+    with tempfile.TemporaryDirectory(prefix="refit-bench-") as folder:
+        rows, writer = rows_of(n_parts * per_part), Ledger(LocalBlobs(Path(folder, "full")), "task")
+        while part := list(islice(rows, per_part)):
+            writer.publish(part)
+        for number in range(rounds):
+            for name, kind in zip(seconds, (Distant, DistantAtOnce), strict=True):
+                copy = Path(folder, f"{number} {name}")
+                shutil.copytree(Path(folder, "full"), copy)
+                begun = time.perf_counter()
+                ledger = Ledger(kind(copy, latency_s), "task")
+                ledger.compact()
+                n_rows = len(ledger.index().rows)
+                seconds[name].append(time.perf_counter() - begun)
+                if n_rows != n_parts * per_part:
+                    raise AssertionError(f"{n_rows} rows came back")
+                shutil.rmtree(copy)
+    medians = {name: statistics.median(found) for name, found in seconds.items()}
+    return {
+        "parts": n_parts,
+        "rows_per_part": per_part,
+        "latency_s": latency_s,
+        "calls_at_once": DistantAtOnce.at_once,
+        "seconds": seconds,
+        "medians": medians,
+        "ratio": medians["one after the other"] / medians["at once"],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--per-part", type=int, default=16)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/ledger_scale.json")
+    parser.add_argument("--distant-parts", type=int, default=1_000)
+    parser.add_argument("--latency-s", type=float, default=0.025)
     options = parser.parse_args()
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         result = pool.submit(measure, options.rows, options.per_part).result()
-    print(result)
-    write_json(options.out, {**result, "machine": machine()})
+    distant = start_again(options.distant_parts, 11, options.latency_s)
+    print(result, distant, sep="\n")
+    write_json(options.out, {**result, "starting_again_in_a_bucket": distant, "machine": machine()})
 
 
 if __name__ == "__main__":

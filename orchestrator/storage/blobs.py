@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 from urllib.parse import unquote
 
 from orchestrator.uris import is_object_uri, object_uri
@@ -37,6 +37,9 @@ class StoreAwayError(OSError, RefitError):
 
 class BlobStore(Protocol):
     """Bytes by key, a relative path with forward slashes. A crash leaves the old content or the new, whole."""
+
+    at_once: ClassVar[int]
+    """How many calls at a time are worth making, from threads."""
 
     def get(self, key: str) -> bytes:
         """The content. Raises FileNotFoundError."""
@@ -85,6 +88,7 @@ class LocalBlobs:
     """A folder as a BlobStore; made absolute, so that it means the same in a worker."""
 
     root: Path
+    at_once: ClassVar[int] = 1  # a disk answers at once: threads would only wait for each other
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(os.path.abspath(self.root)))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from orchestrator.records import LedgerRow, digest_json
+from orchestrator.storage.at_once import each
 from orchestrator.storage.blobs import BlobStore, StoreAwayError
 from orchestrator.storage.ledger_parts import (
     IndexEntry,
@@ -53,6 +55,13 @@ class LedgerIndex:
     bad_parts: tuple[BadPart, ...]
 
 
+class _Indexed(NamedTuple):
+    """A part as the index knows it. `size`: bytes."""
+
+    entries: list[IndexEntry]
+    size: int
+
+
 class Ledger:
     """The finished retrains of one task id, under `ledger/<task_id>/` of a store.
 
@@ -63,7 +72,7 @@ class Ledger:
     def __init__(self, blobs: BlobStore, task_id: str):
         self._blobs = blobs
         self._folder = f"ledger/{task_id}/"
-        self._indexed: dict[str, list[IndexEntry]] = {}  # parts verified by this process; a part's content is its name
+        self._indexed: dict[str, _Indexed] = {}  # parts verified by this process; a part's content is its name
         self._last: tuple[frozenset[str], Mapping[str, IndexEntry]] = frozenset(), {}  # parts, and what stands of them
 
     def publish(self, rows: Sequence[LedgerRow]) -> str:
@@ -89,7 +98,7 @@ class Ledger:
 
     def index(self) -> LedgerIndex:
         """The rows without outputs; parts this Ledger has verified before are not read again."""
-        parts, bad = self._scan(self._entries)
+        parts, bad = self._scan(lambda name: self._index_of(name).entries)
         if self._last[0] != parts.keys():
             rows, _ = _by_spec(parts, lambda row: (row.status == "quarantined", row.committed_at))
             self._last = frozenset(parts), MappingProxyType(rows)
@@ -97,7 +106,9 @@ class Ledger:
 
     def verify(self) -> list[BadPart]:
         """Every part that is damaged, or has a row whose id is not the digest of its spec or whose edit is another."""
-        return [BadPart(name, problem) for name in self.parts() if (problem := self._problem(name))]
+        names = self.parts()
+        problems = each(self._problem, names, self._blobs.at_once)
+        return [BadPart(name, problem) for name, problem in zip(names, problems, strict=True) if problem]
 
     def set_aside(self, name: str) -> None:
         """Move a part to `corrupt/`, so that its rows become work again."""
@@ -110,12 +121,13 @@ class Ledger:
 
         A part is deleted once the merged one has been read back; a crash at any point leaves every row readable.
         """
-        counts = {name: len(entries) for name, entries in self._scan(self._entries)[0].items()}
-        sizes = {name: self._size(name) for name in counts}
-        small = [name for name in sorted(counts) if counts[name] < max_rows and 0 < sizes[name] < max_bytes]
+        parts = self._scan(self._index_of)[0]
+        small = {
+            name: part for name, part in sorted(parts.items()) if len(part.entries) < max_rows and part.size < max_bytes
+        }
         if len(small) < max(min_parts, 2):
             return []
-        groups = _groups(small, counts, sizes, max_rows, max_bytes)
+        groups = _groups(small, max_rows, max_bytes)
         return [merged for group in groups if len(group) > 1 and (merged := self._merge(group))]
 
     def describe(self, record: Mapping[str, Any]) -> None:
@@ -147,14 +159,15 @@ class Ledger:
             raise DamagedError(f"its {len(data)} bytes do not have the SHA-256 in its name")
         return data
 
-    def _entries(self, name: str) -> list[IndexEntry]:
+    def _index_of(self, name: str) -> _Indexed:
         if name not in self._indexed:
-            self._indexed[name] = decode_index(self._verified(name))
+            data = self._verified(name)
+            self._indexed[name] = _Indexed(decode_index(data), len(data))
         return self._indexed[name]
 
     def _rows(self, name: str, wanted: frozenset[str] | None) -> list[LedgerRow]:
         known = self._indexed.get(name)
-        if wanted is not None and known is not None and wanted.isdisjoint(entry.spec_id for entry in known):
+        if wanted is not None and known is not None and wanted.isdisjoint(entry.spec_id for entry in known.entries):
             return []
         return decode_rows(self._verified(name), wanted)
 
@@ -165,13 +178,14 @@ class Ledger:
         seen: set[str] = set()
         while pending := [name for name in self.parts() if name not in seen]:
             vanished = False
-            for name in pending:
-                try:
-                    found[name] = decode(name)
-                except FileNotFoundError:
+            results = each(partial(_attempt, decode), pending, self._blobs.at_once)
+            for name, result in zip(pending, results, strict=True):
+                if isinstance(result, FileNotFoundError):
                     vanished = True
-                except DamagedError as error:
-                    bad.append(BadPart(name, str(error)))
+                elif isinstance(result, DamagedError):
+                    bad.append(BadPart(name, str(result)))
+                else:
+                    found[name] = result
             seen.update(pending)
             if not vanished:
                 break
@@ -186,23 +200,29 @@ class Ledger:
             return str(error)
         return next((f"row {row.spec_id}: {problem}" for row in rows if (problem := _row_problem(row))), None)
 
-    def _size(self, name: str) -> int:
-        try:
-            return self._blobs.size(self._folder + name)
-        except FileNotFoundError:
-            return 0
-
     def _merge(self, sources: Sequence[str]) -> str | None:
         try:
-            rows = [row for name in sources for row in decode_rows(self._verified(name))]
+            parts = each(lambda name: decode_rows(self._verified(name)), sources, self._blobs.at_once)
+            rows = list(chain.from_iterable(parts))
             merged = self._write(encode_rows(distinct_rows(rows)))
             check_rows(self._verified(merged))
         except (FileNotFoundError, DamagedError):
             return None  # another driver merged it too, or it went bad: nothing is deleted
-        for name in set(sources) - {merged}:
-            self._blobs.delete(self._folder + name)
+        merged_away = sorted(set(sources) - {merged})
+        for name in each(self._delete, merged_away, self._blobs.at_once):
             self._indexed.pop(name, None)
         return merged
+
+    def _delete(self, name: str) -> str:
+        self._blobs.delete(self._folder + name)
+        return name
+
+
+def _attempt(decode: Callable[[str], T], name: str) -> T | FileNotFoundError | DamagedError:
+    try:
+        return decode(name)
+    except (FileNotFoundError, DamagedError) as error:
+        return error
 
 
 def _by_spec(
@@ -242,15 +262,13 @@ def _row_problem(row: LedgerRow) -> str | None:
     return None
 
 
-def _groups(
-    names: Sequence[str], counts: Mapping[str, int], sizes: Mapping[str, int], max_rows: int, max_bytes: int
-) -> list[list[str]]:
+def _groups(parts: Mapping[str, _Indexed], max_rows: int, max_bytes: int) -> list[list[str]]:
     groups: list[list[str]] = []
     n_rows, n_bytes = max_rows, max_bytes
-    for name in names:
-        if not groups or n_rows + counts[name] > max_rows or n_bytes + sizes[name] > max_bytes:
+    for name, part in parts.items():
+        if not groups or n_rows + len(part.entries) > max_rows or n_bytes + part.size > max_bytes:
             groups.append([])
             n_rows = n_bytes = 0
         groups[-1].append(name)
-        n_rows, n_bytes = n_rows + counts[name], n_bytes + sizes[name]
+        n_rows, n_bytes = n_rows + len(part.entries), n_bytes + part.size
     return groups
