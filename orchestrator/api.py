@@ -155,7 +155,9 @@ def run(
             leases.enter_context(published(pipeline.mirror, pipeline.progress.say))  # first to end: under the leases
             pipeline.mirror.fetch()  # another driver may have pinned the numerics meanwhile
             book = SpendBook(pipeline.store.blobs, pipeline.experiment.run_name)
-            pipeline.meter = RunMeter.open(book, limits, prices, warn=pipeline.progress.say)
+            gpus = config.settings.compute.gpus_per_worker
+            say = pipeline.progress.say
+            pipeline.meter = RunMeter.open(book, limits, prices, gpus_per_worker=gpus, warn=say)
             report = pipeline.run(until)
             if until == "analyse":
                 from orchestrator.projections import write_projections

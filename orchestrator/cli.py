@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.streams import is_heard, unheard_streams
 from tasks.errors import InputError, RefitError
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
@@ -24,13 +25,13 @@ EXIT_CODES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is returned."""
     options = _parser().parse_args(arguments)
+    with unheard_streams():
+        return _outcome(options)
+
+
+def _outcome(options: argparse.Namespace) -> int:
     try:
-        code = options.command(options)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_COMPLETE
+        return options.command(options)
     except InputError as error:
         return _fail(f"refit: {error}", EXIT_INPUT)
     except RefitError as error:
@@ -187,7 +188,7 @@ def _status(options: argparse.Namespace) -> int:
             print(f"refit: {error}", file=sys.stderr)
         else:
             print(json.dumps(now.json()) if options.json else "\n".join(now.lines()), flush=True)
-            if not options.watch or now.stage == "complete":
+            if not options.watch or now.stage == "complete" or not is_heard():
                 return EXIT_QUARANTINED if now.complete and now.quarantined else EXIT_COMPLETE
         time.sleep(2)
 

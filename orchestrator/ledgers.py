@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 from orchestrator.records import LedgerRow, Work
 from orchestrator.storage.ledger import BadPart, Ledger, LedgerIndex, LedgerView
 from orchestrator.store import Store
 
 Row = TypeVar("Row")
+Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+
+
+class Patiently(Protocol):
+    """Makes a function that may be called again into one that does, while the store is away."""
+
+    def __call__(self, function: Callable[Arguments, Result], /) -> Callable[Arguments, Result]: ...
+
+
+def _at_once(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    return function
 
 
 @dataclass(frozen=True)
@@ -19,16 +31,20 @@ class Ledgers:
 
     A spec says what is trained, not what is recorded: of an expected spec only the row in its own arm's ledger counts, since another
     campaign may have recorded the same training in a ledger that is here another arm's.
+
+    `patiently` makes of a reading function one that waits while the store is away, for who has machines waiting for it.
     """
 
     homes: Mapping[str, str]
     parts: Mapping[str, Ledger]
     expected: dict[str, str] = field(default_factory=dict)
+    patiently: Patiently = _at_once
 
     @staticmethod
-    def of(store: Store, homes: Mapping[str, str]) -> Ledgers:
+    def of(store: Store, homes: Mapping[str, str], patiently: Patiently = _at_once) -> Ledgers:
         """The ledgers of these arms in a store."""
-        return Ledgers(dict(homes), {task_id: store.ledger(task_id) for task_id in sorted(set(homes.values()))})
+        parts = {task_id: store.ledger(task_id) for task_id in sorted(set(homes.values()))}
+        return Ledgers(dict(homes), parts, patiently=patiently)
 
     def expect(self, works: Iterable[Work]) -> dict[str, str]:
         """Say in which ledger the rows of these works are to be found; spec id -> task id."""
@@ -57,14 +73,14 @@ class Ledgers:
 
     def read(self, spec_ids: Collection[str] | None = None) -> LedgerView:
         """The rows with outputs, all or those of `spec_ids`."""
-        views = {task_id: ledger.read(spec_ids) for task_id, ledger in self.parts.items()}
+        views = {task_id: self.patiently(ledger.read)(spec_ids) for task_id, ledger in self.parts.items()}
         rows = self._at_home({task_id: view.rows for task_id, view in views.items()})
         conflicts = tuple(spec_id for view in views.values() for spec_id in view.conflicts)
         return LedgerView(rows, conflicts, tuple(bad for view in views.values() for bad in view.bad_parts))
 
     def index(self) -> LedgerIndex:
         """All rows without outputs."""
-        found = {task_id: ledger.index() for task_id, ledger in self.parts.items()}
+        found = {task_id: self.patiently(ledger.index)() for task_id, ledger in self.parts.items()}
         rows = self._at_home({task_id: index.rows for task_id, index in found.items()})
         return LedgerIndex(rows, tuple(bad for index in found.values() for bad in index.bad_parts))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from influence.base import QueryBlock
 from influence.matrix import ScoreMatrix
@@ -21,6 +21,7 @@ from orchestrator.run_dir import RunDir
 from orchestrator.run_mirror import RunMirror
 from orchestrator.runtime.backend import ScoreBlock, WorkerContext
 from orchestrator.runtime.driver import SpendMeter, StopSignal
+from orchestrator.runtime.patience import patient
 from orchestrator.scoring import ScoreStage
 from orchestrator.scoring_models import ScoringModels, Unfinished
 from orchestrator.storage.blobs import write_file
@@ -31,6 +32,8 @@ from tasks.base import Numerics
 if TYPE_CHECKING:
     from orchestrator.results import Results
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 STAGES = ("train", "score", "plan", "retrain", "analyse")
 
 
@@ -65,18 +68,21 @@ class Pipeline:
     read_only: bool = False
     meter: SpendMeter | None = None
     pilot: int = 0
+    is_running: bool = False
     mirror: RunMirror = field(default_factory=lambda: RunMirror(None, "", Path()))
     report: Report = field(default_factory=Report)
 
     def run(self, until: str = "analyse") -> Report:
         """All stages up to `until`. Raises Stopped, InputError or RefitError; what is finished is kept."""
+        self.is_running = True
         try:
             self._tidy_ledger()
             for stage in STAGES[: STAGES.index(until) + 1]:
                 self.report.stage = stage
                 getattr(self, f"_{stage}")()
-                self.mirror.publish()
+                self._patiently(self.mirror.publish)()
         finally:
+            self.is_running = False
             self.close()
             self.report.retrained, self.report.attempts = self.retraining.n_retrained, self.retraining.n_attempts
         return self.report
@@ -111,7 +117,12 @@ class Pipeline:
     @cached_property
     def ledger(self) -> Ledgers:
         """The ledgers this experiment records to, as one."""
-        return Ledgers.of(self.store, self.experiment.task_ids)
+        return Ledgers.of(self.store, self.experiment.task_ids, self._patiently)
+
+    @cached_property
+    def again(self) -> set[str]:
+        """Spec ids given up in earlier sessions that this one is to retrain, and has not yet: nothing is decided by their rows."""
+        return self.retraining.quarantined() if self.retry_quarantined else set()
 
     @property
     def numerics(self) -> Numerics:
@@ -126,6 +137,10 @@ class Pipeline:
     def context(self) -> WorkerContext:
         """What a worker needs."""
         return self.workforce.context()
+
+    def _patiently(self, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        """While a run goes on, machines are there that an outage of the store must not waste; who only looks is told at once."""
+        return patient(function, meanwhile=self.workforce.alive) if self.is_running else function
 
     def _tidy_ledger(self) -> None:
         records = {arm.task_id: arm.record for arm in self.experiment.arms.values()}
@@ -188,6 +203,7 @@ class Pipeline:
         if not missing.isdisjoint(self.ledger.index().rows) and not self._needs_weights():
             missing = set()
         retraining.bring_in(works, "scoring models", redo=missing | retraining.quarantined())
+        self.again.difference_update(work.spec_id for work in works)
         self.models.check_trained()
 
     def _score(self) -> None:
@@ -206,9 +222,7 @@ class Pipeline:
         try:
             if any(stage.missing() for stage in self.stages.values()):
                 return True
-            finished = self.ledger.index().rows.keys() - (
-                self.retraining.quarantined() if self.retry_quarantined else set()
-            )
+            finished = self.ledger.index().rows.keys() - self.again
             return any(w.spec.parent and w.spec_id not in finished for w in self.planned.works)
         except Unfinished:
             return True
@@ -233,7 +247,7 @@ class Pipeline:
             queries=models.queries,
             matrix=lambda key, label: matrices[key, label],
             outcome=lambda spec_id: models.rows[spec_id].outcome,
-            rows=self.ledger_rows,
+            rows=lambda spec_ids: self.ledger_rows(set(spec_ids) - self.again),
         )
 
     @cached_property
@@ -256,17 +270,18 @@ class Pipeline:
         if self.pilot:
             works = pilot_works(self.planned.works, self.ledger.index().rows.keys(), self.pilot)
             return self.retraining.bring_in_waves(works, "pilot")
-        redo = self.retraining.quarantined() if self.retry_quarantined else set()
-        self.retraining.bring_in_waves(self.planned.works, "retrains", redo)
-        while not self.planned.is_final:
-            done = {work.spec_id for work in self.planned.works}
+        while True:
+            works = self.planned.works
+            self.retraining.bring_in_waves(works, "retrains", self.again)
+            self.again.difference_update(work.spec_id for work in works)
+            if self.planned.is_final:
+                break
             del self.planned  # planned anew, now that these are in the ledger
             self._plan()
-            self.mirror.publish()
-            self.retraining.bring_in_waves(self.planned.works, "retrains", redo - done)
-        planned = {work.spec_id for work in self.planned.works}
-        self.report.quarantined = tuple(sorted(planned & self.retraining.quarantined()))
+            self._patiently(self.mirror.publish)()
         self.workforce.close()  # tables and report need no machines
+        planned = {work.spec_id for work in works}
+        self.report.quarantined = tuple(sorted(planned & self.retraining.quarantined()))
 
     # --- analyse -------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from orchestrator.scheduling.eta import Durations
 from orchestrator.scheduling.policies import Budgets, Timing
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.storage.checkpoints import CheckpointStore
+from orchestrator.storage.ledger import LedgerIndex
 from orchestrator.workforce import Stopped, Workforce
 
 
@@ -36,6 +37,7 @@ class Retraining:
     durations: Durations = field(default_factory=Durations)
     n_retrained: int = 0
     n_attempts: int = 0
+    damaged: set[str] = field(default_factory=set)  # parts of the ledger
 
     def bring_in_waves(self, works: Sequence[Work], label: str, redo: Iterable[str] = ()) -> None:
         """Retrain what is missing of `works`, parents before children, and parents whose weights a child still needs."""
@@ -45,7 +47,7 @@ class Retraining:
 
     def bring_in(self, works: Sequence[Work], label: str, redo: Iterable[str] = ()) -> None:
         """Retrain those of `works` that are not in the ledger, and those in `redo`. Raises Stopped; what is finished is kept."""
-        finished = self.ledger.index().rows.keys() - set(redo)
+        finished = self._index().rows.keys() - set(redo)
         todo = [work for work in works if work.spec_id not in finished]
         if not todo:
             return
@@ -58,6 +60,15 @@ class Retraining:
         self.n_attempts += result.n_attempts
         if not result.complete:
             raise Stopped(f"{label}: stopped ({result.stopped}); {n_done} of {len(todo)} done and kept")
+
+    def _index(self) -> LedgerIndex:
+        """What the ledger holds; damage that was not there when the run began is told, since it costs retrains."""
+        index = self.ledger.index()
+        for part in index.bad_parts:
+            if part.name not in self.damaged:
+                self.progress.say(f"ledger part {part.name} is damaged ({part.problem}): its retrains are done again")
+        self.damaged.update(part.name for part in index.bad_parts)
+        return index
 
     def check_budget(self, label: str) -> None:
         """Raise Stopped if a stop was asked for or a limit is reached already, before a machine is asked for."""
@@ -133,6 +144,8 @@ def _note(progress: Any) -> str:
         parts.append(f"{progress.failed} attempts failed")
     if progress.quarantined:
         parts.append(f"{progress.quarantined} quarantined")
+    if progress.stuck:
+        parts.append(f"{progress.stuck} running ten times as long as is typical (compute.timeout_s would end them)")
     if progress.eta_s is not None:
         parts.append(f"about {duration(progress.eta_s)} left")
     return ", ".join(parts)

@@ -96,6 +96,7 @@ class RunMeter:
 
     book: SpendBook
     meter: Meter
+    gpus_per_worker: float = 0.0
     clock: Clock = field(default_factory=SystemClock)
     warn: Warn = log.warning
     executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "spend"))
@@ -107,7 +108,13 @@ class RunMeter:
 
     @staticmethod
     def open(
-        book: SpendBook, limits: Limits, prices: Prices | None, *, clock: Clock | None = None, warn: Warn = log.warning
+        book: SpendBook,
+        limits: Limits,
+        prices: Prices | None,
+        *,
+        gpus_per_worker: float = 0.0,
+        clock: Clock | None = None,
+        warn: Warn = log.warning,
     ) -> RunMeter:
         """A meter that goes on from what earlier sessions spent. Raises InputError if --max-cost cannot be compared with it."""
         prior = book.read(prices)
@@ -116,7 +123,8 @@ class RunMeter:
         if limits.max_cost is not None and len(prior.currencies) > 1:
             problem = f"earlier sessions of this run are charged in another currency ({', '.join(prior.currencies)})"
             raise InputError("--max-cost", f"{problem}; give prices in theirs")
-        return RunMeter(book, Meter(limits, prices, prior.gpu_hours, prior.cost or 0.0), clock or SystemClock(), warn)
+        meter = Meter(limits, prices, prior.gpu_hours, prior.cost or 0.0)
+        return RunMeter(book, meter, gpus_per_worker, clock or SystemClock(), warn)
 
     @property
     def is_used_up(self) -> bool:
@@ -145,6 +153,10 @@ class RunMeter:
         if self.clock.now() - self._written_s >= BOOK_EVERY_S and (self._writing is None or self._writing.done()):
             self._write()
         return self.meter.seconds_left(self.clock.utc().timestamp())
+
+    def workers_within(self, seconds: float) -> float:
+        """How many workers may be wanted, if they are to boot and work for `seconds` before a limit; infinite without one."""
+        return self.meter.workers_within(self.gpus_per_worker, seconds, self.clock.utc().timestamp())
 
     def close(self) -> None:
         """Charge the machines of the last tick until now and write the record; nothing if there was no tick."""

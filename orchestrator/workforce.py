@@ -13,6 +13,7 @@ from orchestrator.run_mirror import RunMirror
 from orchestrator.runtime.backend import Backend, WorkerContext
 from orchestrator.runtime.driver import SpendMeter, StopSignal
 from orchestrator.runtime.machine import cpu_numerics
+from orchestrator.runtime.patience import patient
 from orchestrator.scoring_models import Unfinished
 from orchestrator.store import Store
 from tasks.base import Numerics
@@ -132,4 +133,4 @@ class Workforce:
                 "versions": versions(),
             },
         )
-        self.mirror.publish()  # before anything is trained under these numerics
+        patient(self.mirror.publish, meanwhile=self.alive)()  # before anything is trained under these numerics

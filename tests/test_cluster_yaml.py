@@ -12,11 +12,13 @@ import pytest
 import yaml
 from jsonschema import ValidationError
 
+from orchestrator import api, cli
 from orchestrator.runtime import placement
 
 ROOT = Path(__file__).parents[1]
 PATH = ROOT / "cluster.yaml"
 GUIDE = ROOT / "docs" / "cluster.md"
+SPOT = ROOT / "configs" / "deletion" / "agnews_spot.yaml"
 SECRET = re.compile(
     r"AKIA[0-9A-Z]{16}|\b[0-9a-f]{32,}\b|PRIVATE KEY|RAY_AUTH_TOKEN\b|aws_secret|password", re.IGNORECASE
 )
@@ -281,3 +283,31 @@ def test_every_worker_watches_for_the_notice(prepared):
 
 def test_no_secret_is_in_it():
     assert not SECRET.search(PATH.read_text().replace("RAY_AUTH_TOKEN_PATH", ""))
+
+
+# --- the campaign of docs/cluster.md -----------------------------------------------------------------------------------
+
+
+def test_the_campaign_of_the_guide_is_the_config_it_names_and_its_commands_are_accepted(prepared):
+    text = GUIDE.read_text()
+    [block] = [text for text in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "prices:" in text]
+    shown, written = yaml.safe_load(block), yaml.safe_load(SPOT.read_text())
+    assert {key: written[key] for key in shown} == shown
+    command = re.search(r"refit run (\S+) (--address.*)", text)
+    assert command is not None
+    assert command[1] == f"/home/ray/refit/{SPOT.relative_to(ROOT)}"
+    options = cli._parser().parse_args(["run", str(SPOT), *shlex.split(command[2])])
+    config = api.load_config(options.config, options.overrides)
+    limits, prices = api.limits_of(config, options.max_gpu_hours, options.max_cost, options.deadline)
+    assert (limits.max_cost, prices is not None) == (40.0, True)
+
+
+def test_the_campaign_of_the_guide_finds_machines_and_their_prices(prepared):
+    config = api.load_config(SPOT).settings
+    assert config.compute.workers <= prepared["max_workers"]
+    assert config.prices is not None
+    assert config.prices.per_hour.keys() - {"default"} <= prepared["available_node_types"].keys()
+    for market in {*config.compute.market.model_dump().values()}:
+        labels = {ACCELERATOR: config.compute.accelerator, MARKET: market}
+        [launch] = launched(prepared, [({"CPU": 1, "GPU": 1}, labels)]).items()
+        assert launch[0] in config.prices.per_hour

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from orchestrator.records import LedgerRow, Outcome, Work
 from tasks.base import Component, Numerics
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from influence.base import QueryBlock
     from influence.matrix import ScoreMatrix
     from orchestrator.experiment import Experiment, ScoringGroup
@@ -49,6 +51,7 @@ class Scored:
 
     `queries(key)` and `matrix(key, label)` are those of a scoring group and, for the matrix, a method; `outcome(spec_id)` is what a
     scoring model recorded; `rows(spec_ids)` the ledger rows of those that are finished, for campaigns that look before they go on.
+    `seen`: spec id -> what such a campaign has taken from a row that is final, so that it reads it once.
     """
 
     experiment: Experiment
@@ -58,6 +61,7 @@ class Scored:
     matrix: Callable[[str, str], ScoreMatrix]
     outcome: Callable[[str], Outcome]
     rows: Callable[[Sequence[str]], Mapping[str, LedgerRow]]
+    seen: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Campaign(Component):

@@ -142,13 +142,23 @@ def stopping_of(repeats: RepeatsConfig) -> Stopping | None:
 
 
 def finished_values(scored: Scored, works: Sequence[Work]) -> np.ndarray | None:
-    """The measurement of every query under every work [n_works, n_queries]; None while one of them is not finished."""
+    """The measurement of every query under every work [n_works, n_queries]; None while one of them is not finished.
+
+    A result is final and looked at once; what was given up may yet be retrained.
+    """
     from orchestrator.results import measured_values
 
-    rows = scored.rows([work.spec_id for work in works])
-    if any(work.spec_id not in rows for work in works):
+    new = [work for work in works if work.spec_id not in scored.seen]
+    rows = scored.rows([work.spec_id for work in new])
+    if any(work.spec_id not in rows for work in new):
         return None
-    return measured_values(scored.experiment, works, scored.queries(""), rows)
+    queries = scored.queries("")
+    values = measured_values(scored.experiment, new, queries, rows)
+    measured = {work.spec_id: of_work for work, of_work in zip(new, values, strict=True)}
+    final = {spec_id: v for spec_id, v in measured.items() if rows[spec_id].outcome.status != "quarantined"}
+    scored.seen.update(final)
+    found = [scored.seen[i] if i in scored.seen else measured[i] for i in (work.spec_id for work in works)]
+    return np.reshape(found, (len(works), len(queries.ids)))
 
 
 def _order(scored: Scored, label: str, query: int, group: str) -> np.ndarray:

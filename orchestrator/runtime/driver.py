@@ -52,6 +52,10 @@ class SpendMeter(Protocol):
         """Whether a limit is reached already: then nothing need be started."""
         ...
 
+    def workers_within(self, seconds: float) -> float:
+        """How many workers may be wanted, if they are to boot and work for `seconds` before a limit; infinite without one."""
+        ...
+
     def close(self) -> None:
         """Charge what is there until now; idempotent."""
         ...
@@ -143,7 +147,7 @@ class _Session:
         self.backend.start()
         self.tick()
         while self.finish is None:
-            self.call(self.backend.want, self.scheduler.demand)
+            self.call(self.backend.want, self.wanted())
             events = self.next_events()
             self.tick()  # after the wait, so that what happened meanwhile is dated now
             for event in events:
@@ -153,6 +157,13 @@ class _Session:
         if self.broken:
             raise self.broken
         return self.result()
+
+    def wanted(self) -> int:
+        """Workers there is work for, and whose boot is worth its price; a first one always, since something is left."""
+        demand = self.scheduler.demand
+        if self.meter is None or demand <= 1:
+            return demand
+        return int(min(demand, max(self.meter.workers_within(self.scheduler.durations.longest_s), 1)))
 
     def tick(self) -> None:
         left_s = None

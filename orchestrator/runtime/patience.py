@@ -50,10 +50,13 @@ def patient(
     return call
 
 
+def is_alarm(error: OSError) -> bool:
+    """Whether this is the alarm of a retrain's time limit: a TimeoutError, too, but no system call's."""
+    return isinstance(error, TimeoutError) and error.errno is None
+
+
 def _is_away(error: OSError) -> bool:
-    """The alarm of a retrain's time limit is a TimeoutError, too, but no system call's."""
-    is_alarm = isinstance(error, TimeoutError) and error.errno is None
-    return not is_alarm and not isinstance(error, FileNotFoundError)
+    return not is_alarm(error) and not isinstance(error, FileNotFoundError)
 
 
 def _away(error: OSError) -> StoreAwayError:

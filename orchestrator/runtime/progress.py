@@ -21,6 +21,7 @@ class Progress:
     running: int
     failed: int  # attempts that failed in this session
     quarantined: int  # specs given up in this session
+    stuck: int  # retrains that run ten times as long as is typical
     seconds_per_retrain: float | None  # mean training time of this session's results
     eta_s: float | None  # at this session's rate; None until something is in the ledger
     elapsed_s: float
@@ -37,7 +38,7 @@ class ProgressMeter:
         self._started = clock.now()
         self._done_before = scheduler.count("finished")
         self._next = self._started
-        self._n_results, self._train_s = 0, 0.0
+        self._n_results, self._train_s, self._n_stuck = 0, 0.0, 0
 
     @property
     def elapsed_s(self) -> float:
@@ -59,8 +60,14 @@ class ProgressMeter:
         if self._listener is None or (self._clock.now() < self._next and not now):
             return
         self._next = self._clock.now() + self._interval_s
+        state = self.progress()
+        if state.stuck > self._n_stuck:
+            log.warning(
+                "%d retrains run ten times as long as is typical; compute.timeout_s would end them", state.stuck
+            )
+        self._n_stuck = state.stuck
         try:
-            self._listener(self.progress())
+            self._listener(state)
         except OSError as error:
             log.warning("progress could not be reported: %s", error)
 
@@ -74,6 +81,7 @@ class ProgressMeter:
             running=scheduler.count("running"),
             failed=scheduler.failures.total(),
             quarantined=len(scheduler.quarantined),
+            stuck=scheduler.n_stuck,
             seconds_per_retrain=self._train_s / self._n_results if self._n_results else None,
             eta_s=left * self.elapsed_s / self.n_finished if self.n_finished else None,
             elapsed_s=self.elapsed_s,

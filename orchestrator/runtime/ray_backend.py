@@ -81,7 +81,7 @@ class RayBackend(ElasticBackend):
         stuck_after_s: float = 600.0,
     ):
         session = _Session(address, math.ceil(workers * cpus_per_worker), gpus_per_worker > 0)
-        session.worker_arguments = (context.numerics.threads, recycle_after)
+        session.worker_arguments = (context.numerics.threads, recycle_after, min(gpus_per_worker, 1.0) or 1.0)
         options = PoolOptions(
             workers,
             {"num_cpus": cpus_per_worker, "num_gpus": gpus_per_worker},
@@ -206,7 +206,7 @@ class _Session:
         except failures.ActorUnavailableError as error:
             return Doubt(_one_line(error))
         except failures.OutOfMemoryError as error:
-            return Lost("out_of_memory", _one_line(error))
+            return Lost("host_memory", _one_line(error))
         except failures.RayError as error:
             if getattr(error, "preempted", False):
                 return Lost("preempted", _one_line(error))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from orchestrator.records import Outcome, Work
 from orchestrator.runtime import worker
 from orchestrator.runtime.backend import ScoreBlock, ScoreJob, WorkerContext
-from orchestrator.runtime.wear import Wear, device_memory
+from orchestrator.runtime.wear import Wear, device_memory, free_cached_memory
 from orchestrator.scheduling.events import FailureKind
 from tasks.base import Numerics
 
@@ -75,9 +75,9 @@ class WorkerProcess:
     _context: WorkerContext
     _scorer: Scorer | None = None
 
-    def __init__(self, name: str, threads: int, recycle_after: int | None = None):
+    def __init__(self, name: str, threads: int, recycle_after: int | None = None, device_share: float = 1.0):
         self._name = name
-        self._wear = Wear(recycle_after)
+        self._wear = Wear(recycle_after, device_share)
         self._asked = GiveBacks()
         for variable in THREAD_VARIABLES:  # read when torch is imported, which unpickling the context may do
             os.environ[variable] = str(threads)
@@ -100,7 +100,10 @@ class WorkerProcess:
         """Attempt `number` of one spec in this session; `ticket` is its number on this worker."""
         asked = self._asked.begin(ticket)
         result = attempt(lambda: worker.retrain(self._context, work, self._name, asked, number))
-        return Attempted(result, self._wear.after(*device_memory()))
+        is_worn = self._wear.after(*device_memory())
+        if self._wear.device_share < 1:
+            free_cached_memory()
+        return Attempted(result, is_worn)
 
     def give_back(self, ticket: int) -> None:
         """Ask the retrain that has `ticket` to store how far it is, if its recipe can, and to stop."""
@@ -119,11 +122,8 @@ class WorkerProcess:
 
     def release(self) -> None:
         """Give back what scoring holds in memory."""
-        import torch
-
         self._scorer = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_cached_memory()
 
 
 class GiveBacks:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.runtime.clock import Clock
-from orchestrator.runtime.patience import patient
+from orchestrator.runtime.patience import is_alarm, patient
 from tasks.base import Snapshot, SnapshotStore
 from tasks.errors import GivenBack
 
@@ -78,9 +78,9 @@ class TimedSnapshots:
         facts = {"asked": self.asked, "seconds": seconds, "training": found.facts}
         try:
             self.store.save(Snapshot(found.tensors, facts))
-        except TimeoutError:
-            raise
         except OSError as error:  # full disk, store away: the training is worth more than its snapshot
+            if is_alarm(error):
+                raise
             log.warning("a snapshot could not be written: %s: %s", type(error).__name__, error)
         ended_s = self.clock.now()
         self._due_s = ended_s + self._interval_s(ended_s - began_s)

@@ -6,14 +6,15 @@ import sys
 from dataclasses import dataclass
 
 GROWTH = 1.5  # times the memory reserved after the first retrain
-SHARE = 0.5  # of the device: below it growth hurts nobody
+SHARE = 0.5  # of what it may use of the device: below it growth hurts nobody
 
 
 @dataclass
 class Wear:
-    """Counts the retrains of one process, and watches the memory that its allocator keeps."""
+    """Counts the retrains of one process, and watches the memory that its allocator keeps. `device_share`: its part of a GPU."""
 
     recycle_after: int | None = None
+    device_share: float = 1.0
     n_done: int = 0
     first_bytes: int = 0
 
@@ -24,7 +25,9 @@ class Wear:
             self.first_bytes = reserved_bytes
         if self.recycle_after is not None and self.n_done >= self.recycle_after:
             return True
-        return reserved_bytes > GROWTH * self.first_bytes and reserved_bytes > SHARE * device_bytes > 0
+        return (
+            reserved_bytes > GROWTH * self.first_bytes and reserved_bytes > SHARE * self.device_share * device_bytes > 0
+        )
 
 
 def device_memory() -> tuple[int, int]:
@@ -36,4 +39,11 @@ def device_memory() -> tuple[int, int]:
     return torch.cuda.memory_reserved(device), torch.cuda.get_device_properties(device).total_memory
 
 
-__all__ = ["Wear", "device_memory"]
+def free_cached_memory() -> None:
+    """Give what torch keeps of the GPU for later back to those who share it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+__all__ = ["Wear", "device_memory", "free_cached_memory"]

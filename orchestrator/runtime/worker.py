@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 LONGEST_MESSAGE = 500
 # Allocators that report through a plain RuntimeError: torch's CPU allocator, cuBLAS and cuDNN workspaces.
-OUT_OF_MEMORY_TEXTS = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+HOST_MEMORY_TEXTS = ("can't allocate memory",)  # torch's allocator for the CPU
+DEVICE_MEMORY_TEXTS = ("out of memory", "STATUS_ALLOC_FAILED")
 
 
 def configure(context: WorkerContext) -> None:
@@ -226,13 +227,17 @@ def classify(error: BaseException) -> FailureKind:
         return "preempted"
     if isinstance(error, StoreAwayError):
         return "storage"
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return "out_of_memory"
     if isinstance(error, TimeoutError):
         return "timeout"
-    if isinstance(error, RuntimeError) and any(text in str(error) for text in OUT_OF_MEMORY_TEXTS):
+    if isinstance(error, MemoryError) or _says(error, HOST_MEMORY_TEXTS):
+        return "host_memory"
+    if isinstance(error, torch.OutOfMemoryError) or _says(error, DEVICE_MEMORY_TEXTS):
         return "out_of_memory"
     return "error"
+
+
+def _says(error: BaseException, texts: Sequence[str]) -> bool:
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
 
 
 def describe(error: BaseException) -> str:

@@ -164,6 +164,33 @@ class Meter:
         nearest = self.nearest(utc_s)
         return None if nearest is None else nearest[1]
 
+    def workers_within(self, gpus_per_worker: float, seconds: float, utc_s: float) -> float:
+        """How many workers with GPUs may be wanted: as many as fit on the nodes that are there, and on those that could still
+        boot and work for `seconds` before a limit is reached. Infinite without GPUs, whose nodes nobody can count workers on.
+
+        A further node is taken to be as large as the largest that is there, and as dear as the dearest of the table.
+        """
+        if gpus_per_worker <= 0:
+            return math.inf
+        sizes = [node.n_gpus for node in self._present.values()]
+        largest = max([gpus_per_worker, *sizes])
+        here = sum(_whole(size / gpus_per_worker) for size in sizes)
+        return here + _whole(largest / gpus_per_worker) * self._nodes_within(largest, seconds, utc_s)
+
+    def _nodes_within(self, n_gpus: float, seconds: float, utc_s: float) -> float:
+        limits, prices = self.limits, self.prices
+        hours = ((BOOT_S if prices is None else prices.boot_s) + seconds) / HOUR_S
+        found = [math.inf]
+        if limits.max_gpu_hours is not None:
+            found.append((limits.max_gpu_hours - self.gpu_hours - self._fleet.n_gpus * hours) / (n_gpus * hours))
+        if limits.max_cost is not None and prices is not None:
+            left = limits.max_cost - self.cost - prices.cost(self._fleet.counts) * hours
+            found.append(left / (max(prices.per_hour.values()) * hours))
+        if limits.deadline_utc_s is not None and limits.deadline_utc_s - utc_s < hours * HOUR_S:
+            found.append(0.0)
+        fewest = min(found)
+        return fewest if fewest == math.inf else max(math.floor(fewest), 0)
+
     def _seconds(self, utc_s: float) -> dict[LimitName, float | None]:
         limits, prices = self.limits, self.prices
         cost_rate = prices.cost(self._fleet.counts) if prices else 0.0
@@ -172,6 +199,10 @@ class Meter:
             "cost": _lasts_s(limits.max_cost, self.cost, cost_rate),
             "deadline": None if limits.deadline_utc_s is None else max(limits.deadline_utc_s - utc_s, 0.0),
         }
+
+
+def _whole(number: float) -> int:
+    return math.floor(number + 1e-9)
 
 
 def _lasts_s(limit: float | None, spent: float, per_hour: float) -> float | None:

@@ -36,6 +36,11 @@ class Durations:
         ordered = self._sorted.get(kind)
         return ordered[int(LEVEL * (len(ordered) - 1) + 0.5)] if ordered else None
 
+    @property
+    def longest_s(self) -> float:
+        """Typical seconds of the kind that takes longest; 0 before the first result."""
+        return max((self.typical_s(kind) or 0.0 for kind in self._sorted), default=0.0)
+
 
 class TimeLeft:
     """The last tick, and what it allows. What is used up does not come back, whatever later ticks say."""

@@ -8,7 +8,7 @@ from typing import Literal
 from orchestrator.records import Outcome
 
 # storage: the store was away for longer than a worker waits.
-FailureKind = Literal["error", "timeout", "out_of_memory", "preempted", "node_lost", "storage"]
+FailureKind = Literal["error", "timeout", "out_of_memory", "host_memory", "preempted", "node_lost", "storage"]
 
 
 @dataclass(frozen=True)

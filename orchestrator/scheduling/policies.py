@@ -15,7 +15,8 @@ Purse = Literal["retries", "preemptions"]
 CHARGED_TO: Mapping[FailureKind, Purse] = {
     "error": "retries",
     "timeout": "retries",
-    "out_of_memory": "retries",
+    "out_of_memory": "retries",  # of the device
+    "host_memory": "retries",  # others on the machine have their share in it: nobody is alone there
     "preempted": "preemptions",
     "node_lost": "preemptions",
     "storage": "preemptions",
@@ -58,7 +59,8 @@ def is_exhausted(spent: Spent, budgets: Budgets) -> bool:
 class Timing:
     """What is done when time has passed. A worker nothing waits for is let go after `idle_s`.
 
-    A retrain is a straggler beyond max(straggler_min_s, straggler_factor x typical). What runs on a node that goes away
+    A retrain is a straggler beyond max(straggler_min_s, straggler_factor x typical), and people are told beyond
+    stuck_factor x max(straggler_min_s, typical). What runs on a node that goes away
     must be done, or have been given back, `drain_margin_s` before: storing how far it is takes time. `grace_s` is the
     time for that when budget or deadline are used up.
     """
@@ -66,6 +68,7 @@ class Timing:
     idle_s: float = 60.0
     straggler_factor: float = 3.0
     straggler_min_s: float = 30.0
+    stuck_factor: float = 10.0
     drain_margin_s: float = 10.0
     grace_s: float = 30.0
 

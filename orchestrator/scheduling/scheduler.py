@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
@@ -91,6 +92,18 @@ class Scheduler:
             return 0
         n_waiting = self._queue.count(self._time.fits)
         return self._specs.count["running"] + (n_waiting or self._tail.n_overdue(self._time.fits))
+
+    @property
+    def n_stuck(self) -> int:
+        """How many retrains run `stuck_factor` times as long as is typical; O(workers). Without a time limit nothing ends them."""
+        return len({a.spec_id for name, a in self._workers.busy.items() if self._is_stuck(name, a)})
+
+    def _is_stuck(self, worker: str, attempt: Attempt) -> bool:
+        typical_s = self.durations.typical_s(self._kind_of(attempt.spec_id))
+        limit_s = (
+            math.inf if typical_s is None else self.timing.stuck_factor * max(typical_s, self.timing.straggler_min_s)
+        )
+        return self._time.now_s - attempt.began_s > limit_s and self._counts(worker, attempt.spec_id)
 
     @property
     def quarantined(self) -> Mapping[str, str]:

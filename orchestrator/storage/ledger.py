@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +22,14 @@ from orchestrator.storage.ledger_parts import (
     decode_rows,
     distinct_rows,
     encode_rows,
+    index_of,
     outcome_bits,
     part_name,
 )
 from orchestrator.storage.parquet import DamagedError
 from tasks.digests import canonical_json
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Row = TypeVar("Row", LedgerRow, IndexEntry)
@@ -72,14 +77,17 @@ class Ledger:
     def __init__(self, blobs: BlobStore, task_id: str):
         self._blobs = blobs
         self._folder = f"ledger/{task_id}/"
-        self._indexed: dict[str, _Indexed] = {}  # parts verified by this process; a part's content is its name
+        self._indexed: dict[str, _Indexed] = {}  # parts written or verified here; a part's content is its name
         self._last: tuple[frozenset[str], Mapping[str, IndexEntry]] = frozenset(), {}  # parts, and what stands of them
 
     def publish(self, rows: Sequence[LedgerRow]) -> str:
         """Write one part; its rows are durable when this returns its name. Raises OSError, leaving no partial part."""
         if not rows:
             raise ValueError("a part needs at least one row")
-        return self._write(encode_rows(rows, quick=True))
+        data = encode_rows(rows, quick=True)
+        name = self._write(data)
+        self._indexed[name] = _Indexed(index_of(rows), len(data))  # no need to read it to know what it holds
+        return name
 
     def parts(self) -> list[str]:
         """Names of the parts, sorted."""
@@ -97,7 +105,7 @@ class Ledger:
         return LedgerView(rows, tuple(spec_id for spec_id, same in several.items() if _differ(same)), bad)
 
     def index(self) -> LedgerIndex:
-        """The rows without outputs; parts this Ledger has verified before are not read again."""
+        """The rows without outputs; parts this Ledger has written, or verified before, are not read again."""
         parts, bad = self._scan(lambda name: self._index_of(name).entries)
         if self._last[0] != parts.keys():
             rows, _ = _by_spec(parts, lambda row: (row.status == "quarantined", row.committed_at))
@@ -149,12 +157,7 @@ class Ledger:
         return name
 
     def _verified(self, name: str) -> bytes:
-        try:
-            data = self._blobs.get(self._folder + name)
-        except (FileNotFoundError, StoreAwayError):  # not there, or nobody knows: no damage
-            raise
-        except OSError as error:
-            raise DamagedError(f"cannot be read: {error.strerror or error}") from error
+        data = self._blobs.get(self._folder + name)
         if part_name(data) != name:
             raise DamagedError(f"its {len(data)} bytes do not have the SHA-256 in its name")
         return data
@@ -178,7 +181,7 @@ class Ledger:
         seen: set[str] = set()
         while pending := [name for name in self.parts() if name not in seen]:
             vanished = False
-            results = each(partial(_attempt, decode), pending, self._blobs.at_once)
+            results = each(partial(self._attempt, decode), pending, self._blobs.at_once)
             for name, result in zip(pending, results, strict=True):
                 if isinstance(result, FileNotFoundError):
                     vanished = True
@@ -191,6 +194,18 @@ class Ledger:
                 break
         return found, tuple(sorted(bad, key=lambda part: part.name))
 
+    def _attempt(self, decode: Callable[[str], T], name: str) -> T | FileNotFoundError | DamagedError:
+        """A stale handle, no file descriptors, a bad sector: that a part could not be read says nothing about its bytes."""
+        try:
+            return decode(name)
+        except (FileNotFoundError, DamagedError) as error:
+            return error
+        except StoreAwayError:
+            raise
+        except OSError as error:
+            url = self._blobs.url(self._folder + name)
+            raise StoreAwayError(error.errno or errno.EIO, f"cannot be read: {error.strerror or error}", url) from error
+
     def _problem(self, name: str) -> str | None:
         try:
             rows = decode_rows(self._verified(name))
@@ -198,6 +213,10 @@ class Ledger:
             return None  # compacted since the listing
         except DamagedError as error:
             return str(error)
+        except StoreAwayError:
+            raise
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
         return next((f"row {row.spec_id}: {problem}" for row in rows if (problem := _row_problem(row))), None)
 
     def _merge(self, sources: Sequence[str]) -> str | None:
@@ -206,8 +225,9 @@ class Ledger:
             rows = list(chain.from_iterable(parts))
             merged = self._write(encode_rows(distinct_rows(rows)))
             check_rows(self._verified(merged))
-        except (FileNotFoundError, DamagedError):
-            return None  # another driver merged it too, or it went bad: nothing is deleted
+        except (OSError, DamagedError) as error:  # another driver merged it too, it went bad, the disk is full
+            log.warning("ledger: %d parts stay as they are (%s: %s)", len(sources), type(error).__name__, error)
+            return None
         merged_away = sorted(set(sources) - {merged})
         for name in each(self._delete, merged_away, self._blobs.at_once):
             self._indexed.pop(name, None)
@@ -216,13 +236,6 @@ class Ledger:
     def _delete(self, name: str) -> str:
         self._blobs.delete(self._folder + name)
         return name
-
-
-def _attempt(decode: Callable[[str], T], name: str) -> T | FileNotFoundError | DamagedError:
-    try:
-        return decode(name)
-    except (FileNotFoundError, DamagedError) as error:
-        return error
 
 
 def _by_spec(

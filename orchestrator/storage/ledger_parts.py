@@ -191,6 +191,22 @@ def _instant(text: str) -> datetime:
     return moment.astimezone(UTC)
 
 
+def index_of(rows: Sequence[LedgerRow]) -> list[IndexEntry]:
+    """What `decode_index` says of a part of these rows, without reading it."""
+    entries = [
+        IndexEntry(
+            row.spec_id,
+            intern(row.outcome.status),
+            row.attempts,
+            float(row.outcome.seconds),
+            None if row.outcome.error is None else _clean(row.outcome.error),
+            _instant(row.committed_at).isoformat(timespec="microseconds"),
+        )
+        for row in rows
+    ]
+    return sorted(entries, key=lambda entry: (entry.spec_id, entry.committed_at))
+
+
 def _texts(column: pa.Array | pa.ChunkedArray) -> list[str]:
     moments = column.cast(pa.timestamp("us")).to_numpy(zero_copy_only=False)
     return [text + "+00:00" for text in np.datetime_as_string(moments, unit="us").tolist()]

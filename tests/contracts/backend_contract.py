@@ -106,7 +106,7 @@ class BackendContract:
         assert outcome.metrics == expected.metrics
         assert outcome.worker == name
 
-    @pytest.mark.parametrize(("fault", "kind"), [("raise", "error"), ("oom", "out_of_memory")])
+    @pytest.mark.parametrize(("fault", "kind"), [("raise", "error"), ("oom", "host_memory")])
     def test_a_failed_retrain_is_reported_and_its_worker_lives_on(
         self, make_backend: MakeBackend, fault: str, kind: str
     ) -> None:

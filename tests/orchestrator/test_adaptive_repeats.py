@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from orchestrator import api
+from orchestrator.campaigns.deletion import Deletion
 from orchestrator.campaigns.plan import NOT_ASKED
+from orchestrator.config import LoadedConfig
 from orchestrator.results import deletion_results
+from orchestrator.storage.blobs import LocalBlobs, StoreAwayError
+from orchestrator.verify import verify
 from tests.orchestrator.tiny_campaign import Finished, pipeline_of, result_bytes, run_here, small_config
 
 LEAST, MOST = 3, 8
@@ -32,9 +40,8 @@ def fixed(adaptive) -> Finished:
 
 def planned_with(finished: Finished, rows):
     """The plan while only `rows` are finished."""
-    scored = dataclasses.replace(
-        finished.pipeline.scored, rows=lambda wanted: {spec_id: rows[spec_id] for spec_id in wanted if spec_id in rows}
-    )
+    there = lambda wanted: {spec_id: rows[spec_id] for spec_id in wanted if spec_id in rows}  # noqa: E731
+    scored = dataclasses.replace(finished.pipeline.scored, rows=there, seen={})
     return finished.pipeline.experiment.campaign.planned(scored)
 
 
@@ -121,6 +128,69 @@ def test_tables_count_every_curve_s_own_repeats(adaptive):
     designs = found.tables["designs"]
     assert designs.n_retrains[0] == len(adaptive.pipeline.planned.works) < designs.n_retrains[1]
     assert found.notes[0].startswith("Adaptive repeats: ")
+
+
+def stored_anew(finished: Finished, folder: Path, rows) -> LoadedConfig:
+    """The same campaign over a store of its own: scores and weights are there, and these rows."""
+    config = small_config(folder, repeats=ADAPTIVE)
+    for kind in ("scores", "checkpoints"):
+        shutil.copytree(finished.folder / "runs" / kind, folder / "runs" / kind)
+    [ledger] = pipeline_of(config).ledger.parts.values()
+    ledger.publish(list(rows.values()))
+    return config
+
+
+def test_retrying_what_was_given_up_ends_where_a_quiet_run_does(adaptive, fixed, tmp_path):
+    """Nothing is decided by the hole that is about to be filled."""
+    plan = adaptive.pipeline.planned
+    rows = adaptive.pipeline.ledger_rows(adaptive.pipeline.ledger.index().rows.keys() - _beyond(adaptive, fixed))
+    reference = plan.references()[1]
+    config = stored_anew(adaptive, tmp_path, rows | {reference: with_status(rows[reference], "quarantined")})
+    holed = run_here(config)
+    assert holed.exit_code == 4
+    assert not np.array_equal(pipeline_of(config).planned.n_asked, plan.n_asked), "the hole has changed the design"
+    mended = api.run(config, address="local", retry_quarantined=True)
+    assert (mended.exit_code, mended.report.retrained) == (0, 1)
+    assert result_bytes(mended.run_dir) == result_bytes(adaptive.run_dir)
+    assert verify(api.open_run(mended.run_dir).pipeline(), 0).problems == []
+
+
+def _beyond(adaptive: Finished, fixed: Finished) -> set[str]:
+    """Retrains that only the fixed design asked for."""
+    return {w.spec_id for w in fixed.pipeline.planned.works} - {w.spec_id for w in adaptive.pipeline.planned.works}
+
+
+def test_a_barrier_reads_what_came_since_the_last_one_and_outlasts_an_outage(tmp_path, monkeypatch):
+    gets, plannings, is_away = [], [], False
+    get, listing, planned = LocalBlobs.get, LocalBlobs.list, Deletion.planned
+
+    def counted(self, key):
+        gets.append(key)
+        return get(self, key)
+
+    def flaky(self, prefix):
+        nonlocal is_away
+        if is_away and prefix.startswith("ledger/"):
+            is_away = False
+            raise StoreAwayError(errno.EIO, "did not answer in time", prefix)
+        return listing(self, prefix)
+
+    def watched(self, scored):
+        nonlocal is_away
+        gets.clear()
+        plan = planned(self, scored)
+        plannings.append(sum("/part-" in key for key in gets))
+        is_away = len(plannings) == 2
+        return plan
+
+    monkeypatch.setattr(LocalBlobs, "get", counted)
+    monkeypatch.setattr(LocalBlobs, "list", flaky)
+    monkeypatch.setattr(Deletion, "planned", watched)
+    result = run_here(small_config(tmp_path, repeats=ADAPTIVE))
+    assert result.exit_code == 0
+    assert len(plannings) > 3
+    assert sum(plannings) <= result.report.retrained, "every part is read once"
+    assert plannings[-1] < plannings[1], "the last barrier reads one repeat, not all of them"
 
 
 def test_fixed_cost_is_that_of_the_fixed_design(adaptive, fixed):

@@ -220,14 +220,33 @@ def test_3_ctrl_c_keeps_what_is_finished_and_the_same_command_resumes(tmp_path, 
 # --- as a process --------------------------------------------------------------------------------------------------
 
 
-def test_a_reader_that_goes_away_is_no_error():
+@pytest.fixture
+def unread():
+    """A pipe whose reader has left."""
     reader, writer = os.pipe()
     os.close(reader)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "orchestrator.cli", "list", "methods"],
-            cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
-        )  # fmt: skip
-    finally:
-        os.close(writer)
+    yield writer
+    os.close(writer)
+
+
+def as_process(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli", *map(str, arguments)],
+        cwd=ROOT, stdout=stdout, stderr=stderr, text=True, timeout=240, check=False,
+    )  # fmt: skip
+
+
+def test_a_reader_that_goes_away_is_no_error(unread):
+    done = as_process("list", "methods", stdout=unread)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_when_nobody_reads_what_it_says(tmp_path, unread):
+    done = as_process(*run_arguments(tmp_path), stdout=unread, stderr=unread)
+    assert done.returncode == 0
+    [run_dir] = (tmp_path / "runs").glob("small-*")
+    assert (run_dir / "report.html").exists()
+    (run_dir / "results/summary.csv").write_text("method\n")
+    assert as_process("verify", run_dir, stdout=unread).returncode == 1, "the exit code is the command's own"
+    assert as_process("status", run_dir, "--watch", stdout=unread).returncode == 0

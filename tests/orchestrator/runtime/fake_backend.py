@@ -51,7 +51,7 @@ class Chaos:
     late: float = 0.0
     drain: float = 0.0
     slow: float = 0.0
-    kinds: tuple[FailureKind, ...] = ("error", "timeout", "out_of_memory")
+    kinds: tuple[FailureKind, ...] = ("error", "timeout", "out_of_memory", "host_memory")
     lost_kinds: tuple[FailureKind, ...] = ("error", "preempted", "node_lost")
 
 

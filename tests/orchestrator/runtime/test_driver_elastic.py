@@ -1,6 +1,7 @@
 """The driver on a pool that comes and goes: demand, draining nodes, stragglers, budgets."""
 
 import logging
+import math
 
 import pytest
 from fake_backend import Chaos
@@ -18,7 +19,7 @@ class NodeSeconds:
 
     def __init__(self, clock, budget_s):
         self.clock, self.left_s, self.at_s, self.n_nodes = clock, budget_s, clock.now(), 0
-        self.most_nodes = 0
+        self.most_nodes, self.most_workers = 0, math.inf
 
     @property
     def reason(self):
@@ -29,6 +30,9 @@ class NodeSeconds:
         self.at_s, self.n_nodes = self.clock.now(), len(nodes)
         self.most_nodes = max(self.most_nodes, len(nodes))
         return self.left_s / max(self.n_nodes, 1)
+
+    def workers_within(self, seconds):
+        return self.most_workers
 
 
 class Elastic(Campaign):
@@ -88,6 +92,14 @@ def test_a_second_attempt_beside_a_straggler_is_counted(instant_writes):
     assert len(written) == len(set(written)) == 20
 
 
+def test_a_retrain_that_hangs_without_a_time_limit_is_told_of(instant_writes, caplog):
+    campaign = Elastic()
+    backend = campaign.backend(n_workers=6, chaos=Chaos(seed=1, slow=0.1))
+    campaign.run(backend, Timing(straggler_min_s=2.0, straggler_factor=1e9))  # no second attempts
+    assert "run ten times as long as is typical; compute.timeout_s would end them" in caplog.text
+    assert max(state.stuck for state in campaign.progress) > 0 == campaign.progress[-1].stuck
+
+
 def test_what_is_being_drained_asked_back_and_let_go_is_in_the_log(instant_writes, caplog):
     campaign = Elastic(budgets=Budgets(preemptions=200))
     with caplog.at_level(logging.INFO):
@@ -107,6 +119,19 @@ def test_a_budget_ends_the_campaign_with_its_reason_and_the_next_session_goes_on
     result = campaign.run(campaign.backend(), meter=NodeSeconds(campaign.clock, 1e9))
     assert (result.complete, result.stopped, result.n_finished) == (True, None, 60)
     assert campaign.ledger.bytes() == quiet_bytes(60)
+
+
+def test_workers_whose_boot_a_budget_does_not_bear_are_not_asked_for(instant_writes):
+    campaign = Elastic(60)
+    backend = campaign.backend(n_workers=8, n_at_start=0)
+    meter = NodeSeconds(campaign.clock, 1e9)
+    meter.most_workers = 3
+    assert campaign.run(backend, meter=meter).complete
+    assert max(backend.wanted) == len(backend.workers) == 3
+    meter.most_workers, other = 0, Elastic(5)
+    backend = other.backend(n_workers=8, n_at_start=0)
+    assert other.run(backend, meter=meter).complete
+    assert max(backend.wanted) == 1, "one is always worth trying"
 
 
 def test_what_still_runs_when_the_budget_is_used_up_is_asked_back_and_given_up_after_the_grace(instant_writes):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,9 @@ class NodeCounter:
 
     def close(self) -> None:
         pass
+
+    def workers_within(self, seconds) -> float:
+        return math.inf
 
     def tick(self, nodes) -> None:
         kinds = [node.kind for node in nodes if node.n_gpus]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,6 +125,9 @@ class DrainOnce:
 
     def close(self) -> None:
         pass
+
+    def workers_within(self, seconds) -> float:
+        return math.inf
 
     def tick(self, nodes) -> None:
         assert {node.kind for node in nodes} == {"default"}

@@ -35,3 +35,8 @@ def test_a_process_is_worn_when_it_keeps_half_of_the_device_and_half_as_much_aga
 ):
     wear = Wear()
     assert [wear.after(gb * GB, device_gb * GB) for gb in reserved_gb] == [False, worn]
+
+
+def test_a_process_that_shares_a_device_is_worn_by_its_share_of_it():
+    wear = Wear(device_share=0.25)
+    assert [wear.after(gb * GB, 80 * GB) for gb in (4, 9, 11)] == [False, False, True]

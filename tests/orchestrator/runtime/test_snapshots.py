@@ -1,3 +1,4 @@
+import errno
 import threading
 from itertools import pairwise
 
@@ -116,6 +117,15 @@ def test_a_snapshot_that_cannot_be_written_never_fails_the_training(clock, caplo
     store.broken = False
     assert train(snapshots, clock, 13, first=13) == [13]
     assert store.last.facts["training"] == {"step": 13}
+
+
+def test_a_network_disk_that_does_not_answer_is_no_time_limit(clock, caplog):
+    class Hangs(MemoryStore):
+        def save(self, snapshot):
+            raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    assert train(TimedSnapshots(Hangs(clock), 10, clock), clock, 12) == [10, 11, 12]
+    assert "Connection timed out" in caplog.text
 
 
 def test_a_snapshot_that_cannot_be_read_is_waited_for(clock):

@@ -86,8 +86,9 @@ def cpu_out_of_memory():
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (MemoryError("no more"), "out_of_memory"),
+        (MemoryError("no more"), "host_memory"),
         (torch.OutOfMemoryError("CUDA out of memory."), "out_of_memory"),
+        (RuntimeError("CUDA error: out of memory"), "out_of_memory"),
         (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "out_of_memory"),
         (TimeoutError("late"), "timeout"),
         (StoreAwayError(5, "cannot be reached", "s3://bucket/key"), "storage"),
@@ -101,10 +102,10 @@ def test_failures_are_classified_by_their_exception(error, kind):
     assert worker.classify(error) == kind
 
 
-def test_the_cpu_allocator_reports_out_of_memory():
+def test_the_cpu_allocator_reports_that_the_machine_is_full():
     with pytest.raises(RuntimeError) as caught:
         cpu_out_of_memory()
-    assert worker.classify(caught.value) == "out_of_memory"
+    assert worker.classify(caught.value) == "host_memory"
 
 
 def test_a_failure_is_described_in_one_line_with_the_innermost_frame():

@@ -97,6 +97,27 @@ def test_a_deadline_does_not_care_what_is_burnt():
     assert meter.nearest(2000.0) == ("deadline", 0.0)
 
 
+@pytest.mark.parametrize(
+    ("gpus_per_worker", "limits", "n_workers"),
+    [
+        (1, Limits(), math.inf),
+        (0, Limits(max_cost=0.01), math.inf),  # nobody can count workers without GPUs
+        (1, Limits(max_cost=1e9), pytest.approx(1e9 * 36 / 2 * 4, rel=1e-6)),
+        # 0.1 + 0.5 an hour, 100 s with the boot: what is there takes 0.6 / 36 of what is left, each further node 2 / 36
+        (1, Limits(max_cost=(0.6 * 60 + 0.6 * 100 + 2 * 100 * 2.5) / HOUR_S), 4 + 2 * 4),
+        (2, Limits(max_cost=(0.6 * 60 + 0.6 * 100 + 2 * 100 * 2.5) / HOUR_S), 2 + 2 * 2),
+        (0.1, Limits(max_cost=(0.6 * 60 + 0.6 * 100 + 2 * 100 * 1.5) / HOUR_S), 40 + 40),
+        (1, Limits(max_cost=0.6 * 60 / HOUR_S), 4),
+        (1, Limits(max_gpu_hours=(4 * 60 + 4 * 100 + 4 * 100 * 1.5) / HOUR_S), 4 + 4),
+        (1, Limits(deadline_utc_s=1000 + 99), 4),
+        (1, Limits(deadline_utc_s=1000 + 101), math.inf),
+    ],
+)
+def test_no_more_workers_are_wanted_than_can_boot_and_work_before_a_limit(gpus_per_worker, limits, n_workers):
+    meter = charged((0, [HEAD, SPOT]), prices=PRICES, limits=limits)
+    assert meter.workers_within(gpus_per_worker, 40.0, 1000.0) == n_workers
+
+
 def test_the_first_of_several_limits_counts():
     meter = charged((0, [HERE]), limits=Limits(max_gpu_hours=1.0, deadline_utc_s=100.0))
     assert meter.nearest(0.0) == ("deadline", 100.0)

@@ -129,6 +129,16 @@ def test_when_the_worker_that_is_alone_goes_its_neighbours_work_again(gone):
     assert submits(scheduler.handle(done("w2", "a"))) == [Submit("w2", "c", 1)]
 
 
+def test_a_full_machine_uses_the_retries_and_nobody_waits_to_be_alone():
+    scheduler = with_workers("ab", "w1", "w2", budgets=Budgets(retries=2))
+    for attempt in (2, 3):
+        assert submits(scheduler.handle(WorkerLost(f"w{2 * attempt - 3}", "host_memory", "killed by the system"))) == []
+        joined = submits(scheduler.handle(WorkerJoined(f"w{2 * attempt - 1}")))
+        assert joined == [Submit(f"w{2 * attempt - 1}", "a", attempt)], "beside the others, as before"
+    assert scheduler.handle(WorkerLost("w5", "host_memory", "killed by the system")) == [Publish(("a",))]
+    assert scheduler.quarantined == {"a": "killed by the system"}
+
+
 def test_a_late_result_frees_the_device_that_was_kept_for_it():
     scheduler = with_workers("abcd", ("w1", GPU0), ("w2", GPU0), ("w3", GPU0))
     scheduler.handle(WorkerLost("w1", "out_of_memory", "killed by the system"))

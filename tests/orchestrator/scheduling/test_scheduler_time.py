@@ -296,3 +296,29 @@ def test_typical_is_what_nine_in_ten_of_the_last_results_do_not_exceed():
     for seconds in reversed(range(1, 129)):
         durations.add("a", float(seconds))
     assert durations.typical_s("a") == pytest.approx(0.9 * 128, abs=1.0)
+
+
+# --- retrains that hang ------------------------------------------------------------------------------------------------
+
+
+def test_retrains_that_run_ten_times_as_long_as_is_typical_are_counted_whatever_runs_beside_them():
+    scheduler = with_workers("abc", "w1", "w2", "w3", timing=TIMING, durations=knowing(60.0))
+    scheduler.handle(Tick(50.0))
+    scheduler.handle(done("w3", "c", seconds=50.0))
+    scheduler.handle(Tick(600.0))
+    assert scheduler.n_stuck == 0
+    scheduler.handle(Tick(601.0))
+    assert scheduler.n_stuck == 2
+    scheduler.handle(done("w1", "a", seconds=60.0))
+    assert scheduler.n_stuck == 1
+
+
+def test_short_retrains_are_not_stuck_at_once_and_without_results_nobody_knows():
+    scheduler = with_workers("a", "w1", timing=TIMING, durations=knowing(0.1))
+    scheduler.handle(Tick(300.0))
+    assert scheduler.n_stuck == 0
+    scheduler.handle(Tick(301.0))
+    assert scheduler.n_stuck == 1
+    unknown = with_workers("a", "w1", timing=TIMING)
+    unknown.handle(Tick(1e9))
+    assert unknown.n_stuck == 0

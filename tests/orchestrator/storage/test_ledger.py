@@ -1,5 +1,6 @@
 import hashlib
 import io
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from stored_rows import by_spec, keys_of, ledger_at, make_row, part_key
 
 from orchestrator.storage.ledger import BadPart
-from orchestrator.storage.ledger_parts import SCHEMA, decode_index, decode_rows, encode_rows, row_key
+from orchestrator.storage.ledger_parts import SCHEMA, decode_index, decode_rows, encode_rows, index_of, row_key
 from tasks.data.edits import Edit
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
@@ -140,10 +141,18 @@ def test_index_is_the_rows_without_outputs(blobs):
     assert set(ledger.index().rows) == {make_row(i).spec_id for i in range(3)}
 
 
-def test_index_does_not_read_a_verified_part_again(blobs):
-    ledger = ledger_at(blobs)
-    name = ledger.publish([make_row(0)])
-    before = ledger.index()
+@given(st.lists(rows(), max_size=6))
+def test_what_a_part_holds_is_known_without_reading_it(written):
+    assert Counter(index_of(written)) == Counter(decode_index(encode_rows(written)))
+
+
+@pytest.mark.parametrize("is_writer", [True, False])
+def test_index_does_not_read_a_part_again_that_it_wrote_or_verified(blobs, is_writer):
+    writer = ledger_at(blobs)
+    name = writer.publish([make_row(0)])
+    ledger = writer if is_writer else ledger_at(blobs)
+    before = ledger_at(blobs).index()
+    assert is_writer or ledger.index() == before
     blobs.put(part_key(name), b"")
     assert ledger.index() == before
     assert [part.name for part in ledger_at(blobs).index().bad_parts] == [name]

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from stored_rows import by_spec, keys_of, ledger_at, make_row, part_key, uri_of
 from test_blobs import full_disk
 
-from orchestrator.storage.blobs import LocalBlobs
+from orchestrator.ledgers import Ledgers
+from orchestrator.storage.blobs import LocalBlobs, StoreAwayError
 from orchestrator.storage.ledger import Ledger
 from orchestrator.storage.ledger_parts import part_name
 
@@ -126,16 +127,42 @@ def test_a_part_of_another_layout_is_bad_even_under_the_right_name(blobs):
     assert set(ledger.read().rows) == {make_row(0).spec_id}
 
 
-def test_a_part_that_cannot_be_read_is_named(blobs):
-    ledger = ledger_at(blobs)
+class Unreadable(Around):
+    """A disk with a bad sector, or a file system that does not answer for a while."""
 
-    class Broken(Around):
-        def get(self, key):
-            raise OSError(5, "Input/output error")
+    def get(self, key):
+        raise OSError(5, "Input/output error")
 
-    name = ledger.publish([make_row(0)])
-    (bad,) = Ledger(Broken(blobs), "task").read().bad_parts
+
+def test_a_part_that_cannot_be_read_is_named_and_is_not_damaged(blobs):
+    name = ledger_at(blobs).publish([make_row(0)])
+    ledger = Ledger(Unreadable(blobs), "task")
+    for look in (ledger.read, ledger.index, ledger.compact):
+        with pytest.raises(StoreAwayError, match=f"{name}: cannot be read: Input/output error"):
+            look()
+    (bad,) = ledger.verify()
     assert (bad.name, bad.problem) == (name, "cannot be read: Input/output error")
+
+
+def test_tidying_moves_no_part_that_could_not_be_read_just_now(blobs):
+    name = ledger_at(blobs).publish([make_row(0)])
+    with pytest.raises(StoreAwayError):
+        Ledgers({"": "task"}, {"task": Ledger(Unreadable(blobs), "task")}).tidy({"task": {}})
+    assert ledger_at(blobs).parts() == [name]
+
+
+def test_parts_that_cannot_be_merged_stay_as_they_are(blobs, caplog):
+    writer = ledger_at(blobs)
+    names = sorted(writer.publish([make_row(i)]) for i in range(4))
+
+    class Full(Around):
+        def put(self, key, data):
+            raise OSError(28, "No space left on device")
+
+    ledger = Ledger(Full(blobs), "task")
+    assert ledger.compact(min_parts=2) == []
+    assert ledger.parts() == names
+    assert "4 parts stay as they are (OSError: [Errno 28] No space left on device)" in caplog.text
 
 
 def test_a_full_disk_fails_the_publish_and_loses_nothing(tmp_path):
