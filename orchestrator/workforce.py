@@ -15,6 +15,7 @@ from orchestrator.runtime.driver import SpendMeter, StopSignal
 from orchestrator.runtime.machine import cpu_numerics
 from orchestrator.runtime.patience import patient
 from orchestrator.scoring_models import Unfinished
+from orchestrator.storage.ledger import record_key
 from orchestrator.store import Store
 from tasks.base import Numerics
 
@@ -105,8 +106,14 @@ class Workforce:
             self.store.checkpoints,
             tasks=tasks,
             observers=experiment.config.observers,
+            landmark=self._landmark(),
             snapshot_s=experiment.settings.compute.snapshot_s,
         )
+
+    def _landmark(self) -> str:
+        """What every driver writes before anything else; "" for who only looks at a store that has none yet."""
+        key = record_key(self.experiment.task_id)
+        return key if patient(self.store.blobs.exists, meanwhile=self.alive)(key) else ""
 
     def pin(self) -> None:
         """Write config.yaml and provenance.json: from now on the run stays with these numerics."""

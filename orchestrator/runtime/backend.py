@@ -28,6 +28,10 @@ class CheckpointSink(Protocol):
 
     def may_have_progress(self, spec_id: str) -> bool: ...
 
+    def require(self, key: str) -> None:
+        """Raise RefitError unless the store, as this process sees it, has the key."""
+        ...
+
 
 @dataclass(frozen=True)
 class WorkerContext:
@@ -45,6 +49,7 @@ class WorkerContext:
     )  # tests only: spec_id or "*" -> "raise" | "exit" | "hang" | "oom"
     tasks: Mapping[str, Task] = field(default_factory=dict)
     observers: tuple[Any, ...] = ()
+    landmark: str = ""  # a key of the store that the driver sees: who does not see it would write where nobody reads
     snapshot_s: float | None = None  # a retrain that has run for this long is stored about as often; None: never
 
     def task_of(self, arm: str) -> Task:

@@ -37,12 +37,15 @@ DEVICE_MEMORY_TEXTS = ("out of memory", "STATUS_ALLOC_FAILED")
 def configure(context: WorkerContext) -> None:
     """Set threads and determinism of this process, and prepare the task; once, in the thread that will train.
 
-    Raises RefitError if this machine is not of the kind the numerics are pinned to: no delta is taken across numerics.
+    Raises RefitError if this machine is not of the kind the numerics are pinned to (no delta is taken across numerics), or does
+    not see the driver's store.
     """
     from tasks.training import deterministic
 
     deterministic(context.numerics)  # before anything touches CUDA
     check_numerics(context.numerics)
+    if context.landmark and context.checkpoints is not None:
+        patient(context.checkpoints.require)(context.landmark)
     for task in context.tasks.values() or [context.task]:
         task.prepare()
 

@@ -57,6 +57,12 @@ class CheckpointStore:
         """Whether an earlier session may have left a snapshot of this retrain."""
         return self.in_progress is None or spec_id in self.in_progress
 
+    def require(self, key: str) -> None:
+        """Raise RefitError unless the store, as this process sees it, has the key."""
+        if not self.blobs.exists(key):
+            problem = "this node does not see what the driver has written there: output must be in a bucket, or on a disk that all nodes share"
+            raise RefitError(f"{self.blobs.url(key)}: {problem}")
+
     def swept(self, finished: Collection[str]) -> CheckpointStore:
         """This store, told which retrains are in progress; the snapshots of `finished` ones are deleted. One listing.
 

@@ -76,7 +76,7 @@ class Ledger:
 
     def __init__(self, blobs: BlobStore, task_id: str):
         self._blobs = blobs
-        self._folder = f"ledger/{task_id}/"
+        self._folder, self._record = f"ledger/{task_id}/", record_key(task_id)
         self._indexed: dict[str, _Indexed] = {}  # parts written or verified here; a part's content is its name
         self._last: tuple[frozenset[str], Mapping[str, IndexEntry]] = frozenset(), {}  # parts, and what stands of them
 
@@ -141,12 +141,12 @@ class Ledger:
     def describe(self, record: Mapping[str, Any]) -> None:
         """Write what the task records beside its parts, once; a damaged record is replaced."""
         if self.description() is None:
-            self._blobs.put(self._folder + "task.json", (canonical_json(record) + "\n").encode())
+            self._blobs.put(self._record, (canonical_json(record) + "\n").encode())
 
     def description(self) -> dict[str, Any] | None:
         """What `describe` wrote, or None."""
         try:
-            record = json.loads(self._blobs.get(self._folder + "task.json"))
+            record = json.loads(self._blobs.get(self._record))
         except (FileNotFoundError, ValueError):
             return None
         return record if isinstance(record, dict) else None
@@ -236,6 +236,11 @@ class Ledger:
     def _delete(self, name: str) -> str:
         self._blobs.delete(self._folder + name)
         return name
+
+
+def record_key(task_id: str) -> str:
+    """Where a ledger says what its rows record."""
+    return f"ledger/{task_id}/task.json"
 
 
 def _by_spec(

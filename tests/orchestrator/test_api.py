@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 
 import orchestrator
+from orchestrator.runtime import worker
 from orchestrator.storage.lease import Lease, LeaseHeld
 from tasks.errors import InputError
-from tests.orchestrator.tiny_campaign import CONFIG, committed, result_bytes, run_here, small_config, write_config
+from tests.orchestrator.tiny_campaign import (
+    CONFIG,
+    committed,
+    pipeline_of,
+    result_bytes,
+    run_here,
+    small_config,
+    write_config,
+)
 
 CURVES = ["method", "group", "k", "delta", "se", "ci_low", "ci_high", "se_fixed", "ci_fixed_low", "ci_fixed_high"]
 COUNTS = ["n_queries", "n_repeats", "n_excluded"]
@@ -120,3 +129,10 @@ def test_a_ledger_in_use_is_left_alone(own_copy):
     finally:
         other.release()
     assert run_here(own_copy.config, until="plan").exit_code == 0
+
+
+def test_workers_are_told_where_to_see_that_the_store_is_the_drivers(finished, tmp_path):
+    context = finished.pipeline.workforce.context()
+    assert finished.pipeline.store.blobs.exists(context.landmark)
+    worker.configure(context)
+    assert pipeline_of(small_config(tmp_path)).workforce.context().landmark == "", "nothing is there yet"

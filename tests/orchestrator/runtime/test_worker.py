@@ -7,7 +7,8 @@ from tiny_task import CheckpointFolder, TinyRecipe, TinyTask, tiny_work
 
 from orchestrator.runtime import worker
 from orchestrator.runtime.backend import WorkerContext
-from orchestrator.storage.blobs import StoreAwayError
+from orchestrator.storage.blobs import LocalBlobs, StoreAwayError
+from orchestrator.storage.checkpoints import CheckpointStore
 from tasks.base import Numerics, Trained
 from tasks.errors import RefitError
 
@@ -27,6 +28,16 @@ def test_an_outcome_holds_the_outputs_of_all_measured_rows():
     np.testing.assert_array_equal(outcome.outputs["test"], task.outputs(network, "test", np.array([3, 0])))
     assert (outcome.worker, outcome.error) == ("me", None)
     assert outcome.seconds > 0
+
+
+def test_a_worker_that_does_not_see_the_drivers_store_takes_no_work(tmp_path):
+    LocalBlobs(tmp_path / "shared").put("ledger/t/task.json", b"{}")
+    landmark = "ledger/t/task.json"
+    worker.configure(context(checkpoints=CheckpointStore(LocalBlobs(tmp_path / "shared")), landmark=landmark))
+    with pytest.raises(
+        RefitError, match=r"own/ledger/t/task.json: this node does not see .* a disk that all nodes share"
+    ):
+        worker.configure(context(checkpoints=CheckpointStore(LocalBlobs(tmp_path / "own")), landmark=landmark))
 
 
 def test_accuracy_is_the_share_of_rows_whose_largest_output_is_their_label():
