@@ -155,9 +155,11 @@ def run(
             leases.enter_context(published(pipeline.mirror, pipeline.progress.say))  # first to end: under the leases
             pipeline.mirror.fetch()  # another driver may have pinned the numerics meanwhile
             book = SpendBook(pipeline.store.blobs, pipeline.experiment.run_name)
-            gpus = config.settings.compute.gpus_per_worker
-            say = pipeline.progress.say
-            pipeline.meter = RunMeter.open(book, limits, prices, gpus_per_worker=gpus, warn=say)
+            compute = config.settings.compute
+            pipeline.meter = RunMeter.open(
+                book, limits, prices, gpus_per_worker=compute.gpus_per_worker, market=compute.market.retrains,
+                warn=pipeline.progress.say,
+            )  # fmt: skip
             report = pipeline.run(until)
             if until == "analyse":
                 from orchestrator.projections import write_projections

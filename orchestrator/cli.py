@@ -183,7 +183,7 @@ def _status(options: argparse.Namespace) -> int:
         try:
             now = reader.now()
         except StoreAwayError as error:
-            if not options.watch:
+            if not options.watch or not is_heard():
                 raise
             print(f"refit: {error}", file=sys.stderr)
         else:

@@ -276,6 +276,7 @@ class Pipeline:
             self.again.difference_update(work.spec_id for work in works)
             if self.planned.is_final:
                 break
+            self.workforce.alive()
             del self.planned  # planned anew, now that these are in the ledger
             self._plan()
             self._patiently(self.mirror.publish)()

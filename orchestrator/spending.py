@@ -97,6 +97,7 @@ class RunMeter:
     book: SpendBook
     meter: Meter
     gpus_per_worker: float = 0.0
+    market: str | None = None  # of the retrains
     clock: Clock = field(default_factory=SystemClock)
     warn: Warn = log.warning
     executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "spend"))
@@ -113,6 +114,7 @@ class RunMeter:
         prices: Prices | None,
         *,
         gpus_per_worker: float = 0.0,
+        market: str | None = None,
         clock: Clock | None = None,
         warn: Warn = log.warning,
     ) -> RunMeter:
@@ -124,7 +126,7 @@ class RunMeter:
             problem = f"earlier sessions of this run are charged in another currency ({', '.join(prior.currencies)})"
             raise InputError("--max-cost", f"{problem}; give prices in theirs")
         meter = Meter(limits, prices, prior.gpu_hours, prior.cost or 0.0)
-        return RunMeter(book, meter, gpus_per_worker, clock or SystemClock(), warn)
+        return RunMeter(book, meter, gpus_per_worker, market, clock or SystemClock(), warn)
 
     @property
     def is_used_up(self) -> bool:
@@ -156,7 +158,7 @@ class RunMeter:
 
     def workers_within(self, seconds: float) -> float:
         """How many workers may be wanted, if they are to boot and work for `seconds` before a limit; infinite without one."""
-        return self.meter.workers_within(self.gpus_per_worker, seconds, self.clock.utc().timestamp())
+        return self.meter.workers_within(self.gpus_per_worker, seconds, self.clock.utc().timestamp(), self.market)
 
     def close(self) -> None:
         """Charge the machines of the last tick until now and write the record; nothing if there was no tick."""

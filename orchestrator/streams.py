@@ -45,14 +45,20 @@ class Unheard:
 def unheard_streams() -> Iterator[None]:
     """Standard output and error may lose their readers while the body runs."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = Unheard(sys.stdout), Unheard(sys.stderr)  # type: ignore[assignment]  # duck-typed
+    sys.stdout, sys.stderr = _unheard(sys.stdout), _unheard(sys.stderr)
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     finally:
         sys.stdout, sys.stderr = before
 
 
 def is_heard() -> bool:
-    """Whether somebody still reads standard output, as far as is known."""
-    return getattr(sys.stdout, "is_heard", True)
+    """Whether somebody still reads standard output and standard error, as far as is known."""
+    return all(getattr(stream, "is_heard", True) for stream in (sys.stdout, sys.stderr))
+
+
+def _unheard(stream: Any) -> Any:
+    """None, where the process was started with the stream closed, stays None."""
+    return None if stream is None else Unheard(stream)

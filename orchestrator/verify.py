@@ -13,6 +13,7 @@ import numpy as np
 from orchestrator.pipeline import Pipeline, Unfinished
 from orchestrator.records import LedgerRow, Outcome, Work, digest_json
 from orchestrator.runtime.worker import configure, retrain
+from orchestrator.storage.blobs import StoreAwayError
 from orchestrator.storage.tables import read_plan, read_scores_table
 from tasks.errors import RefitError
 
@@ -31,11 +32,18 @@ def verify(pipeline: Pipeline, rerun: int = 0, seed: int = 0) -> Verification:
     found.problems += [f"ledger part {part.name}: {part.problem}" for part in pipeline.ledger.verify()]
     found.checked.append("ledger parts against the digest in their names")
     try:
-        if not _scores(pipeline, found):
-            return found
+        _against_ledger(pipeline, rerun, seed, found)
     except Unfinished as error:  # a model that judges the queries is in a damaged part, or not there
         found.problems.append(str(error))
-        return found
+    except StoreAwayError:
+        if not found.problems:  # else a part that cannot be read is named already
+            raise
+    return found
+
+
+def _against_ledger(pipeline: Pipeline, rerun: int, seed: int, found: Verification) -> None:
+    if not _scores(pipeline, found):
+        return
     works = tuple({w.spec_id: w for w in (*(s.work for s in pipeline.scoring), *pipeline.planned.works)}.values())
     view = pipeline.ledger.read({w.spec_id for w in works})
     found.problems += [f"ledger: two results of {spec_id} differ" for spec_id in view.conflicts]
@@ -47,7 +55,6 @@ def verify(pipeline: Pipeline, rerun: int = 0, seed: int = 0) -> Verification:
         _tables(pipeline, rows, found)
     if rerun and not found.problems:
         _rerun(pipeline, pipeline.planned.works, rows, rerun, seed, found)
-    return found
 
 
 def _scores(pipeline: Pipeline, found: Verification) -> bool:

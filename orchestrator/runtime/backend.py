@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -94,8 +95,9 @@ class Backend(Protocol):
         """Bring the pool up; `WorkerJoined` events follow from `wait`."""
         ...
 
-    def want(self, n_workers: int) -> None:
-        """How many workers there is work for: the pool grows towards it, a few pending requests at a time, never above its own limit.
+    def want(self, n_workers: int, at_most: float = math.inf) -> None:
+        """How many workers there is work for: the pool grows towards it, a few pending requests at a time, never above its own limit
+        nor `at_most`, which is what a budget bears.
 
         It never shrinks by this, but for requests that have no place yet: workers go by `release`.
         """

@@ -147,7 +147,7 @@ class _Session:
         self.backend.start()
         self.tick()
         while self.finish is None:
-            self.call(self.backend.want, self.wanted())
+            self.call(self.backend.want, self.scheduler.demand, self.affordable())
             events = self.next_events()
             self.tick()  # after the wait, so that what happened meanwhile is dated now
             for event in events:
@@ -158,12 +158,9 @@ class _Session:
             raise self.broken
         return self.result()
 
-    def wanted(self) -> int:
-        """Workers there is work for, and whose boot is worth its price; a first one always, since something is left."""
-        demand = self.scheduler.demand
-        if self.meter is None or demand <= 1:
-            return demand
-        return int(min(demand, max(self.meter.workers_within(self.scheduler.durations.longest_s), 1)))
+    def affordable(self) -> float:
+        """How many workers are worth the price of their boot; a first one always, since something is left."""
+        return max(self.meter.workers_within(self.scheduler.durations.longest_s), 1) if self.meter else math.inf
 
     def tick(self) -> None:
         left_s = None

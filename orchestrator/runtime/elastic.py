@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -68,12 +69,13 @@ class ElasticBackend:
         else:
             self._events = [happening.event() for happening in self._pool.retell()]
 
-    def want(self, n_workers: int) -> None:
-        """Grow towards `n_workers`. Few enough to fit in the pool at once: what is left is the tail."""
-        self._wanted, self._role = n_workers, "tail" if n_workers <= self._options.workers else "retrains"
+    def want(self, n_workers: int, at_most: float = math.inf) -> None:
+        """Grow towards `n_workers`, `at_most` so many. Few enough to fit in the pool at once: what is left is the tail."""
+        self._wanted = int(min(n_workers, at_most))
+        self._role = "tail" if n_workers <= self._options.workers else "retrains"
         self._end_gradient_pool()
         if self._pool is not None:
-            self._pool.want(n_workers, self._role)
+            self._pool.want(self._wanted, self._role)
 
     def submit(self, worker: str, work: Work, attempt: int) -> None:
         """Hand one retrain to an idle worker. Raises ValueError if it is unknown or has work already."""

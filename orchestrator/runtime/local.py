@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -45,7 +46,7 @@ class LocalBackend:
         worker.configure(self._context)
         self._events.append(WorkerJoined(WORKER))
 
-    def want(self, n_workers: int) -> None:
+    def want(self, n_workers: int, at_most: float = math.inf) -> None:
         """There is one worker, whatever is wanted."""
 
     def submit(self, worker: str, work: Work, attempt: int) -> None:

@@ -21,6 +21,7 @@ from orchestrator.runtime.machine import cpu_model
 from orchestrator.runtime.patience import patient
 from orchestrator.runtime.snapshots import TimedSnapshots
 from orchestrator.scheduling.events import FailureKind
+from orchestrator.scheduling.policies import Backoff
 from orchestrator.storage.blobs import StoreAwayError
 from tasks.base import Numerics, Split, Task, Trained
 from tasks.errors import GivenBack, RefitError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from influence.scoring import Scorer
 
 LONGEST_MESSAGE = 500
+JOINING = Backoff(limit=3)  # for the store: longer than this nobody waits for a worker that has not begun
 # Allocators that report through a plain RuntimeError: torch's CPU allocator, cuBLAS and cuDNN workspaces.
 HOST_MEMORY_TEXTS = ("can't allocate memory",)  # torch's allocator for the CPU
 DEVICE_MEMORY_TEXTS = ("out of memory", "STATUS_ALLOC_FAILED")
@@ -45,7 +47,7 @@ def configure(context: WorkerContext) -> None:
     deterministic(context.numerics)  # before anything touches CUDA
     check_numerics(context.numerics)
     if context.landmark and context.checkpoints is not None:
-        patient(context.checkpoints.require)(context.landmark)
+        patient(context.checkpoints.require, backoff=JOINING)(context.landmark)
     for task in context.tasks.values() or [context.task]:
         task.prepare()
 

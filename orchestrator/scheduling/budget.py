@@ -164,9 +164,10 @@ class Meter:
         nearest = self.nearest(utc_s)
         return None if nearest is None else nearest[1]
 
-    def workers_within(self, gpus_per_worker: float, seconds: float, utc_s: float) -> float:
-        """How many workers with GPUs may be wanted: as many as fit on the nodes that are there, and on those that could still
-        boot and work for `seconds` before a limit is reached. Infinite without GPUs, whose nodes nobody can count workers on.
+    def workers_within(self, gpus_per_worker: float, seconds: float, utc_s: float, market: str | None = None) -> float:
+        """How many workers with GPUs may be wanted: as many as fit on the nodes of their `market` (None: any) that are there, and on
+        those that could still boot and work for `seconds` before a limit is reached. Infinite without GPUs: nobody can tell how many
+        workers such a node takes.
 
         A further node is taken to be as large as the largest that is there, and as dear as the dearest of the table.
         """
@@ -174,7 +175,8 @@ class Meter:
             return math.inf
         sizes = [node.n_gpus for node in self._present.values()]
         largest = max([gpus_per_worker, *sizes])
-        here = sum(_whole(size / gpus_per_worker) for size in sizes)
+        ours = [node.n_gpus for node in self._present.values() if market in (None, node.market) or node.kind == LOCAL]
+        here = sum(_whole(size / gpus_per_worker) for size in ours)
         return here + _whole(largest / gpus_per_worker) * self._nodes_within(largest, seconds, utc_s)
 
     def _nodes_within(self, n_gpus: float, seconds: float, utc_s: float) -> float:

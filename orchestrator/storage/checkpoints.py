@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from orchestrator.storage.blobs import BlobStore
+from orchestrator.storage.blobs import BlobStore, StoreAwayError
 from orchestrator.storage.sealed import SEAL, UNSEALED, seal, sealed_metadata
 from orchestrator.storage.snapshots import StoredSnapshot, spec_of_snapshot
 from tasks.base import KeepCheckpoint, SnapshotStore
@@ -59,7 +60,13 @@ class CheckpointStore:
 
     def require(self, key: str) -> None:
         """Raise RefitError unless the store, as this process sees it, has the key."""
-        if not self.blobs.exists(key):
+        try:
+            is_there = self.blobs.exists(key)
+        except StoreAwayError as error:
+            if error.errno != errno.EACCES:
+                raise
+            raise RefitError(f"this node may not read the store: {error}") from error
+        if not is_there:
             problem = "this node does not see what the driver has written there: output must be in a bucket, or on a disk that all nodes share"
             raise RefitError(f"{self.blobs.url(key)}: {problem}")
 

@@ -124,7 +124,7 @@ class Ledger:
         self._blobs.delete(self._folder + name)
         self._indexed.pop(name, None)
 
-    def compact(self, min_parts: int = 16, max_rows: int = 4096, max_bytes: int = 256 << 20) -> list[str]:
+    def compact(self, min_parts: int = 16, max_rows: int = 4096, max_bytes: int = 64 << 20) -> list[str]:
         """Merge small parts into ones of up to `max_rows`, about `max_bytes`, if there are `min_parts`; the new names.
 
         A part is deleted once the merged one has been read back; a crash at any point leaves every row readable.
@@ -172,7 +172,10 @@ class Ledger:
         known = self._indexed.get(name)
         if wanted is not None and known is not None and wanted.isdisjoint(entry.spec_id for entry in known.entries):
             return []
-        return decode_rows(self._verified(name), wanted)
+        data = self._verified(name)
+        if known is None:
+            self._indexed[name] = _Indexed(decode_index(data), len(data))
+        return decode_rows(data, wanted)
 
     def _scan(self, decode: Callable[[str], T]) -> tuple[dict[str, T], tuple[BadPart, ...]]:
         """Decode every part. One that goes while we read was merged into a part that the next listing shows."""
@@ -187,6 +190,7 @@ class Ledger:
                     vanished = True
                 elif isinstance(result, DamagedError):
                     bad.append(BadPart(name, str(result)))
+                    self._indexed.pop(name, None)  # it may have been known while it was sound
                 else:
                     found[name] = result
             seen.update(pending)

@@ -41,7 +41,9 @@ class ObjectBlobs:
     """
 
     uri: str
-    at_once: ClassVar[int] = 32  # an answer takes tens of milliseconds, most of it waiting
+    at_once: ClassVar[int] = (
+        16  # an answer takes tens of milliseconds, most of it waiting; each may hold a part of 64 MB
+    )
 
     def get(self, key: str) -> bytes:
         return self._read(key)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import shutil
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from orchestrator import api
 from orchestrator.campaigns.deletion import Deletion
 from orchestrator.campaigns.plan import NOT_ASKED
 from orchestrator.config import LoadedConfig
+from orchestrator.progress import Progress
 from orchestrator.results import deletion_results
 from orchestrator.storage.blobs import LocalBlobs, StoreAwayError
+from orchestrator.storage.ledger import Ledger
 from orchestrator.verify import verify
 from tests.orchestrator.tiny_campaign import Finished, pipeline_of, result_bytes, run_here, small_config
 
@@ -191,6 +194,24 @@ def test_a_barrier_reads_what_came_since_the_last_one_and_outlasts_an_outage(tmp
     assert len(plannings) > 3
     assert sum(plannings) <= result.report.retrained, "every part is read once"
     assert plannings[-1] < plannings[1], "the last barrier reads one repeat, not all of them"
+
+
+def test_a_part_that_goes_bad_between_two_barriers_is_told_of_and_trained_again(adaptive, tmp_path, monkeypatch):
+    publish, said, n_parts = Ledger.publish, io.StringIO(), 0
+
+    def spoilt(self, rows):
+        nonlocal n_parts
+        name, n_parts = publish(self, rows), n_parts + 1
+        if n_parts == 4:
+            next(tmp_path.rglob(name)).write_bytes(b"")
+        return name
+
+    monkeypatch.setattr(Ledger, "publish", spoilt)
+    result = api.run(small_config(tmp_path, repeats=ADAPTIVE), address="local", progress=Progress(said))
+    assert result.exit_code == 0
+    assert said.getvalue().count("is damaged") == 1
+    assert result.report.retrained > len(adaptive.pipeline.planned.works) + len(adaptive.pipeline.scoring)
+    assert result_bytes(result.run_dir) == result_bytes(adaptive.run_dir)
 
 
 def test_fixed_cost_is_that_of_the_fixed_design(adaptive, fixed):

@@ -241,6 +241,17 @@ def test_a_reader_that_goes_away_is_no_error(unread):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_stream_that_was_never_open_is_no_error(stream):
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.{stream} = None; import orchestrator.cli as c; sys.exit(c.main(['list', 'tasks']))",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.slow
 def test_a_run_goes_on_when_nobody_reads_what_it_says(tmp_path, unread):
     done = as_process(*run_arguments(tmp_path), stdout=unread, stderr=unread)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from orchestrator.api import open_run
+from orchestrator.storage.blobs import LocalBlobs
 from orchestrator.storage.tables import read_plan, read_scores_table, write_plan, write_scores_table
 from orchestrator.verify import same_bytes, verify
 from tasks.errors import InputError
@@ -52,6 +53,25 @@ def test_retrains_done_again_give_the_same_bytes(finished):
     found = verify(finished.pipeline, rerun=3)
     assert found.problems == []
     assert found.checked[-1].startswith("3 retrains done again")
+
+
+def test_a_part_that_cannot_be_read_is_named_beside_what_else_is_wrong(own_copy, monkeypatch):
+    ledger = own_copy.pipeline.store.ledger(own_copy.pipeline.experiment.task_id)
+    copy = ledger.publish([next(iter(ledger.read().rows.values()))])
+    [second], [first] = ([p for p in parts_of(own_copy) if (p.name == copy) is is_copy] for is_copy in (False, True))
+    first.write_bytes(b"no")
+    get = LocalBlobs.get
+
+    def read(self, key):
+        if key.endswith(second.name):
+            raise OSError(5, "Input/output error")
+        return get(self, key)
+
+    monkeypatch.setattr(LocalBlobs, "get", read)
+    found = sorted(problems(own_copy))
+    assert len(found) == 2
+    assert any(first.name in problem for problem in found)
+    assert any(f"{second.name}: cannot be read: Input/output error" in problem for problem in found)
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate"])

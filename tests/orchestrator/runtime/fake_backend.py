@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -92,10 +93,10 @@ class FakeBackend:
         for _ in range(self.n_workers if self.n_at_start is None else self.n_at_start):
             self._join(0.0)
 
-    def want(self, n_workers: int) -> None:
+    def want(self, n_workers: int, at_most: float = math.inf) -> None:
         assert not self.closed, "asked a closed backend for workers"
         self.wanted.append(n_workers)
-        while len(self.workers) < min(n_workers, self.n_workers):
+        while len(self.workers) < min(n_workers, at_most, self.n_workers):
             self._join(2.0)
 
     def submit(self, worker: str, work: Work, attempt: int) -> None:

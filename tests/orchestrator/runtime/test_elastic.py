@@ -140,6 +140,20 @@ def test_before_it_is_known_what_comes_first_any_market_will_do_that_some_role_a
     assert markets(cluster) == [asked, Placement(None, market).labels("tail").get(MARKET)]
 
 
+def test_what_a_budget_bears_bounds_the_pool_and_does_not_make_a_tail_of_the_rest(cluster, make):
+    backend = make(placement=Placement(None, MARKETS))
+    backend.start()
+    backend.probe(Numerics())
+    backend.want(9, 1)
+    assert markets(cluster) == [None], "the one that was asked what it runs on"
+    backend.want(9, 2.0)
+    assert markets(cluster) == [None, "spot"]
+    backend.want(2)
+    backend.release(next(iter(cluster.actors)))
+    backend.want(2)
+    assert markets(cluster) == ["on-demand", "on-demand"], "two are left for two workers"
+
+
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 

@@ -118,6 +118,12 @@ def test_no_more_workers_are_wanted_than_can_boot_and_work_before_a_limit(gpus_p
     assert meter.workers_within(gpus_per_worker, 40.0, 1000.0) == n_workers
 
 
+def test_nodes_of_another_market_have_no_room_for_the_retrains():
+    meter = charged((0, [HEAD, SPOT, DEMAND]), prices=PRICES, limits=Limits(max_cost=1e-9))
+    found = [meter.workers_within(1, 40.0, 1000.0, market) for market in (None, "spot", "on-demand")]
+    assert found == [5, 4, 1]
+
+
 def test_the_first_of_several_limits_counts():
     meter = charged((0, [HERE]), limits=Limits(max_gpu_hours=1.0, deadline_utc_s=100.0))
     assert meter.nearest(0.0) == ("deadline", 100.0)
