@@ -14,9 +14,28 @@ SENSE = {
 }
 
 
+FEW = 3  # pairs of a group that could not be told apart and are still named one by one
+
+
 def verdicts(contrasts: Iterable[Mapping[str, Any]], level: float = 0.05) -> list[str]:
-    """One sentence for every contrast row, in their order; see `verdict`."""
-    return [verdict(row, level) for row in contrasts]
+    """A sentence for every contrast row, in their order (see `verdict`), and one for all that are undecided in a group, if they are many."""
+    rows = list(contrasts)
+    undecided = [row for row in rows if row["p_holm"] >= level]
+    by_group = {row["group"]: [r for r in undecided if r["group"] == row["group"]] for row in rows}
+    many = {group: found for group, found in by_group.items() if len(found) > FEW}
+    told = [
+        verdict(row, level) for row in rows if row["p_holm"] < level or row["group"] not in many or isnan(row["p_holm"])
+    ]
+    return told + [_undecided(group, found, sum(r["group"] == group for r in rows)) for group, found in many.items()]
+
+
+def _undecided(group: str, found: list[Mapping[str, Any]], n_pairs: int) -> str:
+    """One sentence for many pairs: how many, and the one that was nearest to a verdict."""
+    nearest = min(found, key=lambda row: row["p_holm"])
+    what = f"none of the {n_pairs} pairs" if len(found) == n_pairs else f"{len(found)} of the {n_pairs} pairs"
+    could = "could" if len(found) == n_pairs else "could not"
+    pair = f"{nearest['method']} and {nearest['baseline']}, {_found(nearest)}"
+    return f"For {group}, {what} {could} be told apart (contrasts.csv has them all). Nearest to it: {pair}"
 
 
 def verdict(row: Mapping[str, Any], level: float = 0.05) -> str:
@@ -29,12 +48,16 @@ def verdict(row: Mapping[str, Any], level: float = 0.05) -> str:
     if isnan(row["p_holm"]):
         return f"For {group}, {method} could not be compared with {baseline}: too few complete queries or repeats."
     sign, when_lower, when_higher = SENSE[group]
-    interval = f"[{number(row['ci_low'])}, {number(row['ci_high'])}]"
-    found = f"difference {number(row['diff'])} {interval}, Holm p {number(row['p_holm'])}."
+    found = _found(row)
     if row["p_holm"] >= level:
         return f"For {group}, {method} and {baseline} could not be told apart: {found}"
     outcome = "beats" if row["diff"] * sign > 0 else "loses to"
     return f"For {group}, {method} {outcome} {baseline}: {when_lower if row['diff'] < 0 else when_higher}, {found}"
+
+
+def _found(row: Mapping[str, Any]) -> str:
+    interval = f"[{number(row['ci_low'])}, {number(row['ci_high'])}]"
+    return f"difference {number(row['diff'])} {interval}, Holm p {number(row['p_holm'])}."
 
 
 def number(value: float) -> str:

@@ -138,6 +138,21 @@ def test_a_missing_interval_is_said_to_be_missing():
     )
 
 
+def test_many_pairs_that_could_not_be_told_apart_are_one_sentence_beside_those_that_could():
+    undecided = [row(p=p) | {"method": f"m{i}"} for i, p in enumerate([0.9, 0.2, 0.5, 1.0])]
+    other = row("opponents", p=0.7)
+    assert verdicts([*undecided, other]) == [
+        verdict(other),
+        "For proponents, none of the 4 pairs could be told apart (contrasts.csv has them all). "
+        "Nearest to it: m1 and random, difference -0.12 [-0.2, -0.05], Holm p 0.2.",
+    ]
+    clear, lacking = row(), row(p=float("nan")) | {"method": "short"}
+    said = verdicts([undecided[0], clear, lacking, *undecided[1:]])
+    assert said[:2] == [verdict(clear), verdict(lacking)]
+    assert said[2].startswith("For proponents, 4 of the 6 pairs could not be told apart")
+    assert verdicts(undecided[:3]) == [verdict(r) for r in undecided[:3]]
+
+
 def test_level_moves_the_verdict():
     assert "beats" in verdict(row(p=0.003), level=0.01)
     assert "told apart" in verdict(row(p=0.003), level=0.001)
