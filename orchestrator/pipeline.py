@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from influence.base import QueryBlock
 from influence.matrix import ScoreMatrix
@@ -21,7 +21,6 @@ from orchestrator.run_dir import RunDir
 from orchestrator.run_mirror import RunMirror
 from orchestrator.runtime.backend import ScoreBlock, WorkerContext
 from orchestrator.runtime.driver import SpendMeter, StopSignal
-from orchestrator.runtime.patience import patient
 from orchestrator.scoring import ScoreStage
 from orchestrator.scoring_models import ScoringModels, Unfinished
 from orchestrator.storage.blobs import write_file
@@ -32,8 +31,6 @@ from tasks.base import Numerics
 if TYPE_CHECKING:
     from orchestrator.results import Results
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 STAGES = ("train", "score", "plan", "retrain", "analyse")
 
 
@@ -68,21 +65,20 @@ class Pipeline:
     read_only: bool = False
     meter: SpendMeter | None = None
     pilot: int = 0
-    is_running: bool = False
     mirror: RunMirror = field(default_factory=lambda: RunMirror(None, "", Path()))
     report: Report = field(default_factory=Report)
 
     def run(self, until: str = "analyse") -> Report:
         """All stages up to `until`. Raises Stopped, InputError or RefitError; what is finished is kept."""
-        self.is_running = True
+        self.workforce.is_running = True
         try:
             self._tidy_ledger()
             for stage in STAGES[: STAGES.index(until) + 1]:
                 self.report.stage = stage
                 getattr(self, f"_{stage}")()
-                self._patiently(self.mirror.publish)()
+                self.workforce.patiently(self.mirror.publish)()
         finally:
-            self.is_running = False
+            self.workforce.is_running = False
             self.close()
             self.report.retrained, self.report.attempts = self.retraining.n_retrained, self.retraining.n_attempts
         return self.report
@@ -117,7 +113,7 @@ class Pipeline:
     @cached_property
     def ledger(self) -> Ledgers:
         """The ledgers this experiment records to, as one."""
-        return Ledgers.of(self.store, self.experiment.task_ids, self._patiently)
+        return Ledgers.of(self.store, self.experiment.task_ids, self.workforce.patiently)
 
     @cached_property
     def again(self) -> set[str]:
@@ -137,10 +133,6 @@ class Pipeline:
     def context(self) -> WorkerContext:
         """What a worker needs."""
         return self.workforce.context()
-
-    def _patiently(self, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-        """While a run goes on, machines are there that an outage of the store must not waste; who only looks is told at once."""
-        return patient(function, meanwhile=self.workforce.alive) if self.is_running else function
 
     def _tidy_ledger(self) -> None:
         records = {arm.task_id: arm.record for arm in self.experiment.arms.values()}
@@ -279,7 +271,7 @@ class Pipeline:
             self.workforce.alive()
             del self.planned  # planned anew, now that these are in the ledger
             self._plan()
-            self._patiently(self.mirror.publish)()
+            self.workforce.patiently(self.mirror.publish)()
         self.workforce.close()  # tables and report need no machines
         planned = {work.spec_id for work in works}
         self.report.quarantined = tuple(sorted(planned & self.retraining.quarantined()))

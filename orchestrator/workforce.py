@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ParamSpec, TypeVar
 
 from orchestrator.experiment import Experiment
 from orchestrator.run_dir import RunDir, code_version, git_commit, require_same_numerics, versions
@@ -19,6 +20,8 @@ from orchestrator.storage.ledger import record_key
 from orchestrator.store import Store
 from tasks.base import Numerics
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 BackendFactory = Callable[[WorkerContext], Backend]
 
 
@@ -28,7 +31,7 @@ class Stopped(Unfinished):
 
 @dataclass
 class Workforce:
-    """What computes for one run. `read_only`: nothing is trained, so the pinned numerics stand as they are."""
+    """What computes for one run. `read_only`: nothing is trained, so the pinned numerics stand as they are. `is_running`: a run goes on."""
 
     experiment: Experiment
     store: Store
@@ -38,6 +41,7 @@ class Workforce:
     stop: StopSignal
     meter: SpendMeter | None = None
     read_only: bool = False
+    is_running: bool = False
     _backend: Backend | None = None
 
     @cached_property
@@ -77,6 +81,10 @@ class Workforce:
         if reason := self.stop.reason or over:
             raise Stopped(f"stopped ({reason}); what is finished is kept")
 
+    def patiently(self, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        """While a run goes on, machines are there that an outage of the store must not waste; who only looks is told at once."""
+        return patient(function, meanwhile=self.alive) if self.is_running else function
+
     def backend(self) -> Backend:
         """The backend, started on first use. Raises Stopped while its first worker is waited for."""
         if self._backend is None:
@@ -113,7 +121,7 @@ class Workforce:
     def _landmark(self) -> str:
         """What every driver writes before anything else; "" for who only looks at a store that has none yet."""
         key = record_key(self.experiment.task_id)
-        return key if patient(self.store.blobs.exists, meanwhile=self.alive)(key) else ""
+        return key if self.patiently(self.store.blobs.exists)(key) else ""
 
     def pin(self) -> None:
         """Write config.yaml and provenance.json: from now on the run stays with these numerics."""
@@ -140,4 +148,4 @@ class Workforce:
                 "versions": versions(),
             },
         )
-        patient(self.mirror.publish, meanwhile=self.alive)()  # before anything is trained under these numerics
+        self.patiently(self.mirror.publish)()  # before anything is trained under these numerics

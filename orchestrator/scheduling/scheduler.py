@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
@@ -96,14 +95,8 @@ class Scheduler:
     @property
     def n_stuck(self) -> int:
         """How many retrains run `stuck_factor` times as long as is typical; O(workers). Without a time limit nothing ends them."""
-        return len({a.spec_id for name, a in self._workers.busy.items() if self._is_stuck(name, a)})
-
-    def _is_stuck(self, worker: str, attempt: Attempt) -> bool:
-        typical_s = self.durations.typical_s(self._kind_of(attempt.spec_id))
-        limit_s = (
-            math.inf if typical_s is None else self.timing.stuck_factor * max(typical_s, self.timing.straggler_min_s)
-        )
-        return self._time.now_s - attempt.began_s > limit_s and self._counts(worker, attempt.spec_id)
+        busy = ((a.spec_id, a.began_s) for name, a in self._workers.busy.items() if self._counts(name, a.spec_id))
+        return len({s for s, began_s in busy if self._tail.is_stuck(self._kind_of(s), self._time.now_s - began_s)})
 
     @property
     def quarantined(self) -> Mapping[str, str]:

@@ -49,6 +49,11 @@ class Tail:
             return None
         return max(self._timing.straggler_min_s, self._timing.straggler_factor * typical_s)
 
+    def is_stuck(self, kind: str, seconds: float) -> bool:
+        """Whether an attempt that has taken so long is far beyond a straggler; False while nobody knows what is typical."""
+        typical_s, timing = self._durations.typical_s(kind), self._timing
+        return typical_s is not None and seconds > timing.stuck_factor * max(typical_s, timing.straggler_min_s)
+
     def n_overdue(self, fits: Fits) -> int:
         """How many could use a second attempt."""
         return sum(map(fits, self._overdue.values()))
