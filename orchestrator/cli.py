@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ from tasks.errors import InputError, RefitError
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
 STAGES = ("train", "score", "plan", "retrain", "analyse")
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 EXIT_CODES = (
     "exit codes: 0 complete, 1 error or verification mismatch, 2 invalid input, "
     "3 stopped early (the same command resumes), 4 complete with quarantined retrains"
@@ -39,6 +41,10 @@ def _outcome(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return _fail("refit: interrupted; what is finished is kept, the same command resumes", EXIT_STOPPED)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            return _fail(
+                f"refit: {error.filename or 'the disk'}: {error.strerror}; the same command resumes", EXIT_STOPPED
+            )
         if os.environ.get("REFIT_TRACEBACK"):
             traceback.print_exc()
         return _fail(

@@ -136,13 +136,14 @@ class Pipeline:
 
     def _tidy_ledger(self) -> None:
         records = {arm.task_id: arm.record for arm in self.experiment.arms.values()}
-        bad = self.ledger.tidy(records)
+        bad = self.workforce.patiently(self.ledger.tidy)(records)
         for part in bad:
             self.progress.say(
                 f"ledger part {part.name} is damaged ({part.problem}): set aside, its retrains will be done again"
             )
         self.report.set_aside = tuple(part.name for part in bad)
-        self.store.checkpoints = self.store.checkpoints.swept(self.ledger.index().rows.keys())
+        swept = self.workforce.patiently(self.store.checkpoints.swept)
+        self.store.checkpoints = swept(self.ledger.index().rows.keys())
 
     # --- train and score -----------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from influence.registry import METHODS, OBSERVERS
 from orchestrator import api
 from orchestrator.campaigns.registry import CAMPAIGNS
 from orchestrator.cli import main
+from orchestrator.storage.blobs import LocalBlobs
 from orchestrator.storage.lease import Lease
 from tasks.registry import RECIPES, TASKS
 from tests.orchestrator.tiny_campaign import CONFIG, pipeline_of, run_here, small_config, write_config
@@ -186,6 +188,34 @@ def test_3_a_ledger_that_another_driver_holds(tmp_path, capsys):
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("refit: ")
     assert str(os.getpid()) in last
+
+
+def test_3_a_full_disk_is_nobodys_bug_and_the_same_command_resumes(own_copy, monkeypatch, capsys):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    command = ["run", str(own_copy.config.path), "--yes", "--address", "local"]
+    with monkeypatch.context() as patch:
+        patch.setattr("orchestrator.pipeline.write_file", full)
+        assert main(command) == 3
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.endswith(".csv: No space left on device; the same command resumes")
+    assert main(command) == 0
+
+
+def test_a_disk_that_is_full_for_a_moment_when_a_run_begins_is_waited_for(tmp_path, monkeypatch):
+    put, n_failures = LocalBlobs.put, 0
+
+    def full_at_first(self, key, data):
+        nonlocal n_failures
+        if key.endswith("task.json") and not n_failures:
+            n_failures += 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(self, key, data)
+
+    monkeypatch.setattr(LocalBlobs, "put", full_at_first)
+    assert main(run_arguments(tmp_path, "--until", "train")) == 0
+    assert n_failures == 1
 
 
 INTERRUPTING = """
