@@ -120,6 +120,7 @@ class Ledger:
 
     def set_aside(self, name: str) -> None:
         """Move a part to `corrupt/`, so that its rows become work again."""
+        log.warning("ledger: part %s is moved to corrupt/", name)  # whoever asked for it may not live to tell
         self._blobs.put(f"{self._folder}corrupt/{name}", self._blobs.get(self._folder + name))
         self._blobs.delete(self._folder + name)
         self._indexed.pop(name, None)
