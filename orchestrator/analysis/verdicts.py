@@ -56,8 +56,13 @@ def verdict(row: Mapping[str, Any], level: float = 0.05) -> str:
 
 
 def _found(row: Mapping[str, Any]) -> str:
-    interval = f"[{number(row['ci_low'])}, {number(row['ci_high'])}]"
-    return f"difference {number(row['diff'])} {interval}, Holm p {number(row['p_holm'])}."
+    found = f"{number(row['diff'])} {interval(row['ci_low'], row['ci_high'])}"
+    return f"difference {found}, Holm p {number(row['p_holm'])}."
+
+
+def interval(low: float, high: float) -> str:
+    """Both ends of an interval, as every sentence shows them, of a mean that has a p."""
+    return "[no interval: no spread]" if isnan(low) else f"[{number(low)}, {number(high)}]"
 
 
 def number(value: float) -> str:

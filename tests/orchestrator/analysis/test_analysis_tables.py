@@ -131,7 +131,7 @@ def test_an_edit_without_effect_is_exactly_zero(cells):
     nothing = replace(cells, delta=-np.zeros_like(cells.delta))
     assert (
         tables.format_csv(tables.curves(nothing)).splitlines()[1]
-        == "tracin_we,proponents,10,0.0,0.0,0.0,0.0,0.0,0.0,0.0,4,5,0"
+        == "tracin_we,proponents,10,0.0,0.0,,,0.0,0.0,0.0,4,5,0"
     )
 
 
