@@ -53,7 +53,7 @@ def query_columns(levels: np.ndarray, predicted: np.ndarray) -> dict[str, np.nda
     for index in np.ndindex(levels.shape[:-1]):
         numbers = (
             sign_flip_p(levels[index]),
-            *_share(levels[index], predicted[index]),
+            *_share(levels[index], int(predicted[index])),
             *median_interval(levels[index]),
         )
         for name, value in zip(COLUMNS, numbers, strict=True):
