@@ -21,7 +21,7 @@ class Estimate:
     """Mean, standard errors and degrees of freedom; arrays [...], NaN where the layout cannot tell.
 
     A table without any spread (se 0: every cell is the same number) shows nothing of how much queries or seeds differ. It
-    has no interval `ci`, and its p is that of a sign test; docs/decisions/0030-rare-effects-and-families.md.
+    has no interval `ci`, and its p is that of a sign test; docs/decisions/0032-rare-effects-and-families.md.
 
     `se`: for queries of this kind (queries and seeds vary); `se_fixed`: for these queries (only seeds vary).
     `n_queries`, `n_repeats`: those with at least one cell; arrays where layouts with other repeats are joined.

@@ -1,7 +1,7 @@
 """What a curve or a difference of curves does query by query: a test, a share and a median that need no normal distribution.
 
 All three are about queries of this kind under the seeds that were used: one seed serves every query, so that only given
-the seeds are queries independent of each other. docs/decisions/0030-rare-effects-and-families.md says why, and what
+the seeds are queries independent of each other. docs/decisions/0032-rare-effects-and-families.md says why, and what
 follows.
 """
 
