@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import LoadedConfig, dump_config, parse_config, read_yaml
+from orchestrator.runtime.environment import differences
 from orchestrator.storage.blobs import write_file
 from orchestrator.store import Store
 from orchestrator.uris import is_object_uri, parent_uri
@@ -123,11 +124,24 @@ def require_same_numerics(pinned: Numerics | None, now: Numerics, where: object)
     if pinned is None or pinned == now:
         return
     old, new = pinned.identity(), now.identity()
-    changed = ", ".join(f"{key} was {old[key]!r} and is {new[key]!r}" for key in old if old[key] != new[key])
+    before, here = old.pop("environment", {}), new.pop("environment", {})
+    fields = [f"{key} was {old[key]!r} and is {new[key]!r}" for key in old if old[key] != new[key]]
+    changed = ", ".join(filter(None, [*fields, differences(before, here)]))
     raise NumericsMismatchError(
         where,
         f"this campaign is pinned to other numerics: {changed}; resume it where they are the same, or start anew elsewhere",
     )
+
+
+def require_same_settings(recorded: Any, now: Mapping[str, str], where: object) -> None:
+    """Raise NumericsMismatchError naming every variable in which numpy's environment is not what was recorded.
+
+    Runs of before recorded none: they go on.
+    """
+    changed = differences(recorded, now) if isinstance(recorded, Mapping) else ""
+    if changed:
+        problem = f"this campaign was begun under other settings of numpy: {changed}"
+        raise NumericsMismatchError(where, f"{problem}; resume it where they are the same, or start anew elsewhere")
 
 
 def code_version() -> str:
@@ -190,5 +204,6 @@ __all__ = [
     "existing",
     "git_commit",
     "require_same_numerics",
+    "require_same_settings",
     "versions",
 ]
