@@ -26,6 +26,7 @@ from orchestrator.spend_book import SpendBook
 from orchestrator.spending import RunMeter, parse_limits
 from orchestrator.storage.hold import held
 from orchestrator.storage.lease import Lease
+from orchestrator.storage.refusals import told
 from orchestrator.store import Store
 from orchestrator.uris import is_object_uri
 from tasks.errors import InputError, RefitError
@@ -211,7 +212,7 @@ def logged(path: Path) -> Iterator[None]:
         path.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(path / "refit.log", encoding="utf-8")
     except OSError as error:
-        raise InputError(path, f"cannot be written: {error.strerror}") from error
+        raise InputError(path, f"cannot be written: {told(error)}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("refit", "orchestrator")]
     before = [(logger.level, logger.propagate) for logger in loggers]

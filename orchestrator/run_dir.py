@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import LoadedConfig, dump_config, parse_config, read_yaml
+from orchestrator.runtime.environment import differences
 from orchestrator.storage.blobs import write_file
+from orchestrator.storage.refusals import told
 from orchestrator.store import Store
 from orchestrator.uris import is_object_uri, parent_uri
 from tasks.base import Numerics
@@ -31,6 +34,18 @@ PACKAGES = (
     "pandas",
     "pydantic",
 )
+
+# What is read again of provenance.json: key -> type, and the type in words.
+_PROVENANCE: dict[str, tuple[type, str]] = {
+    "run": (str, "a name"),
+    "task_id": (str, "an id"),
+    "task_ids": (list, "a list of ids"),
+    "references": (list, "a list of ids"),
+    "store": (str, "a path or URI"),
+    "config_dir": (str, "a path"),
+    "overrides": (list, "a list of dotted.key=value"),
+    "resumed_with": (list, "a list of versions"),
+}
 
 
 class NumericsMismatchError(InputError):
@@ -62,22 +77,33 @@ class RunDir:
 
     def provenance(self) -> dict[str, Any]:
         """What provenance.json holds; empty before the first retrain. Raises InputError if it is damaged."""
-        if not self.provenance_path.exists():
+        if not os.path.lexists(self.provenance_path):
             return {}
         try:
             value = json.loads(self.provenance_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(
-                self.provenance_path, f"cannot be read ({error}); move the run directory away to start anew"
-            ) from error
+        except (OSError, ValueError, RecursionError) as error:
+            problem = told(error) if isinstance(error, OSError) else str(error)
+            raise self._damaged(f"cannot be read ({problem})") from error
         if not isinstance(value, dict):
-            raise InputError(self.provenance_path, "does not hold a mapping; move the run directory away to start anew")
+            raise self._damaged("does not hold a mapping")
+        for key, (kind, in_words) in _PROVENANCE.items():
+            texts = value[key] if kind is list and key in value else ()
+            if key in value and not (isinstance(value[key], kind) and all(isinstance(text, str) for text in texts)):
+                raise self._damaged(f"{key}: {str(value[key])[:80]!r} is not {in_words}")
         return value
+
+    def _damaged(self, problem: str) -> InputError:
+        return InputError(self.provenance_path, f"{problem}; move the run directory away to start anew")
 
     def numerics(self) -> Numerics | None:
         """The numerics this campaign is pinned to, if it has begun."""
         pinned = self.provenance().get("numerics")
-        return Numerics(**pinned) if pinned else None
+        if pinned is not None and not isinstance(pinned, dict):
+            raise self._damaged(f"numerics: {str(pinned)[:80]!r} is not a mapping")
+        try:
+            return Numerics(**pinned) if pinned else None
+        except (TypeError, ValueError) as error:  # a field that Numerics does not have, or of another kind
+            raise self._damaged(f"numerics: {error}") from error
 
     def write(self, config: LoadedConfig, task: Any, provenance: Mapping[str, Any]) -> None:
         """Write config.yaml and provenance.json; what provenance.json already holds for other keys stays."""
@@ -99,7 +125,7 @@ class RunDir:
     def config(self) -> LoadedConfig:
         """The config this run was made with; relative data paths resolve against the directory of the original file."""
         path = self.path / "config.yaml"
-        if not path.exists():
+        if not os.path.lexists(path):
             raise InputError(self.path, "is not a run directory (no config.yaml)")
         provenance, raw = self.provenance(), read_yaml(path)
         original = Path(provenance["config_dir"]) / "config.yaml" if "config_dir" in provenance else path
@@ -123,11 +149,24 @@ def require_same_numerics(pinned: Numerics | None, now: Numerics, where: object)
     if pinned is None or pinned == now:
         return
     old, new = pinned.identity(), now.identity()
-    changed = ", ".join(f"{key} was {old[key]!r} and is {new[key]!r}" for key in old if old[key] != new[key])
+    before, here = old.pop("environment", {}), new.pop("environment", {})
+    fields = [f"{key} was {old[key]!r} and is {new[key]!r}" for key in old if old[key] != new[key]]
+    changed = ", ".join(filter(None, [*fields, differences(before, here)]))
     raise NumericsMismatchError(
         where,
         f"this campaign is pinned to other numerics: {changed}; resume it where they are the same, or start anew elsewhere",
     )
+
+
+def require_same_settings(recorded: Any, now: Mapping[str, str], where: object) -> None:
+    """Raise NumericsMismatchError naming every variable in which numpy's environment is not what was recorded.
+
+    Runs of before recorded none: they go on.
+    """
+    changed = differences(recorded, now) if isinstance(recorded, Mapping) else ""
+    if changed:
+        problem = f"this campaign was begun under other settings of numpy: {changed}"
+        raise NumericsMismatchError(where, f"{problem}; resume it where they are the same, or start anew elsewhere")
 
 
 def code_version() -> str:
@@ -190,5 +229,6 @@ __all__ = [
     "existing",
     "git_commit",
     "require_same_numerics",
+    "require_same_settings",
     "versions",
 ]

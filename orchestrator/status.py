@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,8 +14,10 @@ from orchestrator.progress import duration
 from orchestrator.run_dir import RunDir, existing
 from orchestrator.spend_book import SpendBook, spent_line
 from orchestrator.storage.ledger_parts import IndexEntry
+from orchestrator.storage.parquet import DamagedError
 from orchestrator.storage.tables import read_plan
 from orchestrator.store import Store
+from tasks.errors import InputError
 
 RECENT = 50
 
@@ -75,6 +77,9 @@ class StatusReader:
         """The status now. Raises InputError if there is no run directory, StoreAwayError while the store does not answer."""
         run_dir = existing(self._path)
         provenance, config = run_dir.provenance(), run_dir.config()
+        if not provenance:
+            problem = "is missing, so that it is not known which ledger the run writes to; refit run writes it again"
+            raise InputError(run_dir.provenance_path, problem)
         task_ids = tuple(provenance.get("task_ids") or [provenance.get("task_id", "")])
         store, prices = Store(config.settings.output, run_dir.path), config.settings.prices
         book = SpendBook(store.blobs, provenance.get("run", run_dir.path.name))
@@ -85,9 +90,17 @@ class StatusReader:
         if not run_dir.plan.exists():
             stage = "scoring" if rows and provenance else "not started"
             return Status(run_dir.path.name, stage, 0, 0, 0, 0, 0, {}, 0, None, None, False, spent)
-        wanted = {*read_plan(run_dir.plan)["spec_id"], *provenance.get("references", ())}
+        wanted = {*_planned(run_dir.plan), *provenance.get("references", ())}
         found = [entry for spec_id, entry in rows.items() if spec_id in wanted]
         return _counted(run_dir, found, len(wanted), spent)
+
+
+def _planned(path: Path) -> Iterable[str]:
+    """The spec ids of a plan. Raises InputError if the file is damaged."""
+    try:
+        return read_plan(path)["spec_id"]
+    except DamagedError as error:
+        raise InputError(path, f"{str(error).removeprefix(f'{path}: ')}; refit run writes it again") from error
 
 
 def _counted(run_dir: RunDir, found: Sequence[IndexEntry], n_wanted: int, spent: dict[str, Any] | None) -> Status:

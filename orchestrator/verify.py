@@ -85,6 +85,8 @@ def _readable(read: Callable[[Path], Any], path: Path, found: Verification) -> A
         found.problems.append(f"{path}: missing")
     except RefitError as error:
         found.problems.append(str(error))
+    except OSError as error:  # a folder in its place, a circle of links, a bad sector
+        found.problems.append(f"{path}: cannot be read: {error.strerror or error}")
     return None
 
 

@@ -9,10 +9,18 @@ from functools import cached_property
 from typing import ParamSpec, TypeVar
 
 from orchestrator.experiment import Experiment
-from orchestrator.run_dir import RunDir, code_version, git_commit, require_same_numerics, versions
+from orchestrator.run_dir import (
+    RunDir,
+    code_version,
+    git_commit,
+    require_same_numerics,
+    require_same_settings,
+    versions,
+)
 from orchestrator.run_mirror import RunMirror
 from orchestrator.runtime.backend import Backend, WorkerContext
 from orchestrator.runtime.driver import SpendMeter, StopSignal
+from orchestrator.runtime.environment import numpy_settings
 from orchestrator.runtime.machine import cpu_numerics
 from orchestrator.runtime.patience import patient
 from orchestrator.scoring_models import Unfinished
@@ -58,6 +66,9 @@ class Workforce:
                 else self._probe(dataclasses.replace(now, device="cuda", device_model=""))
             )
         require_same_numerics(pinned, now, self.run_dir.provenance_path)
+        if pinned:
+            recorded = self.run_dir.provenance().get("numpy_environment")
+            require_same_settings(recorded, dict(numpy_settings()), self.run_dir.provenance_path)
         return now
 
     @property
@@ -137,6 +148,7 @@ class Workforce:
                 "model": experiment.model_identity,
                 "recipe": experiment.recipe_identity,
                 "numerics": self.numerics.identity(),
+                "numpy_environment": dict(numpy_settings()),
                 "seeds": list(experiment.seeds),
                 "scoring_seeds": list(experiment.scoring_seeds),
                 "store": self.store.uri,

@@ -78,7 +78,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Numerics:
-    """Everything about the machine and build that can change a bit of a result. No delta is ever taken across numerics."""
+    """Everything about the machine and build that can change a bit of a result. No delta is ever taken across numerics.
+
+    `environment`: (name, value) of the environment variables that are set and change bits, sorted by name; a mapping is
+    taken too. Usually none is set.
+    """
 
     device: str = "cpu"  # cpu | cuda
     device_model: str = ""
@@ -88,10 +92,15 @@ class Numerics:
     micro_batch: int = 0  # 0: whole batches
     compile: bool = False
     torch: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "environment", tuple(sorted(dict(self.environment).items())))
 
     def identity(self) -> dict[str, Any]:
-        """The numerics as plain JSON values."""
-        return dict(self.__dict__)
+        """The numerics as plain JSON values; `environment` only where a variable is set, so that ids of before stay."""
+        found = {**self.__dict__, "environment": dict(self.environment)}
+        return found if self.environment else {k: v for k, v in found.items() if k != "environment"}
 
 
 class Observer(Protocol):

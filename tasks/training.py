@@ -42,6 +42,7 @@ def deterministic(numerics: Numerics) -> None:
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
+    torch.backends.mkldnn.enabled = True  # pyright: ignore[reportAttributeAccessIssue]
     # Decayed Adam moments become denormal after some 850 updates, and updates 5 to 20 times slower. The flag is per
     # thread and inherited at thread start, so with a pool of threads the bits would depend on the process's history.
     torch.set_flush_denormal(numerics.threads == 1)

@@ -6,6 +6,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+from orchestrator.runtime.environment import settings
 from tasks.base import Numerics
 
 
@@ -27,4 +28,5 @@ def cpu_numerics(threads: int, micro_batch: int = 0) -> Numerics:
         threads=threads,
         micro_batch=micro_batch,
         torch=metadata.version("torch"),
+        environment=settings("cpu", threads),
     )

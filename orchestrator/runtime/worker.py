@@ -17,6 +17,7 @@ import numpy as np
 from orchestrator.records import Outcome, Work
 from orchestrator.runtime.backend import ScoreBlock, ScoreJob, WorkerContext
 from orchestrator.runtime.clock import SystemClock
+from orchestrator.runtime.environment import differences, settings
 from orchestrator.runtime.machine import cpu_model
 from orchestrator.runtime.patience import patient
 from orchestrator.runtime.snapshots import TimedSnapshots
@@ -60,13 +61,21 @@ def check_numerics(pinned: Numerics) -> None:
         wanted, found = getattr(pinned, name), getattr(here, name)
         if wanted and wanted != found:
             raise RefitError(f"numerics: {name} is {found!r} on this worker, the run is pinned to {wanted!r}")
+    changed = differences(dict(pinned.environment), dict(here.environment))
+    if pinned.device_model and changed:  # without a device model nothing is pinned: a probe fills in what is here
+        raise RefitError(f"numerics: environment variables of this worker are not those of the run: {changed}")
 
 
 def resolve_numerics(numerics: Numerics) -> Numerics:
-    """`numerics` with this machine's device model and torch version filled in."""
+    """`numerics` with this machine's device model, torch version and environment variables filled in."""
     import torch
 
-    return replace(numerics, device_model=device_model(numerics.device), torch=str(torch.__version__))
+    return replace(
+        numerics,
+        device_model=device_model(numerics.device),
+        torch=str(torch.__version__),
+        environment=settings(numerics.device, numerics.threads),
+    )
 
 
 @cache

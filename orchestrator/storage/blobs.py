@@ -201,6 +201,10 @@ def open_blobs(uri: str, where: object) -> BlobStore:
     path = unquote(rest[len(authority) :]) if scheme else uri
     _check_folder(path, where)
     store = LocalBlobs(Path(path))
+    for folder in STORE_FOLDERS:  # a listing would find nothing there, as if nothing had been trained
+        found = store.root / folder
+        if os.path.lexists(found) and not found.is_dir():
+            raise InputError(where, f"{found} is no folder; a store keeps its {folder} there")
     store.sweep()
     return store
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import sqlite3
+import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.storage.blobs import locked_folder
 from orchestrator.tracking.payload import (
     ARTIFACTS_TAG,
     METRICS_TAG,
@@ -44,6 +46,13 @@ _IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
 }
+
+CREATE_TRIES, CREATE_PAUSE_S = 10, 1.0
+MADE_AT_ONCE = (
+    "duplicate column",
+    "already exists",
+    "database is locked",
+)  # what SQLite says of two that migrate one file
 
 
 def sync(record: TrackRecord, uri: str) -> SyncResult:
@@ -107,7 +116,28 @@ def _connect(uri: str) -> MlflowClient:
     except (OSError, sqlite3.Error) as error:
         raise TrackingError(f"{path}: cannot be used as a database: {error}") from error
     _, question, options = uri.partition("?")
-    return MlflowClient(tracking_uri=f"sqlite:///{path}{question}{options}")
+    return _created(path, f"sqlite:///{path}{question}{options}")
+
+
+def _created(path: Path, uri: str) -> MlflowClient:
+    """A client of a database file whose tables are there: one process makes them, others wait for it.
+
+    MLflow makes and migrates the tables of a new file without a lock. The folder's lock keeps other runs of Refit away;
+    against any other program, and on a file system without locks, trying again finds what the other has made.
+    """
+    from mlflow import MlflowClient
+
+    for n_left in reversed(range(CREATE_TRIES)):
+        try:
+            with locked_folder(path.parent):
+                client = MlflowClient(tracking_uri=uri)
+                client.search_experiments(max_results=1)  # MLflow opens the file at the first call
+                return client
+        except Exception as error:
+            if not n_left or not any(text in str(error) for text in MADE_AT_ONCE):
+                raise
+            time.sleep(CREATE_PAUSE_S)
+    raise AssertionError("the last try returns or raises")
 
 
 def _experiment_id(client: MlflowClient, name: str, uri: str) -> str:
