@@ -1,6 +1,6 @@
-"""How often the two 95% intervals of orchestrator.analysis hold the truth, by simulation.
+"""How often the two 95% intervals of orchestrator.analysis hold the truth, and both tests raise a false alarm, by simulation.
 
-Usage: python benchmarks/interval_coverage.py [--replicates N] [--json PATH] [--markdown PATH]
+Usage: python -m benchmarks.interval_coverage [--replicates N] [--json PATH] [--markdown PATH] [--processes N]
 """
 
 from __future__ import annotations
@@ -8,25 +8,30 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import scipy
 
+from benchmarks.harness import machine
+from benchmarks.interval_shapes import false_alarms, shape_lines, shape_rows, skewed_size
 from orchestrator.analysis.intervals import Estimate, estimate
 from orchestrator.analysis.layout import Layout
 
 RATIOS = [(q, r, e) for q, r, e in product((0.0, 0.3, 1.0), repeat=3) if q or r or e]
 LAYOUTS = [*((q, r, 0) for q, r in product((5, 10, 20), (3, 5, 10))), (10, 5, 5), (20, 3, 6), (20, 10, 40), (5, 3, 7)]
 CHUNK = 2000
+FLIPS = 0.5  # share of the replicates that the sign-flip test is made on
+ALARMS = ("t_size", "flip_size", "flip_size_other_seeds", "t_and_flip_size")
 ROUNDING = 1e-12
 Z = 1.959963984540054  # normal quantile of 97.5%
 HERE = Path(__file__).parent
 
 PAGE = """# Coverage of the 95% intervals
 
-Command: `python benchmarks/interval_coverage.py --replicates {n}` ({versions}).
+Command: `python -m benchmarks.interval_coverage --replicates {n}` ({versions}; {machine}).
 Every figure is in `benchmarks/results/interval_coverage.json`.
 
 {n:,} simulated campaigns per line: y = query + seed + residual, all normal. Monte Carlo standard error {error:.2%}.
@@ -39,7 +44,8 @@ and queries and repeats are few.
 repeats' means. It has no floor: an exact interval needs none, and a floor at the residual mean square with its larger
 degrees of freedom would cover less when the seeds' mean square is small by chance.
 
-Without any spread (0, 0, 0) both intervals are the truth itself; without seed and residual spread `ci_fixed_*` is.
+Without seed and residual spread `ci_fixed_*` is the truth itself. Without any spread (0, 0, 0) there is no `ci_*`: nothing shows
+then how much queries differ.
 
 *Degrees of freedom.* Satterthwaite's plug-in recipe alone falls to {plain:.2%} (20 queries x 3 repeats at (1, 1, 0)):
 when the seeds' mean square, on 2 degrees of freedom, is small by chance, the variance is too small and its degrees of
@@ -53,12 +59,45 @@ not; where queries and repeats fall apart no interval is given.
 |---|---|---|---|---|---|---|
 {layouts}
 
+## False alarms of the sign-flip test
+
+`p_flip` counts all flips of the signs of the queries' means. One seed serves every query, so that queries are independent of each
+other only given the seeds; its null is that, under the seeds used, changes of queries of this kind are symmetric around 0.
+What the seeds do to all queries alike then belongs to the truth, and the simulation takes its mean away. Under this null p < 0.05 in
+at most {flip_high:.2%} of {n_flips:,} campaigns, over all layouts and standard deviations (Monte Carlo standard error {flip_error:.2%}).
+p is a multiple of 2^(1 - n) with n queries: the test is exact, and below 5% by as much as 0.05 lies above the next multiple.
+With 5 queries p is at least 0.0625, so there is no alarm at all.
+
+It says nothing of other seeds. If the mean over *all* seeds is 0, p_flip < 0.05 in up to {other_high:.0%} (at {other_at}): there the seeds
+used have an effect on all queries, and the test finds it. Flips over repeats would answer for other seeds, but with 3 repeats their p is at
+least 0.25. So verdicts are drawn by t, whose variance holds the seeds' part; sign flips may cast doubt on a verdict and never make one.
+t and sign flips both below 0.05: at most {both_high:.2%}.
+
+Symmetry is needed: where the mean is 0 but single queries reach far in one direction only (exponential less its mean), p_flip < 0.05 in {skewed}.
+
+## Effects that are not normal
+
+{n_flips:,} simulated campaigns per line. *interval given*, *coverage*: of the t interval for queries of this kind around one curve's
+mean, where it is given. *share*, *median*: coverage of their intervals. *false alarms*: p < 0.05 between two methods with the same
+distribution. *finds it*: p < 0.05 between the method and one that does nothing. The ceiling: queries' logits N(6, 3^2), a removal moves
+them by N(-1, 1) a query and N(0, 0.5^2) a cell, probabilities in float32.
+
+| effects | queries | repeats | interval given | coverage | share | median | t: false alarms | sign flips: false alarms | t: finds it | sign flips: find it |
+|---|---|---|---|---|---|---|---|---|---|---|
+{shapes}
+
+No t interval sees what was not sampled. Where most queries do not move at all there is often no interval, since a sample without
+spread says nothing of the spread. Where noise hides that, the interval is narrow, around 0, and wrong. The share of queries that moved,
+with its interval, stays right: if none of 5 queries moved, up to 52% of queries of this kind may (2.5% error on that side); of 20, up to
+17%. At a ceiling the t interval is too narrow on the side of the few queries that can still move.
+
 ## Every cell
 
-Width: mean half-width over 1.96 true standard deviations of the mean.
+Width: mean half-width over 1.96 true standard deviations of the mean. Last columns: how often p < 0.05, by t; by sign flips where the
+seeds are given; by sign flips read as if they spoke of other seeds.
 
-| queries | repeats | cells missing | sd (query, seed, residual) | coverage | width | these queries | width |
-|---|---|---|---|---|---|---|---|
+| queries | repeats | cells missing | sd (query, seed, residual) | coverage | width | these queries | width | t | sign flips | for other seeds |
+|---|---|---|---|---|---|---|---|---|---|---|
 {cells}
 """
 
@@ -70,14 +109,18 @@ def simulate(n_queries: int, n_repeats: int, n_missing: int, replicates: int) ->
     """
     rng = np.random.default_rng([n_queries, n_repeats, n_missing])
     complete = choose_cells(rng, n_queries, n_repeats, n_missing)
-    totals = {sd: np.zeros(4) for sd in RATIOS}
+    totals, alarms = ({sd: np.zeros(4) for sd in RATIOS} for _ in range(2))
     shapes = (n_queries, 1), (1, n_repeats), (n_queries, n_repeats)
     for _ in range(replicates // CHUNK):
         queries, repeats, residual = (rng.normal(size=(CHUNK, *shape)) for shape in shapes)
+        tested = slice(int(FLIPS * CHUNK))
         for sd in RATIOS:
-            result = estimate(sd[0] * queries + sd[1] * repeats + sd[2] * residual, complete)
-            totals[sd] += counts(result, sd[0] * queries.mean(axis=(1, 2)))
-    return [row(complete, sd, totals[sd] / (replicates // CHUNK * CHUNK)) for sd in RATIOS]
+            y = sd[0] * queries + sd[1] * repeats + sd[2] * residual
+            totals[sd] += counts(estimate(y, complete), sd[0] * queries.mean(axis=(1, 2)))
+        for sd, found in false_alarms(complete, queries[tested], repeats[tested], residual[tested], RATIOS).items():
+            alarms[sd] += found
+    n = replicates // CHUNK * CHUNK
+    return [row(complete, sd, totals[sd] / n, alarms[sd] / (FLIPS * n)) for sd in RATIOS]
 
 
 def choose_cells(rng: np.random.Generator, n_queries: int, n_repeats: int, n_missing: int) -> np.ndarray:
@@ -97,8 +140,8 @@ def counts(result: Estimate, fixed_truth: np.ndarray) -> np.ndarray:
     return np.array(sums, float)
 
 
-def row(complete: np.ndarray, sd: tuple[float, float, float], means: np.ndarray) -> dict:
-    """A row of the report; a width is relative to 1.96 true standard deviations, null where that is 0."""
+def row(complete: np.ndarray, sd: tuple[float, float, float], means: np.ndarray, alarms: np.ndarray) -> dict:
+    """A row of the report; a width is relative to 1.96 true standard deviations, null where that is 0. alarms: see `false_alarms`."""
     n_queries, n_repeats = complete.shape
     fixed = sd[1] ** 2 / n_repeats + sd[2] ** 2 / complete.sum()
     ideal, ideal_fixed = Z * np.sqrt(sd[0] ** 2 / n_queries + fixed), Z * np.sqrt(fixed)
@@ -111,6 +154,7 @@ def row(complete: np.ndarray, sd: tuple[float, float, float], means: np.ndarray)
         "width": round(means[1] / ideal, 3),
         "coverage_fixed": round(means[2], 5),
         "width_fixed": round(means[3] / ideal_fixed, 3) if fixed > 0 else None,
+        **dict(zip(ALARMS, (round(float(a), 5) for a in alarms), strict=True)),
     }
 
 
@@ -139,7 +183,8 @@ def cell_line(r: dict) -> str:
     """A row as a line of the page."""
     fixed = f"{r['coverage_fixed']:.2%} | {'-' if r['width_fixed'] is None else format(r['width_fixed'], '.2f')}"
     shape = f"{r['n_queries']} | {r['n_repeats']} | {r['n_missing']}"
-    return f"| {shape} | {sds(r)} | {r['coverage']:.2%} | {r['width']:.2f} | {fixed} |"
+    alarms = " | ".join(f"{r[name]:.2%}" for name in ALARMS[:3])
+    return f"| {shape} | {sds(r)} | {r['coverage']:.2%} | {r['width']:.2f} | {fixed} | {alarms} |"
 
 
 def sds(r: dict) -> str:
@@ -158,6 +203,7 @@ def markdown(report: dict) -> str:
     return PAGE.format(
         n=n,
         versions=report["versions"],
+        machine=machine_line(report["machine"]),
         error=np.sqrt(0.95 * 0.05 / n),
         low=min(r["coverage"] for r in full),
         high=max(r["coverage"] for r in full),
@@ -166,9 +212,32 @@ def markdown(report: dict) -> str:
         high_fixed=max(fixed),
         plain=report["plain_satterthwaite"],
         f_last=n_cells - last["n_queries"] - last["n_repeats"] + 1,
+        **alarm_figures(rows, int(FLIPS * n)),
+        skewed=" and ".join(
+            f"{rate:.1%} with {n_queries} queries" for n_queries, rate in report["skewed_flip_size"].items()
+        ),
+        shapes=shape_lines(report["shapes"]),
         layouts="\n".join(layout_line(chunk) for chunk in chunks),
         cells="\n".join(cell_line(r) for r in rows),
     )
+
+
+def alarm_figures(rows: list[dict], n_flips: int) -> dict:
+    """The figures of the section on false alarms."""
+    worst = max(rows, key=lambda r: r["flip_size_other_seeds"])
+    return {
+        "n_flips": n_flips,
+        "flip_error": np.sqrt(0.05 * 0.95 / n_flips),
+        "flip_high": max(r["flip_size"] for r in rows),
+        "other_high": worst["flip_size_other_seeds"],
+        "other_at": f"{worst['n_queries']} queries x {worst['n_repeats']} repeats, sd {sds(worst)}",
+        "both_high": max(r["t_and_flip_size"] for r in rows),
+    }
+
+
+def machine_line(found: dict) -> str:
+    """The machine in a few words."""
+    return f"{found['cpu']}, {found['cores']} cores"
 
 
 def main() -> None:
@@ -177,13 +246,20 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=20000)
     parser.add_argument("--json", type=Path, default=HERE / "results" / "interval_coverage.json")
     parser.add_argument("--markdown", type=Path, default=HERE.parent / "docs" / "results" / "interval_coverage.md")
+    parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    rows = [row for layout in LAYOUTS for row in simulate(*layout, options.replicates)]
+    with ProcessPoolExecutor(options.processes) as pool:
+        shapes = pool.submit(shape_rows, int(FLIPS * options.replicates))
+        made = [pool.submit(simulate, *layout, options.replicates) for layout in reversed(LAYOUTS)]
+        rows = [row for simulated in reversed(made) for row in simulated.result()]
     parts = (f"Python {platform.python_version()}", f"numpy {np.__version__}", f"scipy {scipy.__version__}")
     report = {
         "replicates": options.replicates,
         "versions": ", ".join([*parts, platform.machine()]),
+        "machine": machine(),
         "plain_satterthwaite": plain_satterthwaite(1_000_000),
+        "skewed_flip_size": {n: skewed_size(n) for n in (10, 20)},
+        "shapes": shapes.result(),
         "rows": rows,
     }
     for path, text in ((options.json, json.dumps(report, indent=1) + "\n"), (options.markdown, markdown(report))):
