@@ -13,6 +13,7 @@ from influence.base import QueryBlock
 from orchestrator.analysis import tables
 from orchestrator.analysis.advice import advice
 from orchestrator.analysis.cells import Cells
+from orchestrator.analysis.checks import Check, checks_table
 from orchestrator.analysis.stopping import savings
 from orchestrator.analysis.verdicts import verdicts
 from orchestrator.campaigns.plan import Plan
@@ -26,6 +27,7 @@ TABLES = ("curves", "query_curves", "summary", "contrasts", "pairing", "holes")
 class Results:
     """The tables of a campaign and the sentences they support.
 
+    `verdicts`: in the words that `checks` allow; `checks`: what would make a careful reader doubt them, shown wherever they are.
     `headline`: the table for the terminal and the tracker; `labels`: its columns that name a row; `shown`: the others that a terminal
     has room for (none: all); `notes`: what a reader must know beside
     the tables; `view`: what the campaign's report sections are drawn from, beyond the tables.
@@ -40,10 +42,12 @@ class Results:
     notes: tuple[str, ...] = ()
     cells: Cells | None = None
     view: Any = None
+    checks: tuple[Check, ...] = ()
 
     def csv(self) -> dict[str, str]:
         """File name -> text of results/."""
-        return {f"{name}.csv": tables.format_csv(frame) for name, frame in self.tables.items()}
+        checks = {"checks": checks_table(self.checks)} if self.checks else {}
+        return {f"{name}.csv": tables.format_csv(frame) for name, frame in {**self.tables, **checks}.items()}
 
 
 def measured_values(
