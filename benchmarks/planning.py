@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 
 from benchmarks.harness import ROOT, machine, write_json
+from influence.controls import permutation_order
 from influence.ranking import ranked
 from orchestrator.api import load_config, open_pipeline
 from orchestrator.campaigns.base import waves
@@ -65,9 +66,10 @@ def planned(n_queries: int, n_train: int, folder: Path) -> Plan:
         groups=GROUPS,
         ks=KS,
         query_ids=range(n_queries),
-        train_ids=train_ids,
+        query_labels=np.zeros(n_queries, np.int64),
         seeds=[repeat_seed(2021, repeat) for repeat in range(REPEATS)],
         ranking=ranking,
+        draw=lambda _, __, group, seed: permutation_order(train_ids, seed, group),  # type: ignore[arg-type]
         spec=lambda edit, seed: experiment.spec(numerics, edit, seed),
         mode="mask",
     )

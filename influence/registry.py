@@ -58,6 +58,10 @@ METHODS = Registry(
             "influence.methods.random:RandomControl",
             "the control: one permutation of the train set per repeat, shared by all queries",
         ),
+        "random_same_label": Entry(
+            "influence.methods.random_same_label:RandomSameLabel",
+            "the control for the label: random examples of the query's label (proponents) or of the others (opponents)",
+        ),
     },
 )
 OBSERVERS = Registry(

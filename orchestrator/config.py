@@ -58,6 +58,7 @@ class QuerySettings(Settings):
     methods: list[dict[str, Any]] = Field(..., min_length=1)
 
 
+CONTROLS = ("random", "random_same_label")  # labels that reports and figures treat as controls
 ABOUT_QUERIES = ("queries", "measurement", "scores", "methods")  # keys that other campaigns do not take
 
 
@@ -159,8 +160,8 @@ def _parse_methods(settings: Settings, measurement: Component | None, where: str
             raise ConfigError(
                 f"{where}: {key}.as", f"{label!r}: give an `as:` of letters, digits, _ . + - only, at most 80"
             )
-        if label == "random" and not method.is_control:
-            raise ConfigError(f"{where}: {key}.as", "'random' is the control's label; give another")
+        if label in CONTROLS and method.name != label:
+            raise ConfigError(f"{where}: {key}.as", f"{label!r} is the label of the control {label}; give another")
         if label in methods:
             raise ConfigError(f"{where}: {key}", f"duplicate label {label!r}; give one of the two an `as:` of its own")
         if measurement and getattr(measurement, "label", "gold") != "gold" and not method.follows_query_loss:

@@ -44,6 +44,17 @@ def tuning(options: dict[str, Any], names: str) -> Case:
     return changed("grid", "task.recipe", {**TUNING, **options}, f"(arm finetuning.0): task.recipe{names}")
 
 
+def planted_same_label(k: list[int], names: str) -> Case:
+    """The control that draws by label, with removal sets of these sizes."""
+
+    def damage(bad: Any) -> None:
+        use(bad, "planted")
+        bad.set("methods.2", {"name": "random_same_label"})
+        bad.set("deletion.k", k)
+
+    return f"random_same_label k={k}", damage, f"config.yaml: {names}"
+
+
 def corpus_of(text: str, names: str) -> Case:
     def damage(bad: Any) -> None:
         use(bad, "debias")
@@ -71,6 +82,16 @@ CAMPAIGN_CASES: list[Case] = [
     changed("loo", "task.recipe.steps", 0, "(arm dec.0): task.recipe.steps: 0"),
     changed("loo", "task.recipe.learning_rate", 0, "(arm dec.0): task.recipe.learning_rate: 0"),
     changed("loo", "task.measure", [{"split": "test"}], "(arm dec.0): task.measure.0.split: no split 'test'"),
+    # controls
+    changed("planted", "methods.2", {"name": "tracin_last", "as": "random_same_label"}, "methods[2].as: "),
+    changed("planted", "methods.2", {"name": "random_same_label", "as": "random"}, "methods[2].as: "),
+    planted_same_label([2, 39], "deletion.k: random_same_label has "),
+    changed(
+        "debias",
+        "methods",
+        [*DEBIAS["methods"], {"name": "random_same_label"}],
+        f"methods[{len(DEBIAS['methods'])}]: random_same_label draws by label",
+    ),
     # campaign leave_one_out and its methods
     changed("loo", "leave_one_out.points", 2, "leave_one_out.points: 2"),
     changed("loo", "leave_one_out.points", 99, "leave_one_out.points: 99 of 12"),

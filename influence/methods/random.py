@@ -1,18 +1,25 @@
-"""The control."""
+"""The control that removes any examples."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from influence.base import Method
+import numpy as np
+
+from influence.controls import Control, permutation_order
+from influence.ranking import Group
 
 
-class RandomControl(Method):
-    """No scores: per repeat the planner draws one permutation of the train ids, shared by all queries.
+class RandomControl(Control):
+    """Removes examples at random: per repeat one permutation of the train ids, shared by all queries.
 
-    Its first k ids are the proponents row, its last k the opponents row.
+    Its first k ids are the proponents row, its last k the opponents row, the k in its middle the least row.
     """
 
     name: ClassVar[str] = "random"
-    is_control: ClassVar[bool] = True
-    uses_checkpoints: ClassVar[bool] = False
+
+    def removal_order(
+        self, train_ids: np.ndarray, train_labels: np.ndarray, label: int, seed: int, group: Group
+    ) -> np.ndarray:
+        """The permutation of this seed, whatever the label."""
+        return permutation_order(train_ids, seed, group)

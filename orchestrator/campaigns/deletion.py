@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from influence import ranking
+from influence.controls import Control
 from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.stopping import Stopping
 from orchestrator.campaigns.adaptive import adaptive_plan
@@ -60,15 +61,23 @@ class Deletion(Campaign):
         return tuple(counts)
 
     def check(self, experiment: Experiment) -> None:
-        """Refuse a k that does not fit the train set."""
+        """Refuse a k that does not fit the train set, or that leaves a control too few examples to draw from."""
         self.counts(len(experiment.train), experiment.config.where)
+        controls = _controls(experiment)
+        if experiment.needs_scoring_outputs:  # `planned` checks: the labels are known once a model is trained
+            return
+        for query_label in np.unique(experiment.queries(None).labels).tolist():
+            for label in (label for label, control in controls.items() if control.by_label):
+                for group in self.groups:
+                    self._draw(experiment, label, query_label, group, experiment.seeds[0])
 
     def bounds(self, experiment: Experiment, n_queries: int) -> tuple[int, int]:
         """(cells, most distinct retrains) while the scores are unknown."""
         n_methods, n_repeats = len(experiment.methods), len(experiment.seeds)
         cells = n_methods * len(self.groups) * len(self.k) * n_queries * n_repeats
-        n_scored = len(experiment.scored)
-        return cells, self.distinct_max(n_scored, n_methods - n_scored, n_queries, n_repeats)
+        n_labels = min(n_queries, len(np.unique(experiment.train.labels)))
+        n_draws = sum(n_labels if control.by_label else 1 for control in _controls(experiment).values())
+        return cells, self.distinct_max(len(experiment.scored), n_draws, n_queries, n_repeats)
 
     def planned(self, scored: Scored) -> Plan:
         """The plan, from the scores of the one scoring group; with `target_se`, as far as the finished retrains decide it."""
@@ -78,9 +87,10 @@ class Deletion(Campaign):
             groups=self.groups,
             ks=self.counts(len(experiment.train), experiment.config.where),
             query_ids=scored.queries("").ids.tolist(),
-            train_ids=experiment.train.ids,
+            query_labels=scored.queries("").labels,
             seeds=experiment.seeds,
             ranking=lambda *curve: _order(scored, *curve),
+            draw=lambda *curve: self._draw(experiment, *curve),
             spec=lambda edit, seed: experiment.spec(scored.numerics, edit, seed),
             mode=self.mode,
         )
@@ -107,9 +117,20 @@ class Deletion(Campaign):
 
         return deletion_advice(scored.experiment, plan, scored.queries(""), rows)
 
-    def distinct_max(self, n_scored: int, n_controls: int, n_queries: int, n_repeats: int) -> int:
-        """Most distinct retrains while the scores are unknown."""
-        return distinct_max(n_scored, n_controls, len(self.k) * len(self.groups), n_queries, n_repeats)
+    def _draw(self, experiment: Experiment, label: str, query_label: int, group: str, seed: int) -> np.ndarray:
+        """TrainIds in the order in which a control removes them. Raises InputError if it has fewer than the largest k."""
+        train, where = experiment.train, experiment.config.where
+        control = _controls(experiment)[label]
+        order = control.removal_order(train.ids, train.labels, query_label, seed, group)  # type: ignore[arg-type]
+        if len(order) < (most := self.counts(len(train), where)[-1]):
+            asked = train.classes[query_label]
+            problem = f"{label} has {len(order)} training examples to draw {group} from for label {asked!r}, fewer than {most}"
+            raise InputError(f"{where}: deletion.k", problem)
+        return order
+
+    def distinct_max(self, n_scored: int, n_draws: int, n_queries: int, n_repeats: int) -> int:
+        """Most distinct retrains while the scores are unknown; `n_draws`: removal orders that the controls draw in a repeat."""
+        return distinct_max(n_scored, n_draws, len(self.k) * len(self.groups), n_queries, n_repeats)
 
     def analyse(self, plan: Plan, values: np.ndarray) -> Cells:
         """Paired deltas f(query; removal) - f(query; reference of the same repeat).
@@ -132,6 +153,18 @@ class Deletion(Campaign):
             n_asked=plan.n_asked,
             stopping=plan.stopping,
         )
+
+
+def _controls(experiment: Experiment) -> dict[str, Control]:
+    """Label -> control. Raises InputError for one that draws nothing."""
+    found: dict[str, Control] = {}
+    for position, (label, method) in enumerate(experiment.methods.items()):
+        if isinstance(method, Control):
+            found[label] = method
+        elif method.is_control:
+            problem = f"{label!r} is a control and must be an influence.controls.Control, which draws its removal sets"
+            raise InputError(f"{experiment.config.where}: methods[{position}]", problem)
+    return found
 
 
 def fixed_plan(grid: DeletionGrid) -> Plan:

@@ -10,16 +10,17 @@ import numpy as np
 from orchestrator.analysis.stopping import Stopping
 from orchestrator.campaigns.plan import NOT_ASKED, Plan, SpecFactory, WorkList
 from tasks.data.edits import Edit, Mode
-from tasks.seeds import generator
 
 Ranking = Callable[[str, int, str], np.ndarray]  # (method label, query position, group) -> TrainIds in removal order
+Draw = Callable[[str, int, str, int], np.ndarray]  # (control, query label, group, seed) -> TrainIds in removal order
 
 
 @dataclass
 class DeletionGrid:
     """Removal sets of every cell and the distinct retrains behind them, so far.
 
-    `methods` maps label -> whether it is the planner's control. `ranking` gives the removal order of a scored method.
+    `methods` maps label -> whether it is a control. `ranking` gives the removal order of a scored method, `draw` that of a control
+    under the seed of a repeat, from the label that a query asks about (`query_labels` int64 [n_queries]).
     A set is a prefix of its order, so sets are nested over k. One reference a seed serves all cells of its repeat.
     """
 
@@ -27,9 +28,10 @@ class DeletionGrid:
     groups: Sequence[str]
     ks: Sequence[int]
     query_ids: Sequence[int]
-    train_ids: np.ndarray
+    query_labels: np.ndarray
     seeds: Sequence[int]
     ranking: Ranking
+    draw: Draw
     spec: SpecFactory
     mode: Mode
     _works: WorkList = field(init=False)
@@ -52,14 +54,16 @@ class DeletionGrid:
         asked = np.ones(self.n_curves, bool) if asked is None else asked
         cell = np.full((*self.n_curves, len(self.ks), len(self.query_ids)), NOT_ASKED, np.int64)
         self._references.append(self._works.add(Edit(), seed))
-        control = {
-            group: self._nested(order) for group, order in control_orders(self.train_ids, seed, self.groups).items()
-        }
-        for q in range(len(self.query_ids)):
+        drawn: dict[tuple[str, int, str], list[Edit]] = {}  # queries with equal labels share the sets of a control
+        for q, query_label in enumerate(self.query_labels.tolist()):
             for m, (label, is_control) in enumerate(self.methods.items()):
                 for g, group in enumerate(self.groups):
                     if asked[m, g]:
-                        sets = control[group] if is_control else self._sets(label, q, group)
+                        if not is_control:
+                            sets = self._sets(label, q, group)
+                        elif (sets := drawn.get((label, query_label, group))) is None:
+                            sets = self._nested(self.draw(label, query_label, group, seed))
+                            drawn[label, query_label, group] = sets
                         cell[m, g, :, q] = [self._works.add(edit, seed) for edit in sets]
         self._cells.append(cell)
         self._n_first = self._n_first or len(self._works.works)
@@ -90,13 +94,3 @@ class DeletionGrid:
     def _nested(self, order: np.ndarray) -> list[Edit]:
         first = order[: max(self.ks)].tolist()  # plain integers, shared by the sets of all k
         return [Edit.removal(first[:k], self.mode) for k in self.ks]
-
-
-def control_orders(train_ids: np.ndarray, seed: int, groups: Sequence[str]) -> dict[str, np.ndarray]:
-    """Removal orders of the control `random`: one permutation of the train ids a repeat, shared by all queries.
-
-    Its start is the proponents' order, its end (backwards) the opponents', its middle (outwards) that of `least`.
-    """
-    order = generator(seed, "random control").permutation(np.sort(train_ids))
-    middle = order[np.argsort(np.abs(np.arange(len(order)) - len(order) // 2), kind="stable")]
-    return {group: {"proponents": order, "opponents": order[::-1], "least": middle}[group] for group in groups}

@@ -111,9 +111,13 @@ class WorkList:
         return known[edit.key]
 
 
-def distinct_max(n_scored: int, n_controls: int, n_sets: int, n_queries: int, n_repeats: int) -> int:
-    """Most distinct retrains of a campaign whose scores are not known yet: controls are shared by all queries, references by all."""
-    return n_repeats * (1 + n_sets * (n_scored * n_queries + n_controls))
+def distinct_max(n_scored: int, n_draws: int, n_sets: int, n_queries: int, n_repeats: int) -> int:
+    """Most distinct retrains of a campaign whose scores are not known yet.
+
+    n_repeats (1 + n_sets (n_scored n_queries + n_draws)): one reference a repeat; `n_sets` removal sets (groups x ks) for every
+    query of a scored method and for every order that a control draws, which queries share.
+    """
+    return n_repeats * (1 + n_sets * (n_scored * n_queries + n_draws))
 
 
 def check_unique(values: Sequence, what: str) -> None:

@@ -32,14 +32,20 @@ class Look:
     dashes: Any
 
 
+CONTROL_LOOKS = {
+    "random": Look(CONTROL_COLOUR, "X", "--"),
+    "random_same_label": Look(CONTROL_COLOUR, "P", ":"),
+}
+
+
 def looks(methods: Sequence[str]) -> dict[str, Look]:
-    """A look per method by its place among `methods`; the control `random` is grey and dashed."""
-    judged = [method for method in methods if method != "random"]
+    """A look per method by its place among `methods`; the controls are grey, one dashed and one dotted."""
+    judged = [method for method in methods if method not in CONTROL_LOOKS]
     found = {
         method: Look(COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)], _DASHES[i // len(COLOURS) % len(_DASHES)])
         for i, method in enumerate(judged)
     }
-    return {**found, "random": Look(CONTROL_COLOUR, "X", "--")}
+    return {**found, **CONTROL_LOOKS}
 
 
 def inline(svg: str) -> str:

@@ -9,14 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from influence.methods.random import RandomControl
+from influence.methods.random_same_label import RandomSameLabel
 from influence.ranking import ranked
 from orchestrator.campaigns.deletion import Deletion, fixed_plan
-from orchestrator.campaigns.deletion_grid import DeletionGrid, control_orders
+from orchestrator.campaigns.deletion_grid import DeletionGrid
 from orchestrator.records import RetrainSpec
 from tasks.data.edits import Edit
 from tasks.errors import InputError
 
 TRAIN = np.array([50, 10, 40, 20, 30, 60, 80, 70])
+LABELS = np.array([0, 1, 0, 1, 0, 1, 0, 1])
+CONTROLS = {"random": RandomControl(), "random_same_label": RandomSameLabel()}
 
 
 def spec(edit: Edit, seed: int) -> RetrainSpec:
@@ -30,6 +34,8 @@ def plan_of(
     seeds=(1, 2),
     control="random",
     mode="mask",
+    query_labels=None,
+    train=(TRAIN, LABELS),
 ):
     methods = dict.fromkeys(scores, False) | ({control: True} if control else {})
     n_queries = len(next(iter(scores.values())))
@@ -39,9 +45,10 @@ def plan_of(
             groups,
             Deletion(k=k).counts(len(TRAIN), "config"),
             list(range(n_queries)),
-            TRAIN,
+            np.zeros(n_queries, int) if query_labels is None else np.array(query_labels),
             seeds,
             lambda label, q, group: ranked(scores[label][q], TRAIN, group),
+            lambda label, y, group, seed: CONTROLS[label].removal_order(*train, y, seed, group),
             spec,
             mode,
         )
@@ -78,13 +85,63 @@ def test_random_is_shared_by_all_queries_and_differs_by_seed():
     control = plan.cell[1]
     assert (control == control[:, :, :1]).all()
     assert len(np.unique(control[0, 0, 0])) == 2
-    first = control_orders(TRAIN, 1, ("proponents", "opponents"))
+    first = {group: RandomControl().removal_order(TRAIN, LABELS, 0, 1, group) for group in ("proponents", "opponents")}
     assert (first["proponents"] == first["opponents"][::-1]).all()
     assert sorted(first["proponents"]) == sorted(TRAIN)
 
 
-def test_the_control_does_not_depend_on_the_order_of_the_train_set():
-    assert (control_orders(TRAIN, 1, ("least",))["least"] == control_orders(TRAIN[::-1], 1, ("least",))["least"]).all()
+@pytest.mark.parametrize("control", CONTROLS.values(), ids=list(CONTROLS))
+@pytest.mark.parametrize("group", ["proponents", "opponents", "least"])
+def test_a_control_does_not_depend_on_the_order_of_the_train_set(control, group):
+    forwards = control.removal_order(TRAIN, LABELS, 1, 5, group)
+    assert (forwards == control.removal_order(TRAIN[::-1], LABELS[::-1], 1, 5, group)).all()
+    assert set(forwards) <= set(TRAIN)
+    assert len(set(forwards)) == len(forwards)
+
+
+def removed(plan, control, query, repeat=0, k=-1):
+    """Group -> the ids that a control removes for a query."""
+    m = plan.methods.index(control)
+    return {g: set(plan.works[plan.cell[m, i, k, query, repeat]].edit.ids) for i, g in enumerate(plan.groups)}
+
+
+def test_the_same_label_control_draws_from_the_label_asked_about_or_from_the_others():
+    plan = plan_of({"a": SCORES}, k=(2, 3), control="random_same_label", query_labels=[0, 1])
+    of_label = {label: set(TRAIN[label == LABELS].tolist()) for label in (0, 1)}
+    for query, label in enumerate((0, 1)):
+        for repeat in (0, 1):
+            found = removed(plan, "random_same_label", query, repeat)
+            assert found["proponents"] < of_label[label]
+            assert found["opponents"] < of_label[1 - label]
+            assert removed(plan, "random_same_label", query, repeat, k=0)["proponents"] < found["proponents"]
+
+
+def test_the_same_label_control_costs_one_order_a_label_and_shares_it():
+    """With two classes, one label's proponents are the other label's opponents."""
+    plan = plan_of({"a": np.tile(SCORES, (3, 1))}, k=(3,), control="random_same_label", query_labels=[0, 1, 0, 1, 1, 0])
+    cell = plan.cell[1, :, 0]  # [groups, queries, repeats]
+    assert (cell[:, [0, 2, 5]] == cell[:, :1]).all()
+    assert (cell[0, 0] == cell[1, 1]).all()
+    assert len(np.unique(cell)) == 2 * len(plan.seeds)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.data())
+def test_same_label_draws_are_all_examples_of_their_label_in_a_random_order(seed, n, data):
+    labels = np.array(data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)))
+    ids = np.arange(n) * 7 + 3
+    label = int(labels[0])
+    proponents, opponents = (
+        RandomSameLabel().removal_order(ids, labels, label, seed, group) for group in ("proponents", "opponents")
+    )
+    assert sorted(proponents) == ids[labels == label].tolist()
+    assert sorted(opponents) == ids[labels != label].tolist()
+
+
+def test_same_label_draws_put_every_example_first_equally_often():
+    """The draw is uniform: over many seeds, each of 4 examples comes first about a quarter of the time (binomial, 5 sigma)."""
+    first = [RandomSameLabel().removal_order(TRAIN, LABELS, 1, seed, "proponents")[0] for seed in range(2000)]
+    counts = np.array([first.count(i) for i in TRAIN[LABELS == 1]])
+    assert (np.abs(counts - 500) < 5 * math.sqrt(2000 * 0.25 * 0.75)).all()
 
 
 def test_dispatch_is_breadth_first_over_repeats():

@@ -1,0 +1,46 @@
+"""Controls: removal sets drawn at random, which a method must beat before its ranking means anything. numpy only."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from influence.base import Method
+from influence.ranking import Group
+from tasks.seeds import generator
+
+
+class Control(Method):
+    """A method without scores: it draws its removal sets from the seed of a repeat.
+
+    `by_label`: the draw depends on the label that a query asks about, so that queries with equal labels share their sets;
+    otherwise all queries of a repeat share one.
+    """
+
+    is_control: ClassVar[bool] = True
+    uses_checkpoints: ClassVar[bool] = False
+    by_label: ClassVar[bool] = False
+
+    def removal_order(
+        self, train_ids: np.ndarray, train_labels: np.ndarray, label: int, seed: int, group: Group
+    ) -> np.ndarray:
+        """Train ids in the order in which they are removed, so that the sets of all k are prefixes: int64 [at most n_train].
+
+        `train_ids`, `train_labels` int64 [n_train]; `label`: the one the query asks about; `seed`: that of the repeat. The
+        order depends on these arguments alone, and not on the order of the rows.
+        """
+        raise NotImplementedError
+
+
+def permutation_order(train_ids: np.ndarray, seed: int, group: Group) -> np.ndarray:
+    """One permutation of the train ids for every `seed`, read from the end that belongs to `group`: int64 [n_train].
+
+    proponents: from the start; opponents: from the end, backwards; least: from the middle, outwards.
+    """
+    order = generator(seed, "random control").permutation(np.sort(train_ids))
+    if group == "proponents":
+        return order
+    if group == "opponents":
+        return order[::-1]
+    return order[np.argsort(np.abs(np.arange(len(order)) - len(order) // 2), kind="stable")]

@@ -1,0 +1,49 @@
+"""The control that knows the label and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from influence.controls import Control, permutation_order
+from influence.ranking import Group
+from tasks.base import Task
+from tasks.errors import InputError
+from tasks.seeds import generator
+
+
+class RandomSameLabel(Control):
+    """Removes random examples of the label that the query asks about (proponents), or of the other labels (opponents).
+
+    With p a permutation of the train ids drawn from the seed of the repeat, and y(q) the label whose probability or loss is
+    measured on query q:
+
+        proponents of q = the first k ids of p with label y(q),    opponents of q = the first k ids of p with another label.
+
+    Queries with the same label share their sets. Its removals shift the share of each class in the train set as much as those of
+    a method that ranks all examples by their label do; a method that moves a query no further has found the label, not the examples.
+    The group `least` makes no claim about labels: it is that of `random`.
+    """
+
+    name: ClassVar[str] = "random_same_label"
+    by_label: ClassVar[bool] = True
+
+    def check(self, task: Task, base_dir: Path, where: str) -> None:
+        """Refuse a task whose train examples do not have two labels."""
+        n_labels = len(np.unique(task.splits["train"].labels))
+        if n_labels < 2:
+            problem = f"{self.name} draws by label, and the train examples have {n_labels} label; it needs at least 2"
+            raise InputError(where, problem)
+
+    def removal_order(
+        self, train_ids: np.ndarray, train_labels: np.ndarray, label: int, seed: int, group: Group
+    ) -> np.ndarray:
+        """The permutation of this seed, without the examples whose label the group does not ask for."""
+        if group == "least":
+            return permutation_order(train_ids, seed, group)
+        by_id = np.argsort(train_ids, kind="stable")
+        drawn = by_id[generator(seed, "random same-label control").permutation(len(train_ids))]
+        has_label = train_labels[drawn] == label
+        return train_ids[drawn[has_label if group == "proponents" else ~has_label]]
