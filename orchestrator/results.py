@@ -15,6 +15,7 @@ from orchestrator.analysis.advice import advice
 from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.checks import Check, checks_table
 from orchestrator.analysis.stopping import savings
+from orchestrator.analysis.two_controls import two_control_verdicts
 from orchestrator.analysis.verdicts import verdicts
 from orchestrator.campaigns.plan import Plan
 from orchestrator.experiment import Experiment
@@ -79,9 +80,18 @@ def deletion_results(experiment: Experiment, plan: Plan, queries: QueryBlock, ro
         "pairing": tables.pairing(cells),
         "holes": tables.holes(cells),
     }
-    told = tuple(verdicts(contrasts.to_dict("records")))
+    told = tuple(_told(experiment, contrasts.to_dict("records")))
     adaptive, notes = _adaptive(cells, plan)
     return Results(found | adaptive, told, n_excluded=cells.n_excluded, cells=cells, notes=notes)
+
+
+def _told(experiment: Experiment, contrasts: Sequence[Mapping[Any, Any]]) -> list[str]:
+    """The verdicts; where there is a control of each kind, a method is told against both at once."""
+    told = verdicts(contrasts)
+    controls = {label: method for label, method in experiment.methods.items() if method.is_control}
+    blind = [label for label, control in controls.items() if not getattr(control, "by_label", False)]
+    by_label = [label for label in controls if label not in blind]
+    return two_control_verdicts(told, contrasts, blind[0], by_label[0]) if blind and by_label else told
 
 
 def _adaptive(cells: Cells, plan: Plan) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
