@@ -44,10 +44,9 @@ def _both(row: Mapping[str, Any], other: Mapping[str, Any], level: float) -> str
     numbers = f"Against {blind}: {_numbers(row, level)} Against {by_label}: {_numbers(other, level)}"
     if _beats(other, level):
         return f"{start} both controls, so it found examples that matter beyond their label. {numbers}"
+    why = f"its effect could not be told apart from that of removing {drawn}"
     if other["p_holm"] < level:
         why = f"removing {drawn} has a larger effect"
-    else:
-        why = f"its effect could not be told apart from that of removing {drawn}"
     found = "so it found the label, not the examples, as far as this campaign can tell"
     return f"{start} {blind} but not {by_label}, {found}: {why}. {numbers}"
 
