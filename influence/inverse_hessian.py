@@ -87,6 +87,21 @@ class QuerySolutions:
         return model.weight / len(curvature.ids) * terms
 
 
+class InFloat64:
+    """A task whose batches are in float64 wherever they are floating point numbers; all else is the task's own."""
+
+    def __init__(self, task: Any):
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def batch(self, split: str, rows: np.ndarray, **options: Any) -> dict[str, Tensor]:
+        """The task's batch of `rows`, floating point entries as float64."""
+        found = self._task.batch(split, rows, **options)
+        return {name: entry.double() if entry.is_floating_point() else entry for name, entry in found.items()}
+
+
 def solve_queries(
     method: InfluenceFunction,
     task: Task,
@@ -94,11 +109,13 @@ def solve_queries(
     queries: QueryBlock,
     device: torch.device | str = "cpu",
 ) -> QuerySolutions:
-    """Solve for all queries at each (checkpoint, weight).
+    """Solve for all queries at each (checkpoint, weight), in float64 where the solver asks for it.
 
     Raises InputError when the solver refuses or a pattern fits no parameter, RefitError when a gradient is not finite.
     """
     fresh = task.network(0)
+    if method.solver.float64:
+        task, fresh = InFloat64(task), fresh.double()  # pyright: ignore[reportAssignmentType]
     chosen = choose_parameters(task, fresh, method.parameters, queries)
     models = []
     for checkpoint, weight in checkpoints:

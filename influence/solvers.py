@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from influence.flat_directions import Solved, absolute, check_in_range, solved_damped, solved_on_range
 from tasks.errors import InputError
 from tasks.seeds import generator
 
@@ -34,17 +35,36 @@ class Solution:
 
 
 class _Options(BaseModel):
+    """What all solvers share.
+
+    `version` is raised when the numbers of a solver change. `float64`: derivatives are taken with the weights of the
+    network in float64; otherwise in the dtype of the network.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+    version: ClassVar[int] = 1
+    float64: ClassVar[bool] = False
+
+    def identity(self) -> dict[str, Any]:
+        """The options, and the version where it is not 1: what enters score ids."""
+        options = self.model_dump(mode="json")
+        return options if self.version == 1 else {**options, "version": self.version}
 
 
 class Exact(_Options):
-    """The dense Hessian + `damping` I, by Cholesky in float64; where rows are independent, one block per row.
+    """The dense Hessian + `damping` I, formed and solved in float64; where rows are independent, one block per row.
 
-    `max_parameters`: the largest matrix that is formed (P, or the numbers in one row). Raises InputError above it, and
-    when the damped Hessian is not positive definite. `indefinite: absolute` solves with |H| + damping I instead, |H| having
-    the absolute values of the eigenvalues of H (Dauphin et al. 2014): far from a minimum, where H has negative
-    curvature, a direction then counts by how strongly the loss bends along it, whichever way. At a minimum both agree.
+    With damping the system is solved by Cholesky, and InputError is raised when the damped Hessian is not positive
+    definite. At damping 0 it is solved by eigenvalues: those that are zero up to rounding are left out, so that x is the
+    pseudo-inverse of H times v (see influence/flat_directions.py for the tolerances). InputError is raised when H has
+    negative eigenvalues, or when v has a part in the left-out directions. `max_parameters`: the largest matrix that is
+    formed (P, or the numbers in one row); InputError above it. `indefinite: absolute` solves with |H| + damping I
+    instead, |H| having the absolute values of the eigenvalues of H (Dauphin et al. 2014): far from a minimum, where H
+    has negative curvature, a direction then counts by how strongly the loss bends along it. At a minimum both agree.
     """
+
+    version: ClassVar[int] = 2  # 1 formed the Hessian in the dtype of the network, and had no pseudo-inverse
+    float64: ClassVar[bool] = True
 
     name: Literal["exact"] = "exact"
     damping: float = Field(default=0.0, ge=0)
@@ -59,6 +79,7 @@ class Exact(_Options):
             solved = [self._of_blocks(block, part) for block, part in zip(blocks, parts, strict=True)]
         else:
             solved = [self._of_blocks(curvature.dense()[None], vectors.double())]
+        check_in_range([part.outside for part in solved], vectors, sum(part.n_flat for part in solved))
         x, residuals = _joined(solved, vectors)
         shape = {"blocks": sum(len(b) for b in blocks)} if curvature.independent else {}
         told = {
@@ -66,6 +87,7 @@ class Exact(_Options):
             "effective_damping": self.damping,
             "indefinite": self.indefinite,
             **shape,
+            "zero_eigenvalues": sum(part.n_flat for part in solved),
             "residual": _listed(residuals),
         }
         return Solution(x, np.zeros(len(x), bool), told)
@@ -77,30 +99,15 @@ class Exact(_Options):
             problem = f"{size} parameters are more than max_parameters {self.max_parameters}"
             raise InputError("solver", f"{problem}; choose fewer parameters, or the solver cg or lissa")
 
-    def _of_blocks(self, blocks: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Solutions and residuals, both [q, n d], for blocks [n, d, d] and vectors [q, n d]."""
-        import torch
-
+    def _of_blocks(self, blocks: Tensor, vectors: Tensor) -> Solved:
+        """The solution for blocks [n, d, d] and vectors [q, n d]."""
         n, width, _ = blocks.shape
-        if self.indefinite == "absolute":
-            blocks = _absolute(blocks)
-        damped = blocks + self.damping * torch.eye(width, dtype=blocks.dtype, device=blocks.device)
-        factors, info = torch.linalg.cholesky_ex(damped)
-        if bool((info != 0).any()) or not bool(damped.isfinite().all()):
-            raise InputError("solver.damping", _not_definite(blocks, self.damping))
         right = vectors.view(len(vectors), n, width).permute(1, 2, 0)
-        x = torch.cholesky_solve(right, factors)
-        return tuple(side.permute(2, 0, 1).reshape(vectors.shape) for side in (x, damped @ x - right))  # type: ignore[return-value]
-
-
-def _absolute(blocks: Tensor) -> Tensor:
-    """|H| of symmetric blocks [n, d, d]: the same eigenvectors, absolute eigenvalues. Raises InputError where H is not finite."""
-    import torch
-
-    if not bool(blocks.isfinite().all()):
-        raise InputError("solver", "the Hessian is not finite")
-    values, vectors = torch.linalg.eigh(blocks)
-    return vectors @ (values.abs()[..., None] * vectors.mT)
+        if not bool(blocks.isfinite().all()):
+            raise InputError("solver", "the Hessian is not finite")
+        if self.damping == 0:
+            return solved_on_range(blocks, right, absolute=self.indefinite == "absolute")
+        return solved_damped(absolute(blocks) if self.indefinite == "absolute" else blocks, right, self.damping)
 
 
 class ConjugateGradients(_Options):
@@ -244,23 +251,13 @@ def _known_keys(options: Any) -> Any:
 Solver = Annotated[Exact | ConjugateGradients | LiSSA, Field(discriminator="name"), BeforeValidator(_known_keys)]
 
 
-def _joined(solved: list[tuple[Tensor, Tensor]], vectors: Tensor) -> tuple[Tensor, Tensor]:
+def _joined(solved: Sequence[Solved], vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Solutions [q, P] in the dtype of `vectors`, and |left over| / |v| [q]."""
     import torch
 
-    x, left = (torch.cat([pair[side] for pair in solved], 1) for side in (0, 1))
+    x, left = torch.cat([part.x for part in solved], 1), torch.cat([part.left for part in solved], 1)
     sizes = vectors.double().norm(dim=1)
     return x.to(vectors.dtype), torch.where(sizes > 0, left.norm(dim=1) / sizes, torch.zeros_like(sizes))
-
-
-def _not_definite(blocks: Tensor, damping: float) -> str:
-    import torch
-
-    if not bool(blocks.isfinite().all()):
-        return "the Hessian is not finite"
-    smallest = float(torch.linalg.eigvalsh(blocks).min())
-    problem = f"{damping:g} leaves the Hessian without positive definiteness: its smallest eigenvalue is {smallest:.3g}"
-    return f"{problem}; a damping above {max(-smallest, 0):.3g} is needed"
 
 
 def _listed(values: Tensor) -> list[float | None]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.storage.refusals import StoreRefusesError, is_permanent, told
 from orchestrator.streams import is_heard, unheard_streams
 from tasks.errors import InputError, RefitError
 
@@ -36,6 +37,8 @@ def _outcome(options: argparse.Namespace) -> int:
         return options.command(options)
     except InputError as error:
         return _fail(f"refit: {error}", EXIT_INPUT)
+    except StoreRefusesError as error:
+        return _refused(error)
     except RefitError as error:
         return _fail(f"refit: {error}", EXIT_STOPPED if error.is_resumable else EXIT_ERROR)
     except KeyboardInterrupt:
@@ -45,12 +48,21 @@ def _outcome(options: argparse.Namespace) -> int:
             return _fail(
                 f"refit: {error.filename or 'the disk'}: {error.strerror}; the same command resumes", EXIT_STOPPED
             )
+        if isinstance(error, OSError) and is_permanent(error):
+            return _refused(error)
         if os.environ.get("REFIT_TRACEBACK"):
             traceback.print_exc()
         return _fail(
             f"refit: internal error: {type(error).__name__}: {error} (set REFIT_TRACEBACK=1 for the traceback)",
             EXIT_ERROR,
         )
+
+
+def _refused(error: OSError) -> int:
+    """A path that is wrong or forbidden: no waiting mends it, so that it is for the user to see to."""
+    return _fail(
+        f"refit: {told(error)}; what is finished is kept, and the same command goes on once this is mended", EXIT_INPUT
+    )
 
 
 def _fail(message: str, code: int) -> int:

@@ -51,6 +51,10 @@ class InfluenceFunction(Method):
             raise ValueError("an empty list chooses no parameter")
         return parameters
 
+    def identity(self) -> dict[str, Any]:
+        """Name, version and options; of a solver whose numbers have changed also the version."""
+        return {**super().identity(), "solver": self.solver.identity()}
+
     def check(self, task: Task, base_dir: Path, where: str) -> None:
         """Raises InputError when the task has no losses per example, or when no measured row has one."""
         require_task(task, "losses", where, f"{self.name} needs the train loss of every example")

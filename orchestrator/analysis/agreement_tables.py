@@ -17,7 +17,7 @@ from orchestrator.analysis.agreement import KEY, Comparison, Key, key_text, poin
 from orchestrator.analysis.contrasts import holm
 from orchestrator.analysis.curves import Row
 from orchestrator.analysis.units import over_units
-from orchestrator.analysis.verdicts import number
+from orchestrator.analysis.verdicts import interval, number
 
 THRESHOLD = 0.8
 FAR_OVER = 10.0
@@ -248,8 +248,9 @@ def _verdict(row: Mapping[Any, Any], level: float) -> str:
         what = what.replace("queries", f"queries with r at or above {number(row['threshold'])}")
     if isnan(row["p_holm"]):
         return f"By {what}, {names[0]} could not be compared with {names[1]}: fewer than two units in common."
-    interval = f"[{number(row['ci_low'])}, {number(row['ci_high'])}]"
-    told = f"difference {number(row['diff'])} {interval}, Holm p {number(row['p_holm'])}."
+    told = (
+        f"difference {number(row['diff'])} {interval(row['ci_low'], row['ci_high'])}, Holm p {number(row['p_holm'])}."
+    )
     if row["p_holm"] >= level:
         return f"By {what}, {names[0]} and {names[1]} could not be told apart: {told}"
     outcome = "better" if row["diff"] > 0 else "worse"

@@ -10,16 +10,22 @@ import numpy as np
 from orchestrator.analysis.by_curve import joined_estimate
 from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.curves import Row, row_at
+from orchestrator.analysis.over_queries import joined_levels, query_columns
+from orchestrator.analysis.verdicts import SENSE
+
+CONTROL, PAIRS = "control", "pairs"  # the two kinds of family that p_holm is taken in
 
 
 def contrast_rows(cells: Cells) -> list[Row]:
-    """Every method against the control, then every two methods, per group: mean difference, 95% interval, p and Holm's p.
+    """Every method against each control, then every two methods, per group: mean difference, 95% interval, p and Holm's p.
 
     diff = mean over (query, repeat) of AUC(method) - AUC(baseline); in the group `least`, where the claim is that
     nothing moves, of |AUC(method)| - |AUC(baseline)|.
-    Interval and p are those of queries of this kind; Holm's family is all contrasts of one group. Two methods are compared
-    on the repeats that both have. Identical methods have diff exactly 0 and p 1. With fewer than two queries or repeats se,
-    interval and p are NaN.
+    Interval and p are those of queries of this kind. Two methods are compared on the repeats that both have. Identical methods
+    have diff exactly 0 and p 1. With fewer than two queries or repeats se, interval and p are NaN.
+    Holm's families, within a group: all methods against one control (family `control`, one for every control), and all
+    pairs of methods (family `pairs`); see `family_holm`. Then the columns of `over_queries.query_columns`, of the difference:
+    the predicted direction is the one in which `method` is better.
     """
     return [row for g, group in enumerate(cells.groups) for row in _group_rows(cells, g, group)]
 
@@ -44,6 +50,25 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
+def family_holm(p: np.ndarray, families: Sequence[str], compared: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Holm's p of every contrast within its family, each distinct comparison counted once: float64 [n].
+
+    families: the family of each contrast. compared: what it compares, where methods with the same results have the same
+    number. Contrasts of one family that compare the same two (in either order) are one test and share its Holm p. A
+    contrast of a method with one that has the same results tests nothing: its p (1, or NaN) stays and does not count.
+    """
+    p = np.asarray(p, np.float64)
+    adjusted = p.copy()
+    for family in dict.fromkeys(families):
+        tests: dict[tuple[int, int], list[int]] = {}
+        for i, (a, b) in enumerate(compared):
+            if families[i] == family and a != b:
+                tests.setdefault((min(a, b), max(a, b)), []).append(i)
+        for same, value in zip(tests.values(), holm(np.array([p[same[0]] for same in tests.values()])), strict=True):
+            adjusted[same] = value
+    return adjusted
+
+
 def _group_rows(cells: Cells, g: int, group: str) -> list[Row]:
     methods = list(cells.methods)
     pairs = compared_pairs(methods, cells.controls)
@@ -51,19 +76,38 @@ def _group_rows(cells: Cells, g: int, group: str) -> list[Row]:
         return []
     auc = np.abs(cells.auc[:, g]) if group == "least" else cells.auc[:, g]
     first, second = ([methods.index(pair[side]) for pair in pairs] for side in (0, 1))
-    both = np.minimum(cells.asked_repeats[first, g], cells.asked_repeats[second, g])
-    found = joined_estimate(cells, auc[first] - auc[second], both)
+    both, diff = np.minimum(cells.asked_repeats[first, g], cells.asked_repeats[second, g]), auc[first] - auc[second]
+    found = joined_estimate(cells, diff, both)
     low, high = found.ci
-    numbers = {
+    same = _same_results(cells, auc, cells.asked_repeats[:, g])
+    families = [baseline if baseline in cells.controls else PAIRS for _, baseline in pairs]
+    compared = [(same[a], same[b]) for a, b in zip(first, second, strict=True)]
+    columns = {
         "diff": found.mean,
         "se": found.se,
         "ci_low": low,
         "ci_high": high,
         "p": found.p,
-        "p_holm": holm(found.p),
+        "p_holm": family_holm(found.p, families, compared),
+        "n_queries": found.n_queries,
+        "n_repeats": found.n_repeats,
     }
-    columns = {**numbers, "n_queries": found.n_queries, "n_repeats": found.n_repeats}
+    by_query = query_columns(joined_levels(cells, diff, both), np.array(SENSE[group][0]))
     return [
         {"method": method, "baseline": baseline, "group": group, **row_at(columns, (i,))}
+        | {"family": CONTROL if baseline in cells.controls else PAIRS, **row_at(by_query, (i,))}
         for i, (method, baseline) in enumerate(pairs)
+    ]
+
+
+def _same_results(cells: Cells, auc: np.ndarray, n_repeats: np.ndarray) -> list[int]:
+    """Position of the first method with the same AUC, to the bit, in every complete cell of as many repeats, for every method.
+
+    auc: float64 [n_methods, n_queries, n_repeats] of one group.
+    """
+    used = [auc[m][:, :n][cells.complete[:, :n]] + 0.0 for m, n in enumerate(n_repeats)]
+    seen: dict[tuple[int, bytes], int] = {}
+    return [
+        seen.setdefault((int(n), values.tobytes()), m)
+        for m, (n, values) in enumerate(zip(n_repeats, used, strict=True))
     ]

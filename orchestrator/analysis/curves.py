@@ -10,8 +10,10 @@ import numpy as np
 from orchestrator.analysis.by_curve import by_curve
 from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.intervals import Estimate
+from orchestrator.analysis.over_queries import joined_levels, query_columns
 
 Row = dict[str, Any]
+CLAIMED = {"proponents": -1, "opponents": 1}  # group -> sign that removing it should give the change
 
 
 def curve_rows(cells: Cells) -> list[Row]:
@@ -46,8 +48,14 @@ def query_curve_rows(cells: Cells) -> list[Row]:
 
 
 def summary_rows(cells: Cells) -> list[Row]:
-    """AUC-DEL of every method and group: formed per (query, repeat) first, then averaged like a curve's point."""
+    """AUC-DEL of every method and group: formed per (query, repeat) first, then averaged like a curve's point.
+
+    Then the columns of `over_queries.query_columns` against 0. The predicted direction is that of the group's claim: down
+    for proponents, up for opponents; `least` has none, and its share is NaN.
+    """
     columns = estimate_columns(by_curve(cells, cells.auc), "auc_del", cells.excluded())
+    predicted = np.array([[CLAIMED.get(group, 0) for group in cells.groups]] * len(cells.methods))
+    columns |= query_columns(joined_levels(cells, cells.auc, cells.asked_repeats), predicted)
     return [
         {"method": method, "group": group, **row_at(columns, (m, g))}
         for m, method in enumerate(cells.methods)

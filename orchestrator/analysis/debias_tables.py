@@ -14,7 +14,7 @@ from orchestrator.analysis.curves import Row
 from orchestrator.analysis.debias import ALL, CHOSEN, CHOSEN_PER_SEED, HALVES, HELD_OUT, EffectGrid, Variant
 from orchestrator.analysis.debias_choice import RULES, Pick, Reported, reported, unchosen
 from orchestrator.analysis.units import UnitMean, over_units
-from orchestrator.analysis.verdicts import number
+from orchestrator.analysis.verdicts import interval, number
 
 EFFECTS = ["test", "half", "variant", "setting", "n_seeds", "effect", "ci_low", "ci_high"]
 EFFECTS += ["abs_effect", "abs_ci_low", "abs_ci_high"]
@@ -152,8 +152,7 @@ def _verdict(row: Mapping[Any, Any], level: float) -> str:
     }[row["half"]]
     if isnan(row["p_holm"]):
         return f"For {test}, {variant} could not be compared with {baseline} ({how}): fewer than two seeds."
-    interval = f"[{number(row['ci_low'])}, {number(row['ci_high'])}]"
-    told = f"({how}): difference of |effect| {number(row['diff'])} {interval}, Holm p {number(row['p_holm'])}."
+    told = f"({how}): difference of |effect| {number(row['diff'])} {interval(row['ci_low'], row['ci_high'])}, Holm p {number(row['p_holm'])}."
     if row["p_holm"] >= level:
         return f"For {test}, {variant} and {baseline} could not be told apart {told}"
     return f"For {test}, {variant} is {'less' if row['diff'] < 0 else 'more'} biased than {baseline} {told}"

@@ -14,7 +14,7 @@ from orchestrator.analysis.contrasts import holm
 from orchestrator.analysis.curves import Row
 from orchestrator.analysis.grid_selection import Choice, GridSetting, GridTrials
 from orchestrator.analysis.units import UnitMean, over_units
-from orchestrator.analysis.verdicts import number
+from orchestrator.analysis.verdicts import interval, number
 from tasks.digests import canonical_json
 
 KEY = ["arm", "level", "setting"]
@@ -40,7 +40,9 @@ def name_of(row: Mapping[Any, Any]) -> str:
 def bracketed(row: Mapping[Any, Any], prefix: str = "") -> str:
     """The interval of a table's row, as sentences show it."""
     low, high = row[f"{prefix}ci_low"], row[f"{prefix}ci_high"]
-    return "[no interval: one trial]" if isnan(low) else f"[{number(low)}, {number(high)}]"
+    if isnan(low) and isnan(row[f"{prefix}se"]):
+        return "[no interval: one trial]"
+    return interval(low, high)
 
 
 def trials_table(trials: GridTrials) -> pd.DataFrame:

@@ -20,6 +20,9 @@ LEVEL = 0.95
 class Estimate:
     """Mean, standard errors and degrees of freedom; arrays [...], NaN where the layout cannot tell.
 
+    A table without any spread (se 0: every cell is the same number) shows nothing of how much queries or seeds differ. It
+    has no interval `ci`, and its p is that of a sign test; docs/decisions/0032-rare-effects-and-families.md.
+
     `se`: for queries of this kind (queries and seeds vary); `se_fixed`: for these queries (only seeds vary).
     `n_queries`, `n_repeats`: those with at least one cell; arrays where layouts with other repeats are joined.
     """
@@ -34,26 +37,46 @@ class Estimate:
 
     @property
     def ci(self) -> tuple[np.ndarray, np.ndarray]:
-        """95% interval for queries of this kind: (low, high)."""
+        """95% interval for queries of this kind: (low, high); both NaN where there is no spread."""
         return bounds(self.mean, self.se, self.df)
 
     @property
     def ci_fixed(self) -> tuple[np.ndarray, np.ndarray]:
-        """95% interval for these queries: (low, high)."""
-        return bounds(self.mean, self.se_fixed, self.df_fixed)
+        """95% interval for these queries: (low, high); both equal the mean where the seed changes nothing at all."""
+        low, high = bounds(self.mean, self.se_fixed, self.df_fixed)
+        is_point = self.se_fixed == 0
+        return np.where(is_point, self.mean, low), np.where(is_point, self.mean, high)
 
     @property
     def p(self) -> np.ndarray:
-        """Two-sided p of mean = 0, for queries of this kind; exactly 1 where the mean is exactly 0 with no spread."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            p = 2 * stdtr(self.df, -np.abs(self.mean / self.se))
-        p = np.where(self.se == 0, np.where(self.mean == 0, 1.0, 0.0), p)
-        return np.where(np.isnan(self.se), np.nan, p)
+        """Two-sided p of mean = 0, for queries of this kind: t's, and `sign_floor` of the scarcer units without spread.
+
+        Equal signs in every cell may come from the queries' effects or from the seeds', so the smaller of `n_queries` and
+        `n_repeats` counts.
+        """
+        return t_test_p(self.mean, self.se, self.df, np.minimum(self.n_queries, self.n_repeats))
+
+
+def t_test_p(mean: np.ndarray, se: np.ndarray, df: np.ndarray, n_units: np.ndarray | int) -> np.ndarray:
+    """Two-sided p of mean = 0, elementwise: 2 P(t(df) <= -|mean / se|); NaN where se is NaN.
+
+    Without spread (se 0) t's p would be 0 whatever the number of units and however small the mean. There p is the smallest
+    one that a test of the units' signs can give, `sign_floor(n_units)`, and 1 where the mean is exactly 0.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * stdtr(df, -np.abs(mean / se))
+    p = np.where(se == 0, np.where(mean == 0, 1.0, sign_floor(n_units)), p)
+    return np.where(np.isnan(se), np.nan, p)
+
+
+def sign_floor(n_units: np.ndarray | int) -> np.ndarray:
+    """The smallest two-sided p of a test of n signs, 2^(1 - n): all equal, and each sign as likely as the other."""
+    return 2.0 ** (1.0 - np.asarray(n_units, np.float64))
 
 
 def bounds(mean: np.ndarray, se: np.ndarray, df: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
-    """mean -/+ t(df) se, elementwise: (low, high); both equal the mean where se is 0, both NaN where se is."""
-    half = np.where(se == 0, 0.0, stdtrit(np.where(se > 0, df, np.nan), (1 + level) / 2) * se)
+    """mean -/+ t(df) se, elementwise: (low, high); both NaN where se is NaN or 0, since a t interval needs a spread."""
+    half = stdtrit(np.where(se > 0, df, np.nan), (1 + level) / 2) * se
     return mean - half, mean + half
 
 
@@ -69,7 +92,7 @@ def estimate(y: np.ndarray, complete: np.ndarray | None = None, widening: float 
     undercover when MS_r is small by chance.
     se is NaN below two queries or two repeats or without residual degrees of freedom, se_fixed below two repeats.
     Both are NaN where the cells fall into parts that share neither query nor repeat (the mean is then the plain mean);
-    everything is NaN without cells. A layout without any spread has se 0.
+    everything is NaN without cells. A layout without any spread has se 0 and no interval for queries of this kind.
     `widening`: factor of the repeats' standard error, MS_r times its square, where chance decided how many repeats there are
     (Stopping.widening).
     Crossed effects of items and seeds: Owen 2007, "The pigeonhole bootstrap", section 2.

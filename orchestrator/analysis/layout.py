@@ -110,9 +110,23 @@ class Layout:
 
     def additive_fit(self, y: np.ndarray) -> np.ndarray:
         """Least-squares fit a_q + b_r of y [..., n_queries, n_repeats], zero outside the cells: same shape."""
-        by_repeat = _sum_last(np.swapaxes(self.cells * (y - self.query_means(y)), -1, -2))
-        b = self.cells * _sum_last(self.solve_repeats * by_repeat[..., None, :])[..., None, :]
+        b = self._repeat_effects(y)
         return self.cells * (self.query_means(y - b) + b)
+
+    def query_levels(self, y: np.ndarray) -> np.ndarray:
+        """a_q of that fit with sum b_r = 0, for y with anything outside the cells: [..., n_queries].
+
+        The plain mean over repeats without holes. Needs a connected layout.
+        """
+        y = np.where(self.cells > 0, y, 0.0)
+        if self.n_cells < self.cells.size:
+            y = y - self._repeat_effects(y)
+        return self.query_means(y)[..., 0]
+
+    def _repeat_effects(self, y: np.ndarray) -> np.ndarray:
+        """b_r of the fit, with sum b_r = 0, in every cell: y [..., n_queries, n_repeats] -> same shape."""
+        by_repeat = _sum_last(np.swapaxes(self.cells * (y - self.query_means(y)), -1, -2))
+        return self.cells * _sum_last(self.solve_repeats * by_repeat[..., None, :])[..., None, :]
 
     def query_means(self, y: np.ndarray) -> np.ndarray:
         """Means over repeats of y [..., n_queries, n_repeats], zero outside the cells: [..., n_queries, 1]."""

@@ -8,6 +8,7 @@ import pandas as pd
 from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.contrasts import contrast_rows
 from orchestrator.analysis.curves import Row, curve_rows, query_curve_rows, summary_rows
+from orchestrator.analysis.over_queries import COLUMNS as OVER_QUERIES
 from orchestrator.analysis.pairing import pairing_rows
 from orchestrator.analysis.stopping import design_rows, repeat_rows
 
@@ -15,8 +16,9 @@ _INTERVALS = ["se", "ci_low", "ci_high", "se_fixed", "ci_fixed_low", "ci_fixed_h
 _ESTIMATE = [*_INTERVALS, "n_queries", "n_repeats", "n_excluded"]
 CURVES = ["method", "group", "k", "delta", *_ESTIMATE]
 QUERY_CURVES = ["method", "group", "query_id", "k", "delta", *_ESTIMATE]
-SUMMARY = ["method", "group", "auc_del", *_ESTIMATE]
-CONTRASTS = ["method", "baseline", "group", "diff", "se", "ci_low", "ci_high", "p", "p_holm", "n_queries", "n_repeats"]
+SUMMARY = ["method", "group", "auc_del", *_ESTIMATE, *OVER_QUERIES]
+_CONTRAST = ["diff", "se", "ci_low", "ci_high", "p", "p_holm", "n_queries", "n_repeats"]
+CONTRASTS = ["method", "baseline", "group", *_CONTRAST, "family", *OVER_QUERIES]
 PAIRING = ["method", "group", "variance_paired", "variance_unpaired", "ratio"]
 HOLES = ["method", "group", "query_id", "repeat"]
 REPEATS = ["method", "group", "n_repeats", "half_width", "target", "ended"]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr
 
-from orchestrator.analysis.intervals import bounds
+from orchestrator.analysis.intervals import bounds, t_test_p
 from orchestrator.analysis.layout import ROUNDING
 
 
@@ -21,20 +20,16 @@ class UnitMean:
 
     @property
     def ci(self) -> tuple[np.ndarray, np.ndarray]:
-        """95% t interval, mean -/+ t(n - 1) se: (low, high); both the mean where the units do not differ."""
+        """95% t interval, mean -/+ t(n - 1) se: (low, high); both NaN where the units do not differ."""
         return bounds(self.mean, self.se, np.maximum(self.n - 1.0, 1.0))
 
     @property
     def p(self) -> np.ndarray:
-        """Two-sided p of mean = 0.
+        """Two-sided p of mean = 0: t's, and 2^(1 - n) where the units do not differ (`t_test_p`).
 
-        Where units do not differ, t's p would be 0 for any number of them, which equal shares of few queries reach by
-        chance; there it is the smallest one a test of n signs can give, 2^(1 - n), and 1 if the mean is 0.
+        Equal shares of few queries reach equal values by chance.
         """
-        with np.errstate(divide="ignore", invalid="ignore"):
-            p = 2 * stdtr(np.maximum(self.n - 1.0, 1.0), -np.abs(self.mean / self.se))
-        p = np.where(self.se == 0, np.where(self.mean == 0, 1.0, 2.0 ** (1.0 - self.n)), p)
-        return np.where(np.isnan(self.se), np.nan, p)
+        return t_test_p(self.mean, self.se, np.maximum(self.n - 1.0, 1.0), self.n)
 
 
 def over_units(values: np.ndarray) -> UnitMean:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from math import isnan
 from typing import Any
 
+from orchestrator.analysis.disagreement import disagreement
+
 # group -> (sign of diff that is better for the method, what its removals do when diff < 0, when diff > 0)
 SENSE = {
     "proponents": (-1, "its removals leave the measurement lower", "its removals leave the measurement higher"),
@@ -14,50 +16,72 @@ SENSE = {
 }
 
 
-FEW = 3  # pairs of a group that could not be told apart and are still named one by one
+FEW = 3  # comparisons of a family that were not decided and are still named one by one
 
 
 def verdicts(contrasts: Iterable[Mapping[str, Any]], level: float = 0.05) -> list[str]:
-    """A sentence for every contrast row, in their order (see `verdict`), and one for all that are undecided in a group, if they are many."""
+    """A sentence for every contrast row, in their order (see `verdict`), and one for all undecided rows of a family, if they are many.
+
+    Families are those of Holm's correction: all methods against one control, and all pairs of methods, each within a group.
+    """
     rows = list(contrasts)
-    undecided = [row for row in rows if row["p_holm"] >= level]
-    by_group = {row["group"]: [r for r in undecided if r["group"] == row["group"]] for row in rows}
-    many = {group: found for group, found in by_group.items() if len(found) > FEW}
-    told = [
-        verdict(row, level) for row in rows if row["p_holm"] < level or row["group"] not in many or isnan(row["p_holm"])
-    ]
-    return told + [_undecided(group, found, sum(r["group"] == group for r in rows)) for group, found in many.items()]
+    families: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        families.setdefault(_family(row), []).append(row)
+    undecided = {name: [r for r in family if r["p_holm"] >= level] for name, family in families.items()}
+    many = {name: found for name, found in undecided.items() if len(found) > FEW}
+    told = [verdict(row, level) for row in rows if not row["p_holm"] >= level or _family(row) not in many]
+    return told + [_undecided(found, len(families[name]), level) for name, found in many.items()]
 
 
-def _undecided(group: str, found: list[Mapping[str, Any]], n_pairs: int) -> str:
-    """One sentence for many pairs: how many, and the one that was nearest to a verdict."""
-    nearest = min(found, key=lambda row: row["p_holm"])
-    what = f"none of the {n_pairs} pairs" if len(found) == n_pairs else f"{len(found)} of the {n_pairs} pairs"
-    could = "could" if len(found) == n_pairs else "could not"
-    pair = f"{nearest['method']} and {nearest['baseline']}, {_found(nearest)}"
-    return f"For {group}, {what} {could} be told apart (contrasts.csv has them all). Nearest to it: {pair}"
+def _family(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Group, family and control of a row; tables of older versions have no `family`: a group was one."""
+    family = row.get("family", "")
+    return row["group"], family, row["baseline"] if family == "control" else ""
+
+
+def _undecided(found: list[Mapping[str, Any]], n: int, level: float) -> str:
+    """One sentence for many rows of a family of n: how many, and the one with the smallest p before Holm's correction.
+
+    Holm's p are often all 1, which would leave the choice to the order of the rows.
+    """
+    group, family, control = _family(found[0])
+    what = "methods" if family == "control" else "pairs of methods"
+    from_what = f" from {control}" if family == "control" else ""
+    counted = f"none of the {n} {what} could" if len(found) == n else f"{len(found)} of the {n} {what} could not"
+    first = min(found, key=lambda row: row.get("p", row["p_holm"]))
+    named = first["method"] if family == "control" else f"{first['method']} against {first['baseline']}"
+    smallest = f"The smallest p {'is' if len(found) == n else 'among them is'} that of {named}: {_found(first, level)}"
+    return f"For {group}, {counted} be told apart{from_what} (contrasts.csv has every comparison). {smallest}"
 
 
 def verdict(row: Mapping[str, Any], level: float = 0.05) -> str:
     """What one row of contrasts.csv says: beats, loses to or could not be told apart from, by Holm's p < level.
 
     Better is lower for proponents, higher for opponents, a smaller absolute change for least.
-    Numbers are the row's own to three digits.
+    Numbers are the row's own to three digits. Where the sign-flip test leads to another conclusion than t, that is said too.
     """
     method, baseline, group = row["method"], row["baseline"], row["group"]
     if isnan(row["p_holm"]):
         return f"For {group}, {method} could not be compared with {baseline}: too few complete queries or repeats."
     sign, when_lower, when_higher = SENSE[group]
-    found = _found(row)
+    found = _found(row, level)
     if row["p_holm"] >= level:
         return f"For {group}, {method} and {baseline} could not be told apart: {found}"
     outcome = "beats" if row["diff"] * sign > 0 else "loses to"
     return f"For {group}, {method} {outcome} {baseline}: {when_lower if row['diff'] < 0 else when_higher}, {found}"
 
 
-def _found(row: Mapping[str, Any]) -> str:
-    interval = f"[{number(row['ci_low'])}, {number(row['ci_high'])}]"
-    return f"difference {number(row['diff'])} {interval}, Holm p {number(row['p_holm'])}."
+def _found(row: Mapping[str, Any], level: float) -> str:
+    if row["diff"] == 0 and row.get("se") == 0:
+        return "they gave the same result for every query and repeat."
+    found = f"{number(row['diff'])} {interval(row['ci_low'], row['ci_high'])}"
+    return " ".join([f"difference {found}, Holm p {number(row['p_holm'])}.", *disagreement(row, level)])
+
+
+def interval(low: float, high: float) -> str:
+    """Both ends of an interval, as every sentence shows them, of a mean that has a p."""
+    return "[no interval: no spread]" if isnan(low) else f"[{number(low)}, {number(high)}]"
 
 
 def number(value: float) -> str:

@@ -91,6 +91,7 @@ def _environment() -> jinja2.Environment:
         signed=numbers.signed,
         significant=numbers.significant,
         interval=_interval,
+        span=_span,
         count=numbers.count,
         p_value=numbers.p_value,
         plain=numbers.plain,
@@ -106,6 +107,12 @@ def _environment() -> jinja2.Environment:
 
 def _interval(row: Mapping[str, Any], prefix: str) -> str:
     return numbers.interval(row.get(f"{prefix}_low"), row.get(f"{prefix}_high"))
+
+
+def _span(row: Mapping[str, Any], prefix: str, digits: int) -> str:
+    """An interval of what has no sign, such as a share."""
+    low, high = row.get(f"{prefix}_low"), row.get(f"{prefix}_high")
+    return f"[{numbers.number(low, digits)}, {numbers.number(high, digits)}]"
 
 
 def _records(table: pd.DataFrame) -> list[dict[Any, Any]]:

@@ -37,6 +37,7 @@ from orchestrator.scheduling.events import (
 )
 from orchestrator.scheduling.policies import Backoff
 from orchestrator.scheduling.scheduler import Scheduler
+from tasks.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -111,11 +112,12 @@ def drive(
     leaves no time): then it is closed, and what is finished is published. If the backend breaks, what is finished is
     published before its exception is raised.
 
-    Raises LedgerUnwritableError if the ledger stays unwritable, KeyboardInterrupt on a second Ctrl-C.
+    Raises LedgerUnwritableError if the ledger stays unwritable (after a stop signal: for five seconds) or refuses to be
+    written, InputError if a worker reports that the store refuses, KeyboardInterrupt on a second Ctrl-C.
     """
     clock, options = clock or SystemClock(), options or DriveOptions()
     results = Results(scheduler, works, clock, code_version)
-    publisher = Publisher(ledger_publish, results.rows, options.backoff, clock)
+    publisher = Publisher(ledger_publish, results.rows, options.backoff, clock, stop.is_signalled)
     told = ProgressMeter(scheduler, progress, clock, options.progress_s)
     session = _Session(scheduler, backend, works, results, publisher, told, stop, clock, meter, options.poll_s)
     try:
@@ -197,6 +199,11 @@ class _Session:
         self.broken = self.broken or error
         self.stop.request(f"backend failed: {error}")
 
+    def store_refuses(self, worker: str, message: str) -> None:
+        told = f"what worker {worker} trained cannot be kept: {message}; mend this, and the same command goes on"
+        self.broken = self.broken or InputError("store", told)
+        self.stop.request(f"the store refuses: {message}")
+
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What a call to the backend returns; None if it is closed, or breaks now."""
         if self.closed:
@@ -229,6 +236,8 @@ class _Session:
             case Failed(worker, spec_id, kind, message, seconds):
                 self.results.failed(spec_id, seconds)
                 log.warning("retrain %s failed on %s (%s): %s", spec_id, worker, kind, message)
+                if kind == "store_refused":  # every other retrain would be lost in the same way
+                    self.store_refuses(worker, message)
             case WorkerJoined(worker):
                 log.info("worker %s joined", worker)
             case WorkerLost(worker, kind, message):

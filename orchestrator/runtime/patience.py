@@ -10,8 +10,10 @@ from typing import ParamSpec, TypeVar
 from orchestrator.runtime.clock import Clock, SystemClock
 from orchestrator.scheduling.policies import Backoff
 from orchestrator.storage.blobs import StoreAwayError
+from orchestrator.storage.refusals import is_permanent, refused
 
 log = logging.getLogger(__name__)
+LOOK_EVERY_S = 1.0  # how often `meanwhile` is asked during a wait: a stop signal is heeded within this time
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -26,8 +28,9 @@ def patient(
 ) -> Callable[Arguments, Result]:
     """`function`, which reads or writes a store and may be called again: while the store is away it waits and tries again.
 
-    `meanwhile` is called before each wait and may raise to end it. Raises StoreAwayError when the backoff gives up; what
-    is no outage passes through at once: a missing file, the time limit, Ctrl-C.
+    `meanwhile` is called at least once a second while it waits, and may raise to end the wait. Raises StoreAwayError when
+    the backoff gives up, and StoreRefusesError at once for a path that is wrong or forbidden. What is no outage passes
+    through at once: a missing file, the time limit of a retrain, Ctrl-C.
     """
 
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -37,6 +40,8 @@ def patient(
             try:
                 return function(*args, **kwargs)
             except OSError as error:
+                if is_permanent(error):
+                    raise refused(error) from error
                 if not _is_away(error):
                     raise
                 n_failures += 1
@@ -44,10 +49,16 @@ def patient(
                 if delay_s is None:
                     raise _away(error) from error
                 log.warning("store: %s: %s; next try in %.1f s", type(error).__name__, error, delay_s)
-            meanwhile()
-            clock.sleep(delay_s)
+            _wait(delay_s, clock, meanwhile)
 
     return call
+
+
+def _wait(delay_s: float, clock: Clock, meanwhile: Callable[[], object]) -> None:
+    while delay_s > 0:
+        meanwhile()
+        clock.sleep(min(delay_s, LOOK_EVERY_S))
+        delay_s -= LOOK_EVERY_S
 
 
 def is_alarm(error: OSError) -> bool:

@@ -23,6 +23,10 @@ class StopSignal:
         """Ask for a stop."""
         self.reason = self.reason or reason
 
+    def is_signalled(self) -> bool:
+        """Whether a signal asked for it: then somebody waits for the program to end within seconds."""
+        return self.n_signals > 0
+
     @contextmanager
     def interruptible(self, yes: bool) -> Iterator[None]:
         """While the body runs (and if `yes`), a first signal also raises KeyboardInterrupt: a long training stops."""

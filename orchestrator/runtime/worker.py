@@ -23,6 +23,7 @@ from orchestrator.runtime.snapshots import TimedSnapshots
 from orchestrator.scheduling.events import FailureKind
 from orchestrator.scheduling.policies import Backoff
 from orchestrator.storage.blobs import StoreAwayError
+from orchestrator.storage.refusals import StoreRefusesError
 from tasks.base import Numerics, Split, Task, Trained
 from tasks.errors import GivenBack, RefitError
 
@@ -232,6 +233,8 @@ def classify(error: BaseException) -> FailureKind:
         return "preempted"
     if isinstance(error, StoreAwayError):
         return "storage"
+    if isinstance(error, StoreRefusesError):
+        return "store_refused"
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, MemoryError) or _says(error, HOST_MEMORY_TEXTS):
@@ -246,8 +249,10 @@ def _says(error: BaseException, texts: Sequence[str]) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """One line for people: "Type: text (file:line)" with the innermost frame."""
+    """One line for people: "Type: text (file:line)" with the innermost frame; of a store that refuses the text alone."""
     text = " ".join(str(error).split())[:LONGEST_MESSAGE]
+    if isinstance(error, StoreRefusesError):
+        return text
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({'/'.join(Path(frames[-1].filename).parts[-3:])}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"

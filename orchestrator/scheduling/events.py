@@ -7,8 +7,10 @@ from typing import Literal
 
 from orchestrator.records import Outcome
 
-# storage: the store was away for longer than a worker waits.
-FailureKind = Literal["error", "timeout", "out_of_memory", "host_memory", "preempted", "node_lost", "storage"]
+# storage: the store was away for longer than a worker waits. store_refused: a path in it is wrong or forbidden.
+FailureKind = Literal[
+    "error", "timeout", "out_of_memory", "host_memory", "preempted", "node_lost", "storage", "store_refused"
+]
 
 
 @dataclass(frozen=True)

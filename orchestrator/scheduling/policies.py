@@ -20,6 +20,7 @@ CHARGED_TO: Mapping[FailureKind, Purse] = {
     "preempted": "preemptions",
     "node_lost": "preemptions",
     "storage": "preemptions",
+    "store_refused": "preemptions",
 }
 
 

@@ -20,7 +20,7 @@ from tasks.errors import InputError, RefitError
 
 Keys = list[str]
 STORE_FOLDERS = ("ledger", "scores", "checkpoints", "spend")
-_TEMPORARY = ".refit-tmp-"
+TEMPORARY = ".refit-tmp-"
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
 _SECRET_OPTION = re.compile(r"[?&][^=&]*(password|passwd|secret|token|credential|access_key)[^=&]*=", re.IGNORECASE)
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -153,7 +153,7 @@ class LocalBlobs:
         oldest, swept = time.time() - older_than_s, 0
         for folder in STORE_FOLDERS:
             for parent, _, names in os.walk(self.root / folder):
-                swept += sum(_delete_older(Path(parent, name), oldest) for name in names if name.startswith(_TEMPORARY))
+                swept += sum(_delete_older(Path(parent, name), oldest) for name in names if name.startswith(TEMPORARY))
         return swept
 
     def _path(self, key: str) -> Path:
@@ -169,14 +169,14 @@ class LocalBlobs:
             if entry.is_dir():
                 if (key + "/").startswith(prefix):
                     yield from self._walk(Path(entry.path), key + "/", prefix)
-            elif key.startswith(prefix) and not entry.name.startswith(_TEMPORARY) and entry.is_file():
+            elif key.startswith(prefix) and not entry.name.startswith(TEMPORARY) and entry.is_file():
                 yield key
 
 
 def check_key(key: str) -> str:
     """`key`, if it is one. Raises ValueError."""
     parts = key.split("/")
-    if "\\" in key or "\0" in key or any(part in ("", ".", "..") or part.startswith(_TEMPORARY) for part in parts):
+    if "\\" in key or "\0" in key or any(part in ("", ".", "..") or part.startswith(TEMPORARY) for part in parts):
         raise ValueError(f"{key!r} is not a key: keys are relative paths without empty, '.' or '..' parts")
     return key
 
@@ -253,7 +253,7 @@ def _check_folder(path: str, where: object) -> None:
 
 
 def _write_temporary(folder: Path, data: bytes) -> Path:
-    temporary = folder / f"{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex}"
+    temporary = folder / f"{TEMPORARY}{os.getpid()}-{uuid.uuid4().hex}"
     try:
         with open(temporary, "xb") as stream:
             stream.write(data)

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from orchestrator.storage.lease import Lease, LeaseHeld
+from orchestrator.storage.refusals import is_permanent, told
 from tasks.errors import InputError
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 5.0  # how often a waiting driver looks whether the lease is free, give or take half
 _STOP_EVERY_S = 0.2
-_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
@@ -67,7 +67,9 @@ def _acquire(
                 say(f"{held_by}; waiting for it")
             said = held_by
         except OSError as error:
-            if error.errno in _NOT_OURS:
+            if is_permanent(error):
+                raise InputError(lease.url, f"cannot be written: {told(error)}") from None
+            if error.errno == errno.EACCES:  # of a bucket
                 raise InputError(lease.url, f"cannot be written: {error.strerror}") from None
             if said is None:
                 raise

@@ -27,6 +27,7 @@ from orchestrator.storage.ledger_parts import (
     part_name,
 )
 from orchestrator.storage.parquet import DamagedError
+from orchestrator.storage.refusals import is_permanent
 from tasks.digests import canonical_json
 
 log = logging.getLogger(__name__)
@@ -208,6 +209,8 @@ class Ledger:
         except StoreAwayError:
             raise
         except OSError as error:
+            if is_permanent(error):
+                raise
             url = self._blobs.url(self._folder + name)
             raise StoreAwayError(error.errno or errno.EIO, f"cannot be read: {error.strerror or error}", url) from error
 

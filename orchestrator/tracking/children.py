@@ -9,7 +9,7 @@ import pandas as pd
 
 from orchestrator.tracking.record import ChildRecord
 
-_NOT_METRICS = {"method", "baseline", "group", "k"}
+_NOT_METRICS = {"method", "baseline", "group", "k", "family"}
 _Points = Iterable[tuple[str, int, Any]]
 
 

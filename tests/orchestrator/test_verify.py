@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from orchestrator.analysis import tables
 from orchestrator.api import open_run
 from orchestrator.storage.blobs import LocalBlobs
 from orchestrator.storage.tables import read_plan, read_scores_table, write_plan, write_scores_table
@@ -235,3 +237,20 @@ def test_same_bytes_compares_status_names_shapes_and_bits(finished):
     for outputs in ({}, {"test": nudged}, {"test": values.reshape(-1)}, {"test": values, "more": values}):
         assert not same_bytes(one, dataclasses.replace(one, outputs=outputs))
     assert not same_bytes(one, dataclasses.replace(one, status="diverged"))
+
+
+def test_tables_of_an_older_version_are_told_from_damaged_ones(own_copy):
+    """Before there were families and columns over queries, p_holm was taken over all contrasts of a group."""
+    later = [name for name in tables.SUMMARY if name.startswith(("p_flip", "share_moved", "median"))]
+    results = own_copy.run_dir / "results"
+    for name in ("summary", "contrasts"):
+        frame = pd.read_csv(results / f"{name}.csv", dtype=str, keep_default_na=False)
+        frame.drop(columns=[*later, "family"], errors="ignore").to_csv(results / f"{name}.csv", index=False)
+    found = verify(own_copy.pipeline)
+    assert found.problems == []
+    assert sum("an older version wrote it, without the columns" in line for line in found.checked) == 2
+    frame = pd.read_csv(results / "contrasts.csv", dtype=str, keep_default_na=False)
+    frame.assign(p_holm="0.123").to_csv(results / "contrasts.csv", index=False)
+    assert names(
+        own_copy, "contrasts.csv", "an older version wrote it", "p_holm differs", "refit report writes it anew"
+    )

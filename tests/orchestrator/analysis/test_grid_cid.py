@@ -80,5 +80,7 @@ def test_probes_are_tested_by_welch_at_the_end_of_training():
 def test_the_note_tells_the_last_value_of_every_curve():
     at = {(50, False, "update"): shifted(9), (50, True, "round"): shifted(0)}
     seen = [observed(seed, at, setting) for setting in (PLAIN, INFLUENCE) for seed in (1, 2)]
-    assert cid_note(cid_table(seen)).endswith("finetuning 0.25 [0.25, 0.25]; influence at 0.05 0.25 [0.25, 0.25].")
+    assert cid_note(cid_table(seen)).endswith(
+        "finetuning 0.25 [no interval: no spread]; influence at 0.05 0.25 [no interval: no spread]."
+    )
     assert cid_note(cid_table(seen[:1])).endswith("finetuning 0.25 [no interval: one trial].")

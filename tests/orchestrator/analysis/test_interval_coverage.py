@@ -52,9 +52,19 @@ def test_both_intervals_cover_with_a_tenth_of_the_cells_missing(n_queries, n_rep
     assert {sd: c for sd, c in found.items() if min(c) < LEAST} == {}
 
 
-def test_without_any_spread_the_interval_is_the_truth():
+def test_without_any_spread_only_the_interval_over_seeds_is_given():
     result = estimate(np.zeros((5, 10, 5)))
-    np.testing.assert_array_equal([result.ci, result.ci_fixed], 0)
+    np.testing.assert_array_equal(result.ci_fixed, 0)
+    assert np.isnan(result.ci).all()
+
+
+def test_rare_large_effects_that_no_query_showed_get_no_interval_instead_of_a_wrong_one():
+    rng = np.random.default_rng(9)
+    moved = np.where(rng.random((REPLICATES, 5, 1)) < 0.1, -1.0, 0.0)
+    result = estimate(np.repeat(moved, 3, axis=2))
+    given = ~np.isnan(result.ci[0])
+    assert given.mean() == pytest.approx(1 - 0.9**5 - 0.1**5, abs=0.03)
+    assert covered([end[given] for end in result.ci], -0.1) > 0.95
 
 
 def test_pretending_that_queries_are_all_there_is_would_be_caught():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.analysis.intervals import estimate
+from orchestrator.analysis.intervals import Estimate, estimate
 from orchestrator.analysis.layout import Layout, mean_squares
 
 
@@ -147,8 +147,28 @@ def test_constant_table_has_no_spread_and_its_exact_value(rng, value, holes):
     complete = random_holes(rng, 7, 3) if holes else np.ones((7, 3), bool)
     result = estimate(np.full((7, 3), value), complete)
     assert (result.mean, result.se, result.se_fixed) == (value, 0, 0)
-    assert result.ci == result.ci_fixed == (value, value)
-    assert result.p == (1 if value == 0 else 0)
+    assert result.ci_fixed == (value, value)
+    assert np.isnan(result.ci).all()
+    assert result.p == (1 if value == 0 else 2**-2)
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (5, 3), (3, 5), (20, 3), (40, 40)])
+@pytest.mark.parametrize("size", [1e-300, 1e-6, 1.0, 1e12])
+def test_without_spread_p_is_that_of_a_sign_test_of_the_scarcer_units_whatever_the_size(shape, size):
+    result = estimate(np.full(shape, -size))
+    assert result.p == 2.0 ** (1 - min(shape))
+    assert np.isnan(result.ci).all()
+
+
+def test_without_spread_every_table_of_a_stack_has_the_floor_of_its_own_units():
+    both = Estimate(*(np.array([a, a]) for a in (-1e-6, 0.0, np.nan, 0.0, 2.0)), np.array([5, 9]), np.array([3, 9]))
+    np.testing.assert_array_equal(both.p, [2**-2, 2**-8])
+
+
+def test_a_spread_however_small_is_tested_by_t(rng):
+    y = -1e-6 * (1 + 1e-6 * crossed(rng, 5, 3))
+    assert estimate(y).p < 1e-6
+    assert estimate(y).ci[1] < 0
 
 
 def test_deterministic_training_leaves_only_query_spread(rng):

@@ -45,6 +45,12 @@ def with_intervals(value, rng, n_queries=10, n_repeats=5, wide=0.02):
     }
 
 
+def over_queries(value, wide=0.02):
+    """The columns of `over_queries.query_columns`, of a curve or of a difference."""
+    share = {"share_moved": 0.8, "share_moved_ci_low": 0.44, "share_moved_ci_high": 0.97}
+    return {"p_flip": 0.027, **share, "median": value, "median_ci_low": value - wide, "median_ci_high": value + wide}
+
+
 def effect(method, group, k):
     sign = {"proponents": -1, "opponents": 1}.get(group, 0)
     strength = 0.0 if method == "random" else 1.3 ** -(sum(map(ord, method)) % 5)
@@ -133,6 +139,7 @@ def deletion_data(
             "group": g,
             "auc_del": (a := float(np.mean([effect(m, g, k) for k in ks]))),
             **with_intervals(a, rng),
+            **over_queries(a),
         }
         for m, g in pairs
     ]
@@ -149,6 +156,8 @@ def deletion_data(
             "p_holm": 0.032,
             "n_queries": 10,
             "n_repeats": 5,
+            "family": "control",
+            **over_queries(d),
         }
         for m, g in pairs
         if m != "random"

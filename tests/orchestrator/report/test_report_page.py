@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from report_data import HOSTILE, METHODS, deletion_data, query_page, report_data
 
+from orchestrator.analysis import tables
+from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.checks import CAUTION, FAILED, Check
 from orchestrator.report.render import page as page_of
 from orchestrator.report.render import write_report
@@ -285,3 +287,20 @@ def test_a_page_is_replaced_whole(tmp_path):
     write_report(report_data(), tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_contrasts_stand_in_their_families_with_what_needs_no_normal_distribution():
+    rng = np.random.default_rng(1)
+    delta = 0.1 * rng.normal(size=(4, 1, 2, 9, 3))
+    delta[0] -= 1
+    cells = Cells(("good", "b", "random", "same_label"), ("proponents",), (5, 9), range(9), range(3), delta,
+                  controls=("random", "same_label"))  # fmt: skip
+    found = {"summary": tables.summary(cells), "contrasts": tables.contrasts(cells)}
+    page, _ = rendered(report_data(found, queries=[], methods=cells.methods, groups=cells.groups))
+    _, _, shown = page.text.partition("p, Holm p, sign flips")
+    control, _, pairs = shown.partition("Pairs of methods")
+    assert control.index("Methods against a control") < control.index("good random proponents")
+    assert "good same_label proponents" in control
+    assert "good b proponents" not in control
+    assert "good b proponents" in pairs
+    assert "0.004 1.00 [0.66, 1.00]" in control  # 2^-8; nine of nine queries moved, by Clopper and Pearson

@@ -1,3 +1,5 @@
+import errno
+import os
 import signal
 import threading
 import weakref
@@ -309,6 +311,59 @@ def test_a_stop_while_the_disk_is_full_still_publishes_what_is_finished(instant_
     result = campaign.run(campaign.backend(on_wait=stop_soon))
     assert result.stopped == "deadline"
     assert 3 <= result.n_finished == len(campaign.ledger.rows) < 20
+
+
+def test_a_stop_signal_while_the_disk_is_full_ends_within_seconds_and_keeps_what_is_durable(instant_writes):
+    """A person who pressed Ctrl-C is not kept waiting for five minutes, however long the wait before the next try is."""
+    campaign = Campaign()
+
+    def full_later():
+        if campaign.clock.now() > 3:
+            raise OSError(28, "No space left on device")
+
+    def interrupt_in_the_longest_wait(progress):
+        if campaign.clock.now() > 90 and not campaign.stop.reason:
+            signalled_at.append(campaign.clock.now())
+            campaign.stop.on_signal(signal.SIGTERM, None)
+
+    signalled_at = []
+    campaign.ledger.before_write = full_later
+    with pytest.raises(LedgerUnwritableError, match=r"stopped while .*No space left.*will be repeated") as caught:
+        campaign.run(campaign.backend(), interrupt_in_the_longest_wait)
+    assert caught.value.is_resumable
+    assert campaign.clock.now() - signalled_at[0] < 6
+    assert 0 < len(campaign.ledger.rows) < 20
+
+
+def test_a_disk_that_is_free_again_when_a_stop_is_signalled_keeps_what_is_finished(instant_writes):
+    campaign = Campaign()
+
+    def full_for_a_while():
+        if 3 < campaign.clock.now() < 93:
+            raise OSError(28, "No space left on device")
+
+    def interrupt(progress):
+        if campaign.clock.now() > 90 and not campaign.stop.reason:
+            campaign.stop.on_signal(signal.SIGINT, None)
+
+    campaign.ledger.before_write = full_for_a_while
+    result = campaign.run(campaign.backend(), interrupt)
+    assert (result.complete, result.n_attempts) == (True, 20)
+    assert campaign.ledger.bytes() == quiet_bytes()
+    assert campaign.clock.now() < 96
+
+
+@pytest.mark.parametrize("number", [errno.ENOTDIR, errno.EROFS, errno.EACCES, errno.EEXIST, errno.ELOOP])
+def test_a_ledger_that_refuses_to_be_written_is_not_waited_for(number, instant_writes):
+    def refuses():
+        raise OSError(number, os.strerror(number), "/store/ledger")
+
+    campaign = Campaign(2, ledger=MemoryLedger(refuses))
+    with pytest.raises(LedgerUnwritableError, match=r"cannot be written: /store/ledger: .*will be repeated") as caught:
+        campaign.run(campaign.backend())
+    assert caught.value.is_resumable
+    assert campaign.ledger.tries == 1
+    assert campaign.clock.now() < 10
 
 
 def test_an_interrupt_while_waiting_is_a_stop(instant_writes):

@@ -1,6 +1,7 @@
 """A store that goes away and comes back, in virtual time: what is waited for, for how long, and who pays."""
 
 import errno
+import itertools
 import os
 import threading
 from dataclasses import dataclass, field, replace
@@ -21,9 +22,10 @@ from orchestrator.scheduling.policies import Budgets
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.storage.blobs import LocalBlobs, StoreAwayError
 from orchestrator.storage.checkpoints import CheckpointStore
+from orchestrator.storage.refusals import PERMANENT, StoreRefusesError
 from tasks.base import Numerics
 from tasks.data.edits import Edit
-from tasks.errors import GivenBack
+from tasks.errors import GivenBack, InputError
 from tasks.models.text_cnn import TextCNN
 from tasks.recipes.finetune import Finetune
 from tests.fakes import token_task
@@ -85,16 +87,77 @@ def test_a_store_that_stays_away_is_given_up_after_about_five_minutes(clock, tmp
     assert 4 * MINUTE < clock.now() < 6 * MINUTE
 
 
-@pytest.mark.parametrize(
-    "error", [PermissionError(13, "denied", "x"), OSError("no number"), OSError(errno.ETIMEDOUT, "")]
-)
-def test_whatever_the_system_says_of_a_store_is_an_outage(clock, error):
+@pytest.mark.parametrize("error", [OSError("no number"), StoreAwayError(errno.EACCES, "credentials ran out", "s3://b")])
+def test_what_says_nothing_of_a_path_is_an_outage(clock, error):
     def fail():
         raise error
 
     with pytest.raises(StoreAwayError):
         patient(fail, clock=clock)()
     assert clock.now() > 4 * MINUTE
+
+
+WRONG_PATHS = ("EACCES", "EPERM", "EROFS", "ENOTDIR", "EISDIR", "EEXIST", "ENAMETOOLONG", "ELOOP", "EXDEV", "ENOTSUP")
+OUTAGES = (
+    *("ENOSPC", "EDQUOT", "EIO", "ESTALE", "ETIMEDOUT", "EHOSTDOWN", "ECONNRESET", "ENETUNREACH", "EMFILE", "ENFILE"),
+    *("ENOMEM", "EAGAIN", "EBUSY", "EINTR", "ENOLCK", "EREMOTEIO", "EKEYEXPIRED"),
+)
+
+
+def test_the_kinds_of_errors_are_told_apart():
+    assert {getattr(errno, name) for name in WRONG_PATHS} <= PERMANENT
+    assert PERMANENT.isdisjoint(getattr(errno, name) for name in OUTAGES)
+
+
+@pytest.mark.parametrize("number", sorted(errno.errorcode), ids=lambda number: errno.errorcode[number])
+def test_every_error_of_the_system_is_waited_for_or_refused_at_once(clock, number):
+    """Over the whole table: a wrong path or a missing right ends at once, and whatever else there is may pass."""
+    failures = []
+
+    def fail():
+        failures.append(OSError(number, os.strerror(number), "/store/ledger"))
+        raise failures[-1]
+
+    with pytest.raises((FileNotFoundError, StoreAwayError, StoreRefusesError)) as caught:
+        patient(fail, clock=clock)()
+    if number == errno.ENOENT:  # a missing file is an answer
+        assert (clock.now(), type(caught.value)) == (0, FileNotFoundError)
+    elif number in PERMANENT:
+        assert (clock.now(), type(caught.value), len(failures)) == (0, StoreRefusesError, 1)
+        assert str(caught.value).startswith("/store/ledger: ")
+        assert worker.classify(caught.value) == "store_refused"
+    else:
+        assert clock.now() > 4 * MINUTE
+        assert worker.classify(caught.value) == "storage"
+
+
+@pytest.mark.parametrize("where", ["checkpoints", "checkpoints/" + WORK.spec_id])
+def test_a_store_that_refuses_ends_the_run_at_once_and_quarantines_nothing(clock, tmp_path, where):
+    """A file stands where the folder of the weights should be: every retrain would be lost in the same way."""
+    place = tmp_path / where
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(b"")
+    rows, scheduler = [], Scheduler([WORK.spec_id], Budgets())
+    backend = LocalBackend(context(LocalBlobs(tmp_path), snapshot_s=None))
+    with pytest.raises(InputError, match=f"cannot be kept: {place}: a file is where a folder is needed"):
+        drive(
+            scheduler, backend, rows.extend, {WORK.spec_id: WORK}, None, StopSignal(), clock=clock, code_version="test"
+        )
+    assert (rows, clock.now()) == ([], 0)
+
+
+def test_who_waits_looks_at_least_once_a_second_whether_to_stop(clock, tmp_path):
+    """The longest wait is 15 seconds; a stop signal is heeded within one."""
+    asked = []
+
+    def meanwhile():
+        asked.append(clock.now())
+        if clock.now() > 2 * MINUTE:
+            raise GivenBack
+
+    with pytest.raises(GivenBack):
+        patient(Outage(tmp_path, clock, FOREVER).get, clock=clock, meanwhile=meanwhile)("a")
+    assert max(b - a for a, b in itertools.pairwise(asked)) <= 1.0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""What a curve or a difference of curves does query by query: a test, a share and a median that need no normal distribution.
+
+All three are about queries of this kind under the seeds that were used: one seed serves every query, so that only given
+the seeds are queries independent of each other. docs/decisions/0032-rare-effects-and-families.md says why, and what
+follows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from orchestrator.analysis.cells import Cells
+from orchestrator.analysis.layout import Layout
+from orchestrator.analysis.shares import clopper_pearson
+from orchestrator.analysis.sign_flips import median_interval, sign_flip_p
+
+COLUMNS = ("p_flip", "share_moved", "share_moved_ci_low", "share_moved_ci_high", "median", "median_ci_low", "median_ci_high")  # fmt: skip
+
+
+def query_levels(y: np.ndarray, complete: np.ndarray) -> np.ndarray:
+    """Every query's mean over repeats: y [..., n_queries, n_repeats] -> float64 [..., n_queries].
+
+    With holes, what is lost with a missing repeat is made up by the additive fit: the level of a query is a_q of
+    a_q + b_r with sum b_r = 0, so that queries with other repeats can be compared. NaN for a query without a cell, and
+    for all where the cells fall into parts that share neither query nor repeat.
+    """
+    y, layout = np.asarray(y, np.float64), Layout.of(complete)
+    levels = np.full(y.shape[:-1], np.nan)
+    if layout.n_cells and layout.is_connected:
+        levels[..., layout.rows] = layout.query_levels(y[..., layout.rows, :][..., layout.columns])
+    return levels
+
+
+def joined_levels(cells: Cells, y: np.ndarray, n_repeats: np.ndarray) -> np.ndarray:
+    """`query_levels` of layouts y [*n_repeats.shape, n_queries, n_repeats], each over its first n_repeats: [..., n_queries]."""
+    levels = np.full(y.shape[:-1], np.nan)
+    for n in np.unique(n_repeats):
+        chosen = n_repeats == n
+        levels[chosen] = query_levels(y[chosen][..., :n], cells.complete[:, :n])
+    return levels
+
+
+def query_columns(levels: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns COLUMNS of levels [..., n_queries]: arrays [...], NaN where there is no query.
+
+    predicted: -1 or 1, the sign that a method's claim gives the levels; 0 (no prediction) leaves the share NaN; [...].
+    p_flip: `sign_flip_p` of the levels. share_moved: share of queries whose level has the predicted sign, with its
+    Clopper-Pearson interval; a level of exactly 0 has not moved. median: of the levels, with its order-statistic interval.
+    """
+    levels = np.asarray(levels, np.float64)
+    predicted = np.broadcast_to(predicted, levels.shape[:-1])
+    found = {name: np.full(levels.shape[:-1], np.nan) for name in COLUMNS}
+    for index in np.ndindex(levels.shape[:-1]):
+        numbers = (
+            sign_flip_p(levels[index]),
+            *_share(levels[index], int(predicted[index])),
+            *median_interval(levels[index]),
+        )
+        for name, value in zip(COLUMNS, numbers, strict=True):
+            found[name][index] = value
+    return found
+
+
+def _share(levels: np.ndarray, predicted: int) -> tuple[float, float, float]:
+    known = levels[~np.isnan(levels)]
+    if not len(known) or not predicted:
+        return np.nan, np.nan, np.nan
+    moved = int((np.sign(known) == predicted).sum())
+    return moved / len(known), *clopper_pearson(moved, len(known))
