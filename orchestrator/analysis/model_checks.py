@@ -11,9 +11,8 @@ from orchestrator.analysis.checks import Check, percent
 from orchestrator.analysis.shares import clopper_pearson
 
 FEW = 5  # repeats or queries below which a verdict asks for caution
-FEW_EXAMPLES = (
-    100  # measured examples from which on the interval of an accuracy is at most 10 points wide on either side
-)
+TOO_FEW_EXAMPLES = 30  # measured examples below which no accuracy shows that models are at chance
+FEW_EXAMPLES = 100  # from here on the interval of an accuracy reaches at most 10 points to either side
 BROKEN = 0.05  # mean drop of accuracy above which removals break the model
 SHOWN = 3
 
@@ -52,10 +51,13 @@ class Accuracy:
 
     @property
     def status(self) -> str:
-        """passed: the interval lies above the share of the largest class; caution: it does not, and the examples are too few to tell."""
+        """passed: the interval lies above the share of the largest class; caution: it does not, and the examples are too few to tell.
+
+        They are too few below TOO_FEW_EXAMPLES, and below FEW_EXAMPLES where the accuracy itself lies above that share.
+        """
         if self.interval[0] > self.largest:
             return "passed"
-        return "caution" if self.share > self.largest and self.n < FEW_EXAMPLES else "failed"
+        return "caution" if self.n < (FEW_EXAMPLES if self.share > self.largest else TOO_FEW_EXAMPLES) else "failed"
 
     @property
     def found(self) -> str:
@@ -107,7 +109,7 @@ def accuracy_check(found: Sequence[Accuracy], why_not: str = "", *, any_will_do:
     sentence = f"{worst.found}. This is {told}.{among}"
     if status == "caution":
         return Check("accuracy", "caution", sentence, numbers)
-    reason = f"the {worst.models} are right on {percent(worst.share)} of split {worst.split}, {told}"
+    reason = f"accuracy {percent(worst.share)}, {_compared(worst)} the largest class at {percent(worst.largest)}"
     return Check("accuracy", "failed", sentence, numbers, reason)
 
 
@@ -115,7 +117,11 @@ def _no_better(one: Accuracy) -> str:
     largest = f"always answering the largest class ({percent(one.largest)})"
     if one.status == "caution":
         return f"this from {largest}"
-    return f"no better than {largest}" if one.share <= one.largest else f"not clearly better than {largest}"
+    return f"{_compared(one)} {largest}"
+
+
+def _compared(one: Accuracy) -> str:
+    return "no better than" if one.share <= one.largest else "not clearly better than"
 
 
 def repeats_check(n_repeats: int, what: str = "repeats") -> Check:

@@ -15,7 +15,7 @@ from orchestrator.cli import main
 from tests.orchestrator.doubtful_campaign import UNTRAINED, doubtful
 from tests.orchestrator.test_projections import client_of
 
-RELIED = "Not to be relied on: the reference models are right on "
+RELIED = "Not to be relied on: accuracy "
 
 
 @dataclass(frozen=True)

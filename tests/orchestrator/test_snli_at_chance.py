@@ -76,8 +76,6 @@ def test_a_campaign_on_models_at_chance_reads_as_caution(snli, tmp_path, capsys)
     box = re.search(r'<section class="verdict unreliable".*?</section>', page, re.DOTALL)
     assert box, "the report has no warning at its top"
     for text in (terminal, " ".join(html.unescape(box.group()).split())):
-        assert (
-            text.index(FAILED) < text.index(accuracy.sentence) < text.index("Not to be relied on: the reference models")
-        )
+        assert text.index(FAILED) < text.index(accuracy.sentence) < text.index("Not to be relied on: accuracy ")
         assert "There are 2 queries, fewer than 5" in text
     assert all(verdict.startswith(f"Not to be relied on: {accuracy.reason}. For ") for verdict in results.verdicts)
