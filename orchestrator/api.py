@@ -264,6 +264,10 @@ class RunView:
         """Differences between methods, with Holm-corrected p-values."""
         return self._table("contrasts")
 
+    def checks(self) -> pd.DataFrame:
+        """What would make a careful reader doubt the verdicts: name, status, sentence, and numbers as JSON."""
+        return self._table("checks")
+
     def scores(self, label: str) -> pd.DataFrame:
         """query_id, train_id, score of one method."""
         import pandas as pd

@@ -291,8 +291,10 @@ class Pipeline:
 
     @cached_property
     def results(self) -> Results:
-        """The tables, from the ledger."""
-        return self.experiment.campaign.results(self.scored, self.planned, self.rows)
+        """The tables, verdicts and checks, from the ledger."""
+        from orchestrator.checking import checked_results
+
+        return checked_results(self.scored, self.planned, self.rows)
 
     def _analyse(self) -> None:
         self.write_results()

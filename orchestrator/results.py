@@ -13,7 +13,9 @@ from influence.base import QueryBlock
 from orchestrator.analysis import tables
 from orchestrator.analysis.advice import advice
 from orchestrator.analysis.cells import Cells
+from orchestrator.analysis.checks import Check, checks_table
 from orchestrator.analysis.stopping import savings
+from orchestrator.analysis.two_controls import two_control_verdicts
 from orchestrator.analysis.verdicts import verdicts
 from orchestrator.campaigns.plan import Plan
 from orchestrator.experiment import Experiment
@@ -26,6 +28,7 @@ TABLES = ("curves", "query_curves", "summary", "contrasts", "pairing", "holes")
 class Results:
     """The tables of a campaign and the sentences they support.
 
+    `verdicts`: in the words that `checks` allow; `checks`: what would make a careful reader doubt them, shown wherever they are.
     `headline`: the table for the terminal and the tracker; `labels`: its columns that name a row; `shown`: the others that a terminal
     has room for (none: all); `notes`: what a reader must know beside
     the tables; `view`: what the campaign's report sections are drawn from, beyond the tables.
@@ -40,10 +43,12 @@ class Results:
     notes: tuple[str, ...] = ()
     cells: Cells | None = None
     view: Any = None
+    checks: tuple[Check, ...] = ()
 
     def csv(self) -> dict[str, str]:
         """File name -> text of results/."""
-        return {f"{name}.csv": tables.format_csv(frame) for name, frame in self.tables.items()}
+        checks = {"checks": checks_table(self.checks)} if self.checks else {}
+        return {f"{name}.csv": tables.format_csv(frame) for name, frame in {**self.tables, **checks}.items()}
 
 
 def measured_values(
@@ -75,9 +80,18 @@ def deletion_results(experiment: Experiment, plan: Plan, queries: QueryBlock, ro
         "pairing": tables.pairing(cells),
         "holes": tables.holes(cells),
     }
-    told = tuple(verdicts(contrasts.to_dict("records")))
+    told = tuple(_told(experiment, contrasts.to_dict("records")))
     adaptive, notes = _adaptive(cells, plan)
     return Results(found | adaptive, told, n_excluded=cells.n_excluded, cells=cells, notes=notes)
+
+
+def _told(experiment: Experiment, contrasts: Sequence[Mapping[Any, Any]]) -> list[str]:
+    """The verdicts; where there is a control of each kind, a method is told against both at once."""
+    told = verdicts(contrasts)
+    controls = {label: method for label, method in experiment.methods.items() if method.is_control}
+    blind = [label for label, control in controls.items() if not getattr(control, "by_label", False)]
+    by_label = [label for label in controls if label not in blind]
+    return two_control_verdicts(told, contrasts, blind[0], by_label[0]) if blind and by_label else told
 
 
 def _adaptive(cells: Cells, plan: Plan) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.checking import checked_results
 from orchestrator.pipeline import Pipeline, Unfinished
 from orchestrator.records import LedgerRow, Outcome, Work, digest_json
 from orchestrator.runtime.worker import configure, retrain
@@ -124,7 +125,7 @@ def _plan(pipeline: Pipeline, found: Verification) -> None:
 
 
 def _tables(pipeline: Pipeline, rows: Mapping[str, LedgerRow], found: Verification) -> None:
-    results = pipeline.experiment.campaign.results(pipeline.scored, pipeline.planned, rows)
+    results = checked_results(pipeline.scored, pipeline.planned, rows)
     for name, text in results.csv().items():
         path = pipeline.run_dir.results / name
         if not path.exists():

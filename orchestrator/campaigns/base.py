@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from influence.base import QueryBlock
     from influence.matrix import ScoreMatrix
+    from orchestrator.analysis.checks import Check
     from orchestrator.experiment import Experiment, ScoringGroup
     from orchestrator.results import Results
 
@@ -109,6 +110,12 @@ class Campaign(Component):
     def results(self, scored: Scored, plan: Any, rows: Mapping[str, LedgerRow]) -> Results:
         """The tables, from the ledger rows of the plan and of the scoring models by spec id."""
         raise NotImplementedError
+
+    def checks(self, scored: Scored, plan: Any, rows: Mapping[str, LedgerRow], results: Results) -> Sequence[Check]:
+        """What would make a careful reader doubt the verdicts of `results`; every verdict is shown with them."""
+        from orchestrator.checking import common_checks
+
+        return common_checks(scored, plan, rows)
 
     def advice(self, scored: Scored, plan: Any, rows: Mapping[str, LedgerRow]) -> str:
         """What would narrow the intervals most cheaply, from the ledger rows there are; "" if there is nothing to say."""

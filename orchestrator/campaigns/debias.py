@@ -20,6 +20,7 @@ from tasks.errors import InputError
 from tasks.seeds import generator
 
 if TYPE_CHECKING:
+    from orchestrator.analysis.checks import Check
     from orchestrator.experiment import Experiment, ScoringGroup
     from orchestrator.results import Results
     from tasks.base import Numerics
@@ -269,6 +270,14 @@ class Debias(Campaign):
         from orchestrator.debiasing import debias_results
 
         return debias_results(self, scored, plan, rows)
+
+    def checks(
+        self, scored: Scored, plan: DebiasPlan, rows: Mapping[str, LedgerRow], results: Results
+    ) -> Sequence[Check]:
+        """Seeds, fine-tunes on random sentences, and scores; word vectors have no accuracy."""
+        from orchestrator.checking import debias_checks
+
+        return debias_checks(scored, results)
 
     def asked(self, experiment: Experiment, plan: DebiasPlan) -> list[tuple[str, str]]:
         """What was asked."""

@@ -20,6 +20,7 @@ from orchestrator.campaigns.plan import NOT_ASKED, Plan, check_unique, distinct_
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
+    from orchestrator.analysis.checks import Check
     from orchestrator.config_blocks import RepeatsConfig
     from orchestrator.experiment import Experiment
     from orchestrator.records import LedgerRow, Work
@@ -103,6 +104,12 @@ class Deletion(Campaign):
         from orchestrator.results import deletion_results
 
         return deletion_results(scored.experiment, plan, scored.queries(""), rows)
+
+    def checks(self, scored: Scored, plan: Plan, rows: Mapping[str, LedgerRow], results: Results) -> Sequence[Check]:
+        """The common checks, a control that moves the measurement, and removals that break the model."""
+        from orchestrator.checking import deletion_checks
+
+        return deletion_checks(scored, plan, rows, results)
 
     def advice(self, scored: Scored, plan: Plan, rows: Mapping[str, LedgerRow]) -> str:
         """When more queries would narrow the widest interval more cheaply than more repeats."""

@@ -20,6 +20,7 @@ from tasks.errors import InputError
 from tasks.seeds import generator
 
 if TYPE_CHECKING:
+    from orchestrator.analysis.checks import Check
     from orchestrator.experiment import Arm, Experiment, ScoringGroup
     from orchestrator.results import Results
     from tasks.base import Numerics
@@ -260,6 +261,14 @@ class LeaveOneOut(Campaign):
         from orchestrator.agreement import leave_one_out_results
 
         return leave_one_out_results(self, scored, plan, rows)
+
+    def checks(
+        self, scored: Scored, plan: LeaveOneOutPlan, rows: Mapping[str, LedgerRow], results: Results
+    ) -> Sequence[Check]:
+        """The common checks, over the units that intervals are formed over."""
+        from orchestrator.checking import leave_one_out_checks
+
+        return leave_one_out_checks(scored, plan, rows, results)
 
     def asked(self, experiment: Experiment, plan: LeaveOneOutPlan) -> list[tuple[str, str]]:
         """What was asked."""

@@ -23,6 +23,7 @@ from tasks.digests import canonical_json
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
+    from orchestrator.analysis.checks import Check
     from orchestrator.experiment import Arm, Experiment
     from orchestrator.results import Results
 
@@ -230,6 +231,14 @@ class RecipeGrid(Campaign):
         from orchestrator.grids import recipe_grid_results
 
         return recipe_grid_results(self, scored, plan, rows)
+
+    def checks(
+        self, scored: Scored, plan: RecipeGridPlan, rows: Mapping[str, LedgerRow], results: Results
+    ) -> Sequence[Check]:
+        """Accuracies of the chosen settings against the largest class, and seeds."""
+        from orchestrator.checking import recipe_grid_checks
+
+        return recipe_grid_checks(scored, results, self.splits.test)
 
     def asked(self, experiment: Experiment, plan: RecipeGridPlan) -> list[tuple[str, str]]:
         """What was asked."""

@@ -46,6 +46,7 @@ def report_data(pipeline: Pipeline) -> ReportData:
         cost=[*(campaign.cost or [("Distinct retrains", str(len(pipeline.planned.works)))]), *_cost(rows)],
         reproduce=_reproduce(pipeline),
         provenance=pipeline.run_dir.provenance(),
+        checks=results.checks,
     )
 
 
@@ -127,13 +128,7 @@ def _accuracies(pipeline: Pipeline, rows: Mapping[str, LedgerRow]) -> list[dict[
 
 
 def _notes(pipeline: Pipeline, of_campaign: Sequence[str], rows: Mapping[str, LedgerRow]) -> list[str]:
-    notes = []
-    if len(pipeline.scoring) == 1 and not pipeline.experiment.campaign.judges_own_model:
-        notes.append(
-            "There is one scoring model: every interval is conditional on it. "
-            "More scoring models (scores.models) would show how much the scores themselves vary."
-        )
-    notes += of_campaign
+    notes = list(of_campaign)
     diverged = sum(row.outcome.status == "diverged" for row in rows.values())
     if diverged:
         notes.append(f"{diverged} retrains diverged (NaN or infinite loss); their cells are holes.")

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from orchestrator.analysis.checks import Check
+
 
 @dataclass(frozen=True)
 class Example:
@@ -81,3 +83,4 @@ class ReportData:
     cost: Sequence[tuple[str, str]]
     reproduce: Sequence[str]  # shell commands
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    checks: Sequence[Check] = ()  # shown beside the verdicts

@@ -14,6 +14,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from orchestrator.analysis.checks import CAUTION, FAILED, standing, with_status
 from orchestrator.report import highlight, numbers
 from orchestrator.report.canvas import inline
 from orchestrator.report.columns import Column, columns
@@ -53,6 +54,11 @@ def page(data: ReportData) -> str:
             script=Markup(script),
             script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
+            failed=with_status(data.checks, "failed"),
+            failed_title=FAILED,
+            cautions=with_status(data.checks, "caution"),
+            caution_title=CAUTION,
+            standing=standing(data.checks),
             failures=_records(data.failures),
             failures_title="Failures" if data.holes is None else "Holes and failures",
             words_shown=WORDS_SHOWN,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from orchestrator.analysis.checks import CAUTION, FAILED, Check, standing, with_status
 from orchestrator.report.columns import columns
 from orchestrator.report.numbers import count, interval, signed
 
@@ -17,36 +18,61 @@ if TYPE_CHECKING:
 _COLUMNS = ("method", "group", "AUC-DEL", "95% CI, queries of this kind", "95% CI, these queries", "queries", "repeats")
 
 
-def summary_table(summary: pd.DataFrame, verdicts: Sequence[str], width: int = 100) -> str:
-    """The AUC-DEL table with both intervals, and the verdicts below it, wrapped at `width`."""
+def summary_table(
+    summary: pd.DataFrame, verdicts: Sequence[str], width: int = 100, checks: Sequence[Check] = ()
+) -> str:
+    """The AUC-DEL table with both intervals, and below it the verdicts with their checks, wrapped at `width`."""
     rows = [_COLUMNS, *(_cells(row) for row in summary.to_dict("records"))]
-    return _told(rows, [False, False, *[True] * (len(_COLUMNS) - 2)], verdicts, width)
+    return _told(rows, [False, False, *[True] * (len(_COLUMNS) - 2)], _said(verdicts, checks, width))
 
 
-def headline_table(frame: pd.DataFrame, labels: Sequence[str], verdicts: Sequence[str], width: int = 100) -> str:
-    """Any table: the columns `labels` left, numbers right-aligned, an interval in one column; the verdicts below it."""
+def headline_table(
+    frame: pd.DataFrame,
+    labels: Sequence[str],
+    verdicts: Sequence[str],
+    width: int = 100,
+    checks: Sequence[Check] = (),
+) -> str:
+    """Any table: the columns `labels` left, numbers right-aligned, an interval in one column; the verdicts with their checks below it."""
     found = columns(frame, labels)
     cells = [[_printable(column.title), *map(_printable, column.cells)] for column in found]
-    return _told(list(zip(*cells, strict=True)), [column.is_number for column in found], verdicts, width)
+    rows, is_number = list(zip(*cells, strict=True)), [column.is_number for column in found]
+    return _told(rows, is_number, _said(verdicts, checks, width))
 
 
 def results_table(results: Results) -> str:
-    """What `refit run` says at the end: the headline table of `results`, and its verdicts."""
-    table = results.tables[results.headline]
+    """What `refit run` says at the end: the headline table of `results`, and its verdicts with their checks."""
+    table, verdicts, checks = results.tables[results.headline], results.verdicts, results.checks
     if results.headline == "summary" and "auc_del" in table.columns:
-        return summary_table(table, results.verdicts)
+        return summary_table(table, verdicts, checks=checks)
     kept = [name for name in (*results.labels, *results.shown) if name in table.columns]
-    return headline_table(table.loc[:, kept] if results.shown else table, results.labels, results.verdicts)
+    return headline_table(table.loc[:, kept] if results.shown else table, results.labels, verdicts, checks=checks)
 
 
-def _told(rows: Sequence[tuple[str, ...]], is_number: Sequence[bool], verdicts: Sequence[str], width: int) -> str:
+def _told(rows: Sequence[tuple[str, ...]], is_number: Sequence[bool], said: Sequence[str]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_line(row, widths, is_number) for row in rows]
     lines[1:1] = ["  ".join("-" * one for one in widths)] if rows else []
-    told = [
-        textwrap.fill(_printable(verdict), width, initial_indent="- ", subsequent_indent="  ") for verdict in verdicts
+    return "\n".join([*lines, *([""] if said else []), *said])
+
+
+def _said(verdicts: Sequence[str], checks: Sequence[Check], width: int) -> list[str]:
+    """Lines: checks that failed, the verdicts, the checks that ask for caution, and how many checks there were."""
+    parts = [
+        _listed(FAILED, "!", [f"{check.title}: {check.sentence}" for check in with_status(checks, "failed")], width),
+        _listed("", "-", verdicts, width),
+        _listed(CAUTION, "!", [f"{check.title}: {check.sentence}" for check in with_status(checks, "caution")], width),
+        [standing(checks)] if checks else [],
     ]
-    return "\n".join([*lines, *([""] if told else []), *told])
+    return [line for position, part in enumerate(filter(None, parts)) for line in ([""] if position else []) + part]
+
+
+def _listed(title: str, mark: str, sentences: Sequence[str], width: int) -> list[str]:
+    told = [
+        textwrap.fill(_printable(sentence), width, initial_indent=f"{mark} ", subsequent_indent="  ")
+        for sentence in sentences
+    ]
+    return [title, *told] if title and told else told
 
 
 def _cells(row: dict) -> tuple[str, ...]:

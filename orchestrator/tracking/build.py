@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
+from orchestrator.analysis.checks import CAUTION, FAILED, Check, Status, standing, with_status
 from orchestrator.campaigns.plan import NOT_ASKED
 from orchestrator.pipeline import Pipeline
 from orchestrator.records import LedgerRow
+from orchestrator.results import Results
 from orchestrator.storage.blobs import write_file
 from orchestrator.storage.ledger_parts import encode_rows
 from orchestrator.tracking.children import deletion_children, headline_children
+from orchestrator.tracking.payload import CAUTION_TAG, FAILED_TAG
 from orchestrator.tracking.record import ChildRecord, TrackRecord
 
 
@@ -27,12 +30,13 @@ def track_record(pipeline: Pipeline) -> TrackRecord:
         experiment.settings.name,
         experiment.run_hex,
         {**_params(pipeline), **(_deletion_params(pipeline) if is_deletion else _campaign_params(pipeline))},
-        _tags(pipeline, rows),
+        {**_tags(pipeline, rows), **check_tags(results.checks)},
         _deletion_children(pipeline, stamps)
         if is_deletion
         else headline_children(results.tables[results.headline], results.labels, max(stamps.values())),
         _artifacts(pipeline, rows),
         min(stamps.values()),
+        _description(results),
     )
 
 
@@ -94,6 +98,29 @@ def _deletion_children(pipeline: Pipeline, stamps: Mapping[str, int]) -> list[Ch
         for g, group in enumerate(plan.groups)
     }
     return deletion_children(tables["curves"], tables["summary"], tables["contrasts"], committed)
+
+
+def check_tags(checks: Sequence[Check]) -> dict[str, str]:
+    """Names of the checks that failed and of those that ask for caution, "none" if there are none; no tags without checks."""
+    kinds: dict[str, Status] = {FAILED_TAG: "failed", CAUTION_TAG: "caution"} if checks else {}
+    return {tag: ", ".join(check.name for check in with_status(checks, kind)) or "none" for tag, kind in kinds.items()}
+
+
+def _description(results: Results) -> str:
+    """The verdicts with their checks, as the text that MLflow shows on the page of the run."""
+    failed, cautions = with_status(results.checks, "failed"), with_status(results.checks, "caution")
+    parts = [
+        _listed(FAILED, [check.sentence for check in failed]),
+        _listed("", results.verdicts),
+        _listed(CAUTION, [check.sentence for check in cautions]),
+        standing(results.checks),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _listed(title: str, sentences: Sequence[str]) -> str:
+    points = "\n".join(f"- {sentence}" for sentence in sentences)
+    return f"{title}\n\n{points}" if title and points else points
 
 
 def _artifacts(pipeline: Pipeline, rows: Mapping[str, LedgerRow]) -> list[tuple[Any, str]]:

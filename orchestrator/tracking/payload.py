@@ -13,6 +13,9 @@ from orchestrator.tracking.record import ChildRecord, TrackRecord
 from tasks.digests import digest
 
 RUN_TAG, METRICS_TAG, ARTIFACTS_TAG, PARAM_TAG = "refit.run", "refit.metrics", "refit.artifacts.", "refit.param."
+CHECKS_TAG = "refit.checks_"
+FAILED_TAG, CAUTION_TAG = f"{CHECKS_TAG}failed", f"{CHECKS_TAG}caution"
+NOTE_TAG = "mlflow.note.content"  # shown as the description of a run
 _MAX_KEY, _MAX_PARAM, _MAX_TAG = 250, 6000, 8000  # limits of the tracking store
 
 
@@ -74,7 +77,7 @@ def _parent(record: TrackRecord, start: int, end: int) -> RunPayload:
         start,
         end,
         _params(record.params),
-        _tags(record.tags),
+        _tags({**record.tags, **({NOTE_TAG: record.description} if record.description else {})}),
         files=tuple(record.artifacts),
     )
 
@@ -94,7 +97,7 @@ def _child(record: TrackRecord, child: ChildRecord, start: int) -> RunPayload:
 
 def _label_tag(label: str) -> str:
     tag = f"refit.{safe_key(label)}"
-    if tag in (RUN_TAG, METRICS_TAG) or tag.startswith((ARTIFACTS_TAG, PARAM_TAG)):
+    if tag in (RUN_TAG, METRICS_TAG) or tag.startswith((ARTIFACTS_TAG, PARAM_TAG, CHECKS_TAG)):
         raise ValueError(f"the label {label!r} is taken by a tag of Refit's own")
     return tag
 

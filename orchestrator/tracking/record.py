@@ -40,6 +40,7 @@ class TrackRecord:
 
     `run` is the hex id of the run directory. `started_at`: epoch ms of the first ledger row, default the earliest of
     the children's `committed_at`. `artifacts`: (local file, artifact directory, "" for the root).
+    `description`: what the page of the parent run says, in Markdown.
     """
 
     campaign: str
@@ -49,6 +50,7 @@ class TrackRecord:
     children: Sequence[ChildRecord]
     artifacts: Sequence[tuple[Path, str]] = ()
     started_at: int | None = None
+    description: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+from orchestrator.checking import checked_results
 from orchestrator.results import TABLES, deletion_results, measured_values
 from tests.orchestrator.tiny_campaign import result_bytes, small_config
 
@@ -117,7 +118,7 @@ def test_tables_say_what_the_cells_say(parts):
 
 
 def test_the_same_rows_give_the_bytes_that_were_written(parts, finished):
-    experiment, plan, queries, rows = parts
+    _, plan, _, rows = parts
     turned = dict(reversed(list(rows.items())))
-    texts = deletion_results(experiment, plan, queries, turned).csv()
+    texts = checked_results(finished.pipeline.scored, plan, turned).csv()
     assert {name: text.encode() for name, text in texts.items()} == result_bytes(finished.run_dir)

@@ -9,6 +9,7 @@ from report_data import HOSTILE, METHODS, deletion_data, query_page, report_data
 
 from orchestrator.analysis import tables
 from orchestrator.analysis.cells import Cells
+from orchestrator.analysis.checks import CAUTION, FAILED, Check
 from orchestrator.report.render import page as page_of
 from orchestrator.report.render import write_report
 
@@ -110,6 +111,33 @@ def test_both_intervals_are_in_the_summary_table():
     assert "−0.5000 [−0.7500, −0.2500] [−0.6250, −0.3750]" in page.text
 
 
+def test_checks_stand_in_the_box_of_the_verdicts_and_all_of_them_in_a_table():
+    checks = [
+        Check("accuracy", "failed", "Right on 27%.", reason="the models are at chance"),
+        Check("few_queries", "caution", "There are 2 queries."),
+        Check("scores", "passed", "Every method ranks."),
+        Check("leaked", "not_checked", "No texts."),
+    ]
+    data = replace(report_data(), checks=checks)
+    page, text = rendered(data)
+    box = text[text.index('<section class="verdict') : text.index("</section>")]
+    places = [box.index(part) for part in (FAILED, "Right on 27%.", data.verdicts[0], CAUTION, "There are 2 queries.")]
+    assert places == sorted(places)
+    assert "Few queries." in page.text
+    assert not [sentence for sentence in ("Every method ranks.", "No texts.") if sentence in box]
+    table = text[text.index('<h2 id="checks">') :]
+    assert all(check.sentence in table for check in checks)
+    assert "#checks" in page.values("href")
+
+
+def test_without_a_failed_check_nothing_is_taken_back():
+    page, text = rendered(replace(report_data(), checks=[Check("queries", "caution", "There are 2 queries.")]))
+    assert FAILED not in page.text
+    assert "unreliable" not in re.findall(r'class="([^"]*)"', text)
+    assert CAUTION in page.text
+    assert CAUTION not in rendered(report_data())[0].text
+
+
 def test_user_text_is_text():
     rng = np.random.default_rng(0)
     data = replace(
@@ -121,6 +149,7 @@ def test_user_text_is_text():
         asked=[(HOSTILE, HOSTILE)],
         reproduce=[HOSTILE],
         provenance={HOSTILE: {HOSTILE: [HOSTILE]}},
+        checks=[Check(HOSTILE, "caution", HOSTILE), Check(HOSTILE, "failed", HOSTILE, reason=HOSTILE)],
         failures=pd.DataFrame([{"spec_id": HOSTILE, "status": "quarantined", "attempts": 1, "error": HOSTILE}]),
     )
     page, text = rendered(data)

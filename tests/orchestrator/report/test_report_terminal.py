@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 from report_data import deletion_data, frame
 
+from orchestrator.analysis.checks import CAUTION, FAILED, Check
 from orchestrator.report.terminal import headline_table, results_table, summary_table
 from orchestrator.results import Results
 
@@ -77,3 +78,20 @@ def test_the_headline_of_a_deletion_campaign_is_its_summary_and_of_others_any_ta
 
 def test_an_empty_headline_table_has_its_verdicts_only():
     assert headline_table(pd.DataFrame(), (), ["v"]) == "\n- v"
+
+
+def test_failed_checks_stand_above_the_verdicts_and_cautions_below_and_control_characters_do_not_reach_the_terminal():
+    checks = [
+        Check("queries", "caution", "There are \x1b[31m2 queries."),
+        Check("accuracy", "failed", "Right on 27%. " * 20, reason="chance"),
+        Check("scores", "passed", "Every method ranks."),
+    ]
+    text = summary_table(deletion_data()[0]["summary"], ["The verdict."], checks=checks)
+    lines = text.splitlines()
+    places = [lines.index(part) for part in (FAILED, "- The verdict.", CAUTION, "! queries: There are ?[31m2 queries.")]
+    assert places == sorted(places)
+    assert lines[-1] == "Of 3 checks, 1 failed, 1 asks for caution, 1 passed (checks.csv)."
+    assert "Every method ranks." not in text
+    assert all(len(line) <= 100 for line in lines[lines.index(FAILED) :])
+    table = headline_table(AGREEMENT, ["label"], ["The verdict."], checks=checks).splitlines()
+    assert table[5:] == lines[lines.index(FAILED) :]

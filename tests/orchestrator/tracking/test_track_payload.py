@@ -84,7 +84,7 @@ def test_a_row_without_a_label_is_refused(record):
         payloads(replace(record, children=headline_children(AGREEMENT.head(1), ("absent",), STAMP)))
 
 
-@pytest.mark.parametrize("label", ["run", "metrics", "param.x"])
+@pytest.mark.parametrize("label", ["run", "metrics", "param.x", "checks_failed"])
 def test_a_label_that_would_hide_a_tag_of_refit_is_refused(record, label):
     with pytest.raises(ValueError, match="tag of Refit"):
         payloads(replace(record, children=headline_children(AGREEMENT.rename(columns={"method": label}), (label,), 0)))

@@ -1,0 +1,191 @@
+"""Checks of the retrained models: whether they have learnt anything, how many there are, and whether removals break them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.analysis.checks import Check, percent
+from orchestrator.analysis.shares import clopper_pearson
+
+FEW = 5  # repeats or queries below which a verdict asks for caution
+TOO_FEW_EXAMPLES = 30  # measured examples below which no accuracy shows that models are at chance
+FEW_EXAMPLES = 100  # from here on the interval of an accuracy reaches at most 10 points to either side
+BROKEN = 0.05  # mean drop of accuracy above which removals break the model
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How often the models of one kind are right on one split.
+
+    `models`: who they are, such as "reference models"; `right`: mean number of right answers over `n_models` of them, among `n` examples
+    of `split`; `largest`: share of the largest class among those examples.
+    """
+
+    models: str
+    split: str
+    n: int
+    right: float
+    n_models: int
+    largest: float
+
+    @staticmethod
+    def of(models: str, split: str, accuracies: Sequence[float], labels: np.ndarray) -> Accuracy:
+        """From the accuracy of every model on the examples whose `labels` int [n] these are."""
+        n = len(labels)
+        largest = float(np.bincount(labels).max() / n)
+        return Accuracy(models, split, n, float(np.mean(accuracies)) * n, len(accuracies), largest)
+
+    @property
+    def share(self) -> float:
+        """The mean accuracy."""
+        return self.right / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% Clopper-Pearson interval over examples of the mean over models."""
+        return clopper_pearson(self.right, self.n)
+
+    @property
+    def status(self) -> str:
+        """passed: the interval lies above the share of the largest class; caution: it does not, and the examples are too few to tell.
+
+        They are too few below TOO_FEW_EXAMPLES, and below FEW_EXAMPLES where the accuracy itself lies above that share.
+        """
+        if self.interval[0] > self.largest:
+            return "passed"
+        return "caution" if self.n < (FEW_EXAMPLES if self.share > self.largest else TOO_FEW_EXAMPLES) else "failed"
+
+    @property
+    def found(self) -> str:
+        """The numbers in words, without an end."""
+        low, high = self.interval
+        return (
+            f"The {self.models} are right on {percent(self.share)} of the {self.n} measured examples of split {self.split} "
+            f"(95% interval {percent(low)} to {percent(high)})"
+        )
+
+    def numbers(self) -> dict[str, float | int | str]:
+        """What the sentence rests on."""
+        low, high = self.interval
+        return {
+            "models": self.models,
+            "split": self.split,
+            "accuracy": self.share,
+            "ci_low": low,
+            "ci_high": high,
+            "largest_class": self.largest,
+            "n_examples": self.n,
+            "n_models": self.n_models,
+        }
+
+
+def accuracy_check(found: Sequence[Accuracy], why_not: str = "", *, any_will_do: bool = False) -> Check:
+    """Whether models are right more often than always answering the largest class would be.
+
+    It fails if the interval of the worst of `found` does not lie above the share of the largest class. `any_will_do`: it fails only if
+    this holds for all of them, and asks for caution if it holds for some. Few examples ask for caution where they cannot tell.
+    `why_not`: the reason why there is nothing to check.
+    """
+    if not found:
+        return Check("accuracy", "not_checked", why_not)
+    order = {"failed": 0, "caution": 1, "passed": 2}
+    worst = min(found, key=lambda one: (order[one.status], one.interval[0] - one.largest))
+    statuses = [one.status for one in found]
+    status = worst.status
+    if any_will_do and status == "failed" and any(one != "failed" for one in statuses):
+        status = "caution"
+    among = f" {statuses.count(worst.status)} of {len(found)} kinds of model are like this." if len(found) > 1 else ""
+    numbers = worst.numbers()
+    if status == "passed":
+        sentence = f"{worst.found}; always answering the largest class would be right on {percent(worst.largest)}."
+        return Check("accuracy", "passed", sentence, numbers)
+    told = _no_better(worst)
+    if worst.status == "caution":
+        return Check("accuracy", "caution", f"{worst.found}. They are too few examples to tell {told}.{among}", numbers)
+    sentence = f"{worst.found}. This is {told}.{among}"
+    if status == "caution":
+        return Check("accuracy", "caution", sentence, numbers)
+    reason = f"accuracy {percent(worst.share)}, {_compared(worst)} the largest class at {percent(worst.largest)}"
+    return Check("accuracy", "failed", sentence, numbers, reason)
+
+
+def _no_better(one: Accuracy) -> str:
+    largest = f"always answering the largest class ({percent(one.largest)})"
+    if one.status == "caution":
+        return f"this from {largest}"
+    return f"{_compared(one)} {largest}"
+
+
+def _compared(one: Accuracy) -> str:
+    return "no better than" if one.share <= one.largest else "not clearly better than"
+
+
+def repeats_check(n_repeats: int, what: str = "repeats") -> Check:
+    """Whether there are at least FEW repeats (or what else intervals are formed over)."""
+    numbers = {f"n_{what.replace(' ', '_')}": n_repeats, "at_least": FEW}
+    there = f"There are {n_repeats} {what}" if n_repeats != 1 else f"There is 1 {what.removesuffix('s')}"
+    if n_repeats >= FEW:
+        return Check("repeats", "passed", f"{there}.", numbers)
+    so = "intervals and p-values rest on a spread that is hardly known"
+    if n_repeats < 2:
+        so = "how much results vary between seeds is not known at all"
+    return Check("repeats", "caution", f"{there}, fewer than {FEW}: {so}.", numbers)
+
+
+def scoring_models_check(n_models: int, judges_own_model: bool) -> Check:
+    """Whether scores come from several models, none of which is judged."""
+    if judges_own_model:
+        sentence = (
+            "The question of this campaign is about the very models that are scored, so scores are judged on them."
+        )
+        return Check("scoring_models", "not_checked", sentence)
+    if n_models > 1:
+        return Check("scoring_models", "passed", f"Scores are means over {n_models} models.", {"n_models": n_models})
+    sentence = (
+        "There is one scoring model: every interval is conditional on it. More scoring models (scores.models) would show how much "
+        "the scores themselves vary."
+    )
+    return Check("scoring_models", "caution", sentence, {"n_models": n_models})
+
+
+def broken_models_check(drops: Mapping[tuple[str, str, int], float], split: str) -> Check:
+    """Whether removals lower the accuracy on everything else so much that they break the model.
+
+    `drops`: (method, group, k) -> mean over cells of accuracy(reference) - accuracy(removal) on the measured examples other than the
+    query. Above BROKEN a change of the query says little about the query.
+    """
+    known = {curve: drop for curve, drop in drops.items() if np.isfinite(drop)}
+    if not known:
+        return Check("broken_models", "not_checked", "No accuracy of a removal could be compared with its reference's.")
+    ordered = sorted(known.items(), key=lambda item: -item[1])
+    broken = [(curve, drop) for curve, drop in ordered if drop > BROKEN]
+    numbers = {
+        "split": split,
+        "threshold": BROKEN,
+        "largest_drop": ordered[0][1],
+        "broken": [[*curve, drop] for curve, drop in broken],
+        "n_curves": len(known),
+    }
+    limit = f"{100 * BROKEN:g} points"
+    if not broken:
+        sentence = (
+            f"No removal lowers the accuracy on the other examples of split {split} by more than {limit} on average; "
+            f"the largest drop is {_drop(*ordered[0])}."
+        )
+        return Check("broken_models", "passed", sentence, numbers)
+    shown = "; ".join(_drop(*one) for one in broken[:SHOWN])
+    more = f"; and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+    sentence = (
+        f"Some removals break the model: they lower the accuracy on the other examples of split {split} by more than {limit} on average "
+        f"({shown}{more}). What they do to a query is in part what they do to everything."
+    )
+    return Check("broken_models", "caution", sentence, numbers)
+
+
+def _drop(curve: tuple[str, str, int], drop: float) -> str:
+    method, group, k = curve
+    return f"{method}, {group}, k {k}: {100 * drop:.1f} points"

@@ -1,0 +1,174 @@
+"""Checks of the queries, the controls and the scores: what a verdict is drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from orchestrator.analysis.checks import Check, named
+from orchestrator.analysis.model_checks import FEW
+from orchestrator.analysis.verdicts import number
+
+MANY = 0.25  # share of queries that are wrong, or at a limit, above which a verdict asks for caution
+FLOOR, CEILING = 0.001, 0.999  # probability of the label asked about
+
+
+def queries_check(n_queries: int) -> Check:
+    """Whether there are at least FEW queries."""
+    numbers = {"n_queries": n_queries, "at_least": FEW}
+    there = f"There are {n_queries} queries" if n_queries != 1 else "There is 1 query"
+    if n_queries >= FEW:
+        return Check("queries", "passed", f"{there}.", numbers)
+    sentence = f"{there}, fewer than {FEW}: what holds for them need not hold for other queries."
+    return Check("queries", "caution", sentence, numbers)
+
+
+def wrong_queries_check(wrong: np.ndarray, query_ids: Sequence[int], asked_for: bool = False) -> Check:
+    """How many queries most reference models answer wrongly; more than MANY of them ask for caution.
+
+    `wrong` float [n_queries]: the share of reference models whose largest output is not the gold label. `asked_for`: the config asks for
+    wrong queries.
+    """
+    ids = [int(i) for i, share in zip(query_ids, wrong, strict=True) if share > 0.5]
+    numbers = {"n_wrong": len(ids), "n_queries": len(query_ids), "threshold": MANY, "query_ids": ids}
+    if not ids:
+        return Check("wrong_queries", "passed", "The reference models answer every query rightly.", numbers)
+    found = f"The reference models answer {len(ids)} of {len(query_ids)} queries wrongly ({named(ids)})"
+    if asked_for:
+        return Check("wrong_queries", "passed", f"{found}, as queries.where asks.", numbers)
+    if len(ids) <= MANY * len(query_ids):
+        return Check("wrong_queries", "passed", f"{found}.", numbers)
+    sentence = f"{found}: for these the gold label is not what the models say."
+    return Check("wrong_queries", "caution", sentence, numbers)
+
+
+def saturated_queries_check(probability: np.ndarray, query_ids: Sequence[int]) -> Check:
+    """How many queries sit at a ceiling or floor of the measurement; more than MANY of them ask for caution.
+
+    `probability` float [n_queries]: of the label asked about, mean over the reference models; at a limit outside [FLOOR, CEILING].
+    """
+    at_limit = {int(i): float(p) for i, p in zip(query_ids, probability, strict=True) if p > CEILING or p < FLOOR}
+    n_high = sum(p > CEILING for p in at_limit.values())
+    numbers = {
+        "n_ceiling": n_high,
+        "n_floor": len(at_limit) - n_high,
+        "n_queries": len(query_ids),
+        "threshold": MANY,
+        "query_ids": list(at_limit),
+    }
+    if not at_limit:
+        sentence = f"No query has a probability above {CEILING} or below {FLOOR} in the reference models."
+        return Check("saturated_queries", "passed", sentence, numbers)
+    found = (
+        f"For {len(at_limit)} of {len(query_ids)} queries ({named(list(at_limit))}) the reference models give the label asked about "
+        f"a probability above {CEILING} ({n_high}) or below {FLOOR} ({len(at_limit) - n_high})"
+    )
+    if len(at_limit) <= MANY * len(query_ids):
+        return Check("saturated_queries", "passed", f"{found}.", numbers)
+    sentence = f"{found}: a removal can hardly be seen to move them further."
+    return Check("saturated_queries", "caution", sentence, numbers)
+
+
+def leaked_queries_check(copies: Mapping[int, Sequence[int]], n_queries: int, how: str) -> Check:
+    """Whether queries, or near duplicates of them, stand in the train set.
+
+    `copies`: query id -> ids of the train examples that are copies. `how`: what counts as a copy.
+    """
+    numbers = {"n_leaked": len(copies), "n_queries": n_queries, "copies": {str(q): list(t) for q, t in copies.items()}}
+    if not copies:
+        return Check("leaked_queries", "passed", f"No query stands in the train set ({how}).", numbers)
+    first = next(iter(copies))
+    sentence = (
+        f"{len(copies)} of {n_queries} queries stand in the train set ({how}): {named(list(copies))}; query {first} is there as "
+        f"{named(list(copies[first]), 'train example', 'train examples')}. For these a method has only to find the copy."
+    )
+    return Check("leaked_queries", "caution", sentence, numbers)
+
+
+def controls_check(summary: Iterable[Mapping[str, Any]], controls: Sequence[str]) -> Check:
+    """Whether a control moves the measurement: an interval of its own AUC-DEL excludes 0.
+
+    `summary`: rows of summary.csv. Both intervals count: queries of this kind, and these queries.
+    """
+    if not controls:
+        sentence = "No control (random, random_same_label) is among the methods: what any removal of this size does is not known."
+        return Check("controls", "caution", sentence)
+    rows = [row for row in summary if row["method"] in controls]
+    moved = [row for row in rows if _excludes_zero(row, "ci") or _excludes_zero(row, "ci_fixed")]
+    numbers = {
+        "controls": list(controls),
+        "moved": [[row["method"], row["group"], row["auc_del"]] for row in moved],
+    }
+    if not moved:
+        sentence = f"No control moves the measurement: every interval of {' and '.join(controls)} includes 0."
+        return Check("controls", "passed", sentence, numbers)
+    told = "; ".join(f"{row['method']}, {row['group']}: {_moved(row)}" for row in moved)
+    sentence = f"A control moves the measurement by itself ({told}): a method's own AUC-DEL says little, only its difference from the control does."
+    return Check("controls", "caution", sentence, numbers)
+
+
+def _moved(row: Mapping[str, Any]) -> str:
+    prefix = "ci" if _excludes_zero(row, "ci") else "ci_fixed"
+    return f"{number(row['auc_del'])} [{number(row[f'{prefix}_low'])}, {number(row[f'{prefix}_high'])}]"
+
+
+def _excludes_zero(row: Mapping[str, Any], prefix: str) -> bool:
+    return row[f"{prefix}_low"] > 0 or row[f"{prefix}_high"] < 0
+
+
+def random_sets_check(directions: Iterable[Mapping[str, Any]], controls: Sequence[str]) -> Check:
+    """Whether fine-tuning on random examples moves an effect the predicted way more or less often than not.
+
+    `directions`: rows of directions.csv; actions of a control are named `<control> <action>`. By the interval whose unit is the seed.
+    """
+    if not controls:
+        sentence = "No control (random) is among the methods: what fine-tuning on any examples does is not known."
+        return Check("controls", "caution", sentence)
+    named_so = tuple(f"{control} " for control in controls)
+    rows = [row for row in directions if row["test"] == "all" and str(row["action"]).startswith(named_so)]
+    moved = [row for row in rows if row["ci_seed_low"] > 0.5 or row["ci_seed_high"] < 0.5]
+    numbers = {
+        "controls": list(controls),
+        "moved": [[row["start"], row["action"], row["share"]] for row in moved],
+        "n_rows": len(rows),
+    }
+    if not moved:
+        sentence = "Fine-tuning on random examples moves the effects the predicted way about as often as not."
+        return Check("controls", "passed", sentence, numbers)
+    told = "; ".join(
+        f"{row['action']} from {row['start']}: share {number(row['share'])} "
+        f"[{number(row['ci_seed_low'])}, {number(row['ci_seed_high'])}]"
+        for row in moved
+    )
+    sentence = f"Fine-tuning on random examples moves the effects too ({told}): compare an action with its control, not with one half."
+    return Check("controls", "caution", sentence, numbers)
+
+
+def scores_check(matrices: Iterable[tuple[str, np.ndarray]]) -> Check:
+    """Whether every method ranks the training examples of every query.
+
+    `matrices`: (method, scores [n_queries, n_train]). A row that is NaN throughout has no scores; one that is constant ranks by id alone.
+    """
+    missing: dict[str, int] = {}
+    constant: dict[str, int] = {}
+    total: dict[str, int] = {}
+    for method, scores in matrices:
+        is_missing = np.isnan(scores).all(axis=1)
+        is_constant = ~is_missing & (scores == scores[:, :1]).all(axis=1) & (scores.shape[1] > 1)
+        for counts, rows in ((missing, is_missing), (constant, is_constant)):
+            counts[method] = counts.get(method, 0) + int(rows.sum())
+        total[method] = total.get(method, 0) + len(scores)
+    numbers = {"missing": missing, "constant": constant, "rows": total}
+    if not total:
+        return Check("scores", "not_checked", "No method has scores.")
+    told = [f"{method} has no scores for {n} of {total[method]} queries" for method, n in missing.items() if n]
+    told += [
+        f"{method} gives every training example the same score for {n} of {total[method]} queries and so ranks them by their ids"
+        for method, n in constant.items()
+        if n
+    ]
+    if not told:
+        return Check("scores", "passed", "Every method ranks the training examples of every query.", numbers)
+    return Check("scores", "caution", f"Not every method ranks the training examples: {'; '.join(told)}.", numbers)
