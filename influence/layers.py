@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tasks.base import Task
 from tasks.errors import InputError
+from tasks.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -79,7 +80,9 @@ class Layers:
 def check_selection(selection: str | Sequence[str]) -> None:
     """Raises ValueError if a `layers` option is neither a keyword nor a list of patterns."""
     if isinstance(selection, str) and selection not in KEYWORDS:
-        raise ValueError(f"{selection!r} is not one of {', '.join(KEYWORDS)}, nor a list of name patterns")
+        raise ValueError(
+            f"{selection!r} is not one of {', '.join(KEYWORDS)}, nor a list of name patterns{did_you_mean(selection, KEYWORDS)}"
+        )
     if not selection:
         raise ValueError("an empty list chooses no layer")
 

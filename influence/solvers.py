@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from tasks.errors import InputError
 from tasks.seeds import generator
+from tasks.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -237,7 +238,9 @@ def _known_keys(options: Any) -> Any:
     unknown = sorted(set(options) - set(cls.model_fields)) if cls else []
     if cls and unknown:
         allowed = ", ".join(sorted(cls.model_fields))
-        raise ValueError(f"unknown key {unknown[0]!r} of the solver {options['name']}; allowed: {allowed}")
+        raise ValueError(
+            f"unknown key {unknown[0]!r} of the solver {options['name']}; allowed: {allowed}{did_you_mean(unknown[0], cls.model_fields)}"
+        )
     return options
 
 

@@ -16,6 +16,7 @@ from tasks.data.edits import Edit
 from tasks.digests import digest
 from tasks.errors import InputError
 from tasks.seeds import generator
+from tasks.suggestions import did_you_mean
 
 Outputs = Mapping[str, np.ndarray]  # measured split -> recorded outputs
 
@@ -123,7 +124,9 @@ class Arm:
         where, split = self.config.where, self.asked.split
         if split not in self.task.measured:
             raise ConfigError(
-                f"{where}: queries.split", f"{split!r} is not measured; task.measure lists {sorted(self.task.measured)}"
+                f"{where}: queries.split",
+                f"{split!r} is not measured; task.measure lists {sorted(self.task.measured)}"
+                f"{did_you_mean(split, self.task.measured)}",
             )
         self._check_measurement(split)
         judged = self.asked.where
@@ -171,7 +174,7 @@ class Arm:
     def _class_of(self, label: str) -> int:
         classes = self.query_split.classes
         if label not in classes:
-            problem = f"{label!r}; classes are {', '.join(classes)}"
+            problem = f"{label!r}; classes are {', '.join(classes)}{did_you_mean(label, classes)}"
             raise ConfigError(f"{self.config.where}: queries.where.label", problem)
         return classes.index(label)
 
