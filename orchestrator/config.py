@@ -105,10 +105,9 @@ def parse_config(
     block_name = raw.get("campaign")
     block = raw.get(block_name, {}) if isinstance(block_name, str) else {}
     top = {key: value for key, value in raw.items() if key != block_name or key in Settings.model_fields}
-    blocks = (block_name,) if isinstance(block_name, str) else ()
-    if blocks and ":" not in block_name and block_name not in CAMPAIGNS.entries():
+    if isinstance(block_name, str) and ":" not in block_name and block_name not in CAMPAIGNS.entries():
         CAMPAIGNS.load(block_name, f"{where}: campaign")  # refuses it; else its block would be called an unknown key
-    settings: Settings = parse_component(Settings, top, where, "", also=blocks)
+    settings: Settings = parse_component(Settings, top, where, "", also=[block_name] if block_name in raw else ())
     if settings.tracking is not None:
         check_uri(settings.tracking.uri, f"{where}: tracking.uri")
     campaign_class = CAMPAIGNS.load(settings.campaign, f"{where}: campaign", settings.plugins)
