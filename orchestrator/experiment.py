@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from influence.base import Method, QueryBlock
-from orchestrator.arms import Arm, Outputs
+from orchestrator.arms import Arm, Outputs, placed, where_of
 from orchestrator.config import ConfigError, LoadedConfig, changed_task
 from orchestrator.records import RetrainSpec, Work
 from tasks.base import Numerics, Split, Task
@@ -54,8 +54,7 @@ class Experiment:
         self._check()
 
     def _where(self, label: str) -> str:
-        """How errors name an arm: the config file, and the label of an arm that changes the task."""
-        return f"{self.config.where} (arm {label})" if self.config.arms[label] else self.config.where
+        return where_of(label, self.config)
 
     def _open(self, label: str, changes: Mapping[str, Any]) -> Task:
         """The task of an arm; arms that differ in the recipe alone share the data."""
@@ -66,7 +65,8 @@ class Experiment:
         if data in self._opened and "recipe" in block:
             return self._with_recipe(self._opened[data], block["recipe"], where)
         parsed = parse_named(TASKS, block, where, "task", plugins) if changes else config.task
-        task = parsed.open(config.base_dir, self._cache_dir, where=where, plugins=plugins)
+        with placed(where):
+            task = parsed.open(config.base_dir, self._cache_dir, where=where, plugins=plugins)
         self._opened[data] = task
         return task
 
