@@ -54,7 +54,7 @@ class Exact(_Options):
 
     def solve(self, curvature: Curvature, vectors: Tensor) -> Solution:
         """x = (H + damping I)^-1 v for `vectors` [q, P]."""
-        self._check_size(curvature)
+        self.check_size(curvature)
         if curvature.independent:
             blocks, parts = curvature.blocks(), vectors.double().split(curvature.selection.sizes, 1)
             solved = [self._of_blocks(block, part) for block, part in zip(blocks, parts, strict=True)]
@@ -71,7 +71,8 @@ class Exact(_Options):
         }
         return Solution(x, np.zeros(len(x), bool), told)
 
-    def _check_size(self, curvature: Curvature) -> None:
+    def check_size(self, curvature: Curvature) -> None:
+        """Raises InputError when the Hessian is larger than `max_parameters` allows."""
         pieces, n_parameters = curvature.selection.pieces, len(curvature.theta)
         size = max(math.prod(p.shape[1:]) for p in pieces) if curvature.independent else n_parameters
         if size > self.max_parameters:

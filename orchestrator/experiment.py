@@ -92,10 +92,9 @@ class Experiment:
         self._check_observers()
         self._check_ledgers()
         try:
-            groups = self.campaign.scoring_groups(self, Numerics())
+            scored_arms = self._scored_arms()
         except ValueError as error:
             raise ConfigError(f"{self.config.where}: scores.checkpoints", str(error)) from error
-        scored_arms = [self.arms[label] for label in dict.fromkeys(group.arm for group in groups)]
         for position, method in enumerate(self.methods.values()):
             for arm in scored_arms:
                 method.check(arm.task, self.config.base_dir, f"{self.config.where}: methods[{position}]")
@@ -127,15 +126,30 @@ class Experiment:
     def check_networks(self) -> None:
         """Refuse what only a built network can tell, such as names of layers: in the driver, once the tasks are prepared."""
         networks: dict[str, Any] = {}
+
+        def network_of(arm: Arm) -> Any:
+            built = canonical_json([arm.train_digest, arm.model_identity])
+            if built not in networks:
+                with placed(arm.where):
+                    networks[built] = arm.task.network(0)
+            return networks[built]
+
         for label, arm in self.arms.items():
             parts = {"task.recipe": arm.task.recipe}
             parts |= {f"observe.{position}": one for position, one in enumerate(self.config.observers)}
             for key, part in parts.items():
                 if hasattr(part, "check_network"):
-                    built = canonical_json([arm.train_digest, arm.model_identity])
-                    if built not in networks:
-                        networks[built] = arm.task.network(0)
-                    part.check_network(arm.task, networks[built], f"{self._where(label)}: {key}")
+                    part.check_network(arm.task, network_of(arm), f"{self._where(label)}: {key}")
+        for arm in self._scored_arms():
+            queries = None if arm.needs_outputs else arm.queries(None)
+            for position, method in enumerate(self.methods.values()):
+                if method.needs:
+                    method.check_network(arm.task, network_of(arm), queries, f"{arm.where}: methods[{position}]")
+
+    def _scored_arms(self) -> list[Arm]:
+        """The arms whose models are scored."""
+        groups = self.campaign.scoring_groups(self, Numerics())
+        return [self.arms[label] for label in dict.fromkeys(group.arm for group in groups)]
 
     def _check_ledgers(self) -> None:
         """Refuse arms that train the same thing and record different splits: a spec id has one row."""
