@@ -34,6 +34,8 @@ def check_method(method: Method, task: Task, network: nn.Module, queries: QueryB
         if "curvature" in method.needs:
             _check_curvature(method, task, network, queries)  # type: ignore[arg-type]
     except InputError as error:
+        if error.where.partition(".")[0] in type(method).model_fields:
+            raise InputError(f"{where}.{error.where}", error.problem) from error
         raise InputError(where, f"{method.name}: {error.where}: {error.problem}") from error
 
 

@@ -118,6 +118,14 @@ def backend_for(config: LoadedConfig, address: str | None, context: WorkerContex
     )
 
 
+def check_cluster(address: str | None) -> None:
+    """Raises InputError unless a cluster answers at `address`; None and 'local' need none."""
+    if address not in (None, "local"):
+        from orchestrator.runtime.ray_backend import check_cluster as answers
+
+        answers(address)
+
+
 def plan(config: LoadedConfig, run_dir: str | Path | None = None) -> Estimate:
     """Dry run: what a run would do, without torch and without starting anything. Raises InputError for what cannot start."""
     pipeline = open_pipeline(config, run_dir=run_dir)

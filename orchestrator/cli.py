@@ -122,6 +122,8 @@ def _run(options: argparse.Namespace) -> int:
     api.limits_of(config, options.max_gpu_hours, options.max_cost, options.deadline)  # before anything is said or asked
     estimate = api.plan(config, options.run_dir)
     print("\n".join(estimate.lines()), file=sys.stderr)
+    if not estimate.is_nothing:
+        api.check_cluster(options.address)  # before torch is imported and data are prepared
     if not (options.yes or estimate.is_nothing or not _is_asked()) and not _confirmed():
         return EXIT_STOPPED
     result = api.run(

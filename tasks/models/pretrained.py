@@ -65,10 +65,10 @@ def weight_files(directory: Path) -> list[Path]:
 def _shards(index: Path) -> list[str]:
     """Names of the files that an index of sharded weights lists."""
     content = _read_json(index).get("weight_map", {})
-    names = set(content.values()) if isinstance(content, dict) else {None}
+    names = list(content.values()) if isinstance(content, dict) else [None]
     if not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise InputError(WHERE, f"{index}: weight_map is not a mapping of names of weights to names of files beside it")
-    return sorted(names)
+    return sorted(map(str, set(names)))
 
 
 def read_config(directory: Path) -> dict[str, Any]:
