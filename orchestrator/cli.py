@@ -10,10 +10,13 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.streams import is_heard, unheard_streams
 from tasks.errors import InputError, RefitError
+
+if TYPE_CHECKING:
+    from orchestrator.config import LoadedConfig
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
 STAGES = ("train", "score", "plan", "retrain", "analyse")
@@ -120,11 +123,10 @@ def _run(options: argparse.Namespace) -> int:
 
     config = api.load_config(options.config, options.overrides)
     api.limits_of(config, options.max_gpu_hours, options.max_cost, options.deadline)  # before anything is said or asked
-    estimate = api.plan(config, options.run_dir)
-    print("\n".join(estimate.lines()), file=sys.stderr)
-    if not estimate.is_nothing:
+    is_nothing = _estimated(config, options)
+    if not is_nothing:
         api.check_cluster(options.address)  # before torch is imported and data are prepared
-    if not (options.yes or estimate.is_nothing or not _is_asked()) and not _confirmed():
+    if not (options.yes or is_nothing or not _is_asked()) and not _confirmed():
         return EXIT_STOPPED
     result = api.run(
         config,
@@ -146,6 +148,25 @@ def _run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return result.exit_code
+
+
+def _estimated(config: LoadedConfig, options: argparse.Namespace) -> bool:
+    """Print the estimate on stderr; whether nothing is left to train.
+
+    Where scores are there and a method ranks nothing, no retrain can be planned: `run --until score` asks for none, and
+    says what it said when it made the scores.
+    """
+    from orchestrator import api
+    from orchestrator.campaigns.base import UnrankedError
+
+    try:
+        estimate = api.plan(config, options.run_dir)
+    except UnrankedError:
+        if STAGES.index(options.until) > STAGES.index("score"):
+            raise
+        return True
+    print("\n".join(estimate.lines()), file=sys.stderr)
+    return estimate.is_nothing
 
 
 def _on_machines(options: argparse.Namespace) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from orchestrator.campaigns.base import Campaign, Scored
+from orchestrator.campaigns.base import Campaign, Scored, UnrankedError
 from orchestrator.campaigns.plan import DistinctWorks, check_unique
 from orchestrator.records import LedgerRow, Work
 from tasks.data.edits import Edit
@@ -246,8 +246,8 @@ class Debias(Campaign):
         labels = property_labels(experiment.task) or {}
         row = matrix.row(labels[label]).astype(np.float64) * self.sign(scored, repeat, label)
         if np.isnan(row).any():
-            raise InputError(
-                f"{experiment.config.where}: methods",
+            raise UnrankedError(
+                f"{experiment.config.where}: methods[{list(experiment.methods).index(source)}]",
                 f"{source} diverged for {label} in repeat {repeat}: raise damping or scale",
             )
         if is_control:
