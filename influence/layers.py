@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tasks.base import Task
 from tasks.errors import InputError
-from tasks.suggestions import did_you_mean
+from tasks.suggestions import did_you_mean, listed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,12 +57,12 @@ class Layers:
         elif isinstance(selection, str):
             position = len(names) - 1 if selection == "last" else ORDINALS.index(selection)
             if not 0 <= position < len(names):
-                raise InputError("layers", f"{selection!r}: the model has {len(names)} layers: {', '.join(names)}")
+                raise InputError("layers", f"{selection!r}: the model has {len(names)} layers: {listed(names)}")
             chosen = list(self.groups[names[position]])
         else:
             chosen = list(dict.fromkeys(leaf for pattern in selection for leaf in self._fitting(pattern)))
         if not chosen:
-            raise InputError("layers", f"{selection!r} chooses no layer; the model has {', '.join(names)}")
+            raise InputError("layers", f"{selection!r} chooses no layer; the model has {listed(names)}")
         return chosen
 
     def _fitting(self, pattern: str) -> list[str]:
@@ -73,7 +73,8 @@ class Layers:
             if fnmatchcase(name, pattern) or fnmatchcase(leaf, pattern)
         ]
         if not leaves:
-            raise InputError("layers", f"{pattern!r} fits no layer; the model has {', '.join(self.groups)}")
+            there = f"{listed(self.groups)}{did_you_mean(pattern, self.groups)}"
+            raise InputError("layers", f"{pattern!r} fits no layer; the model has {there}")
         return leaves
 
 

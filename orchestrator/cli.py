@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
 STAGES = ("train", "score", "plan", "retrain", "analyse")
+LONGEST_LINE = 1200  # characters of an error message
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 EXIT_CODES = (
     "exit codes: 0 complete, 1 error or verification mismatch, 2 invalid input, "
@@ -57,7 +58,10 @@ def _outcome(options: argparse.Namespace) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(" ".join(message.split()), file=sys.stderr)
+    line = " ".join(message.split())
+    if len(line) > LONGEST_LINE:  # the place stands at the beginning, what is allowed or meant at the end
+        line = f"{line[: LONGEST_LINE * 2 // 3]} ... {line[-LONGEST_LINE // 3 :]}"
+    print(line, file=sys.stderr)
     return code
 
 

@@ -107,7 +107,8 @@ def parse_config(
     top = {key: value for key, value in raw.items() if key != block_name or key in Settings.model_fields}
     if isinstance(block_name, str) and ":" not in block_name and block_name not in CAMPAIGNS.entries():
         CAMPAIGNS.load(block_name, f"{where}: campaign")  # refuses it; else its block would be called an unknown key
-    settings: Settings = parse_component(Settings, top, where, "", also=[block_name] if block_name in raw else ())
+    also = (block_name,) if isinstance(block_name, str) else ()
+    settings: Settings = parse_component(Settings, top, where, "", also)
     if settings.tracking is not None:
         check_uri(settings.tracking.uri, f"{where}: tracking.uri")
     campaign_class = CAMPAIGNS.load(settings.campaign, f"{where}: campaign", settings.plugins)

@@ -24,5 +24,11 @@ def did_you_mean(value: object, options: Iterable[object]) -> str:
     return f"; did you mean {by_form[found[0]]!r}?" if found else ""
 
 
+def listed(names: Iterable[object], most: int = 12) -> str:
+    """`a, b, c`, or the first `most` of them and how many there are."""
+    names = [str(name) for name in names]
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} ... ({len(names)} in all)"
+
+
 def _form(name: str) -> str:
     return name.strip().lower().replace("-", "_").replace(" ", "_")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.suggestions import did_you_mean
+from tasks.suggestions import did_you_mean, listed
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,8 @@ def test_what_is_near_nothing_has_no_suggestion(value):
 
 def test_no_options():
     assert did_you_mean("x", []) == ""
+
+
+def test_long_lists_are_shortened():
+    assert listed(["a", "b"]) == "a, b"
+    assert listed(range(100), most=3) == "0, 1, 2 ... (100 in all)"
