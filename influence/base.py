@@ -59,6 +59,10 @@ class Method(Component):
     def check(self, task: Task, base_dir: Path, where: str) -> None:
         """Refuse options that do not fit this task, before any worker starts and without torch. Raises InputError with `where` (file and dotted key)."""
 
+    def explained_splits(self, task: Task) -> frozenset[str] | None:
+        """The splits whose rows have the loss that is explained; None: all that are measured."""
+        return None
+
     def check_network(self, task: Task, network: nn.Module, queries: QueryBlock | None, where: str) -> None:
         """Refuse what only a fresh network of the prepared task can tell, such as names of layers: in the driver, before any worker starts.
 

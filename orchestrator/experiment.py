@@ -19,6 +19,7 @@ from tasks.data.edits import Edit
 from tasks.digests import canonical_json, digest
 from tasks.registry import RECIPES, TASKS
 from tasks.seeds import purpose_seed, repeat_seed
+from tasks.suggestions import listed
 from tasks.training import check_micro_batch
 
 
@@ -98,8 +99,16 @@ class Experiment:
         for position, method in enumerate(self.methods.values()):
             for arm in scored_arms:
                 method.check(arm.task, self.config.base_dir, f"{self.config.where}: methods[{position}]")
+                self._check_explained(method, arm, position)
             if not method.needs and not self.needs_scoring_outputs:  # a file of scores: does it hold these queries?
                 method.prepare(self.task, self.config.base_dir, self.queries(None))
+
+    def _check_explained(self, method: Method, arm: Arm, position: int) -> None:
+        """Refuse queries of a split whose rows have not the loss that a method explains."""
+        allowed, split = method.explained_splits(arm.task), arm.asked.split
+        if allowed is not None and split not in allowed:
+            problem = f"{method.name} explains a loss that rows of {split!r} have not; allowed: queries of {listed(sorted(allowed))}"
+            raise ConfigError(f"{self.config.where}: methods[{position}]", problem)
 
     def _check_recipes(self) -> None:
         """Refuse an arm whose recipe does not fit its task or the first arm's kind, or changes a parent that it does not get."""
