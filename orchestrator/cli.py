@@ -22,6 +22,7 @@ EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
 STAGES = ("train", "score", "plan", "retrain", "analyse")
 LONGEST_LINE = 1200  # characters of an error message
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP)  # no such path can exist: somebody wrote it down
 EXIT_CODES = (
     "exit codes: 0 complete, 1 error or verification mismatch, 2 invalid input, "
     "3 stopped early (the same command resumes), 4 complete with quarantined retrains"
@@ -45,6 +46,8 @@ def _outcome(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return _fail("refit: interrupted; what is finished is kept, the same command resumes", EXIT_STOPPED)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in PATH_ERRORS:
+            return _fail(f"refit: {error.filename}: {error.strerror}", EXIT_INPUT)
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             return _fail(
                 f"refit: {error.filename or 'the disk'}: {error.strerror}; the same command resumes", EXIT_STOPPED
