@@ -29,6 +29,7 @@ PLACES = {
     "a file system that is not for files": "/proc/refit-out",
     "below it": "/proc/refit/out/runs",
     "a name that is too long": "{folder}/" + "x" * 300,
+    "a name that is too long below folders that are not there": "{folder}/a/b/" + "x" * 300 + "/c",
     "a path that is too long": "{folder}/" + "x/" * 3000,
     "a file in the way": "{folder}/file",
     "a file above": "{folder}/file/runs",
