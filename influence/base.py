@@ -13,6 +13,7 @@ from tasks.base import Component, Task
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from influence.gradients import GradientShard
 
@@ -57,6 +58,20 @@ class Method(Component):
 
     def check(self, task: Task, base_dir: Path, where: str) -> None:
         """Refuse options that do not fit this task, before any worker starts and without torch. Raises InputError with `where` (file and dotted key)."""
+
+    def explained_splits(self, task: Task) -> frozenset[str] | None:
+        """The splits whose rows have the loss that is explained; None: all that are measured."""
+        return None
+
+    def check_network(self, task: Task, network: nn.Module, queries: QueryBlock | None, where: str) -> None:
+        """Refuse what only a fresh network of the prepared task can tell, such as names of layers: in the driver, before any worker starts.
+
+        `queries`: None where a model that is not trained yet judges them. Raises InputError with `where` (file and dotted key).
+        """
+        if self.needs:
+            from influence.network_checks import check_method
+
+            check_method(self, task, network, queries, where)
 
     def options_identity(self, base_dir: Path) -> dict[str, Any]:
         """What enters the score id: name, version, options; a file by the digest of its content."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tasks.base import Task
 from tasks.errors import InputError
+from tasks.suggestions import did_you_mean, listed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,12 +57,12 @@ class Layers:
         elif isinstance(selection, str):
             position = len(names) - 1 if selection == "last" else ORDINALS.index(selection)
             if not 0 <= position < len(names):
-                raise InputError("layers", f"{selection!r}: the model has {len(names)} layers: {', '.join(names)}")
+                raise InputError("layers", f"{selection!r}: the model has {len(names)} layers: {listed(names)}")
             chosen = list(self.groups[names[position]])
         else:
             chosen = list(dict.fromkeys(leaf for pattern in selection for leaf in self._fitting(pattern)))
         if not chosen:
-            raise InputError("layers", f"{selection!r} chooses no layer; the model has {', '.join(names)}")
+            raise InputError("layers", f"{selection!r} chooses no layer; the model has {listed(names)}")
         return chosen
 
     def _fitting(self, pattern: str) -> list[str]:
@@ -72,14 +73,17 @@ class Layers:
             if fnmatchcase(name, pattern) or fnmatchcase(leaf, pattern)
         ]
         if not leaves:
-            raise InputError("layers", f"{pattern!r} fits no layer; the model has {', '.join(self.groups)}")
+            there = f"{listed(self.groups)}{did_you_mean(pattern, self.groups)}"
+            raise InputError("layers", f"{pattern!r} fits no layer; the model has {there}")
         return leaves
 
 
 def check_selection(selection: str | Sequence[str]) -> None:
     """Raises ValueError if a `layers` option is neither a keyword nor a list of patterns."""
     if isinstance(selection, str) and selection not in KEYWORDS:
-        raise ValueError(f"{selection!r} is not one of {', '.join(KEYWORDS)}, nor a list of name patterns")
+        raise ValueError(
+            f"{selection!r} is not one of {', '.join(KEYWORDS)}, nor a list of name patterns{did_you_mean(selection, KEYWORDS)}"
+        )
     if not selection:
         raise ValueError("an empty list chooses no layer")
 

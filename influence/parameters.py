@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from influence.base import QueryBlock
 from tasks.base import Task
 from tasks.errors import InputError
+from tasks.suggestions import did_you_mean, listed
 
 Chosen = Mapping[str, np.ndarray | None]  # parameter name -> rows of its first axis, int64, or none: all of it
 
@@ -88,7 +89,8 @@ def choose_parameters(
     if selection != "all":
         for pattern in selection:
             if not any(fnmatchcase(name, pattern) for name in trained):
-                raise InputError("parameters", f"{pattern!r} fits no trained parameter; there are {', '.join(trained)}")
+                there = f"{listed(trained)}{did_you_mean(pattern, trained)}"
+                raise InputError("parameters", f"{pattern!r} fits no trained parameter; there are {there}")
         trained = [name for name in trained if any(fnmatchcase(name, pattern) for pattern in selection)]
     padding = {
         f"{name}.weight" if name else "weight": (module.num_embeddings, module.padding_idx)

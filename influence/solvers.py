@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from influence.flat_directions import Solved, absolute, check_in_range, solved_damped, solved_on_range
 from tasks.errors import InputError
 from tasks.seeds import generator
+from tasks.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +74,7 @@ class Exact(_Options):
 
     def solve(self, curvature: Curvature, vectors: Tensor) -> Solution:
         """x = (H + damping I)^-1 v for `vectors` [q, P]."""
-        self._check_size(curvature)
+        self.check_size(curvature)
         if curvature.independent:
             blocks, parts = curvature.blocks(), vectors.double().split(curvature.selection.sizes, 1)
             solved = [self._of_blocks(block, part) for block, part in zip(blocks, parts, strict=True)]
@@ -92,7 +93,8 @@ class Exact(_Options):
         }
         return Solution(x, np.zeros(len(x), bool), told)
 
-    def _check_size(self, curvature: Curvature) -> None:
+    def check_size(self, curvature: Curvature) -> None:
+        """Raises InputError when the Hessian is larger than `max_parameters` allows."""
         pieces, n_parameters = curvature.selection.pieces, len(curvature.theta)
         size = max(math.prod(p.shape[1:]) for p in pieces) if curvature.independent else n_parameters
         if size > self.max_parameters:
@@ -244,7 +246,9 @@ def _known_keys(options: Any) -> Any:
     unknown = sorted(set(options) - set(cls.model_fields)) if cls else []
     if cls and unknown:
         allowed = ", ".join(sorted(cls.model_fields))
-        raise ValueError(f"unknown key {unknown[0]!r} of the solver {options['name']}; allowed: {allowed}")
+        raise ValueError(
+            f"unknown key {unknown[0]!r} of the solver {options['name']}; allowed: {allowed}{did_you_mean(unknown[0], cls.model_fields)}"
+        )
     return options
 
 

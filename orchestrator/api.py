@@ -27,6 +27,7 @@ from orchestrator.spending import RunMeter, parse_limits
 from orchestrator.storage.hold import held
 from orchestrator.storage.lease import Lease
 from orchestrator.storage.refusals import told
+from orchestrator.storage.writable import check_writable
 from orchestrator.store import Store
 from orchestrator.uris import is_object_uri
 from tasks.errors import InputError, RefitError
@@ -118,9 +119,27 @@ def backend_for(config: LoadedConfig, address: str | None, context: WorkerContex
     )
 
 
+def check_cluster(address: str | None) -> None:
+    """Raises InputError unless a cluster answers at `address`; None and 'local' need none."""
+    if address not in (None, "local"):
+        from orchestrator.runtime.ray_backend import check_cluster as answers
+
+        answers(address)
+
+
 def plan(config: LoadedConfig, run_dir: str | Path | None = None) -> Estimate:
-    """Dry run: what a run would do, without torch and without starting anything."""
-    return estimate(open_pipeline(config, run_dir=run_dir))
+    """Dry run: what a run would do, without torch and without starting anything. Raises InputError for what cannot start."""
+    pipeline = open_pipeline(config, run_dir=run_dir)
+    check_output(pipeline, run_dir)
+    return estimate(pipeline)
+
+
+def check_output(pipeline: Pipeline, run_dir: str | Path | None) -> None:
+    """Raises InputError where the store or the run directory cannot be written to; nothing is left behind."""
+    where = f"{pipeline.experiment.config.where}: output"
+    check_writable(pipeline.store.root, where)  # of a bucket: the work folder of this machine
+    if run_dir:
+        check_writable(Path(run_dir), "--run-dir")
 
 
 def run(
@@ -148,6 +167,7 @@ def run(
     limits, prices = limits_of(config, max_gpu_hours, max_cost, deadline)
     with stop_on_signals(StopSignal()) as stop:
         pipeline = open_pipeline(config, run_dir=run_dir, address=address, progress=progress, stop=stop)
+        check_output(pipeline, run_dir)
         pipeline.retry_quarantined, pipeline.pilot = retry_quarantined, pilot
         with logged(pipeline.run_dir.path), ExitStack() as leases:
             for task_id in sorted(set(pipeline.experiment.task_ids.values())):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -16,8 +17,25 @@ from tasks.data.edits import Edit
 from tasks.digests import digest
 from tasks.errors import InputError
 from tasks.seeds import generator
+from tasks.suggestions import did_you_mean
 
 Outputs = Mapping[str, np.ndarray]  # measured split -> recorded outputs
+
+
+def where_of(label: str, config: LoadedConfig) -> str:
+    """How errors name an arm: the config file, and the label of an arm that changes the task."""
+    return f"{config.where} (arm {label})" if config.arms[label] else config.where
+
+
+@contextmanager
+def placed(where: str) -> Iterator[None]:
+    """What a task refuses by a dotted key of its block alone is refused with the config file before it."""
+    try:
+        yield
+    except InputError as error:
+        if not error.where.startswith("task."):
+            raise
+        raise InputError(f"{where}: {error.where}", error.problem) from error
 
 
 class Arm:
@@ -25,6 +43,7 @@ class Arm:
 
     def __init__(self, label: str, task: Task, config: LoadedConfig):
         self.label, self.task, self.config = label, task, config
+        self.where = where_of(label, config)
         self._families: dict[
             tuple, RetrainSpec
         ] = {}  # one spec of each numerics and parent: its siblings share their text
@@ -37,12 +56,14 @@ class Arm:
     @cached_property
     def train_digest(self) -> str:
         """Digest of everything the train set and its preprocessing are."""
-        return digest(self.task.train_identity())
+        with placed(self.where):
+            return digest(self.task.train_identity())
 
     @cached_property
     def model_identity(self) -> Any:
         """Identity of the model's weights and options."""
-        return self.task.model_identity()
+        with placed(self.where):
+            return self.task.model_identity()
 
     @cached_property
     def recipe_identity(self) -> Any:
@@ -123,7 +144,9 @@ class Arm:
         where, split = self.config.where, self.asked.split
         if split not in self.task.measured:
             raise ConfigError(
-                f"{where}: queries.split", f"{split!r} is not measured; task.measure lists {sorted(self.task.measured)}"
+                f"{where}: queries.split",
+                f"{split!r} is not measured; task.measure lists {sorted(self.task.measured)}"
+                f"{did_you_mean(split, self.task.measured)}",
             )
         self._check_measurement(split)
         judged = self.asked.where
@@ -171,7 +194,7 @@ class Arm:
     def _class_of(self, label: str) -> int:
         classes = self.query_split.classes
         if label not in classes:
-            problem = f"{label!r}; classes are {', '.join(classes)}"
+            problem = f"{label!r}; classes are {', '.join(classes)}{did_you_mean(label, classes)}"
             raise ConfigError(f"{self.config.where}: queries.where.label", problem)
         return classes.index(label)
 

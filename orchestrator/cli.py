@@ -10,15 +10,20 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.storage.refusals import StoreRefusesError, is_permanent, told
 from orchestrator.streams import is_heard, unheard_streams
 from tasks.errors import InputError, RefitError
 
+if TYPE_CHECKING:
+    from orchestrator.config import LoadedConfig
+
 EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
 STAGES = ("train", "score", "plan", "retrain", "analyse")
+LONGEST_LINE = 1200  # characters of an error message
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP)  # no such path can exist: somebody wrote it down
 EXIT_CODES = (
     "exit codes: 0 complete, 1 error or verification mismatch, 2 invalid input, "
     "3 stopped early (the same command resumes), 4 complete with quarantined retrains"
@@ -44,6 +49,8 @@ def _outcome(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return _fail("refit: interrupted; what is finished is kept, the same command resumes", EXIT_STOPPED)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in PATH_ERRORS:
+            return _fail(f"refit: {error.filename}: {error.strerror}", EXIT_INPUT)
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             return _fail(
                 f"refit: {error.filename or 'the disk'}: {error.strerror}; the same command resumes", EXIT_STOPPED
@@ -66,7 +73,10 @@ def _refused(error: OSError) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(" ".join(message.split()), file=sys.stderr)
+    line = " ".join(message.split())
+    if len(line) > LONGEST_LINE:  # the place stands at the beginning, what is allowed or meant at the end
+        line = f"{line[: LONGEST_LINE * 2 // 3]} ... {line[-LONGEST_LINE // 3 :]}"
+    print(line, file=sys.stderr)
     return code
 
 
@@ -132,9 +142,10 @@ def _run(options: argparse.Namespace) -> int:
 
     config = api.load_config(options.config, options.overrides)
     api.limits_of(config, options.max_gpu_hours, options.max_cost, options.deadline)  # before anything is said or asked
-    estimate = api.plan(config, options.run_dir)
-    print("\n".join(estimate.lines()), file=sys.stderr)
-    if not (options.yes or estimate.is_nothing or not _is_asked()) and not _confirmed():
+    is_nothing = _estimated(config, options)
+    if not is_nothing:
+        api.check_cluster(options.address)  # before torch is imported and data are prepared
+    if not (options.yes or is_nothing or not _is_asked()) and not _confirmed():
         return EXIT_STOPPED
     result = api.run(
         config,
@@ -156,6 +167,25 @@ def _run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return result.exit_code
+
+
+def _estimated(config: LoadedConfig, options: argparse.Namespace) -> bool:
+    """Print the estimate on stderr; whether nothing is left to train.
+
+    Where scores are there and a method ranks nothing, no retrain can be planned: `run --until score` asks for none, and
+    says what it said when it made the scores.
+    """
+    from orchestrator import api
+    from orchestrator.campaigns.base import UnrankedError
+
+    try:
+        estimate = api.plan(config, options.run_dir)
+    except UnrankedError:
+        if STAGES.index(options.until) > STAGES.index("score"):
+            raise
+        return True
+    print("\n".join(estimate.lines()), file=sys.stderr)
+    return estimate.is_nothing
 
 
 def _on_machines(options: argparse.Namespace) -> dict[str, Any]:

@@ -106,7 +106,10 @@ def parse_config(
     block_name = raw.get("campaign")
     block = raw.get(block_name, {}) if isinstance(block_name, str) else {}
     top = {key: value for key, value in raw.items() if key != block_name or key in Settings.model_fields}
-    settings: Settings = parse_component(Settings, top, where, "")
+    if isinstance(block_name, str) and ":" not in block_name and block_name not in CAMPAIGNS.entries():
+        CAMPAIGNS.load(block_name, f"{where}: campaign")  # refuses it; else its block would be called an unknown key
+    also = (block_name,) if isinstance(block_name, str) else ()
+    settings: Settings = parse_component(Settings, top, where, "", also)
     if settings.tracking is not None:
         check_uri(settings.tracking.uri, f"{where}: tracking.uri")
     campaign_class = CAMPAIGNS.load(settings.campaign, f"{where}: campaign", settings.plugins)

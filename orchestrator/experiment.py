@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from influence.base import Method, QueryBlock
-from orchestrator.arms import Arm, Outputs
+from orchestrator.arms import Arm, Outputs, placed, where_of
 from orchestrator.config import ConfigError, LoadedConfig, changed_task
 from orchestrator.records import RetrainSpec, Work
 from tasks.base import Numerics, Split, Task
@@ -19,6 +19,7 @@ from tasks.data.edits import Edit
 from tasks.digests import canonical_json, digest
 from tasks.registry import RECIPES, TASKS
 from tasks.seeds import purpose_seed, repeat_seed
+from tasks.suggestions import listed
 from tasks.training import check_micro_batch
 
 
@@ -54,8 +55,7 @@ class Experiment:
         self._check()
 
     def _where(self, label: str) -> str:
-        """How errors name an arm: the config file, and the label of an arm that changes the task."""
-        return f"{self.config.where} (arm {label})" if self.config.arms[label] else self.config.where
+        return where_of(label, self.config)
 
     def _open(self, label: str, changes: Mapping[str, Any]) -> Task:
         """The task of an arm; arms that differ in the recipe alone share the data."""
@@ -66,7 +66,8 @@ class Experiment:
         if data in self._opened and "recipe" in block:
             return self._with_recipe(self._opened[data], block["recipe"], where)
         parsed = parse_named(TASKS, block, where, "task", plugins) if changes else config.task
-        task = parsed.open(config.base_dir, self._cache_dir, where=where, plugins=plugins)
+        with placed(where):
+            task = parsed.open(config.base_dir, self._cache_dir, where=where, plugins=plugins)
         self._opened[data] = task
         return task
 
@@ -92,15 +93,22 @@ class Experiment:
         self._check_observers()
         self._check_ledgers()
         try:
-            groups = self.campaign.scoring_groups(self, Numerics())
+            scored_arms = self._scored_arms()
         except ValueError as error:
             raise ConfigError(f"{self.config.where}: scores.checkpoints", str(error)) from error
-        scored_arms = [self.arms[label] for label in dict.fromkeys(group.arm for group in groups)]
         for position, method in enumerate(self.methods.values()):
             for arm in scored_arms:
                 method.check(arm.task, self.config.base_dir, f"{self.config.where}: methods[{position}]")
+                self._check_explained(method, arm, position)
             if not method.needs and not self.needs_scoring_outputs:  # a file of scores: does it hold these queries?
                 method.prepare(self.task, self.config.base_dir, self.queries(None))
+
+    def _check_explained(self, method: Method, arm: Arm, position: int) -> None:
+        """Refuse queries of a split whose rows have not the loss that a method explains."""
+        allowed, split = method.explained_splits(arm.task), arm.asked.split
+        if allowed is not None and split not in allowed:
+            problem = f"{method.name} explains a loss that rows of {split!r} have not; allowed: queries of {listed(sorted(allowed))}"
+            raise ConfigError(f"{self.config.where}: methods[{position}]", problem)
 
     def _check_recipes(self) -> None:
         """Refuse an arm whose recipe does not fit its task or the first arm's kind, or changes a parent that it does not get."""
@@ -127,15 +135,30 @@ class Experiment:
     def check_networks(self) -> None:
         """Refuse what only a built network can tell, such as names of layers: in the driver, once the tasks are prepared."""
         networks: dict[str, Any] = {}
+
+        def network_of(arm: Arm) -> Any:
+            built = canonical_json([arm.train_digest, arm.model_identity])
+            if built not in networks:
+                with placed(arm.where):
+                    networks[built] = arm.task.network(0)
+            return networks[built]
+
         for label, arm in self.arms.items():
             parts = {"task.recipe": arm.task.recipe}
             parts |= {f"observe.{position}": one for position, one in enumerate(self.config.observers)}
             for key, part in parts.items():
                 if hasattr(part, "check_network"):
-                    built = canonical_json([arm.train_digest, arm.model_identity])
-                    if built not in networks:
-                        networks[built] = arm.task.network(0)
-                    part.check_network(arm.task, networks[built], f"{self._where(label)}: {key}")
+                    part.check_network(arm.task, network_of(arm), f"{self._where(label)}: {key}")
+        for arm in self._scored_arms():
+            queries = None if arm.needs_outputs else arm.queries(None)
+            for position, method in enumerate(self.methods.values()):
+                if method.needs:
+                    method.check_network(arm.task, network_of(arm), queries, f"{arm.where}: methods[{position}]")
+
+    def _scored_arms(self) -> list[Arm]:
+        """The arms whose models are scored."""
+        groups = self.campaign.scoring_groups(self, Numerics())
+        return [self.arms[label] for label in dict.fromkeys(group.arm for group in groups)]
 
     def _check_ledgers(self) -> None:
         """Refuse arms that train the same thing and record different splits: a spec id has one row."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ from orchestrator.run_dir import RunDir
 from orchestrator.run_mirror import RunMirror
 from orchestrator.runtime.backend import ScoreBlock, WorkerContext
 from orchestrator.runtime.driver import SpendMeter, StopSignal
+from orchestrator.score_warnings import score_warnings
 from orchestrator.scoring import ScoreStage
 from orchestrator.scoring_models import ScoringModels, Unfinished
 from orchestrator.storage.blobs import write_file
@@ -31,6 +33,7 @@ from tasks.base import Numerics
 if TYPE_CHECKING:
     from orchestrator.results import Results
 
+log = logging.getLogger("refit")
 STAGES = ("train", "score", "plan", "retrain", "analyse")
 
 
@@ -205,6 +208,13 @@ class Pipeline:
         self.models.compute(self.workforce.backend, self.progress, self._heard, self.workforce.alive)
         self.workforce.pin()
         self.models.write_tables(self.run_dir)
+        for warning in self.score_warnings():
+            self.progress.say(f"warning: {warning}")
+            log.warning("%s", warning)
+
+    def score_warnings(self) -> list[str]:
+        """What makes the scores of a method useless for some queries. Raises Unfinished while scores are missing."""
+        return score_warnings(self.all_matrices, list(self.experiment.methods))
 
     def _heard(self, block: ScoreBlock) -> None:
         self.report.score_seconds += block.seconds

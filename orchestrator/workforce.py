@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ParamSpec, TypeVar
 
+from orchestrator.arms import placed, where_of
 from orchestrator.experiment import Experiment
 from orchestrator.run_dir import (
     RunDir,
@@ -116,8 +117,9 @@ class Workforce:
         """What a worker needs: the prepared task of every arm."""
         experiment = self.experiment
         tasks = {label: arm.task for label, arm in experiment.arms.items()}
-        for task in tasks.values():
-            task.prepare()
+        for label, task in tasks.items():
+            with placed(where_of(label, experiment.config)):
+                task.prepare()
         experiment.check_networks()
         return WorkerContext(
             experiment.task,

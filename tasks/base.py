@@ -230,7 +230,8 @@ class Task(Protocol):
     second derivative; `rows_touching(name, rows) -> int64`: the train rows whose loss depends on those rows of a parameter;
     `row_hessians(network, name, rows) -> [n_rows, d, d]` and `row_derivatives(network, name, rows, vectors [q, n_rows, d],
     train_rows) -> [q, n_train_rows]`: closed forms for such rows, of the objective and of each example's loss;
-    `splits_with_losses`: names of the splits whose rows `losses` takes, where those are not all.
+    `splits_with_losses`, `splits_with_query_losses`: names of the splits whose rows `losses` and `query_losses` take, where
+    those are not all.
     """
 
     model: Any

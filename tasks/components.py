@@ -12,14 +12,17 @@ from pydantic import BaseModel, ValidationError
 from tasks.base import Component
 from tasks.errors import InputError
 from tasks.registry import Registry
+from tasks.suggestions import did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def parse_component(cls: type[Model], options: Any, where: object, key: str = "") -> Model:
+def parse_component(cls: type[Model], options: Any, where: object, key: str = "", also: Sequence[str] = ()) -> Model:
     """`options` (plain YAML values) as a `cls`, strictly: no string becomes a number, no unknown key is skipped.
 
-    `where` is the file, `key` the dotted key of `options` in it. Raises InputError for the first thing that is wrong.
+    `where` is the file, `key` the dotted key of `options` in it; `also`: keys that are allowed beside those of `cls` and
+    are parsed elsewhere, which the message names as well. Raises InputError for the first thing that is wrong; a key that
+    is unknown comes before one that is missing, since the one is often the other misspelt.
     """
     try:
         text = json.dumps(options)
@@ -30,7 +33,7 @@ def parse_component(cls: type[Model], options: Any, where: object, key: str = ""
     try:
         return cls.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise _input_error(cls, options, where, key, error) from error
+        raise _input_error(cls, options, where, key, error, also) from error
 
 
 def parse_named(registry: Registry, options: Any, where: object, key: str, plugins: Sequence[str] = ()) -> Any:
@@ -68,13 +71,19 @@ def place(where: object, key: str) -> str:
     return f"{where}: {key}" if key else str(where)
 
 
-def _input_error(cls: type[BaseModel], options: Any, where: object, key: str, error: ValidationError) -> InputError:
-    first = error.errors(include_url=False)[0]
+def _input_error(
+    cls: type[BaseModel], options: Any, where: object, key: str, error: ValidationError, also: Sequence[str]
+) -> InputError:
+    found = error.errors(include_url=False)
+    unknown = [one for one in found if one["type"] == "extra_forbidden"]
+    first = unknown[0] if unknown and found[0]["type"] == "missing" else found[0]
     path = _path_in(options, first["loc"], missing=first["type"] == "missing")
     dotted = ".".join([part for part in (key, *(str(step) for step in path)) if part])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        problem = f"unknown key {str(path[-1])!r}; allowed: {', '.join(_allowed_keys(cls, path[:-1]))}"
+        allowed = sorted({*_allowed_keys(cls, path[:-1]), *(also if len(path) == 1 else ())})
+        suggestion = did_you_mean(str(path[-1]), allowed)
+        problem = f"unknown key {_shown(str(path[-1]))}; allowed: {', '.join(allowed)}{suggestion}"
     elif first["type"] == "missing":
         problem = f"is missing; allowed keys here: {', '.join(_allowed_keys(cls, path[:-1]))}"
     else:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.errors import InputError
+from tasks.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Registry:
             hint = (
                 f"module {module!r} is not listed under plugins"
                 if attribute
-                else f"allowed: {', '.join(sorted(entries))}"
+                else f"allowed: {', '.join(sorted(entries))}{did_you_mean(name, entries)}"
             )
             singular = self.kind[:-3] + "y" if self.kind.endswith("ies") else self.kind[:-1]
             raise InputError(where, f"unknown {singular} {name!r}; {hint}")

@@ -13,6 +13,7 @@ from tasks.components import parse_fitting, place
 from tasks.data.splits import Records, SplitConfig, class_order, read_records, to_split
 from tasks.errors import InputError
 from tasks.registry import MODELS, RECIPES
+from tasks.suggestions import did_you_mean
 from tasks.text_task import TextTask, first_rows
 
 
@@ -44,7 +45,8 @@ class TextClassification(Component):
     @classmethod
     def _has_train(cls, data: dict[str, SplitConfig]) -> dict[str, SplitConfig]:
         if "train" not in data:
-            raise ValueError("no split called train")
+            meant = next((found for name in data if (found := did_you_mean(name, ["train"]))), "")
+            raise ValueError(f"no split called train; splits: {', '.join(data) or 'none'}{meant}")
         return data
 
     def identity(self) -> dict[str, Any]:
@@ -105,7 +107,8 @@ def measured_limits(
     for position, item in enumerate(measure):
         if item.split not in splits:
             raise InputError(
-                place(where, f"{key}.{position}.split"), f"no split {item.split!r}; splits: {', '.join(splits)}"
+                place(where, f"{key}.{position}.split"),
+                f"no split {item.split!r}; splits: {', '.join(splits)}{did_you_mean(item.split, splits)}",
             )
         if item.split in names:
             raise InputError(place(where, f"{key}.{position}.split"), f"split {item.split!r} is measured twice")

@@ -14,6 +14,7 @@ from tasks.data.paths import resolve_path
 from tasks.data.word_lists import WEATS, WeatLists, WordListFile, read_word_lists
 from tasks.errors import InputError
 from tasks.properties import Property, ResolvedProperty, plain_label, rows_of
+from tasks.suggestions import did_you_mean
 from tasks.weat import Ddof, PermutationTest, Statistic, associations, halves, permutation_test, weat
 
 
@@ -149,7 +150,9 @@ class Weat(Property):
         if source is not None:
             return source.test(name, f"{where}.test")
         if name not in WEATS:
-            raise InputError(f"{where}.test", f"unknown test {name!r}; allowed: {', '.join(WEATS)}")
+            raise InputError(
+                f"{where}.test", f"unknown test {name!r}; allowed: {', '.join(WEATS)}{did_you_mean(name, WEATS)}"
+            )
         return WEATS[name]
 
     def _explicit(self, source: WordListFile | None, where: str) -> WeatLists:

@@ -106,6 +106,7 @@ class WordVectorTask(ClosedForms):
 
     version: ClassVar[int] = 1
     splits_with_losses: ClassVar[frozenset[str]] = frozenset({"train"})
+    splits_with_query_losses: ClassVar[frozenset[str]] = frozenset({"properties"})
     independent_rows: ClassVar[frozenset[str]] = frozenset({"input.weight"})  # a pair has one centre word
 
     def __init__(

@@ -32,6 +32,10 @@ class CrossLossInfluence(InfluenceFunction):
         if not any(hasattr(task, attribute) for attribute in ("query_losses", "logits")):
             raise InputError(where, f"{self.name} needs query losses or logits; {type(task).__name__} has neither")
 
+    def explained_splits(self, task: Task) -> frozenset[str] | None:
+        """Those whose rows have a query loss."""
+        return getattr(task, "splits_with_query_losses", None)
+
     def _check_queries(self, task: Any, where: str) -> None:
         """Any differentiable loss will do."""
 

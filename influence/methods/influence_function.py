@@ -60,6 +60,10 @@ class InfluenceFunction(Method):
         require_task(task, "losses", where, f"{self.name} needs the train loss of every example")
         self._check_queries(task, where)
 
+    def explained_splits(self, task: Task) -> frozenset[str] | None:
+        """Those whose rows have a train loss."""
+        return getattr(task, "splits_with_losses", None)
+
     def _check_queries(self, task: Any, where: str) -> None:
         with_loss = getattr(task, "splits_with_losses", None)
         if with_loss is not None and not with_loss & set(task.measured):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -9,6 +10,8 @@ from pydantic import field_validator
 
 from influence.layers import Layers, check_selection
 from influence.methods.checkpointed import CheckpointSum
+from influence.methods.requirements import require_model
+from tasks.base import Task
 
 if TYPE_CHECKING:
     from influence.gradients import CheckpointGradients, GradientShard
@@ -34,6 +37,11 @@ class TracIn(CheckpointSum):
     def _known(cls, layers: str | tuple[str, ...]) -> str | tuple[str, ...]:
         check_selection(layers)
         return layers
+
+    def check(self, task: Task, base_dir: Path, where: str) -> None:
+        """Raises InputError when the model names no layers."""
+        if not any(hasattr(task.model, name) for name in ("embedding_module", "last_module", "layer_modules")):
+            require_model(task, "layer_modules", where, f"{self.name} needs layers with weights")
 
     def chosen_layers(self, layers: Layers) -> list[str]:
         """Names of the modules whose weight gradients it needs. Raises InputError."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from influence.methods.checkpointed import CheckpointSum
-from influence.methods.requirements import require_model
+from influence.methods.requirements import require_last_layer
 from tasks.base import Task
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class TracInLast(CheckpointSum):
     bias: bool = False
 
     def check(self, task: Task, base_dir: Path, where: str) -> None:
-        """Raises InputError when the model has no last layer."""
-        require_model(task, "last_module", where, "tracin_last needs a last layer onto the logits")
+        """Raises InputError when the model has no last layer, or one that sees every token."""
+        require_last_layer(task, base_dir, where, "tracin_last needs a last layer onto the logits")
 
     def term(self, queries: CheckpointGradients, train: CheckpointGradients, context: Any) -> np.ndarray:
         """(a_i . a_q) (d_i . d_q), plus d_i . d_q with `bias`."""

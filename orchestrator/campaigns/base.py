@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from orchestrator.records import LedgerRow, Outcome, Work
 from tasks.base import Component, Numerics
+from tasks.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from orchestrator.analysis.checks import Check
     from orchestrator.experiment import Experiment, ScoringGroup
     from orchestrator.results import Results
+
+
+class UnrankedError(InputError):
+    """A method has no scores for a query whose training examples are to be ranked by it: nothing can be planned."""
 
 
 class CampaignPlan(Protocol):

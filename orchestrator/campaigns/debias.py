@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from orchestrator.campaigns.base import Campaign, Scored
+from orchestrator.campaigns.base import Campaign, Scored, UnrankedError
 from orchestrator.campaigns.plan import DistinctWorks, check_unique
 from orchestrator.records import LedgerRow, Work
 from tasks.data.edits import Edit
 from tasks.errors import InputError
 from tasks.seeds import generator
+from tasks.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from orchestrator.analysis.checks import Check
@@ -118,7 +119,7 @@ class Debias(Campaign):
     @model_validator(mode="after")
     def _halves_of_corrected(self) -> Debias:
         if unknown := [label for label in self.halves if label not in self.correct]:
-            raise ValueError(f"halves: {unknown[0]!r} is not among `correct`")
+            raise ValueError(f"halves: {unknown[0]!r} is not among `correct`{did_you_mean(unknown[0], self.correct)}")
         halves = [half for pair in self.halves.values() for half in pair]
         if whole := [half for half in halves if half in self.correct or halves.count(half) > 1]:
             raise ValueError(f"halves: {whole[0]!r} can be a half of one property only, and is not corrected itself")
@@ -158,7 +159,8 @@ class Debias(Campaign):
             for name in names:
                 if name not in labels:
                     refused = getattr(task, "refused", {}).get(name)
-                    raise InputError(f"{where}.{key}", refused or f"{name!r} is not a property; {', '.join(labels)}")
+                    listed = f"{', '.join(labels)}{did_you_mean(name, labels)}"
+                    raise InputError(f"{where}.{key}", refused or f"{name!r} is not a property; {listed}")
         if experiment.needs_scoring_outputs:
             problem = "where, or a measurement of the predicted label, leaves open which properties are asked about"
             raise InputError(f"{experiment.config.where}: queries", problem)
@@ -245,8 +247,8 @@ class Debias(Campaign):
         labels = property_labels(experiment.task) or {}
         row = matrix.row(labels[label]).astype(np.float64) * self.sign(scored, repeat, label)
         if np.isnan(row).any():
-            raise InputError(
-                f"{experiment.config.where}: methods",
+            raise UnrankedError(
+                f"{experiment.config.where}: methods[{list(experiment.methods).index(source)}]",
                 f"{source} diverged for {label} in repeat {repeat}: raise damping or scale",
             )
         if is_control:

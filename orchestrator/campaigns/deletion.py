@@ -14,7 +14,7 @@ from influence.controls import Control
 from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.stopping import Stopping
 from orchestrator.campaigns.adaptive import adaptive_plan
-from orchestrator.campaigns.base import Campaign, Scored
+from orchestrator.campaigns.base import Campaign, Scored, UnrankedError
 from orchestrator.campaigns.deletion_grid import DeletionGrid
 from orchestrator.campaigns.plan import NOT_ASKED, Plan, check_unique, distinct_max
 from tasks.errors import InputError
@@ -205,6 +205,10 @@ def _order(scored: Scored, label: str, query: int, group: str) -> np.ndarray:
     """TrainIds in the order in which a method would remove them."""
     matrix = scored.matrix("", label)
     if matrix.diverged[query]:
-        problem = f"{label} diverged for query {matrix.query_ids[query]} and ranks nothing; raise its damping or scale"
-        raise InputError(f"{scored.experiment.config.where}: methods", problem)
+        position, n_diverged = list(scored.experiment.methods).index(label), int(matrix.diverged.sum())
+        problem = (
+            f"{label} diverged for {n_diverged} of {len(matrix.query_ids)} queries, first for query "
+            f"{matrix.query_ids[query]}, and ranks nothing for them; raise its damping or scale"
+        )
+        raise UnrankedError(f"{scored.experiment.config.where}: methods[{position}]", problem)
     return ranking.ranked(matrix.scores[query], scored.experiment.train.ids, group)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from orchestrator.records import LedgerRow, Work
 from tasks.data.edits import Edit
 from tasks.errors import InputError
 from tasks.seeds import generator
+from tasks.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from orchestrator.analysis.checks import Check
@@ -149,12 +150,14 @@ class LeaveOneOut(Campaign):
             raise InputError(f"{experiment.config.where}: methods", "no method has scores to compare with retrains")
         for position, comparison in enumerate(self.comparisons):
             if comparison.method not in experiment.scored:
-                problem = f"{comparison.method!r} is not among the scored methods {', '.join(experiment.scored)}"
+                allowed = f"{', '.join(experiment.scored)}{did_you_mean(comparison.method, experiment.scored)}"
+                problem = f"{comparison.method!r} is not among the scored methods {allowed}"
                 raise InputError(f"{where}.comparisons.{position}.method", problem)
             for side in ("scores", "truth"):
                 if (chosen := getattr(comparison, side)) not in self.arms and (chosen or len(self.arms) > 1):
                     raise InputError(
-                        f"{where}.comparisons.{position}.{side}", f"{chosen!r} is not an arm; {', '.join(self.arms)}"
+                        f"{where}.comparisons.{position}.{side}",
+                        f"{chosen!r} is not an arm; {', '.join(self.arms)}{did_you_mean(chosen, self.arms)}",
                     )
         rows = self.compared(experiment)
         if len({(row.name, row.scores, row.truth) for row in rows}) != len(rows):

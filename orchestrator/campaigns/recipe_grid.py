@@ -21,6 +21,7 @@ from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.digests import canonical_json
 from tasks.errors import InputError
+from tasks.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from orchestrator.analysis.checks import Check
@@ -117,7 +118,8 @@ class RecipeGrid(Campaign):
         """Refuse what is wrong between the keys of the block. Raises InputError naming the key in the file `where`."""
         where = f"{where}: {self.name}"
         if self.reference not in (names := [arm.name for arm in self.arms]):
-            raise InputError(f"{where}.baseline", f"{self.reference!r} is not an arm; {', '.join(names)}")
+            problem = f"{self.reference!r} is not an arm; {', '.join(names)}{did_you_mean(self.reference, names)}"
+            raise InputError(f"{where}.baseline", problem)
         for position, arm in enumerate(self.arms):
             of_arm, grid = f"{where}.arms.{position}", self.grid_of(arm)
             of_grid = {key: f"{of_arm}.grid" if key in arm.grid else f"{where}.grid" for key in grid}
@@ -191,7 +193,8 @@ class RecipeGrid(Campaign):
         task, names = arm.task, self.splits.model_dump()
         for role, name in names.items():
             if name not in task.measured:
-                problem = f"{name!r} is not measured; task.measure lists {', '.join(sorted(task.measured))}"
+                listed = f"{', '.join(sorted(task.measured))}{did_you_mean(name, task.measured)}"
+                problem = f"{name!r} is not measured; task.measure lists {listed}"
                 raise InputError(f"{where}: recipe_grid.splits.{role}", problem)
         n, n_measured = len(task.splits[self.splits.train]), len(np.unique(task.measured[self.splits.train]))
         if n_measured < n:

@@ -129,6 +129,7 @@ def _accuracies(pipeline: Pipeline, rows: Mapping[str, LedgerRow]) -> list[dict[
 
 def _notes(pipeline: Pipeline, of_campaign: Sequence[str], rows: Mapping[str, LedgerRow]) -> list[str]:
     notes = list(of_campaign)
+    notes += [f"{warning[0].upper()}{warning[1:]}." for warning in pipeline.score_warnings()]
     diverged = sum(row.outcome.status == "diverged" for row in rows.values())
     if diverged:
         notes.append(f"{diverged} retrains diverged (NaN or infinite loss); their cells are holes.")

@@ -101,6 +101,23 @@ def secure_ray(*, make_token: bool) -> None:
     Config.initialize("")  # Ray read the environment when it was imported; this reads it again
 
 
+def check_cluster(address: str) -> str:
+    """See that a cluster answers at `address`, for `auto` at the one that Ray finds itself; joins nothing, and returns host:port.
+
+    Raises InputError.
+    """
+    found = environment.found_address(_find) if address == "auto" else address
+    environment.check_address(found)
+    return found
+
+
+def _find() -> str | None:
+    """The address that Ray takes for `auto`: RAY_ADDRESS, else of a Ray on this machine. Raises ConnectionError if there is none."""
+    from ray._private.services import get_ray_address_from_environment
+
+    return get_ray_address_from_environment("auto", None)
+
+
 class _Session:
     """The connection: a Ray of our own, a cluster, or a Ray that this process is in already, which is left as it is."""
 
@@ -143,12 +160,12 @@ class _Session:
             raise InputError("compute.gpus_per_worker", "this machine has no GPU; allowed: 0, or a cluster (--address)")
 
     def _join_cluster(self, address: str) -> None:
-        environment.check_address(address)
+        found = check_cluster(address)
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        except (failures.AuthenticationError, ConnectionError) as error:
+        except (failures.AuthenticationError, ConnectionError) as error:  # something answers there, as was seen above
             hint = "RAY_AUTH_TOKEN_PATH must name the cluster's token file (RAY_AUTH_MODE=disabled: it has none)"
-            problem = f"no Ray cluster that takes our token answers at {address!r}; {hint}"
+            problem = f"no Ray cluster that takes our token answers at {found!r}; {hint}"
             raise InputError("--address", problem) from error
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,10 +44,6 @@ def has_token(environment: Mapping[str, str], home: Path | None = None) -> bool:
 
 def check_address(address: str) -> None:
     """See that something listens at `address`; Ray itself would try for more than a minute. Raises InputError."""
-    if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", "")
-        if not address:
-            return
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():
         raise InputError("--address", f"{address!r} is not an address of a Ray cluster; {ALLOWED}")
@@ -55,6 +51,18 @@ def check_address(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
     except (OSError, OverflowError) as error:
         raise InputError("--address", f"nothing answers at {address!r} ({error}); {ALLOWED}") from error
+
+
+def found_address(find: Callable[[], str | None]) -> str:
+    """What `auto` stands for; `find` is how Ray looks for it, and raises ConnectionError. Raises InputError if there is none."""
+    try:
+        found = find()
+    except ConnectionError:
+        found = None
+    if not found:
+        problem = "'auto' finds no Ray cluster: none runs on this machine, and RAY_ADDRESS is not set"
+        raise InputError("--address", f"{problem}; start one (ray start --head), or give its host:port")
+    return found
 
 
 class TempDir:

@@ -249,6 +249,11 @@ def locked_folder(folder: Path) -> Iterator[None]:
 def _check_folder(path: str, where: object) -> None:
     if not path.strip() or "\0" in path:
         raise InputError(where, f"{path!r} is not a path; allowed: a folder, which is made if need be")
+    try:
+        os.lstat(os.path.abspath(path))
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError(where, f"{path[:80]!r}...: a name or path that is too long") from error
     nearest = Path(os.path.abspath(path))
     while not os.path.lexists(nearest) and nearest != nearest.parent:
         nearest = nearest.parent

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError
+from tasks.suggestions import did_you_mean
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -142,12 +143,17 @@ class WordListFile:
         if name in CALISKAN_TESTS:
             return WeatLists(*(self.words(part, where) for part in CALISKAN_TESTS[name]))
         allowed = [*self.tests, *(n for n, parts in CALISKAN_TESTS.items() if set(parts) <= self.lists.keys())]
-        raise InputError(where, f"{self.path} has no test {name!r}; allowed: {', '.join(allowed) or 'none'}")
+        raise InputError(
+            where,
+            f"{self.path} has no test {name!r}; allowed: {', '.join(allowed) or 'none'}{did_you_mean(name, allowed)}",
+        )
 
     def words(self, name: str, where: object) -> tuple[str, ...]:
         """The list called `name`. Raises InputError."""
         if name not in self.lists:
-            raise InputError(where, f"{self.path} has no list {name!r}; allowed: {', '.join(self.lists) or 'none'}")
+            allowed = ", ".join(self.lists) or "none"
+            problem = f"{self.path} has no list {name!r}; allowed: {allowed}{did_you_mean(name, self.lists)}"
+            raise InputError(where, problem)
         return self.lists[name]
 
 

@@ -13,8 +13,10 @@ from pydantic import Field
 from tasks.base import Batch, Component
 from tasks.data.tokens import PretrainedEncoding, PretrainedTokeniser, tokeniser_digest
 from tasks.errors import InputError
+from tasks.models.architectures import has_pooled_head
 from tasks.models.freezing import freeze_parameters
 from tasks.models.pretrained import WHERE, content_identity, pretrained_directory, quiet_transformers, read_config
+from tasks.models.pretrained_checks import check_model_type, check_tokeniser
 from tasks.seeds import purpose_seed
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Encoder(Component):
     def encoding(self, base_dir: Path) -> PretrainedEncoding:
         """The tokeniser that belongs to the weights."""
         directory = self._directory(base_dir)
+        check_tokeniser(directory, self.max_length, read_config(directory))
         return PretrainedEncoding(directory=directory, max_length=self.max_length, digest=tokeniser_digest(directory))
 
     def identity_of_weights(self, base_dir: Path) -> dict[str, Any]:
@@ -132,6 +135,11 @@ class Encoder(Component):
 
         return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
 
+    def last_layer_problem(self, base_dir: Path) -> str:
+        """Why methods that look at the layer onto the logits do not fit, "" where they do: told by config.json."""
+        model_type = read_config(self._directory(base_dir))["model_type"]
+        return "" if has_pooled_head(model_type) else f"that of {model_type!r} sees one vector a token"
+
     def layer_modules(self, network: nn.Module) -> list[str]:
         """Names of the modules that own weights (embeddings, linear layers, normalisations), in the network's order."""
         return [
@@ -142,6 +150,7 @@ class Encoder(Component):
         """The checked directory. Raises InputError if the options do not fit its config."""
         directory = pretrained_directory(self.pretrained, self.revision, base_dir)
         config = read_config(directory)
+        check_model_type(config, directory)
         depth = next((config[key] for key in _DEPTH_KEYS if isinstance(config.get(key), int)), None)
         if self.num_layers is not None and depth is not None and self.num_layers > depth:
             problem = f"{self.num_layers} is more than the {depth} layers of {self.pretrained!r}"

@@ -13,8 +13,8 @@ from tasks.data.paths import PACKAGE, resolve_path
 from tasks.data.tokens import tokeniser_digest
 from tasks.digests import digest, digest_file
 from tasks.errors import InputError
+from tasks.models.pretrained_checks import WHERE, check_safetensors
 
-WHERE = "task.model.pretrained"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors"]
 
@@ -38,7 +38,10 @@ def pretrained_directory(pretrained: str, revision: str | None, base_dir: Path) 
 
 def content_identity(directory: Path) -> dict[str, Any]:
     """Digests of weights, config and tokeniser files: equal content under another name or path is the same model."""
-    weights = {file.name: digest_file(file) for file in weight_files(directory)}
+    files = weight_files(directory)
+    for file in files:
+        check_safetensors(file)
+    weights = {file.name: digest_file(file) for file in files}
     config = digest_file(directory / "config.json")
     return {"weights": digest(weights), "config": config, "tokeniser": tokeniser_digest(directory)}
 
@@ -48,7 +51,7 @@ def weight_files(directory: Path) -> list[Path]:
     whole, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
     if whole.is_file():
         return [whole]
-    names = sorted(set(_read_json(index).get("weight_map", {}).values())) if index.is_file() else []
+    names = _shards(index) if index.is_file() else []
     missing = [name for name in names if not (directory / name).is_file()]
     if missing or not names:
         raise InputError(
@@ -57,6 +60,15 @@ def weight_files(directory: Path) -> list[Path]:
             "weights are read from safetensors files only",
         )
     return [directory / name for name in names]
+
+
+def _shards(index: Path) -> list[str]:
+    """Names of the files that an index of sharded weights lists."""
+    content = _read_json(index).get("weight_map", {})
+    names = list(content.values()) if isinstance(content, dict) else [None]
+    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise InputError(WHERE, f"{index}: weight_map is not a mapping of names of weights to names of files beside it")
+    return sorted(map(str, set(names)))
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -83,7 +95,7 @@ def quiet_transformers() -> Iterator[None]:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(WHERE, f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise InputError(WHERE, f"{file} holds {type(content).__name__}; allowed: a JSON object")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.runtime import ray_environment as environment
+from tasks.errors import InputError
 
 
 def test_token_authentication_is_on_and_a_ray_of_our_own_gets_a_token(tmp_path):
@@ -68,3 +69,42 @@ def test_temp_dir_is_short_enough_for_the_sockets_in_it_and_goes_away(monkeypatc
     folder.remove()
     folder.remove()
     assert not Path(folder.path).exists()
+
+
+def test_auto_without_a_cluster_says_that_there_is_none_and_nothing_of_tokens():
+    def find() -> str:
+        raise ConnectionError("Could not find any running Ray instance. Please specify the one to connect to")
+
+    for nothing in (find, lambda: None, lambda: ""):
+        with pytest.raises(InputError, match="'auto' finds no Ray cluster: none runs on this machine") as refused:
+            environment.found_address(nothing)
+        assert "token" not in str(refused.value)
+    assert environment.found_address(lambda: "10.0.0.1:6379") == "10.0.0.1:6379"
+
+
+@pytest.mark.parametrize(
+    ("address", "ray_address", "problem"),
+    [
+        ("auto", "127.0.0.1:1", "nothing answers at '127.0.0.1:1'"),
+        ("127.0.0.1:1", None, "nothing answers at '127.0.0.1:1'"),
+        ("nonsense", None, "'nonsense' is not an address of a Ray cluster"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_refused_before_torch_is_imported(tmp_path, address, ray_address, problem):
+    from tests.orchestrator.tiny_campaign import write_config
+
+    code = (
+        "import sys\nfrom orchestrator.cli import main\ncode = main(sys.argv[1:])\nprint(code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", str(write_config(tmp_path)), "--yes", "--address", address],
+        env={**os.environ, **({"RAY_ADDRESS": ray_address} if ray_address else {})},
+        cwd=Path(__file__).resolve().parents[3],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "2 False", done.stderr
+    assert done.stderr.splitlines()[-1].startswith("refit: --address: ")
+    assert problem in done.stderr
+    assert "token" not in done.stderr
+    assert not list(tmp_path.glob("runs/*"))

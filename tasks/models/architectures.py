@@ -1,0 +1,62 @@
+"""What the installed transformers has in sequence classifiers, read from its source.
+
+Importing its lists takes seconds and imports torch; `refit plan` does neither.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+_LIST = "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES"
+
+
+@functools.cache
+def sequence_classifiers() -> Mapping[str, str]:
+    """`model_type` of a config.json -> name of the class; empty where the source is not as it was in transformers 4 and 5."""
+    try:
+        tree = ast.parse((_package() / "auto" / "modeling_auto.py").read_text(encoding="utf-8"))
+        for node in tree.body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            if any(getattr(target, "id", "") == _LIST for target in targets):
+                return dict(ast.literal_eval(node.value.args[0]))  # type: ignore[attr-defined]
+    except (OSError, ValueError, SyntaxError, AttributeError, IndexError, TypeError):
+        pass
+    return {}
+
+
+@functools.cache
+def has_pooled_head(model_type: str) -> bool:
+    """Whether the layer onto the logits sees one vector an example, and not one a token, as it does in decoders.
+
+    Decoders compute logits of every token and keep those of the last one: in the class that all newer ones share, or under
+    the name `pooled_logits`. True where the source does not say: scoring then checks the network before anything is trained.
+    """
+    name = sequence_classifiers().get(model_type)
+    for file in _modeling_files(model_type) if name else ():
+        found = re.search(rf"^class {name}\((.*?)\):(.*?)(?=^\S|\Z)", file, re.MULTILINE | re.DOTALL)
+        if found:
+            return "GenericForSequenceClassification" not in found.group(1) and "pooled_logits" not in found.group(2)
+    return True
+
+
+def _package() -> Path:
+    found = importlib.util.find_spec("transformers")
+    if found is None or found.origin is None:
+        raise OSError("transformers is not installed")
+    return Path(found.origin).parent / "models"
+
+
+def _modeling_files(model_type: str) -> list[str]:
+    """Source of the modules that may hold the class: of the folder named as the type, or as its beginning."""
+    parts = model_type.replace("-", "_").split("_")
+    try:
+        folders = [_package() / "_".join(parts[:n]) for n in range(len(parts), 0, -1)]
+        files = [file for folder in folders for file in sorted(folder.glob("modeling_*.py"))]
+        return [file.read_text(encoding="utf-8") for file in files]
+    except (OSError, ValueError):
+        return []
