@@ -1,6 +1,6 @@
 """Environment variables that change bits of a result on the same machine. No torch: known before anything starts.
 
-Which do, and by how much they were measured: docs/decisions/0031-environment-in-numerics.md.
+Which do, and by how much they were measured: docs/decisions/0034-environment-in-numerics.md.
 """
 
 from __future__ import annotations
