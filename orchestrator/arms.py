@@ -16,6 +16,7 @@ from tasks.data.edits import Edit
 from tasks.digests import digest
 from tasks.errors import InputError
 from tasks.seeds import generator
+from tasks.sources import with_sources
 
 Outputs = Mapping[str, np.ndarray]  # measured split -> recorded outputs
 
@@ -23,8 +24,10 @@ Outputs = Mapping[str, np.ndarray]  # measured split -> recorded outputs
 class Arm:
     """A task as one arm trains it; most campaigns have one arm, called "". Identities are computed once."""
 
-    def __init__(self, label: str, task: Task, config: LoadedConfig):
+    def __init__(self, label: str, task: Task, config: LoadedConfig, part: Any = None):
+        """`part`: the block of the config that opened the task; by default the config's own."""
         self.label, self.task, self.config = label, task, config
+        self.part = config.task if part is None else part
         self._families: dict[
             tuple, RetrainSpec
         ] = {}  # one spec of each numerics and parent: its siblings share their text
@@ -37,23 +40,24 @@ class Arm:
     @cached_property
     def train_digest(self) -> str:
         """Digest of everything the train set and its preprocessing are."""
-        return digest(self.task.train_identity())
+        return digest(with_sources(self.task.train_identity(), self.task, self.part))
 
     @cached_property
     def model_identity(self) -> Any:
         """Identity of the model's weights and options."""
-        return self.task.model_identity()
+        return with_sources(self.task.model_identity(), self.task.model)
 
     @cached_property
     def recipe_identity(self) -> Any:
         """Name, version and hyperparameters of the recipe."""
-        return self.task.recipe.identity()
+        return with_sources(self.task.recipe.identity(), self.task.recipe)
 
     @cached_property
     def record(self) -> dict[str, Any]:
         """What is recorded: the measured splits, and what observers see where there are any."""
-        observers = {observer.name: observer.identity() for observer in self.config.observers}
-        return {**self.task.record_identity(), **({"observers": observers} if observers else {})}
+        observers = {o.name: with_sources(o.identity(), o) for o in self.config.observers}
+        recorded = with_sources(self.task.record_identity(), self.task, *getattr(self.task, "properties", ()))
+        return {**recorded, **({"observers": observers} if observers else {})}
 
     @cached_property
     def task_id(self) -> str:
@@ -80,6 +84,13 @@ class Arm:
     ) -> Work:
         """One retrain of this arm."""
         return Work(self.spec(numerics, edit, seed, parent), edit, keep_steps, self.label)
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """Everything of this arm that a plugin may have made."""
+        task = self.task
+        properties = getattr(task, "properties", ())
+        return (task, self.part, task.model, task.recipe, *properties, *self.config.observers)
 
     def last_step(self) -> int:
         """The number of the last update of a whole training."""

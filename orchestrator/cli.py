@@ -10,10 +10,13 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.streams import is_heard, unheard_streams
 from tasks.errors import InputError, RefitError
+
+if TYPE_CHECKING:
+    from orchestrator.pipeline import Pipeline
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
 STAGES = ("train", "score", "plan", "retrain", "analyse")
@@ -205,6 +208,7 @@ def _report(options: argparse.Namespace) -> int:
     from orchestrator.report.render import write_report
 
     pipeline = open_run(options.run_dir).pipeline()
+    _tell_store(pipeline)
     pipeline.write_results()
     print(write_report(report_data(pipeline), pipeline.run_dir.path))
     pipeline.mirror.publish()
@@ -229,9 +233,17 @@ def _sync(options: argparse.Namespace) -> int:
     from orchestrator.api import open_run
     from orchestrator.projections import sync
 
-    result = sync(open_run(options.run_dir).pipeline())
+    pipeline = open_run(options.run_dir).pipeline()
+    _tell_store(pipeline)
+    result = sync(pipeline)
     print(f"MLflow: {result.created} runs created, {result.updated} updated")
     return EXIT_COMPLETE
+
+
+def _tell_store(pipeline: Pipeline) -> None:
+    """Say so if the store that is read is not the one that the run was made in."""
+    if note := pipeline.run_dir.store_note(pipeline.store.uri):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from tasks.data.edits import Edit
 from tasks.digests import canonical_json, digest
 from tasks.registry import RECIPES, TASKS
 from tasks.seeds import purpose_seed, repeat_seed
+from tasks.sources import Sources, sources_of, with_sources
 from tasks.training import check_micro_batch
 
 
@@ -48,8 +49,8 @@ class Experiment:
     def __init__(self, config: LoadedConfig, cache_dir: Path | None):
         self.config, self.settings, self.campaign = config, config.settings, config.campaign
         self._cache_dir = cache_dir
-        self._opened: dict[str, Task] = {}
-        self.arms = {label: Arm(label, self._open(label, changes), config) for label, changes in config.arms.items()}
+        self._opened: dict[str, tuple[Task, Any]] = {}
+        self.arms = {label: self._arm(label, changes) for label, changes in config.arms.items()}
         self.main = next(iter(self.arms.values()))
         self._check()
 
@@ -57,18 +58,23 @@ class Experiment:
         """How errors name an arm: the config file, and the label of an arm that changes the task."""
         return f"{self.config.where} (arm {label})" if self.config.arms[label] else self.config.where
 
-    def _open(self, label: str, changes: Mapping[str, Any]) -> Task:
-        """The task of an arm; arms that differ in the recipe alone share the data."""
+    def _arm(self, label: str, changes: Mapping[str, Any]) -> Arm:
+        task, part = self._open(label, changes)
+        return Arm(label, task, self.config, part)
+
+    def _open(self, label: str, changes: Mapping[str, Any]) -> tuple[Task, Any]:
+        """The task of an arm, and the block that opened it; arms that differ in the recipe alone share the data."""
         config, where = self.config, self._where(label)
         plugins = config.settings.plugins
         block = changed_task(config.settings.task, changes, where)
         data = canonical_json({key: value for key, value in block.items() if key != "recipe"})
         if data in self._opened and "recipe" in block:
-            return self._with_recipe(self._opened[data], block["recipe"], where)
+            task, part = self._opened[data]
+            return self._with_recipe(task, block["recipe"], where), part
         parsed = parse_named(TASKS, block, where, "task", plugins) if changes else config.task
         task = parsed.open(config.base_dir, self._cache_dir, where=where, plugins=plugins)
-        self._opened[data] = task
-        return task
+        self._opened[data] = task, parsed
+        return task, parsed
 
     def _with_recipe(self, task: Task, options: Any, where: str) -> Task:
         """The same task trained by another recipe; a task whose recipe must fit its data has `with_recipe`."""
@@ -244,7 +250,7 @@ class Experiment:
             "model": self.model_identity,
             "recipe": self.recipe_identity,
             "record": self.task_id,
-            "campaign": self.campaign.identity(),
+            "campaign": with_sources(self.campaign.identity(), self.campaign),
             "seeds": list(self.seeds),
             **(
                 self.settings.repeats.model_dump(include={"min", "target_se"})
@@ -266,11 +272,23 @@ class Experiment:
         """What is asked about the queries, and by which methods."""
         return {
             "queries": self.main.asked.model_dump(mode="json"),
-            "measurement": self.config.measurement.identity(),
+            "measurement": with_sources(self.config.measurement.identity(), self.config.measurement),
             "scores": self.settings.scores.model_dump(mode="json"),
-            "methods": {label: method.options_identity(self.config.base_dir) for label, method in self.methods.items()},
+            "methods": {label: self.method_identity(label) for label in self.methods},
             "order": list(self.methods),
         }
+
+    def method_identity(self, label: str) -> dict[str, Any]:
+        """Name, version and options of a method, and its source if it is not built in."""
+        method = self.methods[label]
+        return with_sources(method.options_identity(self.config.base_dir), method)
+
+    @cached_property
+    def sources(self) -> Sources:
+        """The modules of all parts that are not built in, with the digests of their files."""
+        others = (self.campaign, self.config.measurement, *self.methods.values())
+        parts = (*others, *(part for arm in self.arms.values() for part in arm.parts))
+        return sources_of(*(part for part in parts if part is not None))
 
     @property
     def run_name(self) -> str:

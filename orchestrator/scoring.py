@@ -15,6 +15,7 @@ from orchestrator.experiment import Experiment, ScoringGroup, ScoringWork
 from orchestrator.runtime.backend import ScoreJob, ranges_of
 from orchestrator.store import Store
 from tasks.digests import digest, digest_arrays
+from tasks.sources import require_late_imports, with_sources
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class ScoreStage:
         return digest(
             {
                 "scoring": [[s.work.spec_id, list(s.work.keep_steps)] for s in self.scoring],
-                "method": method.options_identity(self.experiment.config.base_dir),
+                "method": with_sources(method.options_identity(self.experiment.config.base_dir), method),
                 "recorded": self.arm.task_id,  # what the queries are: their texts, points, or the properties asked about
                 "queries": [self.queries.split, digest_arrays(ids=self.queries.ids, labels=self.queries.labels)],
                 "rows_per_shard": self.experiment.settings.scores.rows_per_shard,
@@ -72,6 +73,7 @@ class ScoreStage:
             label: method.prepare(self.arm.task, self.experiment.config.base_dir, self.queries)
             for label, method in methods.items()
         }
+        require_late_imports(self.experiment.sources)
         ranges = sorted({r for ranges in missing.values() for r in ranges})
         checkpoints = self.checkpoints() if any(method.needs for method in methods.values()) else []
         return ScoreJob(methods, prepared, checkpoints, self.queries, ranges, self.group.arm)

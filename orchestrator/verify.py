@@ -29,6 +29,8 @@ class Verification:
 def verify(pipeline: Pipeline, rerun: int = 0, seed: int = 0) -> Verification:
     """Check a run against its ledger; `rerun` retrains that many random specs and compares bytes."""
     found = Verification()
+    note = pipeline.run_dir.store_note(pipeline.store.uri)
+    found.checked.append(note or f"the store {pipeline.store.uri}")
     found.problems += [f"ledger part {part.name}: {part.problem}" for part in pipeline.ledger.verify()]
     found.checked.append("ledger parts against the digest in their names")
     try:

