@@ -275,9 +275,11 @@ class RunView:
         """query_id, train_id, score of one method."""
         import pandas as pd
 
-        from orchestrator.storage.tables import read_scores_table
+        from orchestrator.storage.tables import about_scores, read_scores_table
 
-        query_ids, train_ids, scores = read_scores_table(self.run_dir.scores(label))
+        run = self.run_dir.provenance().get("run")
+        about = about_scores(run, label) if run else None
+        query_ids, train_ids, scores = read_scores_table(self.run_dir.scores(label), about)
         return pd.DataFrame(
             scores, index=pd.Index(query_ids, name="query_id"), columns=pd.Index(train_ids, name="train_id")
         )

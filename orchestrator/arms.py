@@ -40,7 +40,8 @@ class Arm:
     @cached_property
     def train_digest(self) -> str:
         """Digest of everything the train set and its preprocessing are."""
-        return digest(with_sources(self.task.train_identity(), self.task, self.part))
+        made_by = (self.task, self.part, getattr(self.task, "encoding", None))
+        return digest(with_sources(self.task.train_identity(), *made_by))
 
     @cached_property
     def model_identity(self) -> Any:
@@ -89,8 +90,8 @@ class Arm:
     def parts(self) -> tuple[Any, ...]:
         """Everything of this arm that a plugin may have made."""
         task = self.task
-        properties = getattr(task, "properties", ())
-        return (task, self.part, task.model, task.recipe, *properties, *self.config.observers)
+        more = (getattr(task, "encoding", None), *getattr(task, "properties", ()), *self.config.observers)
+        return (task, self.part, task.model, task.recipe, *more)
 
     def last_step(self) -> int:
         """The number of the last update of a whole training."""

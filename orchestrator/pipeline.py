@@ -255,7 +255,7 @@ class Pipeline:
         from orchestrator.storage.tables import write_plan
 
         plan = self.planned
-        write_plan(self.run_dir.plan, plan.columns())
+        write_plan(self.run_dir.plan, plan.columns(), {"run": self.experiment.run_name})
         self.run_dir.note({"references": plan.references()})
 
     # --- retrain -------------------------------------------------------------------------------------------------

@@ -96,7 +96,8 @@ class StatusReader:
             stage = "scoring" if rows and provenance else "not started"
             status = Status(run_dir.path.name, stage, 0, 0, 0, 0, 0, {}, 0, None, None, False, spent)
             return replace(status, store=store.uri, notes=_notes(run_dir, store))
-        wanted = {*read_plan(run_dir.plan)["spec_id"], *provenance.get("references", ())}
+        about = {"run": provenance["run"]} if "run" in provenance else {}
+        wanted = {*read_plan(run_dir.plan, about)["spec_id"], *provenance.get("references", ())}
         found = [entry for spec_id, entry in rows.items() if spec_id in wanted]
         return replace(_counted(run_dir, found, len(wanted), spent), store=store.uri, notes=_notes(run_dir, store))
 
