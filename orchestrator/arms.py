@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from influence.base import QueryBlock
+from influence.base import Method, QueryBlock
+from influence.selections import with_selections
 from orchestrator.config import ConfigError, LoadedConfig, QueriesConfig
 from orchestrator.records import RetrainSpec, Work
 from tasks.base import Numerics, Split, Task
@@ -51,12 +52,20 @@ class Arm:
     @cached_property
     def recipe_identity(self) -> Any:
         """Name, version and hyperparameters of the recipe."""
-        return with_sources(self.task.recipe.identity(), self.task.recipe)
+        return self._identity_of(self.task.recipe)
+
+    def _identity_of(self, part: Any) -> dict[str, Any]:
+        return with_sources(with_selections(part.identity(), part, self.task, self.config.base_dir), part)
+
+    def method_identity(self, method: Method) -> dict[str, Any]:
+        """Name, version and options of a method on this arm's model, and its source if it is not built in."""
+        options = method.options_identity(self.config.base_dir)
+        return with_sources(with_selections(options, method, self.task, self.config.base_dir), method)
 
     @cached_property
     def record(self) -> dict[str, Any]:
         """What is recorded: the measured splits, and what observers see where there are any."""
-        observers = {o.name: with_sources(o.identity(), o) for o in self.config.observers}
+        observers = {observer.name: self._identity_of(observer) for observer in self.config.observers}
         recorded = with_sources(self.task.record_identity(), self.task, *getattr(self.task, "properties", ()))
         return {**recorded, **({"observers": observers} if observers else {})}
 

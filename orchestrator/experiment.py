@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from influence.base import Method, QueryBlock
+from influence.selections import has_selections
 from orchestrator.arms import Arm, Outputs
 from orchestrator.config import ConfigError, LoadedConfig, changed_task
 from orchestrator.records import RetrainSpec, Work
@@ -133,6 +134,7 @@ class Experiment:
     def check_networks(self) -> None:
         """Refuse what only a built network can tell, such as names of layers: in the driver, once the tasks are prepared."""
         networks: dict[str, Any] = {}
+        self._check_names()
         for label, arm in self.arms.items():
             parts = {"task.recipe": arm.task.recipe}
             parts |= {f"observe.{position}": one for position, one in enumerate(self.config.observers)}
@@ -142,6 +144,14 @@ class Experiment:
                     if built not in networks:
                         networks[built] = arm.task.network(0)
                     part.check_network(arm.task, networks[built], f"{self._where(label)}: {key}")
+
+    def _check_names(self) -> None:
+        """Refuse to go on if patterns of names are not known to select what identities say."""
+        for arm in self.arms.values():
+            parts = (arm.task.recipe, *self.config.observers, *self.methods.values())
+            if hasattr(arm.task.model, "require_names") and any(map(has_selections, parts)):
+                names = [name for name, _ in arm.task.network(0).named_parameters()]
+                arm.task.model.require_names(self.config.base_dir, names)
 
     def _check_ledgers(self) -> None:
         """Refuse arms that train the same thing and record different splits: a spec id has one row."""
@@ -274,14 +284,9 @@ class Experiment:
             "queries": self.main.asked.model_dump(mode="json"),
             "measurement": with_sources(self.config.measurement.identity(), self.config.measurement),
             "scores": self.settings.scores.model_dump(mode="json"),
-            "methods": {label: self.method_identity(label) for label in self.methods},
+            "methods": {label: self.main.method_identity(method) for label, method in self.methods.items()},
             "order": list(self.methods),
         }
-
-    def method_identity(self, label: str) -> dict[str, Any]:
-        """Name, version and options of a method, and its source if it is not built in."""
-        method = self.methods[label]
-        return with_sources(method.options_identity(self.config.base_dir), method)
 
     @cached_property
     def sources(self) -> Sources:

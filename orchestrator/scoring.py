@@ -16,7 +16,7 @@ from orchestrator.runtime.backend import ScoreJob, ranges_of
 from orchestrator.storage.scores import Asked
 from orchestrator.store import Store
 from tasks.digests import digest, digest_arrays
-from tasks.sources import require_late_imports, with_sources
+from tasks.sources import require_late_imports
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ScoreStage:
         return digest(
             {
                 "scoring": [[s.work.spec_id, list(s.work.keep_steps)] for s in self.scoring],
-                "method": with_sources(method.options_identity(self.experiment.config.base_dir), method),
+                "method": self.arm.method_identity(method),
                 "recorded": self.arm.task_id,  # what the queries are: their texts, points, or the properties asked about
                 "queries": [self.queries.split, digest_arrays(ids=self.queries.ids, labels=self.queries.labels)],
                 "rows_per_shard": self.experiment.settings.scores.rows_per_shard,
