@@ -49,7 +49,8 @@ class Layers:
     def choose(self, selection: str | Sequence[str]) -> list[str]:
         """Names of the chosen modules: `all` that are trained, one layer by ordinal, or those that fit a pattern.
 
-        A pattern is matched against names of layers and of modules. Raises InputError for what is not there.
+        A pattern is matched against names of layers and of modules; the order is that of the network, however patterns are
+        written. Raises InputError for what is not there.
         """
         names = list(self.groups)
         if selection == "all":
@@ -60,7 +61,8 @@ class Layers:
                 raise InputError("layers", f"{selection!r}: the model has {len(names)} layers: {listed(names)}")
             chosen = list(self.groups[names[position]])
         else:
-            chosen = list(dict.fromkeys(leaf for pattern in selection for leaf in self._fitting(pattern)))
+            fitting = {leaf for pattern in selection for leaf in self._fitting(pattern)}
+            chosen = [leaf for name in names for leaf in self.groups[name] if leaf in fitting]
         if not chosen:
             raise InputError("layers", f"{selection!r} chooses no layer; the model has {listed(names)}")
         return chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.config import LoadedConfig
 from orchestrator.config import load_config as _load_config
+from orchestrator.edited_plugins import edited_since_other_runs, not_this_config
 from orchestrator.estimate import Estimate, estimate
 from orchestrator.experiment import Experiment
 from orchestrator.pipeline import Pipeline, Report
@@ -75,11 +77,10 @@ def open_pipeline(
     mirror.fetch()
     if path.exists() and not path.is_dir():
         raise InputError(path, "is a file; a run directory is asked for")
-    holds = RunDir(path).provenance().get("run", "")
+    provenance = RunDir(path).provenance()
+    holds = provenance.get("run", "")
     if holds and holds.rpartition("-")[2] != experiment.run_hex:
-        raise InputError(
-            path, f"holds {holds}, and this config and its data make {experiment.run_name}; give another --run-dir"
-        )
+        raise InputError(path, not_this_config(provenance, experiment))
 
     def make_backend(context: WorkerContext) -> Backend:
         return backend_for(config, address, context)
@@ -131,7 +132,8 @@ def plan(config: LoadedConfig, run_dir: str | Path | None = None) -> Estimate:
     """Dry run: what a run would do, without torch and without starting anything. Raises InputError for what cannot start."""
     pipeline = open_pipeline(config, run_dir=run_dir)
     check_output(pipeline, run_dir)
-    return estimate(pipeline)
+    edited = edited_since_other_runs(pipeline.experiment, pipeline.store.root)
+    return dataclasses.replace(estimate(pipeline), edited=tuple(edited))
 
 
 def check_output(pipeline: Pipeline, run_dir: str | Path | None) -> None:
@@ -268,6 +270,11 @@ class RunView:
             raise InputError(path, "no results yet; refit run writes them")
         return pd.read_csv(path)
 
+    @property
+    def store(self) -> str:
+        """The store that this run is read from: the one around it, or the recorded one (see RunDir.store)."""
+        return str(self.run_dir.config().settings.output)
+
     def curves(self) -> pd.DataFrame:
         """Deletion curves: one row per method, group and k."""
         return self._table("curves")
@@ -292,9 +299,11 @@ class RunView:
         """query_id, train_id, score of one method."""
         import pandas as pd
 
-        from orchestrator.storage.tables import read_scores_table
+        from orchestrator.storage.tables import about_scores, read_scores_table
 
-        query_ids, train_ids, scores = read_scores_table(self.run_dir.scores(label))
+        run = self.run_dir.provenance().get("run")
+        about = about_scores(run, label) if run else None
+        query_ids, train_ids, scores = read_scores_table(self.run_dir.scores(label), about)
         return pd.DataFrame(
             scores, index=pd.Index(query_ids, name="query_id"), columns=pd.Index(train_ids, name="train_id")
         )

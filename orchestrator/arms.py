@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from influence.base import QueryBlock
+from influence.base import Method, QueryBlock
+from influence.selections import with_selections
 from orchestrator.config import ConfigError, LoadedConfig, QueriesConfig
 from orchestrator.records import RetrainSpec, Work
 from tasks.base import Numerics, Split, Task
@@ -17,6 +18,7 @@ from tasks.data.edits import Edit
 from tasks.digests import digest
 from tasks.errors import InputError
 from tasks.seeds import generator
+from tasks.sources import with_sources
 from tasks.suggestions import did_you_mean
 
 Outputs = Mapping[str, np.ndarray]  # measured split -> recorded outputs
@@ -41,9 +43,11 @@ def placed(where: str) -> Iterator[None]:
 class Arm:
     """A task as one arm trains it; most campaigns have one arm, called "". Identities are computed once."""
 
-    def __init__(self, label: str, task: Task, config: LoadedConfig):
+    def __init__(self, label: str, task: Task, config: LoadedConfig, part: Any = None):
+        """`part`: the block of the config that opened the task; by default the config's own."""
         self.label, self.task, self.config = label, task, config
         self.where = where_of(label, config)
+        self.part = config.task if part is None else part
         self._families: dict[
             tuple, RetrainSpec
         ] = {}  # one spec of each numerics and parent: its siblings share their text
@@ -56,25 +60,35 @@ class Arm:
     @cached_property
     def train_digest(self) -> str:
         """Digest of everything the train set and its preprocessing are."""
+        made_by = (self.task, self.part, getattr(self.task, "encoding", None))
         with placed(self.where):
-            return digest(self.task.train_identity())
+            return digest(with_sources(self.task.train_identity(), *made_by))
 
     @cached_property
     def model_identity(self) -> Any:
         """Identity of the model's weights and options."""
         with placed(self.where):
-            return self.task.model_identity()
+            return with_sources(self.task.model_identity(), self.task.model)
 
     @cached_property
     def recipe_identity(self) -> Any:
         """Name, version and hyperparameters of the recipe."""
-        return self.task.recipe.identity()
+        return self._identity_of(self.task.recipe)
+
+    def _identity_of(self, part: Any) -> dict[str, Any]:
+        return with_sources(with_selections(part.identity(), part, self.task, self.config.base_dir), part)
+
+    def method_identity(self, method: Method) -> dict[str, Any]:
+        """Name, version and options of a method on this arm's model, and its source if it is not built in."""
+        options = method.options_identity(self.config.base_dir)
+        return with_sources(with_selections(options, method, self.task, self.config.base_dir), method)
 
     @cached_property
     def record(self) -> dict[str, Any]:
         """What is recorded: the measured splits, and what observers see where there are any."""
-        observers = {observer.name: observer.identity() for observer in self.config.observers}
-        return {**self.task.record_identity(), **({"observers": observers} if observers else {})}
+        observers = {observer.name: self._identity_of(observer) for observer in self.config.observers}
+        recorded = with_sources(self.task.record_identity(), self.task, *getattr(self.task, "properties", ()))
+        return {**recorded, **({"observers": observers} if observers else {})}
 
     @cached_property
     def task_id(self) -> str:
@@ -101,6 +115,13 @@ class Arm:
     ) -> Work:
         """One retrain of this arm."""
         return Work(self.spec(numerics, edit, seed, parent), edit, keep_steps, self.label)
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """Everything of this arm that a plugin may have made."""
+        task = self.task
+        more = (getattr(task, "encoding", None), *getattr(task, "properties", ()), *self.config.observers)
+        return (task, self.part, task.model, task.recipe, *more)
 
     def last_step(self) -> int:
         """The number of the last update of a whole training."""

@@ -18,6 +18,7 @@ from tasks.errors import InputError, RefitError
 
 if TYPE_CHECKING:
     from orchestrator.config import LoadedConfig
+    from orchestrator.pipeline import Pipeline
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
 STAGES = ("train", "score", "plan", "retrain", "analyse")
@@ -106,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     _run_dir_argument(_command(commands, "report", _report, "results/ and report.html from the ledger"))
     verify = _command(commands, "verify", _verify, "digests, completeness, tables re-derived and compared")
     _run_dir_argument(verify)
-    verify.add_argument("--rerun", type=int, default=0, metavar="N", help="retrain N random specs and compare bytes")
+    verify.add_argument("--rerun", type=int, default=0, metavar="N", help="retrain N random specs, score N random shards, compare bytes")
     _run_dir_argument(_command(commands, "sync", _sync, "rebuild the MLflow projection"))
     listing = _command(commands, "list", _list, "what is available")
     listing.add_argument("kind", choices=("methods", "tasks", "recipes", "campaigns", "observers"))
@@ -247,6 +248,7 @@ def _report(options: argparse.Namespace) -> int:
     from orchestrator.report.render import write_report
 
     pipeline = open_run(options.run_dir).pipeline()
+    _tell_store(pipeline)
     pipeline.write_results()
     print(write_report(report_data(pipeline), pipeline.run_dir.path))
     pipeline.mirror.publish()
@@ -271,9 +273,17 @@ def _sync(options: argparse.Namespace) -> int:
     from orchestrator.api import open_run
     from orchestrator.projections import sync
 
-    result = sync(open_run(options.run_dir).pipeline())
+    pipeline = open_run(options.run_dir).pipeline()
+    _tell_store(pipeline)
+    result = sync(pipeline)
     print(f"MLflow: {result.created} runs created, {result.updated} updated")
     return EXIT_COMPLETE
+
+
+def _tell_store(pipeline: Pipeline) -> None:
+    """Say so if the store that is read is not the one that the run was made in."""
+    if note := pipeline.run_dir.store_note(pipeline.store.uri):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ class Estimate:
     """A dry run. `distinct` is exact when all scores are in the store, else None and `distinct_max` bounds it.
 
     `*_low`, `*_high`: 95% ranges, None where fewer than two retrains tell. `advice`: what would serve the question better.
+    `edited`: one sentence for each plugin whose source is not that of the last run of this name.
     """
 
     run: str
@@ -46,6 +47,7 @@ class Estimate:
     currency: str | None
     assumptions: str
     advice: str = ""
+    edited: tuple[str, ...] = ()  # plugins whose source is not that of the last run of this name
 
     @property
     def is_nothing(self) -> bool:
@@ -54,7 +56,7 @@ class Estimate:
 
     def json(self) -> dict:
         """Plain values."""
-        return {**asdict(self), "missing_scores": list(self.missing_scores)}
+        return {**asdict(self), "missing_scores": list(self.missing_scores), "edited": list(self.edited)}
 
     def lines(self) -> list[str]:
         """For people."""
@@ -68,6 +70,7 @@ class Estimate:
             *([f"GPU-hours      {gpu_hours}"] if gpu_hours else ()),
             *([f"assuming       {self.assumptions}"] if self.assumptions else ()),
             *([f"advice         {self.advice}"] if self.advice else ()),
+            *(f"edited         {one}" for one in self.edited),
         ]
 
     def _work(self) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from influence.base import Method, QueryBlock
+from influence.selections import has_selections
 from orchestrator.arms import Arm, Outputs, placed, where_of
 from orchestrator.config import ConfigError, LoadedConfig, changed_task
 from orchestrator.records import RetrainSpec, Work
@@ -19,6 +20,7 @@ from tasks.data.edits import Edit
 from tasks.digests import canonical_json, digest
 from tasks.registry import RECIPES, TASKS
 from tasks.seeds import purpose_seed, repeat_seed
+from tasks.sources import Sources, sources_of, with_sources
 from tasks.suggestions import listed
 from tasks.training import check_micro_batch
 
@@ -49,27 +51,32 @@ class Experiment:
     def __init__(self, config: LoadedConfig, cache_dir: Path | None):
         self.config, self.settings, self.campaign = config, config.settings, config.campaign
         self._cache_dir = cache_dir
-        self._opened: dict[str, Task] = {}
-        self.arms = {label: Arm(label, self._open(label, changes), config) for label, changes in config.arms.items()}
+        self._opened: dict[str, tuple[Task, Any]] = {}
+        self.arms = {label: self._arm(label, changes) for label, changes in config.arms.items()}
         self.main = next(iter(self.arms.values()))
         self._check()
 
     def _where(self, label: str) -> str:
         return where_of(label, self.config)
 
-    def _open(self, label: str, changes: Mapping[str, Any]) -> Task:
-        """The task of an arm; arms that differ in the recipe alone share the data."""
+    def _arm(self, label: str, changes: Mapping[str, Any]) -> Arm:
+        task, part = self._open(label, changes)
+        return Arm(label, task, self.config, part)
+
+    def _open(self, label: str, changes: Mapping[str, Any]) -> tuple[Task, Any]:
+        """The task of an arm, and the block that opened it; arms that differ in the recipe alone share the data."""
         config, where = self.config, self._where(label)
         plugins = config.settings.plugins
         block = changed_task(config.settings.task, changes, where)
         data = canonical_json({key: value for key, value in block.items() if key != "recipe"})
         if data in self._opened and "recipe" in block:
-            return self._with_recipe(self._opened[data], block["recipe"], where)
+            task, part = self._opened[data]
+            return self._with_recipe(task, block["recipe"], where), part
         parsed = parse_named(TASKS, block, where, "task", plugins) if changes else config.task
         with placed(where):
             task = parsed.open(config.base_dir, self._cache_dir, where=where, plugins=plugins)
-        self._opened[data] = task
-        return task
+        self._opened[data] = task, parsed
+        return task, parsed
 
     def _with_recipe(self, task: Task, options: Any, where: str) -> Task:
         """The same task trained by another recipe; a task whose recipe must fit its data has `with_recipe`."""
@@ -135,7 +142,6 @@ class Experiment:
     def check_networks(self) -> None:
         """Refuse what only a built network can tell, such as names of layers: in the driver, once the tasks are prepared."""
         networks: dict[str, Any] = {}
-
         def network_of(arm: Arm) -> Any:
             built = canonical_json([arm.train_digest, arm.model_identity])
             if built not in networks:
@@ -143,6 +149,7 @@ class Experiment:
                     networks[built] = arm.task.network(0)
             return networks[built]
 
+        self._check_names()
         for label, arm in self.arms.items():
             parts = {"task.recipe": arm.task.recipe}
             parts |= {f"observe.{position}": one for position, one in enumerate(self.config.observers)}
@@ -159,6 +166,14 @@ class Experiment:
         """The arms whose models are scored."""
         groups = self.campaign.scoring_groups(self, Numerics())
         return [self.arms[label] for label in dict.fromkeys(group.arm for group in groups)]
+
+    def _check_names(self) -> None:
+        """Refuse to go on if patterns of names are not known to select what identities say."""
+        for arm in self.arms.values():
+            parts = (arm.task.recipe, *self.config.observers, *self.methods.values())
+            if hasattr(arm.task.model, "require_names") and any(map(has_selections, parts)):
+                names = [name for name, _ in arm.task.network(0).named_parameters()]
+                arm.task.model.require_names(self.config.base_dir, names)
 
     def _check_ledgers(self) -> None:
         """Refuse arms that train the same thing and record different splits: a spec id has one row."""
@@ -267,7 +282,7 @@ class Experiment:
             "model": self.model_identity,
             "recipe": self.recipe_identity,
             "record": self.task_id,
-            "campaign": self.campaign.identity(),
+            "campaign": with_sources(self.campaign.identity(), self.campaign),
             "seeds": list(self.seeds),
             **(
                 self.settings.repeats.model_dump(include={"min", "target_se"})
@@ -289,11 +304,18 @@ class Experiment:
         """What is asked about the queries, and by which methods."""
         return {
             "queries": self.main.asked.model_dump(mode="json"),
-            "measurement": self.config.measurement.identity(),
+            "measurement": with_sources(self.config.measurement.identity(), self.config.measurement),
             "scores": self.settings.scores.model_dump(mode="json"),
-            "methods": {label: method.options_identity(self.config.base_dir) for label, method in self.methods.items()},
+            "methods": {label: self.main.method_identity(method) for label, method in self.methods.items()},
             "order": list(self.methods),
         }
+
+    @cached_property
+    def sources(self) -> Sources:
+        """The modules of all parts that are not built in, with the digests of their files."""
+        others = (self.campaign, self.config.measurement, *self.methods.values())
+        parts = (*others, *(part for arm in self.arms.values() for part in arm.parts))
+        return sources_of(*(part for part in parts if part is not None))
 
     @property
     def run_name(self) -> str:

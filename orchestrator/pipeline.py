@@ -29,6 +29,7 @@ from orchestrator.storage.blobs import write_file
 from orchestrator.store import Store
 from orchestrator.workforce import BackendFactory, Workforce
 from tasks.base import Numerics
+from tasks.sources import require_late_imports
 
 if TYPE_CHECKING:
     from orchestrator.results import Results
@@ -264,7 +265,7 @@ class Pipeline:
         from orchestrator.storage.tables import write_plan
 
         plan = self.planned
-        write_plan(self.run_dir.plan, plan.columns())
+        write_plan(self.run_dir.plan, plan.columns(), {"run": self.experiment.run_name})
         self.run_dir.note({"references": plan.references()})
 
     # --- retrain -------------------------------------------------------------------------------------------------
@@ -311,7 +312,9 @@ class Pipeline:
 
     def write_results(self) -> None:
         """Write results/ from the ledger."""
-        for name, text in self.results.csv().items():
+        tables = self.results.csv()
+        require_late_imports(self.experiment.sources)
+        for name, text in tables.items():
             write_file(self.run_dir.results / name, text.encode())
         quarantined = (s for s, row in self.rows.items() if row.outcome.status == "quarantined")
         self.report.quarantined = tuple(sorted(quarantined))

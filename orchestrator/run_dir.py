@@ -46,6 +46,7 @@ _PROVENANCE: dict[str, tuple[type, str]] = {
     "overrides": (list, "a list of dotted.key=value"),
     "resumed_with": (list, "a list of versions"),
 }
+_SIGNS_OF_A_STORE = ("ledger", "checkpoints", "spend")
 
 
 class NumericsMismatchError(InputError):
@@ -133,15 +134,39 @@ class RunDir:
         return parse_config({**raw, "output": self.store(raw.get("output"))}, original, overrides, where=str(path))
 
     def store(self, default: Any) -> Any:
-        """Where the store lies: as recorded, or around the run directory if the whole store has moved."""
+        """Where the store lies: the one that it was fetched from, else the one around it if it was made in its store, else as recorded.
+
+        A copy of a store is thereby looked at itself, and not the original. Beside a run directory that was made elsewhere
+        (`--run-dir`), or was copied alone, there is no store of its own: the recorded one counts, unless it is gone.
+        """
         if self.home is not None:
             return self.home
-        recorded = self.provenance().get("store", default)
-        if is_object_uri(recorded):
-            return recorded
+        provenance = self.provenance()
+        recorded = provenance.get("store", default)
         around = self.path.absolute().parent
-        moved = isinstance(recorded, str) and not Path(recorded).exists() and (around / "ledger").is_dir()
-        return str(around) if moved else recorded
+        if not any((around / folder).is_dir() for folder in _SIGNS_OF_A_STORE) or _is_same(around, recorded):
+            return recorded
+        is_in_its_store = provenance.get("in_store", self.path.absolute().name == provenance.get("run"))
+        is_gone = isinstance(recorded, str) and not is_object_uri(recorded) and not Path(recorded).exists()
+        return str(around) if is_in_its_store or is_gone else recorded
+
+    def store_note(self, looked_at: str) -> str:
+        """A sentence if the store that was looked at is not the one that the run was made in; else "".
+
+        `looked_at`: as a Store calls itself.
+        """
+        recorded = self.provenance().get("store")
+        if not isinstance(recorded, str) or recorded == looked_at or _is_same(Path(looked_at), recorded):
+            return ""
+        return f"this is the store {looked_at}; the run was made in {recorded}, which was not looked at"
+
+
+def _is_same(folder: Path, recorded: Any) -> bool:
+    """Whether a folder is the recorded store, by whatever path."""
+    try:
+        return isinstance(recorded, str) and folder.samefile(recorded)
+    except OSError:
+        return False
 
 
 def require_same_numerics(pinned: Numerics | None, now: Numerics, where: object) -> None:

@@ -13,8 +13,10 @@ from influence.matrix import ScoreMatrix, assemble
 from orchestrator.arms import Arm
 from orchestrator.experiment import Experiment, ScoringGroup, ScoringWork
 from orchestrator.runtime.backend import ScoreJob, ranges_of
+from orchestrator.storage.scores import Asked
 from orchestrator.store import Store
 from tasks.digests import digest, digest_arrays
+from tasks.sources import require_late_imports
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class ScoreStage:
         return digest(
             {
                 "scoring": [[s.work.spec_id, list(s.work.keep_steps)] for s in self.scoring],
-                "method": method.options_identity(self.experiment.config.base_dir),
+                "method": self.arm.method_identity(method),
                 "recorded": self.arm.task_id,  # what the queries are: their texts, points, or the properties asked about
                 "queries": [self.queries.split, digest_arrays(ids=self.queries.ids, labels=self.queries.labels)],
                 "rows_per_shard": self.experiment.settings.scores.rows_per_shard,
@@ -53,11 +55,16 @@ class ScoreStage:
         """Row ranges of the shards, fixed by the data."""
         return ranges_of(len(self.arm.train), self.experiment.settings.scores.rows_per_shard)
 
+    @property
+    def asked(self) -> Asked:
+        """The ids of the queries and of the train set, which every shard must hold for its range."""
+        return Asked(self.queries.ids, self.arm.train.ids)
+
     def missing(self) -> dict[str, list[tuple[int, int]]]:
         """Label -> ranges that are not in the store."""
         wanted = self.ranges
         found = {
-            label: set(self.store.scores.ranges(self.score_id(method)))
+            label: set(self.store.scores.ranges(self.score_id(method), self.asked))
             for label, method in self.experiment.scored.items()
         }
         return {
@@ -72,6 +79,7 @@ class ScoreStage:
             label: method.prepare(self.arm.task, self.experiment.config.base_dir, self.queries)
             for label, method in methods.items()
         }
+        require_late_imports(self.experiment.sources)
         ranges = sorted({r for ranges in missing.values() for r in ranges})
         checkpoints = self.checkpoints() if any(method.needs for method in methods.values()) else []
         return ScoreJob(methods, prepared, checkpoints, self.queries, ranges, self.group.arm)
@@ -102,6 +110,12 @@ class ScoreStage:
         """Keep what a method says of its own work beside its scores."""
         self.store.scores.put_diagnostics(self.score_id(self.experiment.scored[label]), diagnostics)
 
+    def foreign_diagnostics(self) -> list[str]:
+        """Keys of diagnostics that are not those of these scores."""
+        scores = self.store.scores
+        ids = [self.score_id(method) for method in self.experiment.scored.values()]
+        return [key for score_id in ids if (key := scores.foreign_diagnostics(score_id))]
+
     def told(self) -> dict[str, dict[str, Any]]:
         """Label -> what the method said of its own work; methods that said nothing are left out."""
         found = {
@@ -112,5 +126,5 @@ class ScoreStage:
 
     def matrix(self, label: str) -> ScoreMatrix:
         """The assembled matrix of one method. Gaps and overlaps raise ValueError naming the range."""
-        shards = self.store.scores.load(self.score_id(self.experiment.scored[label]), self.ranges)
+        shards = self.store.scores.load(self.score_id(self.experiment.scored[label]), self.ranges, self.asked)
         return assemble(self.queries.ids, self.arm.train.ids, ((s.start, s.stop, s.scores) for s in shards))

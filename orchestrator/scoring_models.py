@@ -137,10 +137,11 @@ class ScoringModels:
 
     def write_tables(self, run_dir: RunDir) -> None:
         """Write scores/<label>.parquet of the run directory. Raises Unfinished while scores are missing."""
-        from orchestrator.storage.tables import write_scores_table
+        from orchestrator.storage.tables import about_scores, write_scores_table
 
         for (key, label), matrix in self.all_matrices.items():
-            write_scores_table(run_dir.scores(label, key), matrix.query_ids, matrix.train_ids, matrix.scores)
+            path, about = run_dir.scores(label, key), about_scores(self.experiment.run_name, label, key)
+            write_scores_table(path, matrix.query_ids, matrix.train_ids, matrix.scores, about)
 
     @cached_property
     def all_matrices(self) -> dict[tuple[str, str], ScoreMatrix]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.scheduling.budget import Prices
 from orchestrator.storage.blobs import BlobStore
@@ -26,6 +26,8 @@ class SessionSpend(BaseModel):
     cost: Amount | None = None
     currency: str | None = None
     prices_date: str | None = None
+    run: str | None = None  # whose record this is, and of which session; those of versions before 0.2 do not say
+    session: str | None = None
 
     def cost_by(self, prices: Prices | None) -> float | None:
         """What was charged then; a session without prices at these."""
@@ -94,6 +96,10 @@ def spent_line(summary: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def _name(key: str) -> str:
+    return key.rpartition("/")[2].removesuffix(".json")
+
+
 @dataclass(frozen=True)
 class SpendBook:
     """The records of a run's sessions, `spend/<run name>/<session id>.json` in its store."""
@@ -103,15 +109,19 @@ class SpendBook:
 
     def write(self, session_id: str, session: SessionSpend) -> None:
         """Write or replace the record of a session. Raises OSError."""
-        self.blobs.put(f"{self._folder}{session_id}.json", session.model_dump_json(indent=2).encode() + b"\n")
+        named = session.model_copy(update={"run": self.run, "session": session_id})
+        self.blobs.put(f"{self._folder}{session_id}.json", named.model_dump_json(indent=2).encode() + b"\n")
 
     def read(self, prices: Prices | None = None) -> Spent:
         """What all sessions spent; those without prices are counted by `prices`. Raises OSError if the store cannot be read."""
         sessions, unknown = [], []
         for key in self.blobs.list(self._folder):
             try:
-                sessions.append(SessionSpend.model_validate_json(self.blobs.get(key), strict=True))
-            except ValidationError:
+                session = SessionSpend.model_validate_json(self.blobs.get(key), strict=True)
+                if key != f"{self._folder}{session.session or _name(key)}.json" or session.run not in (None, self.run):
+                    raise ValueError(f"it is of session {session.session} of {session.run}")
+                sessions.append(session)
+            except ValueError:  # a ValidationError is one
                 unknown.append(key)
             except FileNotFoundError:
                 continue

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from orchestrator.config import LoadedConfig
+from orchestrator.edited_plugins import edited_plugins
 from orchestrator.ledgers import Ledgers
 from orchestrator.progress import duration
 from orchestrator.run_dir import RunDir, existing
@@ -26,7 +28,8 @@ RECENT = 50
 class Status:
     """Counts of a run. `failures`: error type -> quarantined retrains; `eta_s` from the pace of the last retrains.
 
-    `spent`: what its sessions were charged (see Spent.summary), None if no machine was.
+    `spent`: what its sessions were charged (see Spent.summary), None if no machine was. `store`: where the
+    ledger was read; `notes`: sentences on what is not as it was when the run was made.
     """
 
     run: str
@@ -42,10 +45,12 @@ class Status:
     eta_s: float | None
     complete: bool
     spent: dict[str, Any] | None = None
+    store: str = ""
+    notes: tuple[str, ...] = ()
 
     def json(self) -> dict:
         """Plain values."""
-        return asdict(self)
+        return {**asdict(self), "notes": list(self.notes)}
 
     def lines(self) -> list[str]:
         """For people."""
@@ -58,7 +63,9 @@ class Status:
         lines += [f"failures   {count} x {cause}" for cause, count in sorted(self.failures.items())]
         if self.eta_s is not None and not self.complete:
             lines.append(f"time left  about {duration(self.eta_s)}")
-        return lines + ([f"spent      {spent_line(self.spent)}"] if self.spent else [])
+        lines += [f"store      {self.store}"] if self.store else []
+        lines += [f"spent      {spent_line(self.spent)}"] if self.spent else []
+        return lines + [f"note       {note}" for note in self.notes]
 
 
 def status(path: str | Path) -> Status:
@@ -71,15 +78,17 @@ class StatusReader:
 
     def __init__(self, path: str | Path):
         self._path = path
+        self._config: LoadedConfig | None = None
         self._ledgers: dict[tuple[str, ...], Ledgers] = {}
 
     def now(self) -> Status:
         """The status now. Raises InputError if there is no run directory, StoreAwayError while the store does not answer."""
         run_dir = existing(self._path)
-        provenance, config = run_dir.provenance(), run_dir.config()
+        provenance, config = run_dir.provenance(), self._config or run_dir.config()
         if not provenance:
             problem = "is missing, so that it is not known which ledger the run writes to; refit run writes it again"
             raise InputError(run_dir.provenance_path, problem)
+        self._config = config  # from now on it stays; plugins may be edited while somebody watches
         task_ids = tuple(provenance.get("task_ids") or [provenance.get("task_id", "")])
         store, prices = Store(config.settings.output, run_dir.path), config.settings.prices
         book = SpendBook(store.blobs, provenance.get("run", run_dir.path.name))
@@ -89,16 +98,23 @@ class StatusReader:
         rows = self._ledgers[task_ids].index().rows
         if not run_dir.plan.exists():
             stage = "scoring" if rows and provenance else "not started"
-            return Status(run_dir.path.name, stage, 0, 0, 0, 0, 0, {}, 0, None, None, False, spent)
-        wanted = {*_planned(run_dir.plan), *provenance.get("references", ())}
+            status = Status(run_dir.path.name, stage, 0, 0, 0, 0, 0, {}, 0, None, None, False, spent)
+            return replace(status, store=store.uri, notes=_notes(run_dir, store))
+        about = {"run": provenance["run"]} if "run" in provenance else {}
+        wanted = {*_planned(run_dir.plan, about), *provenance.get("references", ())}
         found = [entry for spec_id, entry in rows.items() if spec_id in wanted]
-        return _counted(run_dir, found, len(wanted), spent)
+        return replace(_counted(run_dir, found, len(wanted), spent), store=store.uri, notes=_notes(run_dir, store))
 
 
-def _planned(path: Path) -> Iterable[str]:
-    """The spec ids of a plan. Raises InputError if the file is damaged."""
+def _notes(run_dir: RunDir, store: Store) -> tuple[str, ...]:
+    note = run_dir.store_note(store.uri)
+    return (*([note] if note else []), *edited_plugins(run_dir.provenance()))
+
+
+def _planned(path: Path, about: Mapping[str, str]) -> Iterable[str]:
+    """The spec ids of the plan that `about` describes. Raises InputError if the file is damaged or another's."""
     try:
-        return read_plan(path)["spec_id"]
+        return read_plan(path, about)["spec_id"]
     except DamagedError as error:
         raise InputError(path, f"{str(error).removeprefix(f'{path}: ')}; refit run writes it again") from error
 

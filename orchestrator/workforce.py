@@ -28,6 +28,7 @@ from orchestrator.scoring_models import Unfinished
 from orchestrator.storage.ledger import record_key
 from orchestrator.store import Store
 from tasks.base import Numerics
+from tasks.sources import source_digests
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -128,6 +129,7 @@ class Workforce:
             tasks=tasks,
             observers=experiment.config.observers,
             landmark=self._landmark(),
+            sources=experiment.sources,
             snapshot_s=experiment.settings.compute.snapshot_s,
         )
 
@@ -149,11 +151,13 @@ class Workforce:
                 "train_digest": experiment.train_digest,
                 "model": experiment.model_identity,
                 "recipe": experiment.recipe_identity,
+                "plugins": source_digests(experiment.sources),
                 "numerics": self.numerics.identity(),
                 "numpy_environment": dict(numpy_settings()),
                 "seeds": list(experiment.seeds),
                 "scoring_seeds": list(experiment.scoring_seeds),
                 "store": self.store.uri,
+                "in_store": self.run_dir.path.absolute().parent == self.store.root,
                 "config_dir": str(experiment.config.base_dir.resolve()),
                 "config_file": experiment.config.path.name,
                 "overrides": list(experiment.config.overrides),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tasks.errors import InputError
+from tasks.module_files import is_built_in, module_files
+from tasks.sources import loaded_files, refuse_edited
 from tasks.suggestions import did_you_mean
 
 
@@ -63,12 +66,19 @@ class Registry:
             )
             singular = self.kind[:-3] + "y" if self.kind.endswith("ies") else self.kind[:-1]
             raise InputError(where, f"unknown {singular} {name!r}; {hint}")
+        before, already = {} if is_built_in(module) else module_files(module), frozenset(sys.modules)
         try:
             found = getattr(importlib.import_module(module), attribute)
         except Exception as error:  # whatever a plugin's module raises while it is imported
             raise InputError(where, f"cannot import {target}: {type(error).__name__}: {error}") from error
         if not isinstance(found, type):
             raise InputError(where, f"{target} is not a class")
+        if not is_built_in(found.__module__):
+            after = loaded_files(found.__module__, where, already)
+            common = before.keys() & after.keys()  # what was edited while it was being imported
+            refuse_edited(
+                module, {name: before[name] for name in common}, {name: after[name] for name in common}, where
+            )
         return found
 
 

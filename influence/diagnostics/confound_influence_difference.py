@@ -35,6 +35,7 @@ class ConfoundInfluenceDifference(Component):
 
     name: ClassVar[str] = "confound_influence_difference"
     version: ClassVar[int] = 1
+    selects: ClassVar[dict[str, str]] = {"layers": "layers"}
 
     probes: int = Field(40, ge=1)
     probe_seed: int = Field(0, ge=0)

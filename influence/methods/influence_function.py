@@ -38,6 +38,7 @@ class InfluenceFunction(Method):
     needs: ClassVar[frozenset[str]] = frozenset({"curvature"})
     uses_checkpoints: ClassVar[bool] = False
     may_diverge: ClassVar[bool] = True
+    selects: ClassVar[dict[str, str]] = {"parameters": "trained"}
 
     parameters: Literal["all"] | tuple[str, ...] = "all"
     solver: Solver = ConjugateGradients()

@@ -28,6 +28,7 @@ class TracIn(CheckpointSum):
 
     name: ClassVar[str] = "tracin"
     needs: ClassVar[frozenset[str]] = frozenset({"layers"})
+    selects: ClassVar[dict[str, str]] = {"layers": "layers"}
 
     layers: str | tuple[str, ...] = "all"
     bias: bool = False

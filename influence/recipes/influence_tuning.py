@@ -25,6 +25,7 @@ class InfluenceTuning(TuningRounds):
 
     name: ClassVar[str] = "influence_tuning"
     version: ClassVar[int] = 1
+    selects: ClassVar[dict[str, str]] = {"parameters": "layers"}
 
     parameters: str | tuple[str, ...] = "all"
 

@@ -16,6 +16,7 @@ from orchestrator.records import LedgerRow
 from orchestrator.report import numbers
 from orchestrator.report.data import CampaignPage, ReportData
 from orchestrator.report.sections.tables import table_sections
+from tasks.sources import source_digests
 
 # campaign -> "module:function": (Pipeline) -> CampaignPage, imported when a report of that campaign is written
 PAGES = {
@@ -94,6 +95,7 @@ def _model_card(pipeline: Pipeline) -> list[tuple[str, str]]:
         ("Model", f"{model.name} {_options(model.model_dump(mode='json'))}"),
         ("Recipe", f"{recipe.name} {_options(recipe.model_dump(mode='json'))}"),
         ("Numerics", _options(numerics)),
+        *((f"Plugin {module}", f"source {found}") for module, found in source_digests(experiment.sources).items()),
     ]
 
 

@@ -27,6 +27,7 @@ from orchestrator.storage.blobs import StoreAwayError
 from orchestrator.storage.refusals import StoreRefusesError
 from tasks.base import Numerics, Split, Task, Trained
 from tasks.errors import GivenBack, RefitError
+from tasks.sources import require_late_imports, require_sources
 
 if TYPE_CHECKING:
     from influence.scoring import Scorer
@@ -41,11 +42,12 @@ DEVICE_MEMORY_TEXTS = ("out of memory", "STATUS_ALLOC_FAILED")
 def configure(context: WorkerContext) -> None:
     """Set threads and determinism of this process, and prepare the task; once, in the thread that will train.
 
-    Raises RefitError if this machine is not of the kind the numerics are pinned to (no delta is taken across numerics), or does
-    not see the driver's store.
+    Raises RefitError if this machine is not of the kind the numerics are pinned to (no delta is taken across numerics), has other
+    source of a plugin than the driver, or does not see the driver's store.
     """
     from tasks.training import deterministic
 
+    require_sources(context.sources)
     deterministic(context.numerics)  # before anything touches CUDA
     check_numerics(context.numerics)
     if context.landmark and context.checkpoints is not None:
@@ -108,6 +110,7 @@ def retrain(
     outputs = measured_outputs(context, task, trained)
     if fault == "nan":
         outputs = {split: np.full_like(values, np.nan) for split, values in outputs.items()}
+    require_late_imports(context.sources)
     diverged = trained.diverged or not all(are_finite(values, work) for values in outputs.values())
     return Outcome(
         work.spec_id,
@@ -230,6 +233,7 @@ def score_block(context: WorkerContext, scorer: Scorer, start: int, stop: int) -
     """Scores of train rows [start, stop)."""
     started = time.perf_counter()
     scores = scorer.score_range(start, stop)
+    require_late_imports(context.sources)
     seconds, device = time.perf_counter() - started, device_model(context.numerics.device)
     return ScoreBlock(start, stop, scores, seconds, device, getattr(scorer, "diagnostics", {}))
 

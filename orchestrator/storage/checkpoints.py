@@ -40,7 +40,7 @@ class CheckpointStore:
         """What a recipe calls with (step, network) to store the network's weights."""
 
         def keep(step: int, network: nn.Module) -> None:
-            self.blobs.put(_key(spec_id, step), _encode(network))
+            self.blobs.put(_key(spec_id, step), _encode(spec_id, step, network))
 
         return keep
 
@@ -105,8 +105,13 @@ class CheckpointStore:
             data = self.blobs.get(key)
         except FileNotFoundError:
             raise CheckpointError(f"{key}: no such checkpoint") from None
-        if sealed_metadata(data) is None:
+        metadata = sealed_metadata(data)
+        if metadata is None:
             raise CheckpointError(f"{key}: its {len(data)} bytes are not those that were written")
+        # those of versions before 0.2 do not say what they are
+        said = metadata.get("spec_id", spec_id), metadata.get("step", str(int(step)))
+        if said != (spec_id, str(int(step))):
+            raise CheckpointError(f"{key}: holds the weights of {said[0]} at step {said[1]}")
         return data
 
 
@@ -114,7 +119,7 @@ def _key(spec_id: str, step: int) -> str:
     return f"checkpoints/{spec_id}/{int(step)}.safetensors"
 
 
-def _encode(network: nn.Module) -> bytes:
+def _encode(spec_id: str, step: int, network: nn.Module) -> bytes:
     import torch
     from safetensors.torch import save
 
@@ -122,4 +127,4 @@ def _encode(network: nn.Module) -> bytes:
     for name, tensor in network.state_dict().items():
         wide = tensor.detach().float() if tensor.dtype is torch.bfloat16 else tensor.detach()  # numpy has no bfloat16
         tensors[name] = wide.to("cpu", copy=True).contiguous()  # a copy per name: safetensors refuses shared memory
-    return seal(save(tensors, metadata={SEAL: UNSEALED}))
+    return seal(save(tensors, metadata={SEAL: UNSEALED, "spec_id": spec_id, "step": str(int(step))}))

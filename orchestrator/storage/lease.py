@@ -33,6 +33,7 @@ class Holder:
     pid: int
     started: str
     expires_at: float  # seconds since the epoch
+    ledger: str = ""  # whose lease this is; one of a version before 0.2 does not say
 
     def is_alive(self, machine: str) -> bool:
         """False only when the process ran on `machine` and has ended."""
@@ -62,7 +63,7 @@ class Lease:
             if self.blobs.create(self._key, mine):
                 return
             found = self._stored()
-            holder = _decoded(found)
+            holder = self._decoded(found)
             if holder is not None and self._yields_to(holder, now):
                 raise LeaseHeld(f"ledger {self.task_id} is in use by {holder}")
             if found is not None and (found == mine or self.blobs.swap(self._key, mine, found)):
@@ -74,7 +75,7 @@ class Lease:
         mine = _encode(self._mine(now))
         for _ in range(_TRIES):
             found = self._stored()
-            holder = _decoded(found)
+            holder = self._decoded(found)
             if found is None or (holder is not None and holder.driver != self.driver):
                 return False
             if found == mine or self.blobs.swap(self._key, mine, found):
@@ -87,13 +88,13 @@ class Lease:
         To look and then delete could delete the lease of a driver that has just taken over.
         """
         found = self._stored()
-        holder = _decoded(found)
+        holder = self._decoded(found)
         if found is not None and holder is not None and holder.driver == self.driver:
             self.blobs.swap(self._key, _encode(replace(holder, driver="", expires_at=0.0)), found)
 
     def holder(self) -> Holder | None:
         """Who has the lease, expired or not; None if nobody has, or the file is damaged."""
-        holder = _decoded(self._stored())
+        holder = self._decoded(self._stored())
         return holder if holder is not None and holder.driver else None
 
     def _stored(self) -> bytes | None:
@@ -101,6 +102,11 @@ class Lease:
             return self.blobs.get(self._key)
         except FileNotFoundError:
             return None
+
+    def _decoded(self, data: bytes | None) -> Holder | None:
+        """The holder; None also for what is damaged, or the lease of another ledger."""
+        holder = _decoded(data)
+        return holder if holder is not None and holder.ledger in ("", self.task_id) else None
 
     def _yields_to(self, holder: Holder, now: float) -> bool:
         return holder.driver != self.driver and holder.expires_at > now and holder.is_alive(_machine())
@@ -116,7 +122,8 @@ class Lease:
 
     def _mine(self, now: float) -> Holder:
         pid = os.getpid()
-        return Holder(self.driver, socket.gethostname(), _machine(), pid, _started(pid), now + self.ttl_s)
+        expires_at = now + self.ttl_s
+        return Holder(self.driver, socket.gethostname(), _machine(), pid, _started(pid), expires_at, self.task_id)
 
 
 def _encode(holder: Holder) -> bytes:
@@ -130,6 +137,7 @@ def _decoded(data: bytes | None) -> Holder | None:
         holder = Holder(
             driver=str(stored["driver"]), host=str(stored["host"]), machine=str(stored["machine"]),
             pid=int(stored["pid"]), started=str(stored["started"]), expires_at=float(stored["expires_at"]),
+            ledger=str(stored.get("ledger", "")),
         )  # fmt: skip
         str(holder)  # an expiry that is no date is damage
     except (ValueError, TypeError, KeyError, OverflowError):

@@ -17,6 +17,7 @@ from orchestrator.storage.at_once import each
 from orchestrator.storage.blobs import BlobStore, StoreAwayError
 from orchestrator.storage.ledger_parts import (
     IndexEntry,
+    check_ledger,
     check_rows,
     decode_index,
     decode_rows,
@@ -28,7 +29,7 @@ from orchestrator.storage.ledger_parts import (
 )
 from orchestrator.storage.parquet import DamagedError
 from orchestrator.storage.refusals import is_permanent
-from tasks.digests import canonical_json
+from tasks.digests import canonical_json, digest
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Ledger:
     """
 
     def __init__(self, blobs: BlobStore, task_id: str):
-        self._blobs = blobs
+        self._blobs, self._task_id = blobs, task_id
         self._folder, self._record = f"ledger/{task_id}/", record_key(task_id)
         self._indexed: dict[str, _Indexed] = {}  # parts written or verified here; a part's content is its name
         self._last: tuple[frozenset[str], Mapping[str, IndexEntry]] = frozenset(), {}  # parts, and what stands of them
@@ -85,7 +86,7 @@ class Ledger:
         """Write one part; its rows are durable when this returns its name. Raises OSError, leaving no partial part."""
         if not rows:
             raise ValueError("a part needs at least one row")
-        data = encode_rows(rows, quick=True)
+        data = encode_rows(rows, task_id=self._task_id, quick=True)
         name = self._write(data)
         self._indexed[name] = _Indexed(index_of(rows), len(data))  # no need to read it to know what it holds
         return name
@@ -141,9 +142,17 @@ class Ledger:
         return [merged for group in groups if len(group) > 1 and (merged := self._merge(group))]
 
     def describe(self, record: Mapping[str, Any]) -> None:
-        """Write what the task records beside its parts, once; a damaged record is replaced."""
-        if self.description() is None:
+        """Write what the task records beside its parts, once; a damaged record, or another task's, is replaced."""
+        found = self.description()
+        if found is None or (digest(record) == self._task_id and not self.is_described(found)):
             self._blobs.put(self._record, (canonical_json(record) + "\n").encode())
+
+    def is_described(self, found: Mapping[str, Any]) -> bool:
+        """Whether a record is that of this ledger, whose name is its digest."""
+        try:
+            return digest(found) == self._task_id
+        except TypeError:  # no value of ours
+            return False
 
     def description(self) -> dict[str, Any] | None:
         """What `describe` wrote, or None."""
@@ -162,6 +171,7 @@ class Ledger:
         data = self._blobs.get(self._folder + name)
         if part_name(data) != name:
             raise DamagedError(f"its {len(data)} bytes do not have the SHA-256 in its name")
+        check_ledger(data, self._task_id)
         return data
 
     def _index_of(self, name: str) -> _Indexed:
@@ -231,7 +241,7 @@ class Ledger:
         try:
             parts = each(lambda name: decode_rows(self._verified(name)), sources, self._blobs.at_once)
             rows = list(chain.from_iterable(parts))
-            merged = self._write(encode_rows(distinct_rows(rows)))
+            merged = self._write(encode_rows(distinct_rows(rows), task_id=self._task_id))
             check_rows(self._verified(merged))
         except (OSError, DamagedError) as error:  # another driver merged it too, it went bad, the disk is full
             log.warning("ledger: %d parts stay as they are (%s: %s)", len(sources), type(error).__name__, error)

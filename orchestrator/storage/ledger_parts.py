@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from orchestrator.records import LedgerRow, Outcome
-from orchestrator.storage.parquet import DamagedError, from_bytes, to_bytes
+from orchestrator.storage.parquet import DamagedError, from_bytes, schema_of, to_bytes
 from tasks.data.edits import Edit
 
 _COLUMNS = (
@@ -36,6 +36,7 @@ _COLUMNS = (
     ("code_version", pa.string()),
 )
 SCHEMA = pa.schema([pa.field(name, kind, nullable=name == "error") for name, kind in _COLUMNS])
+_TASK_ID = b"task_id"  # parts of versions before 0.2 do not say it: their rows say what they are
 _COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _MAPS = ("outputs", "shapes", "metrics")
 _REPETITIVE = ("status", "worker", "device", "code_version", *(f"{name}.key_value.key" for name in _MAPS))
@@ -57,9 +58,10 @@ def part_name(data: bytes) -> str:
     return f"part-{hashlib.sha256(data).hexdigest()}.parquet"
 
 
-def encode_rows(rows: Sequence[LedgerRow], *, quick: bool = False) -> bytes:
+def encode_rows(rows: Sequence[LedgerRow], *, task_id: str = "", quick: bool = False) -> bytes:
     """Parquet bytes of `rows`, in the order of (spec_id, committed_at): the same rows give the same bytes in any order.
 
+    `task_id`: the ledger that the part is of, which it then says inside.
     Raises ValueError on a `committed_at` without a time zone.
     """
     ordered, instants = _in_order(rows)
@@ -83,7 +85,8 @@ def encode_rows(rows: Sequence[LedgerRow], *, quick: bool = False) -> bytes:
         "committed_at": instants,
         "code_version": [_clean(row.code_version) for row in ordered],
     }
-    return to_bytes(pa.Table.from_pydict(columns, schema=SCHEMA), _REPETITIVE, quick=quick)
+    schema = SCHEMA.with_metadata({_TASK_ID: task_id}) if task_id else SCHEMA
+    return to_bytes(pa.Table.from_pydict(columns, schema=schema), _REPETITIVE, quick=quick)
 
 
 def distinct_rows(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
@@ -102,6 +105,13 @@ def decode_rows(data: bytes, spec_ids: Collection[str] | None = None) -> list[Le
         return [row for batch in table.to_batches() for row in _rows_of(batch)]
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"a row cannot be read: {error}") from error
+
+
+def check_ledger(data: bytes, task_id: str) -> None:
+    """Raise DamagedError if a part says that it is of another ledger than `task_id`."""
+    said = (schema_of(data).metadata or {}).get(_TASK_ID)
+    if said is not None and said.decode() != task_id:
+        raise DamagedError(f"it is a part of the ledger {said.decode()}")
 
 
 def check_rows(data: bytes) -> None:

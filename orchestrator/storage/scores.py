@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,13 @@ from orchestrator.storage.blobs import BlobStore
 from orchestrator.storage.parquet import DamagedError, from_bytes, to_bytes
 from tasks.digests import canonical_json
 
+log = logging.getLogger(__name__)
+
 Range = tuple[int, int]
 _NAME = re.compile(r"shard-(\d+)-(\d+)-([0-9a-f]{64})\.parquet")
 _SCHEMA = pa.schema([("train_id", pa.int64()), ("scores", pa.list_(pa.float32()))])  # one row per training example
 _QUERY_IDS = b"query_ids"
+_SCORE_ID, _RANGE = b"score_id", b"range"  # what the shard is; shards of versions before 0.2 do not say
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,23 @@ class ScoreShard:
     scores: np.ndarray
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Whose scores are asked for: ids of all queries and of the whole train set, int64, in their order."""
+
+    query_ids: np.ndarray
+    train_ids: np.ndarray
+
+
+class _UnlabelledError(DamagedError):
+    """A shard that is whole, and older than the labels."""
+
+
 class ScoreStore:
-    """Score shards under `scores/<score id>/`; a shard's name carries its range and the SHA-256 of its bytes."""
+    """Score shards under `scores/<score id>/`; a shard's name carries its range and the SHA-256 of its bytes.
+
+    A shard says inside which scores it holds and of which rows, so that it is worth nothing under another name.
+    """
 
     def __init__(self, blobs: BlobStore):
         self._blobs = blobs
@@ -48,46 +67,83 @@ class ScoreStore:
         """
         if scores.shape != (len(query_ids), stop - start) or len(train_ids) != stop - start:
             raise ValueError(f"scores {scores.shape} do not fit {len(query_ids)} queries and rows [{start}, {stop})")
-        data = _encode(query_ids, train_ids, scores)
+        data = _encode(score_id, start, query_ids, train_ids, scores)
         name = f"shard-{start:09d}-{stop:09d}-{hashlib.sha256(data).hexdigest()}.parquet"
         self._blobs.put(f"scores/{score_id}/{name}", data)
         return name
 
-    def ranges(self, score_id: str) -> list[Range]:
-        """The ranges that are present and verified, sorted; a damaged shard is moved to `corrupt/` and is missing."""
-        return [(shard.start, shard.stop) for shard in self.load(score_id)]
+    def ranges(self, score_id: str, asked: Asked | None = None) -> list[Range]:
+        """The ranges that are present and verified, sorted.
 
-    def load(self, score_id: str, ranges: Collection[Range] | None = None) -> list[ScoreShard]:
-        """The verified shards, all or those of exactly these `ranges`, sorted; each range once."""
+        A shard that is damaged, or that is of other scores than its name says, is moved to `corrupt/` and is missing; one that
+        does not say what it is stays where it is, and is missing too.
+        """
+        return [(shard.start, shard.stop) for shard in self.load(score_id, asked=asked)]
+
+    def load(
+        self, score_id: str, ranges: Collection[Range] | None = None, asked: Asked | None = None
+    ) -> list[ScoreShard]:
+        """The verified shards, all or those of exactly these `ranges`, sorted; each range once.
+
+        `asked`: the ids of all queries and of the whole train set, which a shard must hold for its range.
+        """
         found: dict[Range, ScoreShard] = {}
         for key in self._blobs.list(f"scores/{score_id}/shard-"):
             span = _span(key)
             if span is None or (span not in found and (ranges is None or span in ranges)):
-                shard = self._verified(key)
+                shard = self._verified(score_id, key, asked)
                 if shard is not None:
                     found[shard.start, shard.stop] = shard
         return [found[span] for span in sorted(found)]
 
     def put_diagnostics(self, score_id: str, diagnostics: Mapping[str, Any]) -> None:
         """Keep what a method says of its own work (plain JSON values) beside its shards."""
-        self._blobs.put(f"scores/{score_id}/diagnostics.json", (canonical_json(dict(diagnostics)) + "\n").encode())
+        stored = {"score_id": score_id, "diagnostics": dict(diagnostics)}
+        self._blobs.put(_told_key(score_id), (canonical_json(stored) + "\n").encode())
 
     def diagnostics(self, score_id: str) -> dict[str, Any]:
-        """What `put_diagnostics` wrote; empty if nothing, or nothing readable, is there."""
+        """What `put_diagnostics` wrote for these scores; empty if nothing, or nothing readable, is there."""
         try:
-            found = json.loads(self._blobs.get(f"scores/{score_id}/diagnostics.json"))
+            found = json.loads(self._blobs.get(_told_key(score_id)))
         except (FileNotFoundError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        is_ours = isinstance(found, dict) and found.get("score_id") == score_id
+        return found["diagnostics"] if is_ours and isinstance(found.get("diagnostics"), dict) else {}
 
-    def _verified(self, key: str) -> ScoreShard | None:
+    def foreign_diagnostics(self, score_id: str) -> str | None:
+        """The key of diagnostics that lie here and are not those of these scores, or are damaged."""
+        key = _told_key(score_id)
+        if not self._blobs.exists(key):
+            return None
+        try:
+            found = json.loads(self._blobs.get(key))
+        except ValueError:
+            return key
+        return None if isinstance(found, dict) and found.get("score_id") == score_id else key
+
+    def unlabelled(self, score_id: str) -> int:
+        """How many whole shards do not say what they are: written by a version before 0.2, and computed again."""
+        keys = [key for key in self._blobs.list(f"scores/{score_id}/shard-") if _span(key) is not None]
+        return sum(self._does_not_say(score_id, key) for key in keys)
+
+    def _does_not_say(self, score_id: str, key: str) -> bool:
+        try:
+            _decode(score_id, key, self._blobs.get(key), None)
+        except (DamagedError, FileNotFoundError) as error:
+            return isinstance(error, _UnlabelledError)
+        return False
+
+    def _verified(self, score_id: str, key: str, asked: Asked | None) -> ScoreShard | None:
         try:
             data = self._blobs.get(key)
         except FileNotFoundError:
             return None  # another driver set it aside
         try:
-            return _decode(key, data)
-        except DamagedError:
+            return _decode(score_id, key, data, asked)
+        except _UnlabelledError:
+            return None
+        except DamagedError as error:
+            log.warning("scores: %s; it is moved to corrupt/ and computed again", error)
             folder, _, name = key.rpartition("/")
             self._blobs.put(f"{folder}/corrupt/{name}", data)
             self._blobs.delete(key)
@@ -99,27 +155,46 @@ def _span(key: str) -> Range | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def _encode(query_ids: np.ndarray, train_ids: np.ndarray, scores: np.ndarray) -> bytes:
+def _told_key(score_id: str) -> str:
+    return f"scores/{score_id}/diagnostics.json"
+
+
+def _encode(score_id: str, start: int, query_ids: np.ndarray, train_ids: np.ndarray, scores: np.ndarray) -> bytes:
     n_queries, n_rows = scores.shape
     by_row = pa.array(np.ascontiguousarray(scores.T, np.float32).reshape(-1))
     cuts = pa.array(np.arange(n_rows + 1, dtype=np.int64) * n_queries).cast(pa.int32())
     columns = [pa.array(np.asarray(train_ids, np.int64)), pa.ListArray.from_arrays(cuts, by_row)]
-    metadata = {_QUERY_IDS: canonical_json([int(i) for i in query_ids])}
+    metadata = {
+        _QUERY_IDS: canonical_json([int(i) for i in query_ids]),
+        _SCORE_ID: score_id,
+        _RANGE: canonical_json([start, start + n_rows]),
+    }
     return to_bytes(pa.Table.from_arrays(columns, schema=_SCHEMA.with_metadata(metadata)))
 
 
-def _decode(key: str, data: bytes) -> ScoreShard:
+def _decode(score_id: str, key: str, data: bytes, asked: Asked | None) -> ScoreShard:
     match = _NAME.fullmatch(key.rpartition("/")[2])
     if match is None or hashlib.sha256(data).hexdigest() != match[3]:
         raise DamagedError(f"{key}: its {len(data)} bytes do not have the SHA-256 in its name")
     table = from_bytes(data, _SCHEMA).combine_chunks()
-    start, stop = int(match[1]), int(match[2])
-    query_ids = np.asarray(json.loads((table.schema.metadata or {}).get(_QUERY_IDS, b"[]")), np.int64)
+    start, stop, said = int(match[1]), int(match[2]), table.schema.metadata or {}
+    if _SCORE_ID not in said:
+        raise _UnlabelledError(f"{key}: does not say what it is")
+    if said[_SCORE_ID].decode() != score_id:
+        raise DamagedError(f"{key}: holds the scores {said[_SCORE_ID].decode()!r}")
+    if json.loads(said.get(_RANGE, b"null")) != [start, stop]:
+        raise DamagedError(f"{key}: holds the rows {said.get(_RANGE, b'').decode()}")
+    query_ids = np.asarray(json.loads(said.get(_QUERY_IDS, b"[]")), np.int64)
     values = _flat(table["scores"])
     if table.num_rows != stop - start or len(values) != len(query_ids) * (stop - start):
         raise DamagedError(f"{key}: holds {table.num_rows} rows of {len(values)} scores for {len(query_ids)} queries")
     scores = np.ascontiguousarray(values.reshape(stop - start, len(query_ids)).T)
-    return ScoreShard(start, stop, query_ids, table["train_id"].to_numpy(), scores)
+    train_ids = table["train_id"].to_numpy()
+    if asked is not None and not (
+        np.array_equal(query_ids, asked.query_ids) and np.array_equal(train_ids, asked.train_ids[start:stop])
+    ):
+        raise DamagedError(f"{key}: holds scores of other queries or training examples than those of its range")
+    return ScoreShard(start, stop, query_ids, train_ids, scores)
 
 
 def _flat(column: pa.ChunkedArray) -> np.ndarray:

@@ -25,8 +25,18 @@ _PLAN = pa.schema(
 )
 
 
-def write_scores_table(path: Path, query_ids: np.ndarray, train_ids: np.ndarray, scores: np.ndarray) -> None:
-    """Write scores [n_queries, n_train] as `query_id, train_id, score`, query by query. Raises ValueError."""
+About = Mapping[str, str]  # what a table is: `run`, and of scores `label` and `group`
+
+
+def about_scores(run: str, label: str, group: str = "") -> dict[str, str]:
+    """What scores/<label>.parquet of a run says of itself."""
+    return {"run": run, "label": label, "group": group}
+
+
+def write_scores_table(
+    path: Path, query_ids: np.ndarray, train_ids: np.ndarray, scores: np.ndarray, about: About | None = None
+) -> None:
+    """Write scores [n_queries, n_train] as `query_id, train_id, score`, query by query; `about` is said inside. Raises ValueError."""
     if scores.shape != (len(query_ids), len(train_ids)):
         raise ValueError(f"scores {scores.shape} do not fit {len(query_ids)} queries and {len(train_ids)} train ids")
     columns = [
@@ -34,15 +44,16 @@ def write_scores_table(path: Path, query_ids: np.ndarray, train_ids: np.ndarray,
         pa.array(np.tile(np.asarray(train_ids, np.int64), len(query_ids))),
         pa.array(np.ascontiguousarray(scores, np.float32).reshape(-1)),
     ]
-    write_file(path, to_bytes(pa.Table.from_arrays(columns, schema=_SCORES), ("query_id", "train_id")))
+    schema = _SCORES.with_metadata(dict(about or {}))
+    write_file(path, to_bytes(pa.Table.from_arrays(columns, schema=schema), ("query_id", "train_id")))
 
 
-def read_scores_table(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_scores_table(path: Path, about: About | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Query ids [n_queries], train ids [n_train] and scores float32 [n_queries, n_train] of `write_scores_table`.
 
-    Raises DamagedError naming the file if it is not a full grid, FileNotFoundError.
+    Raises DamagedError naming the file if it is not a full grid, or says that it is another than `about`; FileNotFoundError.
     """
-    table = _read(path, _SCORES)
+    table = _read(path, _SCORES, about)
     queries, trains, scores = (table[name].to_numpy() for name in _SCORES.names)
     n_train = int(np.argmax(queries != queries[0])) or len(queries) if len(queries) else 0
     train_ids = trains[:n_train]
@@ -54,9 +65,10 @@ def read_scores_table(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return query_ids, train_ids, scores.reshape(len(query_ids), n_train)
 
 
-def write_plan(path: Path, columns: Mapping[str, Sequence | np.ndarray]) -> None:
+def write_plan(path: Path, columns: Mapping[str, Sequence | np.ndarray], about: About | None = None) -> None:
     """Write the cells of a campaign: a deletion campaign's are RemovalRequests, `method, query_id, group, k, repeat, spec_id`.
 
+    `about` is said inside.
     Other campaigns have other columns of text or whole numbers, `spec_id` among them. Raises ValueError without it.
     """
     if "spec_id" not in columns:
@@ -64,12 +76,16 @@ def write_plan(path: Path, columns: Mapping[str, Sequence | np.ndarray]) -> None
     schema = _PLAN if set(columns) == set(_PLAN.names) else _schema_of(columns)
     arrays = [_column(columns[field.name], field.type) for field in schema]
     repetitive = [name for name in schema.names if name != "spec_id"]
-    write_file(path, to_bytes(pa.Table.from_arrays(arrays, schema=schema), repetitive))
+    table = pa.Table.from_arrays(arrays, schema=schema.with_metadata(dict(about or {})))
+    write_file(path, to_bytes(table, repetitive))
 
 
-def read_plan(path: Path) -> dict[str, np.ndarray]:
-    """The columns of plan.parquet; strings as object arrays, numbers as integers. Raises DamagedError, FileNotFoundError."""
-    table = _read(path, None)
+def read_plan(path: Path, about: About | None = None) -> dict[str, np.ndarray]:
+    """The columns of plan.parquet; strings as object arrays, numbers as integers.
+
+    Raises DamagedError, also if it says that it is another than `about`; FileNotFoundError.
+    """
+    table = _read(path, None, about)
     texts = {field.name for field in table.schema if not pa.types.is_integer(field.type)}
     if "spec_id" not in texts:
         raise DamagedError(f"{path}: has no column spec_id")
@@ -89,8 +105,14 @@ def _schema_of(columns: Mapping[str, Sequence | np.ndarray]) -> pa.Schema:
     return pa.schema([(name, pa.string() if name == "spec_id" else kind) for name, kind in kinds.items()])
 
 
-def _read(path: Path, schema: pa.Schema | None) -> pa.Table:
+def _read(path: Path, schema: pa.Schema | None, about: About | None) -> pa.Table:
     try:
-        return from_bytes(path.read_bytes(), schema)
+        table = from_bytes(path.read_bytes(), schema)
     except DamagedError as error:
         raise DamagedError(f"{path}: {error}") from error
+    metadata = table.schema.metadata or {}
+    said = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in metadata.items()}
+    for name, wanted in (about or {}).items():
+        if said.get(name, wanted) != wanted:  # tables of versions before 0.2 do not say
+            raise DamagedError(f"{path}: is of {name} {said[name]!r}, not {wanted!r}")
+    return table

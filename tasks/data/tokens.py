@@ -14,6 +14,7 @@ from tasks.data.cache import cached_table
 from tasks.data.token_arrays import Tokens, join_tokens, table_of_tokens, tokens_of_table
 from tasks.digests import digest, digest_file, digest_texts
 from tasks.errors import InputError
+from tasks.sources import with_sources
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -95,7 +96,7 @@ class WordEncoding:
         """The tokeniser whose vocabulary comes from `train_texts`."""
         import pyarrow as pa
 
-        key = digest(["vocabulary", digest_texts(train_texts), self.identity()])
+        key = digest(["vocabulary", digest_texts(train_texts), with_sources(self.identity(), self)])
         table = cached_table(
             cache_dir, key, lambda: pa.table({"word": pa.array(self._vocabulary(train_texts), pa.string())})
         )
@@ -207,7 +208,8 @@ def cached_tokens(
     tokeniser: Tokeniser, encoding: Encoding, train_texts: Sequence[str], texts: Sequence[str], cache_dir: Path | None
 ) -> Tokens:
     """Tokens of `texts`, from the cache if they were made before from the same texts by the same encoding."""
-    key = digest(["tokens", digest_texts(train_texts), digest_texts(texts), encoding.identity()])
+    made_by = with_sources(encoding.identity(), encoding, tokeniser)
+    key = digest(["tokens", digest_texts(train_texts), digest_texts(texts), made_by])
     return tokens_of_table(cached_table(cache_dir, key, lambda: table_of_tokens(tokeniser.encode(texts))))
 
 

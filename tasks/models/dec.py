@@ -39,6 +39,14 @@ class Dec(Component):
         """Options and version: nothing is pretrained."""
         return self.identity()
 
+    def parameter_names(self, base_dir: Path = Path()) -> list[str]:
+        """Names of the network's parameters; no torch."""
+        return ["centroids", *(f"encoder.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias"))]
+
+    def frozen(self, base_dir: Path = Path()) -> set[str]:
+        """Names of the parameters that are not trained: none."""
+        return set()
+
     def build(self, n_clusters: int, points: np.ndarray, seed: int, data_seed: int) -> ClusterNetwork:
         """A fresh network; `points` float [n, n_features] are the whole train set, whose k-means start the centroids.
 

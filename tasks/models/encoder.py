@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,11 +12,20 @@ from pydantic import Field
 
 from tasks.base import Batch, Component
 from tasks.data.tokens import PretrainedEncoding, PretrainedTokeniser, tokeniser_digest
-from tasks.errors import InputError
+from tasks.errors import InputError, RefitError
 from tasks.models.architectures import has_pooled_head
-from tasks.models.freezing import freeze_parameters
-from tasks.models.pretrained import WHERE, content_identity, pretrained_directory, quiet_transformers, read_config
+from tasks.models.freezing import freeze_parameters, frozen_names
+from tasks.models.parameter_names import classifier_parameter_names
+from tasks.models.pretrained import (
+    WHERE,
+    content_identity,
+    pretrained_directory,
+    quiet_transformers,
+    read_config,
+    weight_files,
+)
 from tasks.models.pretrained_checks import check_model_type, check_tokeniser
+from tasks.module_files import is_built_in
 from tasks.seeds import purpose_seed
 
 if TYPE_CHECKING:
@@ -49,12 +58,29 @@ class Encoder(Component):
         """The tokeniser that belongs to the weights."""
         directory = self._directory(base_dir)
         check_tokeniser(directory, self.max_length, read_config(directory))
+        self.frozen(base_dir)  # refuses a pattern that matches nothing, before anything starts
         return PretrainedEncoding(directory=directory, max_length=self.max_length, digest=tokeniser_digest(directory))
 
     def identity_of_weights(self, base_dir: Path) -> dict[str, Any]:
-        """Options, and the content of weights, config and tokeniser files; never a name, path or revision."""
+        """Options, the names that `freeze` selects, and the content of weights, config and tokeniser files; never a name, path or revision."""
         options = {key: value for key, value in self.identity().items() if key not in ("pretrained", "revision")}
+        if is_built_in(type(self).__module__):  # a class of somebody else's may make a network with other names
+            options["freeze"] = sorted(self.frozen(base_dir))
         return {**options, **content_identity(self._directory(base_dir))}
+
+    def parameter_names(self, base_dir: Path) -> list[str]:
+        """Names of the classifier's parameters, sorted; no torch where the architecture is known."""
+        directory = self._directory(base_dir)
+        return classifier_parameter_names(weight_files(directory), read_config(directory), self.num_layers)
+
+    def frozen(self, base_dir: Path) -> set[str]:
+        """Names of the parameters that are not trained. Raises InputError for a pattern that matches none."""
+        if not self.freeze:
+            return set()
+        try:
+            return frozen_names(self.parameter_names(base_dir), self.freeze)
+        except ValueError as error:
+            raise InputError("task.model.freeze", str(error)) from error
 
     def base_state(self, base_dir: Path) -> dict[str, np.ndarray]:
         """Pretrained float32 weights of the kept layers by their name in the encoder, and the config.
@@ -80,6 +106,8 @@ class Encoder(Component):
                 )
             except Exception as error:  # broken files surface as any of a dozen types
                 raise InputError(WHERE, f"{self.pretrained!r} makes no sequence classifier: {error}") from error
+        if self.freeze:
+            self.require_names(base_dir, [name for name, _ in network.named_parameters()])
         prefix = network.base_model_prefix + "."
         absent = {name.removeprefix(prefix) for name in report["missing_keys"] if name.startswith(prefix)}
         _refuse_absent(absent, self.pretrained)
@@ -119,6 +147,13 @@ class Encoder(Component):
         except ValueError as error:
             raise InputError("task.model.freeze", str(error)) from error
         return network
+
+    def require_names(self, base_dir: Path, built: Sequence[str]) -> None:
+        """Raise RefitError unless the network has the parameters that identities count on."""
+        other = sorted(set(built) ^ set(self.parameter_names(base_dir)))
+        if other:
+            problem = f"parameter {other[0]!r} is either in the network or in the files alone"
+            raise RefitError(f"{WHERE}: {self.pretrained!r}: {problem}: what patterns of names select is not known")
 
     def forward(self, network: nn.Module, batch: Batch) -> Tensor:
         """Class logits [n, n_outputs]."""

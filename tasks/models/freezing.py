@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
+
+_MOST_SHOWN = 5
 
 
 def frozen_names(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
@@ -19,12 +22,25 @@ def frozen_names(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
     for pattern in patterns:
         found = {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")}
         if not found:
-            shown = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in names))
-            raise ValueError(f"{pattern!r} matches no parameter; there are {shown}")
+            raise ValueError(f"{pattern!r} matches no parameter; {_near(pattern, names)}")
         frozen |= found
     if len(frozen) == len(names):
         raise ValueError(f"{list(patterns)!r} freezes every parameter; at least one must be trained")
     return frozen
+
+
+def _near(pattern: str, names: Sequence[str]) -> str:
+    """What a pattern that matches nothing may have meant, or some of the modules there are."""
+    modules = list(dict.fromkeys(part for name in names for part in _modules_above(name)))
+    if close := get_close_matches(pattern, [*modules, *names], _MOST_SHOWN):
+        return f"close to it: {', '.join(close)}"
+    shown = ", ".join(modules[:_MOST_SHOWN]) + (f" ... ({len(modules)} modules)" if len(modules) > _MOST_SHOWN else "")
+    return f"there are {shown}"
+
+
+def _modules_above(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def freeze_parameters(network: nn.Module, patterns: Sequence[str]) -> None:

@@ -75,6 +75,14 @@ class SkipGram(Component):
         """Options and version: nothing is pretrained."""
         return self.identity()
 
+    def parameter_names(self, base_dir: Path = Path()) -> list[str]:
+        """Names of the network's parameters; no torch."""
+        return ["input.weight", "output.weight"]
+
+    def frozen(self, base_dir: Path = Path()) -> set[str]:
+        """Names of the parameters that are not trained: none."""
+        return set()
+
     def build(self, n_words: int, seed: int, watched: np.ndarray) -> nn.Module:
         """`input.weight` and `output.weight` [n_words, dim], drawn from the generator (seed, 'init').
 

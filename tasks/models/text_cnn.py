@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
 LAYERS = ("embedding", "conv1", "conv2", "conv3", "linear")
+PARAMETERS = ("embedding.weight", *(f"{layer}.{kind}" for layer in LAYERS[1:] for kind in ("weight", "bias")))
 
 
 class TextCNN(WordModel):
@@ -44,9 +46,12 @@ class TextCNN(WordModel):
     @field_validator("freeze")
     @classmethod
     def _known_layers(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        others = [f"{layer}.{kind}" for layer in LAYERS[1:] for kind in ("weight", "bias")]
-        frozen_names(["embedding.weight", *others], patterns)
+        frozen_names(PARAMETERS, patterns)
         return patterns
+
+    def parameter_names(self, base_dir: Path = Path()) -> list[str]:
+        """Names of the network's parameters, in its order; no torch."""
+        return list(PARAMETERS)
 
     def build(
         self,

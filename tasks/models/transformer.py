@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -53,7 +54,7 @@ class Transformer(WordModel):
         frozen_names(self.parameter_names(), self.freeze)
         return self
 
-    def parameter_names(self) -> list[str]:
+    def parameter_names(self, base_dir: Path = Path()) -> list[str]:
         """Names of the network's parameters, in its order; no torch."""
         layers = [f"encoder.layer.{number}.{part}" for number in range(self.layers) for part in _LAYER]
         modules = ["embeddings.LayerNorm", *layers, "pooler.dense"]

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from tasks.base import Component
 from tasks.data.tokens import WordEncoding
+from tasks.models.freezing import frozen_names
+from tasks.module_files import is_built_in
 
 
 class WordModel(Component):
@@ -35,6 +37,16 @@ class WordModel(Component):
     def base_state(self, base_dir: Path) -> None:
         """None: every weight starts at random."""
 
+    def parameter_names(self, base_dir: Path = Path()) -> list[str]:
+        """Names of the network's parameters, in its order; no torch."""
+        raise NotImplementedError
+
+    def frozen(self, base_dir: Path = Path()) -> set[str]:
+        """Names of the parameters that are not trained. Raises ValueError for a pattern that matches none."""
+        return frozen_names(self.parameter_names(base_dir), self.freeze) if self.freeze else set()
+
     def identity_of_weights(self, base_dir: Path) -> dict[str, Any]:
-        """Options and version: nothing is pretrained."""
-        return self.identity()
+        """Options and version, and the names that `freeze` selects: nothing is pretrained."""
+        if not is_built_in(type(self).__module__):  # its network may have other names: patterns stay as they are written
+            return self.identity()
+        return {**self.identity(), "freeze": sorted(self.frozen(base_dir))}

@@ -155,3 +155,8 @@ sys.exit("torch" in sys.modules)
 """
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", program], cwd=root, timeout=60).returncode == 0
+
+
+def test_it_lists_the_parameters_of_its_network_without_building_it(model, network, base_dir):
+    assert sorted(model.parameter_names(base_dir)) == sorted(name for name, _ in network.named_parameters())
+    assert model.frozen(base_dir) == set()

@@ -1,0 +1,51 @@
+"""Options that are patterns of names, as what they select: two spellings of one choice are one identity. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.base import Task
+from tasks.module_files import is_built_in
+
+Kind = Literal["layers", "trained"]  # modules with weights; names of trained parameters
+
+
+def with_selections(identity: dict[str, Any], part: Any, task: Task, base_dir: Path) -> dict[str, Any]:
+    """`identity` of a part of a task, with the sorted names that its patterns select in their place.
+
+    A part says in a ClassVar `selects` which of its options are patterns, and of what. Words such as `all` stay, and so do
+    patterns for a model that cannot list its parameters before it is built.
+    """
+    for option, kind in getattr(part, "selects", {}).items():
+        patterns = getattr(part, option)
+        names = None if isinstance(patterns, str) else _names(kind, task, base_dir)
+        if names is not None:
+            identity = {**identity, option: [name for name in names if _fits(name, patterns)]}
+    return identity
+
+
+def has_selections(part: Any) -> bool:
+    """Whether an option of a part is a list of patterns."""
+    return any(not isinstance(getattr(part, option), str) for option in getattr(part, "selects", {}))
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _names(kind: Kind, task: Task, base_dir: Path) -> list[str] | None:
+    """Sorted names among which patterns choose; None if the model does not say them, or may choose otherwise."""
+    model = task.model
+    if not hasattr(model, "parameter_names") or not is_built_in(type(model).__module__):
+        return None
+    parameters = model.parameter_names(base_dir)
+    if kind == "trained":
+        return sorted(set(parameters) - model.frozen(base_dir))
+    owners = sorted({owner for name in parameters if (owner := name.rpartition(".")[0])})
+    is_flat = not any(later.startswith(f"{one}.") for one in owners for later in owners)
+    return (
+        owners if is_flat else None
+    )  # where a module has weights and others inside, a pattern may stand for all of them

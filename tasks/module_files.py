@@ -1,0 +1,149 @@
+"""The files that a module is made of: its own source, and those of the modules beside it that it imports. Nothing is imported to find out."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from typing import Any
+
+from tasks.digests import DIGEST_LENGTH
+
+ROOMS = ("tasks", "influence", "orchestrator")
+_INSTALLED = ("site-packages", "dist-packages")
+
+
+def is_built_in(module: str) -> bool:
+    """Whether a module is part of Refit, whose parts carry a version of their own."""
+    return module.partition(".")[0] in ROOMS
+
+
+def module_files(module: str) -> dict[str, str]:
+    """Module name -> digest of its file, for `module` and every module beside it that it imports, directly or through others.
+
+    Beside it are modules of the same package, and any other that is neither installed from another distribution, nor Python's,
+    nor Refit's. Imports are read from the source, wherever in it they stand; a name that is put together while the program runs
+    cannot be seen. A module without source (bytecode, a compiled extension) counts with the bytes of its file, its imports do
+    not. Empty if the module has no file that can be read.
+    """
+    found: dict[str, str] = {}
+    waiting, seen, top = [module], {module}, module.partition(".")[0]
+    while waiting:
+        name = waiting.pop()
+        for spec in _specs(name, top):
+            if spec.name in found or (data := _data(spec)) is None:
+                continue
+            found[spec.name] = hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH]
+            new = _imports(data, spec.name, spec.submodule_search_locations is not None) - seen
+            seen |= new
+            waiting += sorted(new)
+    return dict(sorted(found.items()))
+
+
+def _specs(name: str, root: str) -> Iterator[ModuleSpec]:
+    """The packages above `name` and itself, as far as they are there; none if it is not beside the package or module `root`."""
+    parts = name.split(".")
+    spec = _top_spec(parts[0])
+    if spec is None or not _is_beside(spec, root):
+        return
+    yield spec
+    for depth in range(2, len(parts) + 1):
+        if spec.submodule_search_locations is None:
+            return
+        spec = PathFinder.find_spec(".".join(parts[:depth]), spec.submodule_search_locations)
+        if spec is None:
+            return
+        yield spec
+
+
+def _top_spec(name: str) -> ModuleSpec | None:
+    """Where Python finds a module that is in no package."""
+    if name in ROOMS or name in sys.stdlib_module_names:
+        return None
+    if name == "__main__":
+        file = getattr(sys.modules[name], "__file__", None)
+        return importlib.util.spec_from_file_location(name, file) if file else None
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):  # a module that somebody made by hand
+        return None
+
+
+def _is_beside(spec: ModuleSpec, root: str) -> bool:
+    if spec.name == root:
+        return True
+    place = (
+        spec.origin if spec.submodule_search_locations is None else next(iter(spec.submodule_search_locations), None)
+    )
+    if place is None or not _is_installation(Path(place).parent):
+        return place is not None
+    return not _distributions(spec.name).isdisjoint(_distributions(root))
+
+
+@functools.cache
+def _is_installation(folder: Path) -> bool:
+    """Whether a folder holds installed distributions."""
+    return folder.name in _INSTALLED or any(folder.glob("*.dist-info"))
+
+
+@functools.cache
+def _distributions(top: str) -> frozenset[str]:
+    return frozenset(importlib.metadata.packages_distributions().get(top, ()))
+
+
+def _data(spec: ModuleSpec) -> bytes | None:
+    """The bytes of the module's file, in a folder or in an archive; None for a namespace package, or where there is no file."""
+    loader: Any = spec.loader
+    if not spec.origin or not hasattr(loader, "get_data"):
+        return None
+    try:
+        return loader.get_data(spec.origin)
+    except OSError:
+        return None
+
+
+@functools.lru_cache(maxsize=4096)  # a grid of arms asks for the same modules hundreds of times
+def _imports(data: bytes, name: str, is_package: bool) -> frozenset[str]:
+    """Full names that the source of module `name` may import, parts of modules among them."""
+    try:
+        tree = ast.parse(data)
+    except (SyntaxError, ValueError):  # no source: bytecode, or machine code
+        return frozenset()
+    package = name if is_package else name.rpartition(".")[0]
+    return frozenset(found for node in ast.walk(tree) for found in _imported_by(node, package) if found)
+
+
+def _imported_by(node: ast.AST, package: str) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = _absolute("." * node.level + (node.module or ""), package)
+        yield base
+        yield from (f"{base}.{alias.name}" for alias in node.names if base and alias.name != "*")
+    elif isinstance(node, ast.Call) and node.args and _name_of(node.func) in ("import_module", "__import__"):
+        if isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
+            yield _absolute(node.args[0].value, package)
+    elif isinstance(node, ast.Assign) and any(_name_of(target) == "__all__" for target in node.targets):
+        listed = (one.value for one in ast.walk(node.value) if isinstance(one, ast.Constant))
+        yield from (f"{package}.{one}" for one in listed if isinstance(one, str) and package)
+
+
+def _absolute(name: str, package: str) -> str:
+    """The full name of a module that is named from inside `package`; "" if it is above all packages."""
+    level = len(name) - len(name.lstrip("."))
+    if not level:
+        return name
+    parents = package.split(".") if package else []
+    if level > len(parents):
+        return ""
+    return ".".join([*parents[: len(parents) - level + 1], *filter(None, [name[level:]])])
+
+
+def _name_of(node: ast.AST) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

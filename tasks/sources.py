@@ -1,0 +1,157 @@
+"""Parts that are not built in: the digest of their source enters every identity, and what runs is what was digested."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tasks.digests import digest
+from tasks.errors import InputError, RefitError
+from tasks.module_files import is_built_in, module_files
+
+Files = Mapping[str, str]  # module name -> digest of its file
+Sources = Mapping[str, Files]  # module of a part -> the files that it is made of
+_BEGAN = time.time()  # no module of parts was imported before: it imports this one
+_PYC_HEADER = 16
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A module as it was imported (`spec` is another object once it is loaded again), and digests: of its file, or of all its files."""
+
+    module: ModuleType
+    spec: ModuleSpec | None
+    files: Files
+
+    def is_still(self, name: str) -> bool:
+        """Whether the module of this name is the one that was looked at."""
+        here = sys.modules.get(name)
+        return here is self.module and getattr(here, "__spec__", None) is self.spec
+
+
+_modules: dict[str, _Loaded] = {}  # each with the digest of its own file
+_parts: dict[str, _Loaded] = {}  # modules of parts, with the digests of all their files
+
+
+def loaded_files(module: str, where: object, already: Container[str] | None = None) -> Files:
+    """The files of an imported module that is not built in: what runs in this process is what lies on disk.
+
+    `already`: the modules that were there before it was imported; None: all that are there.
+    Raises InputError naming `where` if it has no file, or if a file was edited after it was imported.
+    """
+    files = module_files(module)
+    if module not in files:
+        problem = f"module {module!r} has no file, so that an edit of it could not be noticed"
+        raise InputError(where, f"{problem}; put the part in a file of its own")
+    part = _parts.get(module)
+    if part is not None and part.is_still(module):
+        refuse_edited(module, part.files, files, where)
+        return files
+    for name in files.keys() & sys.modules.keys():
+        known = _modules.get(name)
+        if known is None or not known.is_still(name):
+            is_unsure = (already is None or name in already) and _may_be_stale(name)
+            known = _modules[name] = _remembered(name, {name: "" if is_unsure else files[name]})
+        refuse_edited(module, known.files, {name: files[name]}, where)
+    _parts[module] = _remembered(module, files)
+    return files
+
+
+def refuse_edited(module: str, before: Files, now: Files, where: object) -> None:
+    """Raise InputError if the files of a part's module are not those that were imported."""
+    edited = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    if edited:
+        part = "" if edited[0] == module else f", which {module} imports,"
+        problem = f"module {edited[0]!r}{part} was edited after this process had imported it"
+        raise InputError(where, f"{problem}; start the command again (in Python: a new process)")
+
+
+def _remembered(name: str, files: Files) -> _Loaded:
+    module = sys.modules[name]
+    return _Loaded(module, getattr(module, "__spec__", None), files)
+
+
+def source_of(part: Any, where: str = "plugins") -> dict[str, Files]:
+    """Module of the class of `part` -> its files, as they were imported; empty for a built-in part. Raises InputError."""
+    module = (part if isinstance(part, type) else type(part)).__module__
+    if is_built_in(module) or module == "builtins":
+        return {}
+    known = _parts.get(module)
+    return {module: known.files if known and known.is_still(module) else loaded_files(module, where)}
+
+
+def sources_of(*parts: Any) -> dict[str, Files]:
+    """The same of several parts."""
+    return {module: files for part in parts for module, files in source_of(part).items()}
+
+
+def source_digests(sources: Sources) -> dict[str, str]:
+    """Module -> digest of all its files: what identities hold and people are shown."""
+    return {module: digest(dict(files)) for module, files in sorted(sources.items())}
+
+
+def with_sources(identity: dict[str, Any], *parts: Any) -> dict[str, Any]:
+    """`identity`, together with the digests of the sources of those of `parts` that are not built in, if there are any."""
+    digests = source_digests(sources_of(*parts))
+    return {**identity, "sources": digests} if digests else identity
+
+
+def require_sources(sources: Sources) -> None:
+    """In a worker: raise RefitError unless the modules of parts are those of the driver, file by file."""
+    for module, wanted in sources.items():
+        if module == "__main__":  # its classes are shipped whole, not imported
+            continue
+        found = {**module_files(module), **{name: own for name in wanted if (own := _digest_when_imported(name))}}
+        other = [name for name in sorted({*wanted, *found}) if wanted.get(name) != found.get(name)]
+        if other:
+            here, there = _short(found.get(other[0])), _short(wanted.get(other[0]))
+            problem = f"module {other[0]!r} is {here} on this worker, and {there} where the run was started"
+            raise RefitError(f"plugins: {problem}; all nodes must have the same source")
+        for name in wanted.keys() & sys.modules.keys():
+            _modules[name] = _remembered(name, {name: wanted[name]})
+
+
+def require_late_imports(sources: Sources) -> None:
+    """Raise RefitError if a module that a part imports only while it works was edited after the run had begun."""
+    for module, wanted in sources.items():
+        late = [name for name in wanted if name in sys.modules and not _digest_when_imported(name)]
+        found = module_files(module) if late else {}
+        for name in late:
+            if found.get(name) != wanted[name]:
+                problem = f"module {name!r} was edited before {module} imported it"
+                raise RefitError(f"plugins: {problem}: what was computed is not kept; start the command again")
+            _modules[name] = _remembered(name, {name: wanted[name]})
+
+
+def _digest_when_imported(name: str) -> str | None:
+    """Digest of the file that a module was imported from, if it was looked at then."""
+    known = _modules.get(name)
+    return known.files[name] if known and known.is_still(name) else None
+
+
+def _short(file_digest: str | None) -> str:
+    return f"of digest {file_digest[:12]}" if file_digest else "not there"
+
+
+def _may_be_stale(name: str) -> bool:
+    """Whether a module that was imported before anybody looked may be another than its file: the file is newer than its bytecode."""
+    module = sys.modules[name]
+    spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
+    try:
+        state = Path(file or "").stat()
+        if not file or state.st_mtime <= _BEGAN:
+            return False
+        with open(getattr(spec, "cached", None) or "", "rb") as stream:
+            header = stream.read(_PYC_HEADER)
+    except OSError:  # in an archive, or no bytecode was written
+        return bool(file) and Path(file).is_file() and Path(file).stat().st_mtime > _BEGAN
+    stamp = (int(state.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (state.st_size & 0xFFFFFFFF).to_bytes(
+        4, "little"
+    )
+    return header[8:16] != stamp
