@@ -1,0 +1,28 @@
+"""What the user may have meant by a name that does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+LONGEST_NAME = 100  # characters; comparing longer ones takes long, and they are no slip of the pen
+MOST_OPTIONS = 10_000
+
+
+def did_you_mean(value: object, options: Iterable[object]) -> str:
+    """`; did you mean 'x'?` for the one of `options` that is nearest to `value` in spelling, or "" where none is near.
+
+    Upper and lower case count as equal, and so do blanks, `-` and `_`. What is not text has no suggestion.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
+        return ""
+    by_form: dict[str, str] = {}
+    for option in options:
+        if len(by_form) < MOST_OPTIONS and isinstance(option, str) and 0 < len(option) <= LONGEST_NAME:
+            by_form.setdefault(_form(option), option)
+    found = get_close_matches(_form(value), by_form, n=1, cutoff=0.6)
+    return f"; did you mean {by_form[found[0]]!r}?" if found else ""
+
+
+def _form(name: str) -> str:
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
