@@ -13,6 +13,7 @@ from orchestrator.pipeline import Pipeline, Unfinished
 from orchestrator.progress import duration
 from orchestrator.records import Work
 from orchestrator.storage.ledger_parts import IndexEntry
+from tasks.data.census import SplitCensus, take_census
 
 MOST_ROWS_READ = 5000  # with their outputs, about half a second
 
@@ -22,6 +23,7 @@ class Estimate:
     """A dry run. `distinct` is exact when all scores are in the store, else None and `distinct_max` bounds it.
 
     `*_low`, `*_high`: 95% ranges, None where fewer than two retrains tell. `advice`: what would serve the question better.
+    `data`: what was read of each split of the first arm.
     """
 
     run: str
@@ -46,6 +48,7 @@ class Estimate:
     currency: str | None
     assumptions: str
     advice: str = ""
+    data: tuple[SplitCensus, ...] = ()
 
     @property
     def is_nothing(self) -> bool:
@@ -54,7 +57,12 @@ class Estimate:
 
     def json(self) -> dict:
         """Plain values."""
-        return {**asdict(self), "missing_scores": list(self.missing_scores)}
+        data = [census.json() for census in self.data]
+        return {**asdict(self), "missing_scores": list(self.missing_scores), "data": data, "warnings": self.warnings()}
+
+    def warnings(self) -> list[str]:
+        """What should be looked at in the data before anything is trained, one sentence each."""
+        return [warning for census in self.data for warning in census.warnings()]
 
     def lines(self) -> list[str]:
         """For people."""
@@ -62,6 +70,8 @@ class Estimate:
         gpu_hours = _range(self.gpu_hours_low, self.gpu_hours_high, "{:.2f}".format).strip(" ()")
         return [
             f"run directory  {self.run_dir}",
+            *(f"data {census.split:<9} {census.line()}" for census in self.data),
+            *(f"warning        {warning}" for warning in self.warnings()),
             *(scoring if self.scores != "none" else ()),
             f"retrains       {self._work()}",
             f"time           {self._time()}   cost {self._cost()}",
@@ -126,6 +136,7 @@ def estimate(pipeline: Pipeline) -> Estimate:
         seconds_per_retrain=_mean_s(most or Counter(map(class_of, works or ())), history),
         **_figures(outlook(most if works is None else least, most, history, pool), history, pool, most.total()),
         advice=_advice(pipeline, works or ()),
+        data=take_census(experiment.task.splits, experiment.task.measured),
     )
 
 
