@@ -1,14 +1,20 @@
-"""Reading score files made elsewhere: npz matrices, and parquet or csv with one row per pair. Nothing is unpickled."""
+"""Reading score files made elsewhere: npz matrices, and parquet or csv with one row per pair. Nothing is unpickled.
+
+What a file says of itself (shapes, number of rows, ids) is checked before memory is set aside for its scores.
+"""
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from influence.matrix import Axes
+from influence.npz import Header, read_array, read_headers, total_bytes
+from tasks.data.parquet_columns import read_parquet_columns
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,71 +22,114 @@ if TYPE_CHECKING:
 
 ARRAYS = ("scores", "query_ids", "train_ids")
 COLUMNS = ("query_id", "train_id", "score")
+BYTES_PER_PAIR = 64  # of a table: three columns, the places of both ids, and what sorting takes
 
 
-def read_scores(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+def read_scores(
+    path: Path, axes: Axes, check_train_ids: Callable[[np.ndarray], None], most_bytes: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
     """(scores, query_ids, train_ids, is_matrix) of a score file.
 
-    is_matrix: scores have the axes of the file (npz); else they were put together from pairs as [n_queries, n_train].
-    Raises InputError naming the file, and the row or array in it.
+    is_matrix: scores have the axes of the file (npz), `axes`; else they were put together from pairs as
+    [n_queries, n_train]. `check_train_ids` is called with the file's train ids before its scores are read, and may raise.
+    `most_bytes`: what may be set aside for the file, by default the memory of this machine. Raises InputError naming the
+    file, and the row or array in it.
     """
-    readers: dict[str, Callable[[Path], tuple[np.ndarray, np.ndarray, np.ndarray]]]
-    readers = {".npz": _read_npz, ".parquet": _read_pairs, ".csv": _read_pairs}
-    if path.suffix not in readers:
-        raise InputError(path, f"unknown kind of file {path.suffix!r}; allowed: {', '.join(readers)}")
-    return *readers[path.suffix](path), path.suffix == ".npz"
+    most_bytes = _memory_bytes() if most_bytes is None else most_bytes
+    if path.suffix == ".npz":
+        return *_read_npz(path, axes, check_train_ids, most_bytes), True
+    if path.suffix in (".parquet", ".csv"):
+        return *_read_pairs(path, check_train_ids, most_bytes), False
+    raise InputError(path, f"unknown kind of file {path.suffix!r}; allowed: .npz, .parquet, .csv")
 
 
-def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    if not zipfile.is_zipfile(path):
-        raise InputError(path, "is not an npz file of plain arrays: it is no zip archive")
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            missing = [name for name in ARRAYS if name not in stored.files]
-            if missing:
-                raise InputError(
-                    path, f"array {missing[0]!r} is missing; it holds {', '.join(stored.files) or 'nothing'}"
-                )
-            scores, query_ids, train_ids = (stored[name] for name in ARRAYS)
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise InputError(path, f"is not an npz file of plain arrays: {error}") from error
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _read_npz(
+    path: Path, axes: Axes, check_train_ids: Callable[[np.ndarray], None], most_bytes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    headers = read_headers(path, ARRAYS)
+    _check_headers(path, headers, axes)
+    if (n_bytes := total_bytes(headers)) > most_bytes:
+        raise InputError(path, f"holds arrays of {n_bytes} bytes; {most_bytes} bytes of memory are there")
+    query_ids, train_ids = read_array(path, "query_ids"), read_array(path, "train_ids")
+    for name, ids in (("query", query_ids), ("train", train_ids)):
+        values, counts = np.unique(ids, return_counts=True)
+        if (counts > 1).any():
+            raise InputError(path, f"{name} id {values[counts > 1][0]} is there {counts[counts > 1][0]} times")
+    check_train_ids(train_ids)
+    return read_array(path, "scores"), query_ids, train_ids
+
+
+def _check_headers(path: Path, headers: dict[str, Header], axes: Axes) -> None:
+    scores, *ids = (headers[name] for name in ARRAYS)
     if scores.dtype.kind not in "fiu":
         raise InputError(path, f"scores have dtype {scores.dtype}; numbers are needed")
-    for name, ids in (("query_ids", query_ids), ("train_ids", train_ids)):
-        if ids.dtype.kind not in "iu":
-            raise InputError(path, f"{name} have dtype {ids.dtype}; whole numbers are needed")
-    return scores, query_ids, train_ids
+    for name, header in zip(ARRAYS[1:], ids, strict=True):
+        if header.dtype.kind not in "iu":
+            raise InputError(path, f"{name} have dtype {header.dtype}; whole numbers are needed")
+        if len(header.shape) != 1:
+            raise InputError(path, f"{name} have {len(header.shape)} axes; one is needed")
+    if len(scores.shape) != 2:
+        raise InputError(path, f"scores have {len(scores.shape)} axes; two are needed")
+    ours = scores.shape[::-1] if axes == "train_query" else scores.shape
+    expected = (ids[0].shape[0], ids[1].shape[0])
+    if ours != expected:
+        problem = f"scores have shape {ours}; the ids say {expected} (queries, train examples) (axes: {axes})"
+        raise InputError(path, problem)
 
 
-def _read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _read_pairs(
+    path: Path, check_train_ids: Callable[[np.ndarray], None], most_bytes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     import pandas as pd
 
-    table = _read_table(path)
-    if sorted(table.columns) != sorted(COLUMNS):
-        raise InputError(
-            path, f"columns are {', '.join(map(str, table.columns))}; exactly {', '.join(COLUMNS)} are needed"
-        )
+    table = _read_table(path, most_bytes)
     for column in COLUMNS:
         _check_column(path, pd.Series(table[column]), whole=column != "score")
     query_ids, rows = np.unique(table["query_id"].to_numpy(np.int64), return_inverse=True)
     train_ids, columns = np.unique(table["train_id"].to_numpy(np.int64), return_inverse=True)
-    counts = np.bincount(rows * len(train_ids) + columns, minlength=len(query_ids) * len(train_ids))
-    for problem, wrong in (("there twice", counts > 1), ("missing", counts == 0)):
-        if wrong.any():
-            row, column = divmod(int(np.argmax(wrong)), len(train_ids))
-            raise InputError(path, f"the pair of query {query_ids[row]} and train {train_ids[column]} is {problem}")
+    check_train_ids(train_ids)
+    _check_pairs(path, query_ids, train_ids, rows * len(train_ids) + columns)
     scores = np.empty((len(query_ids), len(train_ids)))
     scores[rows, columns] = table["score"].to_numpy(np.float64)
     return scores, query_ids, train_ids
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _check_pairs(path: Path, query_ids: np.ndarray, train_ids: np.ndarray, places: np.ndarray) -> None:
+    """Every pair once. `places`: query position * n_train + train position of each row; sorted, they count from 0 up."""
+    ordered = np.sort(places)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    off = np.flatnonzero(ordered != np.arange(len(ordered)))
+    n_pairs = len(query_ids) * len(train_ids)
+    missing = off[0] if len(off) else len(ordered)  # the first place that no row has, where none is there twice
+    for problem, place in (("there twice", twice[0] if len(twice) else n_pairs), ("missing", missing)):
+        if place < n_pairs:
+            row, column = divmod(int(place), len(train_ids))
+            raise InputError(path, f"the pair of query {query_ids[row]} and train {train_ids[column]} is {problem}")
+
+
+def _read_table(path: Path, most_bytes: int) -> pd.DataFrame:
     import pandas as pd
 
+    def check(found: Sequence[str]) -> None:
+        if sorted(found) != sorted(COLUMNS):
+            shown = ", ".join(map(str, found[:20])) + (" ..." if len(found) > 20 else "")
+            raise InputError(path, f"columns are {shown}; exactly {', '.join(COLUMNS)} are needed")
+
+    if path.suffix == ".parquet":
+        return read_parquet_columns(path, check, most_bytes // BYTES_PER_PAIR)
+    if (n_bytes := path.stat().st_size) > most_bytes:
+        raise InputError(path, f"has {n_bytes} bytes; {most_bytes} bytes of memory are there")
     try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, low_memory=False)
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise InputError(path, f"cannot be read as {path.suffix[1:]}: {error}") from error
+        check([str(name) for name in pd.read_csv(path, nrows=0).columns])
+        return pd.read_csv(path, low_memory=False)
+    except InputError:
+        raise
+    except Exception as error:  # pandas reports damage by a dozen types
+        raise InputError(path, f"cannot be read as csv: {error or type(error).__name__}") from error
 
 
 def _check_column(path: Path, values: pd.Series, whole: bool) -> None:

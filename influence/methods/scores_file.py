@@ -84,7 +84,10 @@ class ScoresFile(Method):
             axes: Axes = self.axes
         else:
             where = self._where(base_dir)
-            scores, query_ids, train_ids, is_matrix = read_scores(base_dir / self.path)
+            expected = task.splits["train"].ids
+            scores, query_ids, train_ids, is_matrix = read_scores(
+                base_dir / self.path, self.axes, lambda found: _check_train_ids(found, expected, where)
+            )
             axes = self.axes if is_matrix else "query_train"
         try:
             matrix = ScoreMatrix(query_ids, train_ids, from_foreign(scores, axes, self.orientation))

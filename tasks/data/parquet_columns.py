@@ -1,0 +1,36 @@
+"""The columns of a parquet file of numbers, bounded by its number of rows, whatever metadata pandas left in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index without a name
+
+
+def read_parquet_columns(path: Path, check: Callable[[Sequence[str]], None], most_rows: int) -> pd.DataFrame:
+    """All columns of the file but an index without a name.
+
+    `check` is called with their names before anything is read; a file of more than `most_rows` rows is not read. Raises
+    InputError for a file that is not readable parquet, and what `check` raises.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = [name for name in file.schema_arrow.names if not _INDEX.fullmatch(name)]
+            check(names)
+            if file.metadata.num_rows > most_rows:
+                raise InputError(path, f"has {file.metadata.num_rows} rows; at most {most_rows} fit in memory")
+            return file.read(columns=names).replace_schema_metadata(None).to_pandas()
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file surfaces as any of a dozen types
+        raise InputError(path, f"cannot be read as parquet: {error}") from error
