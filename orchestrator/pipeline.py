@@ -292,7 +292,13 @@ class Pipeline:
     @cached_property
     def results(self) -> Results:
         """The tables, from the ledger."""
-        return self.experiment.campaign.results(self.scored, self.planned, self.rows)
+        return self.results_from(self.rows)
+
+    def results_from(self, rows: Mapping[str, LedgerRow]) -> Results:
+        """The tables, from these ledger rows, with the queries' ids as the data gives them where those are text."""
+        found = self.experiment.campaign.results(self.scored, self.planned, rows)
+        asks = self.experiment.campaign.asks_queries
+        return found.with_given_ids(self.experiment.main.query_split if asks else None)
 
     def _analyse(self) -> None:
         self.write_results()

@@ -121,7 +121,7 @@ def _plan(pipeline: Pipeline, found: Verification) -> None:
 
 
 def _tables(pipeline: Pipeline, rows: Mapping[str, LedgerRow], found: Verification) -> None:
-    results = pipeline.experiment.campaign.results(pipeline.scored, pipeline.planned, rows)
+    results = pipeline.results_from(rows)
     for name, text in results.csv().items():
         path = pipeline.run_dir.results / name
         if not path.exists():

@@ -64,9 +64,14 @@ class Split:
             parts += [digest_arrays(confounds=self.confounds), list(self.confound_names)]
         return digest(parts)
 
-    def shown_id(self, number: int) -> str:
+    def shown_id(self, number: int | np.integer) -> str:
         """An id of this split as the user gave it. Raises KeyError when the split has no such id."""
-        return str(int(number)) if self.given_ids is None else self.given_ids[int(self.rows_of([number])[0])]
+        if self.given_ids is None:
+            return str(int(number))
+        rows = np.flatnonzero(self.ids == number)
+        if not len(rows):
+            raise KeyError(f"id {int(number)} is not in this split")
+        return self.given_ids[int(rows[0])]
 
     def rows_of(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Positions of `ids`: int64 [len(ids)]. Raises KeyError naming the first unknown id."""

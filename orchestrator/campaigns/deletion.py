@@ -165,6 +165,7 @@ def _order(scored: Scored, label: str, query: int, group: str) -> np.ndarray:
     """TrainIds in the order in which a method would remove them."""
     matrix = scored.matrix("", label)
     if matrix.diverged[query]:
-        problem = f"{label} diverged for query {matrix.query_ids[query]} and ranks nothing; raise its damping or scale"
+        name = scored.experiment.main.query_split.shown_id(matrix.query_ids[query])
+        problem = f"{label} diverged for query {name} and ranks nothing; raise its damping or scale"
         raise InputError(f"{scored.experiment.config.where}: methods", problem)
     return ranking.ranked(matrix.scores[query], scored.experiment.train.ids, group)  # type: ignore[arg-type]
