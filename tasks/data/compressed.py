@@ -20,7 +20,7 @@ _OTHERS = {
     b"%PDF-": "a PDF document",
 }
 _CHUNK_BYTES = 1 << 24
-_FREE_BYTES = 1 << 30  # a file may expand to this much, however small it is
+_FREE_BYTES = 1 << 28  # a file may expand to this much, however small it is
 _MOST_RATIO = 200  # text rarely shrinks to less than a fiftieth
 
 
@@ -36,7 +36,7 @@ def decompressed(data: bytes, path: Path) -> bytes:
     """`data` as it was before gzip, bzip2 or zstd compressed it; other data as it is.
 
     The first bytes decide, not the file's name. Raises InputError when the data is truncated or corrupt, when it expands
-    to more than 1 GiB and 200 times its size, when the name says that it is compressed and it is not, and when it is a
+    to more than 256 MiB and 200 times its size, when the name says that it is compressed and it is not, and when it is a
     kind of file that holds no text.
     """
     kind, named = compression_of(data), _SUFFIXES.get(path.suffix.lower())

@@ -36,8 +36,10 @@ def json_object(line: str, where: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         problem = f"not valid JSON at column {error.colno}: {error.msg}{_hint(line, error)}"
         raise InputError(where, problem) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(where, f"not valid JSON: {error}") from error
+    except RecursionError as error:
+        raise InputError(where, f"not valid JSON: nested too deep{_array_hint(line.strip())}") from error
+    except ValueError as error:  # Python reads whole numbers of at most 4,300 digits
+        raise InputError(where, "not valid JSON: a whole number has too many digits; such a value is text") from error
     if not isinstance(record, _Object):
         raise InputError(where, f"a JSON {type(record).__name__}, not an object with columns; {ONE_A_LINE}")
     if record.repeated is not None:
@@ -50,8 +52,11 @@ def _hint(line: str, error: json.JSONDecodeError) -> str:
     text = line.strip()
     if error.msg == "Extra data" and text.endswith(",") and line[error.pos :].strip() == ",":
         return f"; a comma follows the object: {ONE_A_LINE}, with nothing between them"
-    if text.startswith("["):
-        return f"; the file seems to hold a JSON array: {ONE_A_LINE}, without an array around them"
     if text == "{":
         return f"; {ONE_A_LINE}, and this one goes on over several lines"
-    return ""
+    return _array_hint(text)
+
+
+def _array_hint(text: str) -> str:
+    is_array = text.startswith("[")
+    return f"; the file seems to hold a JSON array: {ONE_A_LINE}, without an array around them" if is_array else ""

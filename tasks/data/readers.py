@@ -243,8 +243,7 @@ def _decoded(data: bytes, path: Path, how: TextFormat) -> str:
         byte = f"byte 0x{data[error.start]:02x}" if error.start < len(data) else "the end of the file"
         raise InputError(
             f"{path}: line {line}",
-            f"{byte} is not {how.encoding}; {_looks_like_utf16(data) or 'encoding: names another'}, "
-            "bad_bytes: replace puts U+FFFD there",
+            f"{byte} is not {how.encoding}; {_other_encoding(data, how)}, bad_bytes: replace puts U+FFFD there",
         ) from error
     except (UnicodeError, ValueError) as error:  # a few codecs raise errors that name no place
         raise InputError(path, f"is not {how.encoding}: {error}") from error
@@ -254,6 +253,11 @@ def _decoded(data: bytes, path: Path, how: TextFormat) -> str:
         looks = _looks_like_utf16(data)
         raise InputError(f"{path}: line {line}", f"a NUL character, which no text has{'; ' if looks else ''}{looks}")
     return text
+
+
+def _other_encoding(data: bytes, how: TextFormat) -> str:
+    is_utf16 = codecs.lookup(how.encoding).name.startswith("utf-16")
+    return (not is_utf16 and _looks_like_utf16(data)) or "encoding: names another"
 
 
 def _looks_like_utf16(data: bytes) -> str:
