@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.data.compressed import compression_of, decompressed
+from tasks.data.decoding import decoded
 from tasks.data.delimiters import delimiter_hint
 from tasks.data.json_lines import json_object
 from tasks.data.wording import quoted
@@ -71,7 +72,7 @@ class TextFormat:
 
 def read_delimited(path: Path, columns: Sequence[str], how: TextFormat, delimiter: str) -> Table:
     """Records of a csv or tsv file with a header line. Raises InputError naming the line that is broken."""
-    text = _decoded(decompressed(_file_bytes(path), path), path, how)
+    text = decoded(decompressed(_file_bytes(path), path), path, how)
     header, records, lines = _parsed(text, path, how, delimiter, columns)
     chosen = {name: header.index(name) for name in columns}
     return Table(
@@ -136,7 +137,7 @@ def read_jsonl(path: Path, columns: Sequence[str], how: TextFormat) -> Table:
     """One JSON object a line. Raises InputError naming the line that is not one, or that lacks a column."""
     values: dict[str, list[Any]] = {name: [] for name in columns}
     lines: list[int] = []
-    text = _decoded(decompressed(_file_bytes(path), path), path, how)
+    text = decoded(decompressed(_file_bytes(path), path), path, how)
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -179,7 +180,7 @@ def read_folder(path: Path, how: TextFormat) -> Table:
     if not folders:
         raise InputError(path, "holds no folder; format: folder wants one folder per class")
     files = [file for folder in folders for file in sorted(_entries(folder), key=_natural) if file.is_file()]
-    texts = [_decoded(decompressed(_file_bytes(file), file), file, how) for file in files]
+    texts = [decoded(decompressed(_file_bytes(file), file), file, how) for file in files]
     names = [str(file.relative_to(path)) for file in files]
     return Table(
         {"text": texts, "label": [file.parent.name for file in files]}, len(files), path, lambda row: names[row]
@@ -233,42 +234,6 @@ def _first_bytes(path: Path) -> bytes:
 def _check_file(path: Path) -> None:
     if path.is_dir():
         raise InputError(path, "is a directory; a file is needed (format: folder and hf read directories)")
-
-
-def _decoded(data: bytes, path: Path, how: TextFormat) -> str:
-    try:
-        text = data.decode(how.encoding, "replace" if how.bad_bytes == "replace" else "strict")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = f"byte 0x{data[error.start]:02x}" if error.start < len(data) else "the end of the file"
-        raise InputError(
-            f"{path}: line {line}",
-            f"{byte} is not {how.encoding}; {_other_encoding(data, how)}, bad_bytes: replace puts U+FFFD there",
-        ) from error
-    except (UnicodeError, ValueError) as error:  # a few codecs raise errors that name no place
-        raise InputError(path, f"is not {how.encoding}: {error}") from error
-    text = text.removeprefix("\ufeff")
-    if how.bad_bytes == "error" and "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        looks = _looks_like_utf16(data)
-        raise InputError(f"{path}: line {line}", f"a NUL character, which no text has{'; ' if looks else ''}{looks}")
-    return text
-
-
-def _other_encoding(data: bytes, how: TextFormat) -> str:
-    is_utf16 = codecs.lookup(how.encoding).name.startswith("utf-16")
-    return (not is_utf16 and _looks_like_utf16(data)) or "encoding: names another"
-
-
-def _looks_like_utf16(data: bytes) -> str:
-    """What to write in the config when the bytes look like UTF-16, which begins with a mark or has a NUL in every other byte."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "the file begins like UTF-16: encoding: utf-16 reads that"
-    start = data[:1000]
-    for zeros, name in ((start[1::2], "utf-16-le"), (start[::2], "utf-16-be")):
-        if zeros and zeros.count(0) > len(zeros) // 2:
-            return f"the file looks like UTF-16: encoding: {name} reads that"
-    return ""
 
 
 def check_encoding(name: str) -> str:
