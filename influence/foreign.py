@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from influence.given_ids import NO_TEXT, GivenIds
 from influence.matrix import Axes
 from influence.npz import Header, read_array, read_headers, total_bytes
 from tasks.data.parquet_columns import read_parquet_columns
@@ -26,20 +27,24 @@ BYTES_PER_PAIR = 64  # of a table: three columns, the places of both ids, and wh
 
 
 def read_scores(
-    path: Path, axes: Axes, check_train_ids: Callable[[np.ndarray], None], most_bytes: int | None = None
+    path: Path,
+    axes: Axes,
+    check_train_ids: Callable[[np.ndarray], None],
+    most_bytes: int | None = None,
+    given: GivenIds = NO_TEXT,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
     """(scores, query_ids, train_ids, is_matrix) of a score file.
 
     is_matrix: scores have the axes of the file (npz), `axes`; else they were put together from pairs as
     [n_queries, n_train]. `check_train_ids` is called with the file's train ids before its scores are read, and may raise.
-    `most_bytes`: what may be set aside for the file, by default the memory of this machine. Raises InputError naming the
-    file, and the row or array in it.
+    `most_bytes`: what may be set aside for the file, by default the memory of this machine. `given`: the ids that may be
+    text in the file. Raises InputError naming the file, and the row or array in it.
     """
     most_bytes = _memory_bytes() if most_bytes is None else most_bytes
     if path.suffix == ".npz":
-        return *_read_npz(path, axes, check_train_ids, most_bytes), True
+        return *_read_npz(path, axes, check_train_ids, most_bytes, given), True
     if path.suffix in (".parquet", ".csv"):
-        return *_read_pairs(path, check_train_ids, most_bytes), False
+        return *_read_pairs(path, check_train_ids, most_bytes, given), False
     raise InputError(path, f"unknown kind of file {path.suffix!r}; allowed: .npz, .parquet, .csv")
 
 
@@ -48,13 +53,13 @@ def _memory_bytes() -> int:
 
 
 def _read_npz(
-    path: Path, axes: Axes, check_train_ids: Callable[[np.ndarray], None], most_bytes: int
+    path: Path, axes: Axes, check_train_ids: Callable[[np.ndarray], None], most_bytes: int, given: GivenIds
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     headers = read_headers(path, ARRAYS)
-    _check_headers(path, headers, axes)
+    _check_headers(path, headers, axes, given)
     if (n_bytes := total_bytes(headers)) > most_bytes:
         raise InputError(path, f"holds arrays of {n_bytes} bytes; {most_bytes} bytes of memory are there")
-    query_ids, train_ids = read_array(path, "query_ids"), read_array(path, "train_ids")
+    query_ids, train_ids = (_numbered(read_array(path, name), name, path, given) for name in ARRAYS[1:])
     for name, ids in (("query", query_ids), ("train", train_ids)):
         values, counts = np.unique(ids, return_counts=True)
         if (counts > 1).any():
@@ -63,12 +68,16 @@ def _read_npz(
     return read_array(path, "scores"), query_ids, train_ids
 
 
-def _check_headers(path: Path, headers: dict[str, Header], axes: Axes) -> None:
+def _numbered(ids: np.ndarray, name: str, path: Path, given: GivenIds) -> np.ndarray:
+    return given.numbers(ids, name, path) if ids.dtype.kind == "U" else ids
+
+
+def _check_headers(path: Path, headers: dict[str, Header], axes: Axes, given: GivenIds) -> None:
     scores, *ids = (headers[name] for name in ARRAYS)
     if scores.dtype.kind not in "fiu":
         raise InputError(path, f"scores have dtype {scores.dtype}; numbers are needed")
     for name, header in zip(ARRAYS[1:], ids, strict=True):
-        if header.dtype.kind not in "iu":
+        if header.dtype.kind not in ("iuU" if given.names(name) else "iu"):
             raise InputError(path, f"{name} have dtype {header.dtype}; whole numbers are needed")
         if len(header.shape) != 1:
             raise InputError(path, f"{name} have {len(header.shape)} axes; one is needed")
@@ -82,11 +91,14 @@ def _check_headers(path: Path, headers: dict[str, Header], axes: Axes) -> None:
 
 
 def _read_pairs(
-    path: Path, check_train_ids: Callable[[np.ndarray], None], most_bytes: int
+    path: Path, check_train_ids: Callable[[np.ndarray], None], most_bytes: int, given: GivenIds
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     import pandas as pd
 
-    table = _read_table(path, most_bytes)
+    table = _read_table(path, most_bytes, given)
+    for column in COLUMNS[:2]:
+        if given.names(column) and not table.empty and not table[column].isna().to_numpy().any():
+            table[column] = given.numbers(table[column].to_numpy(), column, path)
     for column in COLUMNS:
         _check_column(path, pd.Series(table[column]), whole=column != "score")
     query_ids, rows = np.unique(table["query_id"].to_numpy(np.int64), return_inverse=True)
@@ -111,7 +123,7 @@ def _check_pairs(path: Path, query_ids: np.ndarray, train_ids: np.ndarray, place
             raise InputError(path, f"the pair of query {query_ids[row]} and train {train_ids[column]} is {problem}")
 
 
-def _read_table(path: Path, most_bytes: int) -> pd.DataFrame:
+def _read_table(path: Path, most_bytes: int, given: GivenIds) -> pd.DataFrame:
     import pandas as pd
 
     def check(found: Sequence[str]) -> None:
@@ -125,7 +137,8 @@ def _read_table(path: Path, most_bytes: int) -> pd.DataFrame:
         raise InputError(path, f"has {n_bytes} bytes; {most_bytes} bytes of memory are there")
     try:
         check([str(name) for name in pd.read_csv(path, nrows=0).columns])
-        return pd.read_csv(path, low_memory=False)
+        as_text = {column: str for column in COLUMNS[:2] if given.names(column)}  # "NA" may be an id, and 007 is not 7
+        return pd.read_csv(path, low_memory=False, converters=as_text)
     except InputError:
         raise
     except Exception as error:  # pandas reports damage by a dozen types

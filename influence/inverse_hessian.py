@@ -16,7 +16,7 @@ from influence.curvature import Curvature
 from influence.gradients import loaded
 from influence.parameters import Selection, choose_parameters
 from influence.solvers import Solution
-from tasks.base import Task
+from tasks.base import Split, Task
 from tasks.errors import RefitError
 
 if TYPE_CHECKING:
@@ -128,22 +128,22 @@ def solve_queries(
 
 def _gradients(method: InfluenceFunction, curvature: Curvature, queries: QueryBlock) -> Tensor:
     """grad L_q of every query: [n_queries, P]."""
-    found = [curvature.theta.new_zeros(0, len(curvature.theta))]
+    found, asked = [curvature.theta.new_zeros(0, len(curvature.theta))], curvature.task.splits[queries.split]
     for start in range(0, len(queries.rows), QUERIES_AT_ONCE):
         part = slice(start, start + QUERIES_AT_ONCE)
         rows, labels = np.asarray(queries.rows[part], np.int64), np.asarray(queries.labels[part], np.int64)
         losses = _losses(method, curvature, queries.split, rows, labels)
         with torch.no_grad():
-            _check_finite("the loss", losses(curvature.selection.network)[:, None], queries.ids[part])
+            _check_finite("the loss", losses(curvature.selection.network)[:, None], queries.ids[part], asked)
         found.append(curvature.gradients(losses))
-        _check_finite("the gradient of the loss", found[-1], queries.ids[part])
+        _check_finite("the gradient of the loss", found[-1], queries.ids[part], asked)
     return torch.cat(found)
 
 
-def _check_finite(what: str, values: Tensor, ids: np.ndarray) -> None:
+def _check_finite(what: str, values: Tensor, ids: np.ndarray, split: Split) -> None:
     bad = ~values.isfinite().all(1).cpu().numpy()
     if bad.any():
-        raise RefitError(f"{what} of query {np.asarray(ids)[bad][0]} is not finite")
+        raise RefitError(f"{what} of query {split.shown_id(np.asarray(ids)[bad][0])} is not finite")
 
 
 def _losses(

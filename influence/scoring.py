@@ -54,7 +54,7 @@ class Scorer:
         self._source = _source(task, used, self.methods, device)
         shard = self._source.shard(queries.split, queries.rows, queries.labels, batch_size)
         self._queries = {label: shard.weighted(terms) for label, terms in self.terms.items()}
-        self._n_queries = len(shard)
+        self._n_queries, self._query_split = len(shard), queries.split
         solved = {m: _solve(task, m, self.methods[m], checkpoints, queries, device) for m in _curved(self.methods)}
         self.prepared |= solved
         self.diagnostics: dict[str, dict[str, Any]] = {
@@ -89,7 +89,12 @@ class Scorer:
             wrong[np.isnan(scores).all(1)] = False
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
-            pair = f"query {queries.ids[row]} and train {train.ids[column]}"
+            splits = self.task.splits
+            query, example = (
+                splits[self._query_split].shown_id(int(queries.ids[row])),
+                splits["train"].shown_id(int(train.ids[column])),
+            )
+            pair = f"query {query} and train {example}"
             raise RefitError(f"method {label}: the score of {pair} is {scores[row, column]}")
         return scores
 

@@ -15,6 +15,7 @@ from orchestrator.config import ConfigError, LoadedConfig, QueriesConfig
 from orchestrator.records import RetrainSpec, Work
 from tasks.base import Numerics, Split, Task
 from tasks.data.edits import Edit
+from tasks.data.wording import shown
 from tasks.digests import digest
 from tasks.errors import InputError
 from tasks.seeds import generator
@@ -251,17 +252,33 @@ class Arm:
             )
         return np.sort(rows[order[:count]])
 
-    def _named(self, ids: tuple[int, ...], rows: np.ndarray, key: str) -> np.ndarray:
+    def _named(self, ids: tuple[int | str, ...], rows: np.ndarray, key: str) -> np.ndarray:
         try:
-            chosen = self.query_split.rows_of(ids)
+            chosen = self.query_split.rows_of(self._numbers(ids, key))
         except KeyError as error:
             raise InputError(key, str(error.args[0])) from error
         outside = ~np.isin(chosen, rows)
         if outside.any():
-            raise InputError(
-                key, f"{int(np.asarray(ids)[outside][0])} is not measured; raise the limit in task.measure"
-            )
+            name = shown(ids[int(np.argmax(outside))])
+            raise InputError(key, f"{name} is not measured; raise the limit in task.measure")
         return chosen
+
+    def _numbers(self, ids: tuple[int | str, ...], key: str) -> list[int]:
+        """The numbers of the queries' ids as the config gives them. Raises InputError naming one that the split does not have."""
+        split, name = self.query_split, self.asked.split
+        if split.given_ids is None:
+            numbers = [one for one in ids if isinstance(one, int)]
+            if len(numbers) < len(ids):
+                text = next(one for one in ids if isinstance(one, str))
+                raise InputError(key, f"{shown(text)} is text, and the ids of split {name!r} are whole numbers")
+            return numbers
+        number_of = dict(zip(split.given_ids, split.ids.tolist(), strict=True))
+        missing = next((str(one) for one in ids if str(one) not in number_of), None)
+        if missing is not None:
+            raise InputError(
+                key, f"{shown(missing)} is no id of split {name!r}{did_you_mean(missing, split.given_ids)}"
+            )
+        return [number_of[str(one)] for one in ids]
 
     def _of_class(self, rows: np.ndarray, label: int, wanted: int, key: str) -> np.ndarray:
         split = self.query_split

@@ -29,7 +29,9 @@ from orchestrator.uris import refuse_password
 from orchestrator.yaml_files import ConfigError, apply_overrides, changed_task, read_yaml, write_yaml
 from tasks.base import Component
 from tasks.components import parse_component, parse_named
+from tasks.data.wording import quoted
 from tasks.registry import MEASUREMENTS, TASKS
+from tasks.suggestions import did_you_mean
 
 
 class Settings(Block):
@@ -121,6 +123,9 @@ def parse_config(
         raise ConfigError(f"{where}: {given[0]}", f"{settings.campaign} takes no {given[0]}")
     campaign = parse_component(campaign_class, block, where, settings.campaign)
     task = parse_named(TASKS, settings.task, where, "task", settings.plugins)
+    if settings.queries is not None and getattr(task, "measure", ()) is None:
+        settings = _measuring_queries(settings, task, where)
+        task = parse_named(TASKS, settings.task, where, "task", settings.plugins)
     measurement = _parse_measurement(settings, where) if campaign.asks_queries else None
     methods = _parse_methods(settings, measurement, where)
     observers = _parse_observers(settings, where)
@@ -128,6 +133,16 @@ def parse_config(
     return LoadedConfig(
         path, raw, settings, task, measurement, methods, campaign, where, tuple(overrides), arms, observers
     )
+
+
+def _measuring_queries(settings: Settings, task: Any, where: str) -> Settings:
+    """The settings with the default of a task that leaves `measure` open: the split that the queries are drawn from."""
+    assert settings.queries is not None
+    split, splits = settings.queries.split, getattr(task, "data", {})
+    if split not in splits:
+        problem = f"no split {split!r}; splits: {quoted(splits)}{did_you_mean(split, splits)}"
+        raise ConfigError(f"{where}: queries.split", problem)
+    return settings.model_copy(update={"task": {**settings.task, "measure": [{"split": split}]}})
 
 
 def _parse_measurement(settings: Settings, where: str) -> Any:

@@ -32,10 +32,14 @@ class WhereConfig(Block):
 
 
 class QueriesConfig(Block):
-    """Which test points are explained: `ids`, or a draw of `per_class` or `count` (or `all`) from the measured rows of `split`, after `where`."""
+    """Which test points are explained.
+
+    `ids` as the data has them, or a draw of `per_class` or `count` (or `all`) from the measured rows of `split`, after
+    `where`.
+    """
 
     split: str = "test"
-    ids: tuple[int, ...] | None = None
+    ids: tuple[int | str, ...] | None = None
     per_class: Annotated[int, Field(ge=1)] | None = None
     count: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
     seed: Seed = 0

@@ -13,6 +13,7 @@ from orchestrator.pipeline import Pipeline, Unfinished
 from orchestrator.progress import duration
 from orchestrator.records import Work
 from orchestrator.storage.ledger_parts import IndexEntry
+from tasks.data.census import SplitCensus, take_census
 
 MOST_ROWS_READ = 5000  # with their outputs, about half a second
 
@@ -23,6 +24,7 @@ class Estimate:
 
     `*_low`, `*_high`: 95% ranges, None where fewer than two retrains tell. `advice`: what would serve the question better.
     `edited`: one sentence for each plugin whose source is not that of the last run of this name.
+    `data`: what was read of each split of the first arm.
     """
 
     run: str
@@ -47,7 +49,8 @@ class Estimate:
     currency: str | None
     assumptions: str
     advice: str = ""
-    edited: tuple[str, ...] = ()  # plugins whose source is not that of the last run of this name
+    edited: tuple[str, ...] = ()
+    data: tuple[SplitCensus, ...] = ()
 
     @property
     def is_nothing(self) -> bool:
@@ -56,7 +59,13 @@ class Estimate:
 
     def json(self) -> dict:
         """Plain values."""
-        return {**asdict(self), "missing_scores": list(self.missing_scores), "edited": list(self.edited)}
+        data = [census.json() for census in self.data]
+        lists = {"missing_scores": list(self.missing_scores), "edited": list(self.edited)}
+        return {**asdict(self), **lists, "data": data, "warnings": self.warnings()}
+
+    def warnings(self) -> list[str]:
+        """What should be looked at in the data before anything is trained, one sentence each."""
+        return [warning for census in self.data for warning in census.warnings()]
 
     def lines(self) -> list[str]:
         """For people."""
@@ -64,6 +73,8 @@ class Estimate:
         gpu_hours = _range(self.gpu_hours_low, self.gpu_hours_high, "{:.2f}".format).strip(" ()")
         return [
             f"run directory  {self.run_dir}",
+            *(f"data {census.split:<9} {census.line()}" for census in self.data),
+            *(f"warning        {warning}" for warning in self.warnings()),
             *(scoring if self.scores != "none" else ()),
             f"retrains       {self._work()}",
             f"time           {self._time()}   cost {self._cost()}",
@@ -129,6 +140,7 @@ def estimate(pipeline: Pipeline) -> Estimate:
         seconds_per_retrain=_mean_s(most or Counter(map(class_of, works or ())), history),
         **_figures(outlook(most if works is None else least, most, history, pool), history, pool, most.total()),
         advice=_advice(pipeline, works or ()),
+        data=take_census(experiment.task.splits, experiment.task.measured),
     )
 
 

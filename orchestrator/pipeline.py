@@ -303,9 +303,15 @@ class Pipeline:
     @cached_property
     def results(self) -> Results:
         """The tables, verdicts and checks, from the ledger."""
+        return self.results_from(self.rows)
+
+    def results_from(self, rows: Mapping[str, LedgerRow]) -> Results:
+        """The tables, verdicts and checks from these ledger rows; queries have the ids that the data gives, where those are text."""
         from orchestrator.checking import checked_results
 
-        return checked_results(self.scored, self.planned, self.rows)
+        found = checked_results(self.scored, self.planned, rows)
+        asks = self.experiment.campaign.asks_queries
+        return found.with_given_ids(self.experiment.main.query_split if asks else None)
 
     def _analyse(self) -> None:
         self.write_results()

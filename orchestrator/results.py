@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from orchestrator.analysis.verdicts import verdicts
 from orchestrator.campaigns.plan import Plan
 from orchestrator.experiment import Experiment
 from orchestrator.records import LedgerRow, Work
+from tasks.base import Split
 
 TABLES = ("curves", "query_curves", "summary", "contrasts", "pairing", "holes")
 
@@ -45,10 +46,29 @@ class Results:
     view: Any = None
     checks: tuple[Check, ...] = ()
 
+    def with_given_ids(self, split: Split | None) -> Results:
+        """The same results, where every table with a column `query_id` has the ids as the data gives them beside it.
+
+        `split`: that of the queries; where its ids are whole numbers, or there are no queries, nothing is added.
+        """
+        if split is None or split.given_ids is None:
+            return self
+        names = dict(zip(split.ids.tolist(), split.given_ids, strict=True))
+        return replace(self, tables={name: _beside(table, names) for name, table in self.tables.items()})
+
     def csv(self) -> dict[str, str]:
         """File name -> text of results/."""
         checks = {"checks": checks_table(self.checks)} if self.checks else {}
         return {f"{name}.csv": tables.format_csv(frame) for name, frame in {**self.tables, **checks}.items()}
+
+
+def _beside(table: pd.DataFrame, names: Mapping[int, str]) -> pd.DataFrame:
+    """The table with the column `given_query_id` after `query_id`, if it has that one."""
+    if "query_id" not in table.columns:
+        return table
+    found, at = table.copy(), list(table.columns).index("query_id") + 1
+    found.insert(at, "given_query_id", [names[int(number)] for number in table["query_id"]])
+    return found
 
 
 def measured_values(

@@ -163,7 +163,7 @@ def _plan(pipeline: Pipeline, found: Verification) -> None:
 
 
 def _tables(pipeline: Pipeline, rows: Mapping[str, LedgerRow], found: Verification) -> None:
-    results = checked_results(pipeline.scored, pipeline.planned, rows)
+    results = pipeline.results_from(rows)
     for name, text in results.csv().items():
         path = pipeline.run_dir.results / name
         if not path.exists():

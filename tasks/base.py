@@ -49,6 +49,9 @@ class Split:
     features: np.ndarray | None = None  # tasks without text: float [n, ...]
     confounds: np.ndarray | None = None  # int64 [n], the spurious attribute of each example, index `confound_names`
     confound_names: tuple[str, ...] = ()
+    given_ids: tuple[str, ...] | None = (
+        None  # the ids as the data has them, where they are text and `ids` stand for them
+    )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -60,6 +63,15 @@ class Split:
         if self.confounds is not None:
             parts += [digest_arrays(confounds=self.confounds), list(self.confound_names)]
         return digest(parts)
+
+    def shown_id(self, number: int | np.integer) -> str:
+        """An id of this split as the user gave it. Raises KeyError when the split has no such id."""
+        if self.given_ids is None:
+            return str(int(number))
+        rows = np.flatnonzero(self.ids == number)
+        if not len(rows):
+            raise KeyError(f"id {int(number)} is not in this split")
+        return self.given_ids[int(rows[0])]
 
     def rows_of(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Positions of `ids`: int64 [len(ids)]. Raises KeyError naming the first unknown id."""

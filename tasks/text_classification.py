@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tasks.base import Component, Split
 from tasks.components import parse_fitting, place
 from tasks.data.splits import Records, SplitConfig, class_order, read_records, to_split
+from tasks.data.wording import shown
 from tasks.errors import InputError
 from tasks.registry import MODELS, RECIPES
 from tasks.suggestions import did_you_mean
@@ -28,6 +29,9 @@ class MeasureConfig(BaseModel):
 class TextClassification(Component):
     """A text classifier: `data` (a split called train and others), `model`, `recipe`, and what is recorded.
 
+    `measure`: the splits whose outputs every retrain records; without it the split that the queries are drawn from, which
+    the config that holds this block fills in.
+
     `classes`: the labels in the order of the logits, or a mapping from label to the name shown; by default the labels
     of the train split, sorted.
     """
@@ -38,7 +42,7 @@ class TextClassification(Component):
     data: dict[str, SplitConfig]
     model: dict[str, Any]
     recipe: dict[str, Any]
-    measure: list[MeasureConfig] = Field(min_length=1)
+    measure: list[MeasureConfig] | None = Field(default=None, min_length=1)
     classes: list[str | int] | dict[str, str] | None = None
 
     @field_validator("data")
@@ -65,6 +69,9 @@ class TextClassification(Component):
         """Read the data, choose model and recipe; `prepare` makes the tokens. Raises InputError naming file and key."""
         model = parse_fitting(MODELS, self.model, "text", where, f"{key}.model", plugins)
         recipe = parse_fitting(RECIPES, self.recipe, "text", where, f"{key}.recipe", plugins)
+        if self.measure is None:
+            problem = "is missing; it names the splits whose outputs every retrain records, such as [{split: test}]"
+            raise InputError(place(where, f"{key}.measure"), problem)
         limits = measured_limits(self.measure, self.data, where, f"{key}.measure")
         splits = self._splits(base_dir, where, key)
         return TextTask(splits, first_rows(splits, limits), model, recipe, base_dir, cache_dir)
@@ -82,7 +89,7 @@ class TextClassification(Component):
         if len(present) < 2:
             raise InputError(
                 place(where, f"{key}.data.train"),
-                f"every record of {train.source} has the label {train.labels[0]!r}; two classes are needed",
+                f"every record of {train.source} has the label {shown(train.labels[0])}; two classes are needed",
             )
         if isinstance(self.classes, Mapping):
             return _distinct(self.classes, list(self.classes.values()), where, f"{key}.classes")

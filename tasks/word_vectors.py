@@ -120,7 +120,7 @@ class WordVectorTask(ClosedForms):
         self.watched_index = {word: position for position, word in enumerate(self.watched)}
         self.watched_rows = np.asarray([index[word] for word in self.watched], np.int64)
         self.splits: Mapping[str, Split] = {
-            "train": _split(corpus.ids, corpus.texts),
+            "train": _split(corpus.ids, corpus.texts, corpus.given_ids),
             "words": _split(self.watched_rows, self.watched),
             "properties": _split(np.arange(len(self.properties)), tuple(p.describe() for p in self.properties)),
         }
@@ -287,8 +287,8 @@ class WordVectorTask(ClosedForms):
         return found
 
 
-def _split(ids: np.ndarray, texts: tuple[str, ...]) -> Split:
-    return Split(np.asarray(ids, np.int64), np.zeros(len(ids), np.int64), CLASSES, texts)
+def _split(ids: np.ndarray, texts: tuple[str, ...], given_ids: tuple[str, ...] | None = None) -> Split:
+    return Split(np.asarray(ids, np.int64), np.zeros(len(ids), np.int64), CLASSES, texts, given_ids=given_ids)
 
 
 __all__ = ["WordVectorTask", "WordVectors"]

@@ -181,7 +181,7 @@ CASES: list[Case] = [
     ("an empty label", lambda bad: bad.train_text(ROWS + "no label,\n"), "train.csv"),
     ("a ragged row", lambda bad: bad.train_text(ROWS + "a,b,c,d\n"), "train.csv"),
     ("duplicate ids", lambda bad: bad.train_text("id,text,label\n1,a,x\n1,b,y\n", id="id"), "train.csv"),
-    ("ids that are no integers", lambda bad: bad.train_text("id,text,label\none,a,x\n2,b,y\n", id="id"), "train.csv"),
+    ("ids that are fractions", lambda bad: bad.train_text("id,text,label\n1.5,a,x\n2,b,y\n", id="id"), "train.csv"),
     ("bytes that are not UTF-8", lambda bad: bad.train_text(ROWS.encode() + b"caf\xe9,yes\n"), "train.csv"),
     (
         "a bad JSON line",

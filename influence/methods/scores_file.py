@@ -9,6 +9,7 @@ import numpy as np
 
 from influence.base import Method, QueryBlock
 from influence.foreign import read_scores
+from influence.given_ids import GivenIds
 from influence.matrix import Axes, Orientation, ScoreMatrix, from_foreign, positions_of
 from tasks.base import Task
 from tasks.digests import digest_file
@@ -25,8 +26,8 @@ class ScoresFile(Method):
 
     npz: arrays scores, query_ids, train_ids; `axes` says whether a row of scores is a query (query_train) or a training
     example (train_query). parquet and csv: one row per pair with columns query_id, train_id, score. `orientation` says
-    what a positive score means; it is turned to ours, positive = helpful, here and nowhere else. A path is relative to
-    the config file.
+    what a positive score means; it is turned to ours, positive = helpful, here and nowhere else. Where the ids of a split
+    are text, the file has them as text. A path is relative to the config file.
     """
 
     name: ClassVar[str] = "scores_file"
@@ -68,7 +69,8 @@ class ScoresFile(Method):
         try:
             return self._matrix(task, base_dir, where).reordered(queries.ids, task.splits["train"].ids)
         except KeyError as error:
-            raise InputError(where, f"{error.args[0]}; the file must hold every query") from error
+            problem = GivenIds.of(task.splits).told(str(error.args[0]))
+            raise InputError(where, f"{problem}; the file must hold every query") from error
 
     def score(self, queries: GradientShard, train: GradientShard, prepared: ScoreMatrix) -> np.ndarray:
         """float32 [n_queries, n_train]."""
@@ -79,6 +81,13 @@ class ScoresFile(Method):
         return self.path if self.path.startswith(PLANTED) else str(base_dir / self.path)
 
     def _matrix(self, task: Task, base_dir: Path, where: str) -> ScoreMatrix:
+        given = GivenIds.of(task.splits)
+        try:
+            return self._read(task, base_dir, where, given)
+        except InputError as error:
+            raise InputError(error.where, given.told(error.problem)) from error
+
+    def _read(self, task: Task, base_dir: Path, where: str, given: GivenIds) -> ScoreMatrix:
         if self.path.startswith(PLANTED):
             scores, query_ids, train_ids = self._named(task, where)
             axes: Axes = self.axes
@@ -86,7 +95,7 @@ class ScoresFile(Method):
             where = self._where(base_dir)
             expected = task.splits["train"].ids
             scores, query_ids, train_ids, is_matrix = read_scores(
-                base_dir / self.path, self.axes, lambda found: _check_train_ids(found, expected, where)
+                base_dir / self.path, self.axes, lambda found: _check_train_ids(found, expected, where), given=given
             )
             axes = self.axes if is_matrix else "query_train"
         try:

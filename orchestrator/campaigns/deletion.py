@@ -206,9 +206,10 @@ def _order(scored: Scored, label: str, query: int, group: str) -> np.ndarray:
     matrix = scored.matrix("", label)
     if matrix.diverged[query]:
         position, n_diverged = list(scored.experiment.methods).index(label), int(matrix.diverged.sum())
+        name = scored.experiment.main.query_split.shown_id(matrix.query_ids[query])
         problem = (
-            f"{label} diverged for {n_diverged} of {len(matrix.query_ids)} queries, first for query "
-            f"{matrix.query_ids[query]}, and ranks nothing for them; raise its damping or scale"
+            f"{label} diverged for {n_diverged} of {len(matrix.query_ids)} queries, first for query {name}, "
+            "and ranks nothing for them; raise its damping or scale"
         )
         raise UnrankedError(f"{scored.experiment.config.where}: methods[{position}]", problem)
     return ranking.ranked(matrix.scores[query], scored.experiment.train.ids, group)  # type: ignore[arg-type]

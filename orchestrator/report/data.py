@@ -22,6 +22,12 @@ class Example:
     train_spans: Sequence[tuple[int, int, float]] = ()
     query_spans: Sequence[tuple[int, int, float]] = ()
     words: Sequence[tuple[str, float]] = ()  # token -> contribution, largest magnitude first
+    given_id: str = ""  # the id as the data has it, where that is text
+
+    @property
+    def shown_id(self) -> str:
+        """The id as the user gave it."""
+        return self.given_id or str(self.train_id)
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,12 @@ class QueryPage:
     predicted: str
     probability: float  # of the gold label, by the scoring model
     examples: Mapping[str, Mapping[str, Sequence[Example]]]  # method -> proponents | opponents -> examples
+    given_id: str = ""  # the id as the data has it, where that is text
+
+    @property
+    def shown_id(self) -> str:
+        """The id as the user gave it."""
+        return self.given_id or str(self.query_id)
 
 
 @dataclass(frozen=True)

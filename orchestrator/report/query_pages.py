@@ -41,6 +41,7 @@ def query_pages(pipeline: Pipeline, rows: Mapping[str, LedgerRow]) -> list[Query
                     m: {g: _examples(pipeline, m, g, q, words.get(m, {})) for g in ("proponents", "opponents")}
                     for m in experiment.scored
                 },
+                given_id=split.shown_id(query_id),
             )
         )
     return pages
@@ -93,6 +94,7 @@ def _examples(pipeline: Pipeline, label: str, group: str, query: int, words: Map
                 train.classes[int(train.labels[row])],
                 _text(train, row),
                 **_highlights(pipeline, query, int(row), parts),
+                given_id=train.shown_id(train_id),
             )
         )
     return found

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.components import place
 from tasks.data import splits
+from tasks.data.ids import number_of
 from tasks.data.paths import resolve_path
 from tasks.digests import digest, digest_arrays, digest_texts
 from tasks.errors import InputError
@@ -171,6 +172,7 @@ class Corpus:
     sentences: Sentences
     vocabulary: Vocabulary
     options: Mapping[str, object]  # what made words of the texts
+    given_ids: tuple[str, ...] | None = None  # the ids as the data has them, where they are text
 
     def content_digest(self) -> str:
         """Digest of ids, texts, numbers of words, vocabulary and its counts, and the options that made them."""
@@ -183,7 +185,7 @@ def read_corpus(data: CorpusConfig, vocabulary: VocabularyConfig, base_dir: Path
     """The corpus these blocks ask for; `key` is the dotted key of the task. Raises InputError."""
     stopwords = vocabulary.read_stopwords(base_dir, where, f"{key}.vocabulary")
     texts = list(_sentences(data, base_dir, where, f"{key}.data.train"))
-    token_lists = [words_of(text, vocabulary.numbers) for _, text in texts]
+    token_lists = [words_of(text, vocabulary.numbers) for _, _, text in texts]
     found = Vocabulary.of(token_lists, vocabulary.min_count, stopwords)
     index = found.index
     numbers = [[index[word] for word in tokens if word in index] for tokens in token_lists]
@@ -193,35 +195,45 @@ def read_corpus(data: CorpusConfig, vocabulary: VocabularyConfig, base_dir: Path
             place(where, f"{key}.vocabulary"),
             f"none of {len(texts)} sentences has {data.min_tokens} words that occur {vocabulary.min_count} times",
         )
+    given = tuple(texts[row][1] for row in kept)
+    ids = np.asarray([texts[row][0] for row in kept], np.int64)
+    if all(given) and len(np.unique(ids)) < len(ids):
+        raise InputError(place(where, f"{key}.data.train.id"), "two ids have the same digest of 63 bits; change one")
     return Corpus(
-        np.asarray([texts[row][0] for row in kept], np.int64),
-        tuple(texts[row][1] for row in kept),
+        ids,
+        tuple(texts[row][2] for row in kept),
         Sentences.of([numbers[row] for row in kept]),
         found,
         {"numbers": vocabulary.numbers, "min_count": vocabulary.min_count, "stopwords": list(stopwords)},
+        given if all(given) else None,
     )
 
 
-def _sentences(data: CorpusConfig, base_dir: Path, where: object, key: str) -> Iterator[tuple[int, str]]:
-    """(id, text) of every sentence: the record's id, or record id * 1000 + number in the record when it is cut."""
-    for record, text, name in _records(data.train, base_dir, where, key):
+def _sentences(data: CorpusConfig, base_dir: Path, where: object, key: str) -> Iterator[tuple[int, str, str]]:
+    """(id, id as text or "", text) of every sentence.
+
+    The id is the record's, or record id * 1000 + number in the record when it is cut. Where the records' ids are text, a
+    sentence that was cut has the id `<record>/<number>`, and the number that stands for that.
+    """
+    for record, given, text, name in _records(data.train, base_dir, where, key):
         if data.sentences == "whole":
-            yield record, text
+            yield record, given, text
             continue
         parts = cut_sentences(text)
-        if len(parts) > MAX_SENTENCES or not -LAST_RECORD <= record <= LAST_RECORD:
-            problem = (
-                f"record {record} has {len(parts)} sentences; allowed: {MAX_SENTENCES}, of ids up to {LAST_RECORD}"
-            )
+        if len(parts) > MAX_SENTENCES or not (given or -LAST_RECORD <= record <= LAST_RECORD):
+            problem = f"record {given or record} has {len(parts)} sentences; allowed: {MAX_SENTENCES}, of ids up to {LAST_RECORD}"
             raise InputError(name, problem)
-        yield from ((record * MAX_SENTENCES + number, part) for number, part in enumerate(parts))
+        for number, part in enumerate(parts):
+            name_of = f"{given}/{number}" if given else ""
+            yield number_of(name_of) if given else record * MAX_SENTENCES + number, name_of, part
 
 
-def _records(config: SentenceSource, base_dir: Path, where: object, key: str) -> Iterator[tuple[int, str, str]]:
-    """(id, text, what to call it) of the records that `config` asks for."""
+def _records(config: SentenceSource, base_dir: Path, where: object, key: str) -> Iterator[tuple[int, str, str, str]]:
+    """(id, id as text or "", text, what to call it) of the records that `config` asks for."""
     table = splits._table(config, base_dir, place(where, f"{key}.path"))
     ids, texts = splits._ids(config, table), splits._texts(config, table)
     rows = splits._taken(config, table.n_rows).tolist()
     if not rows:
         raise InputError(table.source, f"holds no records that {key} takes")
-    return ((int(ids[row]), texts[row], f"{table.source}: {table.row_name(row)}") for row in rows)
+    given = ids.given or [""] * table.n_rows
+    return ((int(ids.numbers[row]), given[row], texts[row], table.place(row)) for row in rows)

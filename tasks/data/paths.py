@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.errors import InputError
@@ -27,6 +29,52 @@ def resolve_path(path: str, base_dir: Path, where: object) -> Path:
             where, f"{path!r} does not exist (looked at {found}); relative paths start at the config's folder"
         )
     return found
+
+
+def resolve_paths(paths: str | Sequence[str], base_dir: Path, where: object, folders: bool = False) -> list[Path]:
+    """The files that one path, a list of paths, or a pattern with `*`, `?` or `[...]` stands for.
+
+    The files of a pattern are sorted by name; hidden ones are left out. A path that exists is never read as a pattern.
+    `folders`: folders are meant, not files. Raises InputError when a path does not exist, a pattern fits nothing, or a
+    file is there twice.
+    """
+    found: list[Path] = []
+    for path in [paths] if isinstance(paths, str) else paths:
+        found += _matches(path, base_dir, where, folders) or [resolve_path(path, base_dir, where)]
+    seen: set[Path] = set()
+    for file in found:
+        if file.resolve() in seen:
+            raise InputError(where, f"{str(file)!r} is there twice; every file is read once")
+        seen.add(file.resolve())
+    return found
+
+
+def _matches(path: str, base_dir: Path, where: object, folders: bool) -> list[Path]:
+    """The files of a pattern; none for a path that is no pattern."""
+    if not any(sign in path for sign in "*?["):
+        return []
+    whole = _in_package(path, where) if path.startswith(PACKAGE) else base_dir / Path(path).expanduser()
+    try:
+        if whole.exists():
+            return []
+        fixed = next(index for index, part in enumerate(whole.parts) if any(sign in part for sign in "*?["))
+        folder = Path(*whole.parts[:fixed])
+        inside = folder.glob(str(Path(*whole.parts[fixed:])))
+        fitting = [
+            entry for entry in inside if (entry.is_dir() if folders else entry.is_file()) and not _is_hidden(entry)
+        ]
+    except (OSError, ValueError, NotImplementedError, re.error) as error:
+        raise InputError(where, f"{path!r} is not a usable path or pattern: {error}") from error
+    if not fitting:
+        kind = "folder" if folders else "file"
+        raise InputError(
+            where, f"{path!r} fits no {kind} (looked in {folder}); relative paths start at the config's folder"
+        )
+    return sorted(fitting)
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".")
 
 
 def _in_package(path: str, where: object) -> Path:

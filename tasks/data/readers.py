@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import codecs
 import csv
-import json
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tasks.data.compressed import compression_of, decompressed
+from tasks.data.decoding import decoded
+from tasks.data.delimiters import delimiter_hint
+from tasks.data.json_lines import json_object
+from tasks.data.wording import quoted
 from tasks.errors import InputError
+from tasks.suggestions import did_you_mean
 
 Quoting = Literal["standard", "none"]
 BadBytes = Literal["error", "replace"]
+TAB = "\t"
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,33 @@ class Table:
     n_rows: int
     source: Path | str
     row_name: Callable[[int], str]
+    place_of: Callable[[int], str] | None = None  # of a table put together from several files
+
+    def place(self, row: int) -> str:
+        """The file and what to call a record of it: what an error names."""
+        return self.place_of(row) if self.place_of else f"{self.source}: {self.row_name(row)}"
+
+
+def joined(tables: Sequence[Table], source: str) -> Table:
+    """The records of several tables with the same columns, one after the other; every record is named with its own file."""
+    starts = [0]
+    for table in tables:
+        starts.append(starts[-1] + table.n_rows)
+
+    def found(row: int) -> tuple[Table, int]:
+        number = bisect_right(starts, row) - 1
+        return tables[number], row - starts[number]
+
+    def row_name(row: int) -> str:
+        table, inside = found(row)
+        return f"{Path(table.source).name}: {table.row_name(inside)}"
+
+    def place_of(row: int) -> str:
+        table, inside = found(row)
+        return table.place(inside)
+
+    columns = {name: [value for table in tables for value in table.columns[name]] for name in tables[0].columns}
+    return Table(columns, starts[-1], source, row_name, place_of)
 
 
 @dataclass(frozen=True)
@@ -38,12 +72,8 @@ class TextFormat:
 
 def read_delimited(path: Path, columns: Sequence[str], how: TextFormat, delimiter: str) -> Table:
     """Records of a csv or tsv file with a header line. Raises InputError naming the line that is broken."""
-    text = _decoded(_file_bytes(path), path, how)
-    header, records, lines = _parsed(text, path, how, delimiter)
-    repeated = sorted({name for name in columns if header.count(name) > 1})
-    if repeated:
-        raise InputError(path, f"column {repeated[0]!r} appears {header.count(repeated[0])} times in the header")
-    _check_columns(path, columns, header)
+    text = decoded(decompressed(_file_bytes(path), path), path, how)
+    header, records, lines = _parsed(text, path, how, delimiter, columns)
     chosen = {name: header.index(name) for name in columns}
     return Table(
         {name: [record[at] for record in records] for name, at in chosen.items()},
@@ -53,7 +83,9 @@ def read_delimited(path: Path, columns: Sequence[str], how: TextFormat, delimite
     )
 
 
-def _parsed(text: str, path: Path, how: TextFormat, delimiter: str) -> tuple[list[str], list[list[str]], list[int]]:
+def _parsed(
+    text: str, path: Path, how: TextFormat, delimiter: str, columns: Sequence[str]
+) -> tuple[list[str], list[list[str]], list[int]]:
     csv.field_size_limit(2**31 - 1)  # the default of 128 KiB refuses long documents
     quoting = csv.QUOTE_MINIMAL if how.quoting == "standard" else csv.QUOTE_NONE
     reader = csv.reader(_lines(text), delimiter=delimiter, quoting=quoting, strict=True)
@@ -68,10 +100,11 @@ def _parsed(text: str, path: Path, how: TextFormat, delimiter: str) -> tuple[lis
                 continue
             if not header:
                 header = record
+                _check_header(path, columns, header, text, delimiter)
             elif len(record) != len(header):
                 raise InputError(
                     f"{path}: line {first_line}",
-                    f"{len(record)} fields, the header has {len(header)} ({', '.join(header)})",
+                    f"{len(record)} fields, the header has {len(header)} ({quoted(header)})",
                 )
             else:
                 records.append(record)
@@ -79,11 +112,20 @@ def _parsed(text: str, path: Path, how: TextFormat, delimiter: str) -> tuple[lis
     except csv.Error as error:
         raise InputError(
             f"{path}: line {before + 1}",
-            f"not valid {'csv' if delimiter == ',' else 'tsv'}: {error}; quoting: none reads quotes as text",
+            f"not valid {'tsv' if delimiter == TAB else 'csv'}: {error}; quoting: none reads quotes as text",
         ) from error
     if not header:
         raise InputError(path, "the file is empty; a header line with column names is needed")
     return header, records, lines
+
+
+def _check_header(path: Path, columns: Sequence[str], header: Sequence[str], text: str, delimiter: str) -> None:
+    """Refuse a header that lacks a column or has it twice, before a record is read: a wrong delimiter breaks records too."""
+    repeated = sorted({name for name in columns if header.count(name) > 1})
+    if repeated:
+        raise InputError(path, f"column {repeated[0]!r} appears {header.count(repeated[0])} times in the header")
+    first_line = text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
+    _check_columns(path, columns, header, delimiter_hint(first_line, columns, delimiter))
 
 
 def _lines(text: str) -> list[str]:
@@ -95,28 +137,17 @@ def read_jsonl(path: Path, columns: Sequence[str], how: TextFormat) -> Table:
     """One JSON object a line. Raises InputError naming the line that is not one, or that lacks a column."""
     values: dict[str, list[Any]] = {name: [] for name in columns}
     lines: list[int] = []
-    for number, line in enumerate(_decoded(_file_bytes(path), path, how).split("\n"), 1):
+    text = decoded(decompressed(_file_bytes(path), path), path, how)
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        record = _json_object(line, f"{path}: line {number}")
+        record = json_object(line, f"{path}: line {number}")
         for name in columns:
             if name not in record:
-                raise InputError(
-                    f"{path}: line {number}", f"no column {name!r}; columns: {', '.join(map(str, record))}"
-                )
+                _check_columns(f"{path}: line {number}", [name], list(record))
             values[name].append(record[name])
         lines.append(number)
     return Table(values, len(lines), path, lambda row: f"line {lines[row]}")
-
-
-def _json_object(line: str, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(where, f"not valid JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise InputError(where, f"a JSON {type(record).__name__}, not an object with columns")
-    return record
 
 
 def read_parquet(path: Path, columns: Sequence[str]) -> Table:
@@ -127,11 +158,17 @@ def read_parquet(path: Path, columns: Sequence[str]) -> Table:
     _check_file(path)
     try:
         with pq.ParquetFile(path) as file:
-            _check_columns(path, columns, file.schema_arrow.names)
+            names = file.schema_arrow.names
+            _check_columns(path, columns, names)
+            repeated = [name for name in columns if names.count(name) > 1]
+            if repeated:
+                raise InputError(path, f"column {repeated[0]!r} is there {names.count(repeated[0])} times")
             table = file.read(columns=list(columns))
             values = {name: table.column(name).to_pylist() for name in columns}
-    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
-        raise InputError(path, f"not a readable parquet file: {error}") from error
+    except (pa.ArrowException, OSError, LookupError, ValueError, OverflowError, MemoryError, TypeError) as error:
+        kind = compression_of(_first_bytes(path))
+        hint = f"; it is compressed by {kind}, and parquet is read uncompressed" if kind else ""
+        raise InputError(path, f"not a readable parquet file: {error}{hint}") from error
     return Table(values, table.num_rows, path, lambda row: f"row {row}")
 
 
@@ -143,7 +180,7 @@ def read_folder(path: Path, how: TextFormat) -> Table:
     if not folders:
         raise InputError(path, "holds no folder; format: folder wants one folder per class")
     files = [file for folder in folders for file in sorted(_entries(folder), key=_natural) if file.is_file()]
-    texts = [_decoded(_file_bytes(file), file, how) for file in files]
+    texts = [decoded(decompressed(_file_bytes(file), file), file, how) for file in files]
     names = [str(file.relative_to(path)) for file in files]
     return Table(
         {"text": texts, "label": [file.parent.name for file in files]}, len(files), path, lambda row: names[row]
@@ -162,7 +199,9 @@ def read_hf(path: str, local: Path | None, split: str, columns: Sequence[str], w
         raise InputError(where, f"cannot read the dataset {path!r}: {type(error).__name__}: {error}") from error
     if isinstance(found, datasets.DatasetDict):
         if split not in found:
-            raise InputError(where, f"{path!r} has no split {split!r}; splits: {', '.join(map(str, found))}")
+            raise InputError(
+                where, f"{path!r} has no split {split!r}; splits: {quoted(found)}{did_you_mean(split, found)}"
+            )
         found = found[split]
     _check_columns(path, columns, found.column_names)
     values = {name: _named_classes(found.features[name], list(found[name])) for name in columns}
@@ -184,22 +223,17 @@ def _file_bytes(path: Path) -> bytes:
         raise InputError(path, f"cannot be read: {error.strerror or error}") from error
 
 
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(16)
+    except OSError:
+        return b""
+
+
 def _check_file(path: Path) -> None:
     if path.is_dir():
         raise InputError(path, "is a directory; a file is needed (format: folder and hf read directories)")
-
-
-def _decoded(data: bytes, path: Path, how: TextFormat) -> str:
-    try:
-        text = data.decode(how.encoding, "replace" if how.bad_bytes == "replace" else "strict")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}: line {line}",
-            f"byte 0x{data[error.start]:02x} is not {how.encoding}; "
-            "encoding: names another, bad_bytes: replace puts U+FFFD there",
-        ) from error
-    return text.removeprefix("\ufeff")
 
 
 def check_encoding(name: str) -> str:
@@ -213,10 +247,10 @@ def check_encoding(name: str) -> str:
     return name
 
 
-def _check_columns(path: Path | str, columns: Sequence[str], there: Sequence[str]) -> None:
+def _check_columns(path: Path | str, columns: Sequence[str], there: Sequence[str], hint: str = "") -> None:
     for name in columns:
         if name not in there:
-            raise InputError(path, f"no column {name!r}; columns: {', '.join(map(str, there))}")
+            raise InputError(path, f"no column {name!r}; columns: {quoted(there)}{hint or did_you_mean(name, there)}")
 
 
 def _natural(path: Path) -> tuple[list[tuple[int, int | str]], str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +15,16 @@ from tasks import seeds
 from tasks.base import Split
 from tasks.components import place
 from tasks.data import readers
-from tasks.data.paths import PACKAGE, resolve_path
+from tasks.data.ids import Ids, read_ids
+from tasks.data.labels import check_spelling, label_texts
+from tasks.data.paths import PACKAGE, resolve_path, resolve_paths
+from tasks.data.wording import quoted, shown
 from tasks.errors import InputError
+from tasks.suggestions import did_you_mean
 
 _FORMATS_OF = {
     "split": ("hf",),
+    "delimiter": ("csv",),
     "quoting": ("csv", "tsv"),
     "encoding": ("csv", "tsv", "jsonl", "folder"),
     "bad_bytes": ("csv", "tsv", "jsonl", "folder"),
@@ -31,11 +36,12 @@ class SplitConfig(BaseModel):
 
     Without `id`, a record's id is its number in the source, counted before `take` and `limit`. `take: [start, stop]`
     keeps that part, as fractions, of the records in file order or, with `shuffle_seed`, in a random order drawn from
-    it; `limit` then keeps the first ones.
+    it; `limit` then keeps the first ones. Several files, as a list or a pattern, are one source: their records are
+    numbered through.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    path: str
+    path: str | list[str]
     format: Literal["csv", "tsv", "jsonl", "parquet", "folder", "hf"]
     text: str | list[str] | None = None
     label: str | None = None
@@ -47,6 +53,21 @@ class SplitConfig(BaseModel):
     encoding: str = "utf-8"
     bad_bytes: readers.BadBytes = "error"
     quoting: readers.Quoting = "standard"
+    delimiter: str = ","
+
+    @field_validator("path")
+    @classmethod
+    def _names_a_file(cls, path: str | list[str]) -> str | list[str]:
+        if not path and isinstance(path, list):
+            raise ValueError("at least one path is needed")
+        return path
+
+    @field_validator("delimiter")
+    @classmethod
+    def _is_one_character(cls, delimiter: str) -> str:
+        if len(delimiter) != 1 or delimiter in '"\r\n\0':
+            raise ValueError("delimiter is one character, and no quote or line break")
+        return delimiter
 
     @field_validator("encoding")
     @classmethod
@@ -65,6 +86,8 @@ class SplitConfig(BaseModel):
         for option, formats in _FORMATS_OF.items():
             if option in self.model_fields_set and self.format not in formats:
                 raise ValueError(f"{option} is an option of format {', '.join(formats)}, not of {self.format}")
+        if self.format == "hf" and not isinstance(self.path, str):
+            raise ValueError("format: hf takes one path")
         return self
 
     @model_validator(mode="after")
@@ -97,13 +120,19 @@ class SplitConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Records:
-    """A split before its labels became numbers. `names` says what to call a row when something is wrong with it."""
+    """A split before its labels became numbers.
+
+    `names` says what to call a row when something is wrong with it, `place` says its file too; `given_ids`: the ids as
+    the data has them, where they are text.
+    """
 
     ids: np.ndarray  # int64 [n]
     texts: tuple[str, ...]
     labels: tuple[str, ...]
     source: str
     names: tuple[str, ...]
+    place: Callable[[int], str]
+    given_ids: tuple[str, ...] | None = None
 
 
 def read_records(config: SplitConfig, base_dir: Path, where: object, key: str) -> Records:
@@ -112,40 +141,51 @@ def read_records(config: SplitConfig, base_dir: Path, where: object, key: str) -
     if not table.n_rows:
         raise InputError(table.source, f"holds no records ({key})")
     ids = _ids(config, table)
-    labels = [
-        _label(value, table, row, config.label_column) for row, value in enumerate(table.columns[config.label_column])
-    ]
+    label = config.label_column
+    labels = label_texts(table.columns[label], lambda row: _row(table, row, label))
     texts = _texts(config, table)
-    rows = _taken(config, table.n_rows)
+    rows = _taken(config, table.n_rows).tolist()
     if not len(rows):
         raise InputError(
             place(where, f"{key}.take"), f"{list(config.take or ())} of {table.n_rows} records leaves none"
         )
+    check_spelling([labels[row] for row in rows], f"{table.source}: {label}")
+    taken = tuple(texts[row] for row in rows)
+    if not any(text and not text.isspace() for text in taken):
+        problem = f"none of {len(rows)} records has any text in {quoted(config.text_columns)} ({key})"
+        raise InputError(table.source, problem)
     return Records(
-        ids[rows],
-        tuple(texts[row] for row in rows),
+        ids.numbers[rows],
+        taken,
         tuple(labels[row] for row in rows),
         str(table.source),
-        tuple(table.row_name(row) for row in rows.tolist()),
+        tuple(table.row_name(row) for row in rows),
+        lambda row: table.place(rows[row]),
+        tuple(ids.given[row] for row in rows) if ids.given is not None else None,
     )
 
 
 def _table(config: SplitConfig, base_dir: Path, where: str) -> readers.Table:
     columns = config.columns
-    if config.format == "hf":
+    if config.format == "hf" and isinstance(config.path, str):
         is_local = config.path.startswith((PACKAGE, ".", "/", "~")) or (base_dir / config.path).exists()
         return readers.read_hf(
             config.path, resolve_path(config.path, base_dir, where) if is_local else None, config.split, columns, where
         )
-    path = resolve_path(config.path, base_dir, where)
-    how = readers.TextFormat(config.encoding, config.bad_bytes, config.quoting)
+    paths = resolve_paths(config.path, base_dir, where, folders=config.format == "folder")
+    tables = [_table_of(path, config) for path in paths]
+    return tables[0] if len(tables) == 1 else readers.joined(tables, f"{tables[0].source} and {len(tables) - 1} more")
+
+
+def _table_of(path: Path, config: SplitConfig) -> readers.Table:
+    how, columns = readers.TextFormat(config.encoding, config.bad_bytes, config.quoting), config.columns
     if config.format == "folder":
         return readers.read_folder(path, how)
     if config.format == "parquet":
         return readers.read_parquet(path, columns)
     if config.format == "jsonl":
         return readers.read_jsonl(path, columns, how)
-    return readers.read_delimited(path, columns, how, "," if config.format == "csv" else "\t")
+    return readers.read_delimited(path, columns, how, config.delimiter if config.format == "csv" else readers.TAB)
 
 
 def _taken(config: SplitConfig, n_rows: int) -> np.ndarray:
@@ -158,48 +198,32 @@ def _taken(config: SplitConfig, n_rows: int) -> np.ndarray:
     return order[: config.limit]
 
 
-def _ids(config: SplitConfig, table: readers.Table) -> np.ndarray:
-    if config.id is None:
-        return np.arange(table.n_rows, dtype=np.int64)
-    ids = [_id(value, table, row, config.id) for row, value in enumerate(table.columns[config.id])]
-    first: dict[int, int] = {}
-    for row, number in enumerate(ids):
-        if first.setdefault(number, row) != row:
-            raise InputError(
-                _row(table, row, config.id),
-                f"id {number} is also that of {table.row_name(first[number])}; ids are unique",
-            )
-    return np.asarray(ids, np.int64)
-
-
-def _id(value: Any, table: readers.Table, row: int, column: str) -> int:
-    is_text = isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,19}\s*", value)
-    number = int(value) if is_text or type(value) is int else None
-    if number is None or not -(2**63) <= number < 2**63:
-        raise InputError(_row(table, row, column), f"{value!r} is not an id; ids are whole numbers of 64 bits")
-    return number
-
-
-def _label(value: Any, table: readers.Table, row: int, column: str) -> str:
-    if not isinstance(value, (str, int)) or not str(value).strip():
-        is_missing = value is None or isinstance(value, str) or value != value
-        raise InputError(
-            _row(table, row, column), f"{'no label' if is_missing else repr(value)}; labels are text or whole numbers"
-        )
-    return _unicode(str(value), table, row, column)
+def _ids(config: SplitConfig, table: readers.Table) -> Ids:
+    column = config.id
+    if column is None:
+        return Ids(np.arange(table.n_rows, dtype=np.int64))
+    return read_ids(table.columns[column], lambda row: _row(table, row, column))
 
 
 def _texts(config: SplitConfig, table: readers.Table) -> list[str]:
     parts = []
     for column in config.text_columns:
-        for row, value in enumerate(table.columns[column]):
-            if not isinstance(value, str):
-                raise InputError(
-                    _row(table, row, column), f"{'no text' if value is None else repr(value)}; text is needed"
-                )
-            _unicode(value, table, row, column)
-        parts.append(table.columns[column])
+        parts.append([_text(value, table, row, column) for row, value in enumerate(table.columns[column])])
     return [" ".join(row) for row in zip(*parts, strict=True)]
+
+
+def _text(value: Any, table: readers.Table, row: int, column: str) -> str:
+    """A text, or the tokens of a list joined with one space."""
+    if isinstance(value, list):
+        for position, token in enumerate(value):
+            if not isinstance(token, str):
+                problem = f"token {position} is {shown(token)}; a list of tokens holds texts only"
+                raise InputError(_row(table, row, column), problem)
+        value = " ".join(value)
+    if not isinstance(value, str):
+        problem = f"{'no text' if value is None else shown(value)}; text is needed, or a list of tokens"
+        raise InputError(_row(table, row, column), problem)
+    return _unicode(value, table, row, column)
 
 
 def _unicode(text: str, table: readers.Table, row: int, column: str) -> str:
@@ -214,23 +238,22 @@ def _unicode(text: str, table: readers.Table, row: int, column: str) -> str:
 
 
 def _row(table: readers.Table, row: int, column: str) -> str:
-    return f"{table.source}: {table.row_name(row)}: {column}"
+    return f"{table.place(row)}: {column}"
 
 
 def class_order(labels: Sequence[str]) -> list[str]:
     """The classes in `labels`, sorted: as numbers if all are whole numbers, else as text."""
     classes = set(labels)
-    are_numbers = all(re.fullmatch(r"-?(0|[1-9][0-9]*)", name) for name in classes)
+    are_numbers = all(re.fullmatch(r"-?(0|[1-9][0-9]{0,4000})", name) for name in classes)  # Python reads 4,300 digits
     return sorted(classes, key=int) if are_numbers else sorted(classes)
 
 
 def to_split(records: Records, classes: Mapping[str, str], allowed_from: str) -> Split:
     """Labels as indices into `classes` (label in the data -> name shown). Raises InputError naming row and label."""
     index = {label: position for position, label in enumerate(classes)}
-    for label, name in zip(records.labels, records.names, strict=True):
+    for row, label in enumerate(records.labels):
         if label not in index:
-            raise InputError(
-                f"{records.source}: {name}", f"label {label!r} is not one of {allowed_from}: {', '.join(index)}"
-            )
+            problem = f"label {shown(label)} is not one of {allowed_from}: {quoted(index)}{did_you_mean(label, index)}"
+            raise InputError(records.place(row), problem)
     labels = np.asarray([index[label] for label in records.labels], np.int64)
-    return Split(records.ids, labels, tuple(classes.values()), records.texts)
+    return Split(records.ids, labels, tuple(classes.values()), records.texts, given_ids=records.given_ids)

@@ -243,7 +243,7 @@ def test_unprepared_task_says_so(options, tmp_path):
         (lambda o: o["data"].pop("train"), "c.yaml: task.data: "),
         (
             lambda o: o["data"]["test"].update(label="lable"),
-            "test.jsonl: line 1: no column 'lable'; columns: id, head, body, label",
+            "test.jsonl: line 1: no column 'lable'; columns: 'id', 'head', 'body', 'label'; did you mean 'label'?",
         ),
         (lambda o: o["data"]["test"].update(limt=3), "c.yaml: task.data.test.limt: unknown key 'limt'"),
         (lambda o: o["model"].update(filters=0), "c.yaml: task.model.filters: 0: "),
@@ -261,7 +261,7 @@ def test_unprepared_task_says_so(options, tmp_path):
         ),
         (lambda o: o.update(measure=[{"split": "test", "limit": 0}]), "c.yaml: task.measure.0.limit: 0: "),
         (lambda o: o["data"]["train"].update(limit=1), "c.yaml: task.data.train: every record of "),
-        (lambda o: o.update(classes=["good"]), "train.jsonl: line 2: label 'bad' is not one of task.classes: good"),
+        (lambda o: o.update(classes=["good"]), "train.jsonl: line 2: label 'bad' is not one of task.classes: 'good'"),
         (lambda o: o.update(classes=["good", "bad", "good"]), "c.yaml: task.classes: class 'good' is named twice"),
         (lambda o: o.update(classes={"good": "x", "bad": "x"}), "c.yaml: task.classes: class 'x' is named twice"),
         (lambda o: o.update(classes=3), "c.yaml: task.classes: 3: "),
@@ -280,7 +280,7 @@ def test_label_that_train_lacks_is_named_with_its_row(options, tmp_path):
     records[4]["label"] = "ugly"
     write(tmp_path / "test.jsonl", records)
     with pytest.raises(
-        InputError, match=r"test\.jsonl: line 5: label 'ugly' is not one of the train split's classes: bad, good"
+        InputError, match=r"test\.jsonl: line 5: label 'ugly' is not one of the train split's classes: 'bad', 'good'"
     ):
         open_task(options, tmp_path)
 

@@ -62,17 +62,19 @@ def debias_page(pipeline: Pipeline) -> CampaignPage:
     asked = [("Campaign", experiment.settings.campaign), *experiment.campaign.asked(experiment, pipeline.planned)]
     task: Any = experiment.task
     checkpoints = base_checkpoints(pipeline)
+    sentences = influential_sentences(pipeline, checkpoints)
     view = DebiasView(
         effects=tables["effects"],
         directions=tables["directions"],
         grid=tables["grid"],
         settings=tables["settings"],
-        sentences=influential_sentences(pipeline, checkpoints),
+        sentences=sentences,
         neighbours=nearest_neighbours(pipeline, checkpoints),
         refused=list(getattr(task, "refused", {}).items()),
         names=list_names(task.properties),
         contrasts=tables.get("effect_contrasts"),
         tests=tables.get("tests"),
+        given_ids={one.train_id: experiment.train.shown_id(one.train_id) for one in sentences},
     )
     shown = _SHOWN.format(method=next(iter(experiment.scored)), repeat=REPEAT, seed=experiment.seeds[REPEAT])
     return CampaignPage(asked, f"{EXPLAINED} {shown}" if view.sentences else EXPLAINED, debias_sections(view))
@@ -251,6 +253,7 @@ def _cards(view: DebiasView, test: str, which: str) -> list[dict[str, Any]]:
     return [
         {
             "sentence": sentence,
+            "id": view.given_ids.get(sentence.train_id, str(sentence.train_id)),
             "spans": spans(sentence.text, sentence.words),
             "cause": cause(sentence),  # what the lists hold stands above all sentences of the test
         }

@@ -57,6 +57,7 @@ def _view(pipeline: Pipeline) -> LeaveOneOutView:
             one.query_ids.tolist(),
             point_ids.tolist(),
             one.classes.tolist(),
+            [arm.query_split.shown_id(number) for number in one.query_ids],
         )
         for one in found
     ]
@@ -258,7 +259,7 @@ def _n_units(view: LeaveOneOutView) -> int:
 
 
 def _query_name(view: LeaveOneOutView, one: Comparison, query: int) -> str:
-    name = f"query {one.query_ids[query]}"
+    name = f"query {one.given_query_ids[query] if one.given_query_ids else one.query_ids[query]}"
     return (
         f"{name}, class {view.classes[one.query_labels[query]]}"
         if len(one.query_labels) and len(view.classes)

@@ -25,6 +25,7 @@ class Comparison:
     query_ids: Sequence[int]
     train_ids: Sequence[int]
     query_labels: Sequence[int] = ()  # [n_queries], indices into the view's classes; empty: not known
+    given_query_ids: Sequence[str] = ()  # [n_queries], the ids as the user gave them; empty: the numbers
 
 
 @dataclass(frozen=True)
@@ -85,3 +86,6 @@ class DebiasView:
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     contrasts: pd.DataFrame | None = None
     tests: pd.DataFrame | None = None
+    given_ids: Mapping[int, str] = field(
+        default_factory=dict
+    )  # train id -> the id as the data has it, where that is text

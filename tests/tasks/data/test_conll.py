@@ -83,7 +83,7 @@ def test_token_rows_keep_their_number_and_other_columns(tmp_path):
         (lambda path: path, "is a directory; a CoNLL column file or a parquet file"),
         (lambda path: path / "gone.txt", "gone.txt: cannot be read: No such file"),
         (lambda path: written(path / "x.parquet", "a O\n"), "x.parquet: not a readable parquet file"),
-        (lambda path: as_parquet(path / "x.parquet", [["a"]], "words"), "no column 'tokens'; columns: words"),
+        (lambda path: as_parquet(path / "x.parquet", [["a"]], "words"), "no column 'tokens'; columns: 'words'"),
         (lambda path: as_parquet(path / "x.parquet", [], kind=pa.list_(pa.string())), "x.parquet: holds no sentences"),
         (lambda path: as_parquet(path / "x.parquet", [["a"], None]), "x.parquet: row 1: tokens None is not a list of"),
         (lambda path: as_parquet(path / "x.parquet", ["a b"]), "x.parquet: row 0: tokens 'a b' is not a list of"),

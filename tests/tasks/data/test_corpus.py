@@ -15,6 +15,7 @@ from tasks.data.corpus import (
     read_corpus,
     words_of,
 )
+from tasks.data.ids import number_of
 from tasks.errors import InputError
 
 TEXTS = ["The cat sat. The cat ran!\nA dog ran", "The dog", "zebra", "The the THE cat"]
@@ -31,6 +32,25 @@ def jsonl(tmp_path):
     lines = [json.dumps({"body": text, "number": 10 * row}) for row, text in enumerate(TEXTS)]
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
     return {"path": "t.jsonl", "format": "jsonl", "text": "body", "id": "number"}
+
+
+@pytest.mark.parametrize(
+    ("how", "given"),
+    [
+        ("whole", ["doc-0", "doc-1", "doc-3"]),
+        ("split", ["doc-0/0", "doc-0/1", "doc-0/2", "doc-1/0", "doc-3/0"]),
+    ],
+)
+def test_sentences_of_records_with_ids_of_text_keep_them(tmp_path, jsonl, how, given):
+    lines = [json.dumps({"body": text, "number": f"doc-{row}"}) for row, text in enumerate(TEXTS)]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    corpus = corpus_of(tmp_path, jsonl, sentences=how)
+    assert corpus.given_ids == tuple(given)
+    assert corpus.ids.tolist() == [number_of(one) for one in given]
+
+
+def test_sentences_of_records_with_numbers_have_no_other_ids(tmp_path, jsonl):
+    assert corpus_of(tmp_path, jsonl).given_ids is None
 
 
 def test_words_are_lower_cased_with_inner_apostrophes_and_numbers_are_one_word():

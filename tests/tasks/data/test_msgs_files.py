@@ -148,7 +148,7 @@ def test_more_counter_examples_than_the_file_gives_are_refused(tmp_path):
             '{"sentence": "", "linguistic_feature_label": 1, "surface_feature_label": 0}',
             "sentence: '' is no text",
         ),
-        ("inoculating", '{"sentence": "x"}', "no column 'linguistic_feature_label'; columns: sentence"),
+        ("inoculating", '{"sentence": "x"}', "no column 'linguistic_feature_label'; columns: 'sentence'"),
         ("inoculating", "[1]", "a JSON list"),
     ],
 )

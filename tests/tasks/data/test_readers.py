@@ -125,11 +125,11 @@ def test_package_path_is_found_without_importing_it(tmp_path, monkeypatch):
 
 
 CASES = {  # content of data.<format>, options, what the error must say
-    "ragged csv": ("csv", b"t,l\na,b\na,b,c\n", {}, ["data.csv: line 3", "3 fields", "2 (t, l)"]),
+    "ragged csv": ("csv", b"t,l\na,b\na,b,c\n", {}, ["data.csv: line 3", "3 fields", "2 ('t', 'l')"]),
     "unclosed quote": ("csv", b't,l\n"a,b\n', {}, ["data.csv: line 2", "not valid csv"]),
     "empty file": ("csv", b"", {}, ["data.csv", "empty"]),
     "only a header": ("csv", b"t,l\n", {}, ["data.csv", "no records"]),
-    "wrong column": ("csv", b"t,lable\na,b\n", {}, ["data.csv", "no column 'l'", "t, lable"]),
+    "wrong column": ("csv", b"t,lable\na,b\n", {}, ["data.csv", "no column 'l'", "'t', 'lable'"]),
     "column twice": ("csv", b"t,t,l\na,b,c\n", {}, ["data.csv", "'t' appears 2 times"]),
     "empty label": ("csv", b"t,l\na,x\nb,\n", {}, ["data.csv: line 3: l", "no label"]),
     "blank label": ("csv", b"t,l\na,x\nb,  \n", {}, ["data.csv: line 3: l", "no label"]),
@@ -140,7 +140,7 @@ CASES = {  # content of data.<format>, options, what the error must say
     "broken json": ("jsonl", b'{"t": "a", "l": "x"}\n\n{"t": \n', {}, ["data.jsonl: line 3", "not valid JSON"]),
     "deep json": ("jsonl", b"[" * 100_000, {}, ["data.jsonl: line 1", "not valid JSON"]),
     "json list": ("jsonl", b"[1]\n", {}, ["data.jsonl: line 1", "list, not an object"]),
-    "json column": ("jsonl", b'{"t": "a"}\n', {}, ["data.jsonl: line 1", "no column 'l'", "columns: t"]),
+    "json column": ("jsonl", b'{"t": "a"}\n', {}, ["data.jsonl: line 1", "no column 'l'", "columns: 't'"]),
     "json NaN label": ("jsonl", b'{"t": "a", "l": NaN}\n', {}, ["data.jsonl: line 1: l", "no label"]),
     "json null label": ("jsonl", b'{"t": "a", "l": null}\n', {}, ["data.jsonl: line 1: l", "no label"]),
     "float label": ("jsonl", b'{"t": "a", "l": 0.5}\n', {}, ["data.jsonl: line 1: l", "0.5", "whole numbers"]),
@@ -173,12 +173,12 @@ def test_truncated_parquet(tmp_path, cut):
 
 
 def test_parquet_columns_and_nulls(tmp_path):
-    pq.write_table(pa.table({"t": ["a", "b"], "l": [1, None], "f": [1.0, 2.0]}), tmp_path / "p.parquet")
-    with pytest.raises(InputError, match="no column 'text'; columns: t, l, f"):
+    pq.write_table(pa.table({"t": ["a", "b"], "l": [1, None], "f": [1.5, 2.0]}), tmp_path / "p.parquet")
+    with pytest.raises(InputError, match="no column 'text'; columns: 't', 'l', 'f'"):
         read(tmp_path, path="p.parquet", format="parquet", text="text", label="l")
     with pytest.raises(InputError, match=r"p\.parquet: row 1: l: no label"):
         read(tmp_path, path="p.parquet", format="parquet", text="t", label="l")
-    with pytest.raises(InputError, match=r"row 0: f: 1\.0 is not an id"):
+    with pytest.raises(InputError, match=r"row 0: f: 1\.5 is not an id"):
         read(tmp_path, path="p.parquet", format="parquet", text="t", label="t", id="f")
 
 
@@ -257,7 +257,7 @@ def test_class_order_is_numeric_for_numbers_and_alphabetic_otherwise():
 def test_label_outside_the_classes_is_named_with_its_row(tmp_path):
     (tmp_path / "t.csv").write_text("t,l\na,x\nb,z\n")
     records = read(tmp_path, path="t.csv", format="csv", text="t", label="l")
-    with pytest.raises(InputError, match=r"t\.csv: line 3: label 'z' is not one of the classes: x, y"):
+    with pytest.raises(InputError, match=r"t\.csv: line 3: label 'z' is not one of the classes: 'x', 'y'"):
         to_split(records, {"x": "x", "y": "y"}, "the classes")
 
 
@@ -276,5 +276,5 @@ def test_hf_reads_a_saved_dataset(tmp_path):
     datasets.DatasetDict({"test": made}).save_to_disk(str(tmp_path / "d"))
     common = {"path": "d", "format": "hf", "text": "t", "label": "l"}
     assert read(tmp_path, **common, split="test").labels == ("yes", "no")
-    with pytest.raises(InputError, match="no split 'train'; splits: test"):
+    with pytest.raises(InputError, match="no split 'train'; splits: 'test'"):
         read(tmp_path, **common)

@@ -1,0 +1,65 @@
+"""Ids of text in a score file: they become the numbers that stand for them, and messages show them as they were given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tasks.base import Split
+from tasks.data.ids import number_of
+from tasks.data.wording import shown
+from tasks.errors import InputError
+
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
+_IN_MESSAGE = re.compile(r"-?[0-9]+")
+
+
+@dataclass(frozen=True)
+class GivenIds:
+    """The ids of a task's splits that are text. `train`, `query`: text -> number; empty where those ids are numbers."""
+
+    train: Mapping[str, int] = field(default_factory=dict)
+    query: Mapping[str, int] = field(default_factory=dict)
+
+    @staticmethod
+    def of(splits: Mapping[str, Split]) -> GivenIds:
+        """Those of the train split, and those of all splits together: any of them may hold the queries."""
+        found = {name: dict(zip(s.given_ids or (), s.ids.tolist(), strict=False)) for name, s in splits.items()}
+        everywhere = {text: number for by_text in found.values() for text, number in by_text.items()}
+        return GivenIds(found.get("train", {}), everywhere)
+
+    def names(self, column: str) -> Mapping[str, int]:
+        """Text -> number for the ids of `query_id` or `train_id` (`query_ids`, `train_ids`)."""
+        return self.train if column.startswith("train") else self.query
+
+    def numbers(self, values: np.ndarray, column: str, where: object) -> np.ndarray:
+        """Ids as a file has them -> int64, same shape; text that no split has gets a number of its own.
+
+        Raises InputError for a train id that the train set does not have.
+        """
+        names = self.names(column)
+        texts, positions = np.unique(np.asarray(values).astype(str), return_inverse=True)
+        found = [self._number(text.strip(), names, column, where) for text in texts.tolist()]
+        return np.asarray(found, np.int64)[positions].reshape(np.shape(values))
+
+    def _number(self, text: str, names: Mapping[str, int], column: str, where: object) -> int:
+        if text in names:
+            return names[text]
+        if _WHOLE.fullmatch(text) and -(2**63) <= int(text) < 2**63:  # the number itself, as Refit's own tables have it
+            return int(text)
+        if names is self.train:
+            raise InputError(where, f"{column} {shown(text)} is not in the train set")
+        return number_of(text)
+
+    def told(self, message: str) -> str:
+        """A message with the ids as they were given in the place of the numbers that stand for them."""
+        if not self.query:
+            return message
+        texts = {str(number): text for text, number in self.query.items()}
+        return _IN_MESSAGE.sub(lambda found: shown(texts[found[0]]) if found[0] in texts else found[0], message)
+
+
+NO_TEXT = GivenIds()  # all ids are whole numbers

@@ -1,0 +1,85 @@
+"""Labels as the data gives them -> text, and the mistakes in them that would train another model than is meant."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any
+
+from tasks.data.wording import shown
+from tasks.errors import InputError
+
+_MOST_DIGITS = 4300  # of a whole number that Python writes as text
+
+
+def label_texts(values: Sequence[Any], where: Callable[[int], str]) -> list[str]:
+    """The labels of a column as text; whole numbers may be floats (1.0 is the label 1).
+
+    `where(row)` names a row in errors. Raises InputError on a missing label, on a value that is neither text nor a whole
+    number, and on a column that mixes text, numbers and true or false, which would otherwise merge (1, "1" and true).
+    """
+    found: list[str] = []
+    first_of: dict[str, int] = {}
+    for row, value in enumerate(values):
+        kind = _kind(value, where, row)
+        if first_of.setdefault(kind, row) == row and len(first_of) > 1:
+            other = next(iter(first_of.values()))
+            problem = (
+                f"the label {shown(value)} is {kind}, and {shown(values[other])} in {where(other)} is "
+                f"{_kind(values[other], where, other)}; the labels of a column must be of one kind"
+            )
+            raise InputError(where(row), problem)
+        found.append(_text(value, where, row))
+    return found
+
+
+def _kind(value: Any, where: Callable[[int], str], row: int) -> str:
+    if isinstance(value, str) and value.strip():
+        return "text"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int) or (isinstance(value, (float, Decimal)) and _is_whole(value)):
+        return "a number"
+    is_missing = value is None or isinstance(value, str) or value != value
+    raise InputError(where(row), f"{'no label' if is_missing else shown(value)}; labels are text or whole numbers")
+
+
+def _is_whole(value: float | Decimal) -> bool:
+    return value == value and abs(value) != float("inf") and value == int(value)
+
+
+def _text(value: Any, where: Callable[[int], str], row: int) -> str:
+    if isinstance(value, (float, Decimal)):
+        value = int(value)
+    try:
+        text = str(value)
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(where(row), f"a lone surrogate at character {error.start} is not Unicode text") from error
+    except ValueError as error:
+        raise InputError(
+            where(row), f"a label of more than {_MOST_DIGITS} digits; labels are text or whole numbers"
+        ) from error
+    return text
+
+
+def check_spelling(labels: Sequence[str], where: str) -> None:
+    """Refuse labels that differ only in the blanks around them: they would train as different classes.
+
+    Raises InputError naming both spellings in quotes with the number of records of each.
+    """
+    counts = Counter(labels)
+    first: dict[str, str] = {}
+    for label in counts:
+        other = first.setdefault(label.strip(), label)
+        if other != label:
+            problem = (
+                f"the labels {shown(other)} ({_records(counts[other])}) and {shown(label)} ({_records(counts[label])}) "
+                "differ only in the blanks around them and would be two classes; write them alike in the file"
+            )
+            raise InputError(where, problem)
+
+
+def _records(n: int) -> str:
+    return f"{n} record{'' if n == 1 else 's'}"
