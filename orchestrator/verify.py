@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.checking import checked_results
 from orchestrator.pipeline import Pipeline, Unfinished
 from orchestrator.records import LedgerRow, Outcome, Work, digest_json
 from orchestrator.runtime.backend import WorkerContext
