@@ -235,6 +235,7 @@ def test_an_edit_beside_a_plugin_retrains_and_is_told_everywhere(pooled):
     assert first.name in again.stderr
     assert "retrained 0" not in again.stdout
     [second] = set(run_dirs(pooled)) - {first}
+    assert "plugin model_of_mine was edited since" in (second / "refit.log").read_text()
     digests = [json.loads((run / "provenance.json").read_text())["plugins"]["model_of_mine"] for run in (first, second)]
     assert digests[0] != digests[1]
     assert digests[1] in (second / "report.html").read_text()
