@@ -176,6 +176,8 @@ def run(
                 lease = Lease(pipeline.store.blobs, task_id)
                 leases.enter_context(held(lease, wait, pipeline.progress.say, lambda: stop.reason, stop.request))
             leases.enter_context(published(pipeline.mirror, pipeline.progress.say))  # first to end: under the leases
+            for one in edited_since_other_runs(pipeline.experiment, pipeline.store.root):
+                logging.getLogger("refit").warning(one)
             pipeline.mirror.fetch()  # another driver may have pinned the numerics meanwhile
             book = SpendBook(pipeline.store.blobs, pipeline.experiment.run_name)
             compute = config.settings.compute

@@ -32,7 +32,7 @@ def edited_plugins(provenance: Mapping[str, Any]) -> list[str]:
 
 def edited_since_other_runs(experiment: Experiment, root: Path) -> list[str]:
     """The same for the latest run directory of this name in a store, where this config makes another one because of an edit."""
-    if not experiment.sources or (root / experiment.run_name).exists():
+    if not experiment.sources or (root / experiment.run_name / "provenance.json").exists():
         return []
     others = sorted(
         root.glob(f"{experiment.settings.name}-????????????????/provenance.json"), key=lambda path: path.stat().st_mtime

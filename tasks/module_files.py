@@ -46,11 +46,18 @@ def module_files(module: str) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _specs(name: str, root: str) -> Iterator[ModuleSpec]:
-    """The packages above `name` and itself, as far as they are there; none if it is not beside the package or module `root`."""
+def file_digest(module: str) -> str | None:
+    """Digest of the file of one module, wherever it lies; None if there is none."""
+    found = next((spec for spec in _specs(module, None) if spec.name == module), None)
+    data = _data(found) if found else None
+    return hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH] if data is not None else None
+
+
+def _specs(name: str, root: str | None) -> Iterator[ModuleSpec]:
+    """The packages above `name` and itself, as far as they are there; none if it is not beside `root`, where one is given."""
     parts = name.split(".")
     spec = _top_spec(parts[0])
-    if spec is None or not _is_beside(spec, root):
+    if spec is None or not (root is None or _is_beside(spec, root)):
         return
     yield spec
     for depth in range(2, len(parts) + 1):

@@ -13,7 +13,7 @@ from typing import Any
 
 from tasks.digests import digest
 from tasks.errors import InputError, RefitError
-from tasks.module_files import is_built_in, module_files
+from tasks.module_files import file_digest, is_built_in, module_files
 
 Files = Mapping[str, str]  # module name -> digest of its file
 Sources = Mapping[str, Files]  # module of a part -> the files that it is made of
@@ -103,11 +103,11 @@ def with_sources(identity: dict[str, Any], *parts: Any) -> dict[str, Any]:
 
 
 def require_sources(sources: Sources) -> None:
-    """In a worker: raise RefitError unless the modules of parts are those of the driver, file by file."""
+    """In a worker: raise RefitError unless the modules of parts are those of the driver, file by file, wherever they are installed."""
     for module, wanted in sources.items():
         if module == "__main__":  # its classes are shipped whole, not imported
             continue
-        found = {**module_files(module), **{name: own for name in wanted if (own := _digest_when_imported(name))}}
+        found = {name: _digest_when_imported(name) or file_digest(name) for name in {*wanted, *module_files(module)}}
         other = [name for name in sorted({*wanted, *found}) if wanted.get(name) != found.get(name)]
         if other:
             here, there = _short(found.get(other[0])), _short(wanted.get(other[0]))
@@ -121,9 +121,8 @@ def require_late_imports(sources: Sources) -> None:
     """Raise RefitError if a module that a part imports only while it works was edited after the run had begun."""
     for module, wanted in sources.items():
         late = [name for name in wanted if name in sys.modules and not _digest_when_imported(name)]
-        found = module_files(module) if late else {}
         for name in late:
-            if found.get(name) != wanted[name]:
+            if file_digest(name) != wanted[name]:
                 problem = f"module {name!r} was edited before {module} imported it"
                 raise RefitError(f"plugins: {problem}: what was computed is not kept; start the command again")
             _modules[name] = _remembered(name, {name: wanted[name]})

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +12,7 @@ import pytest
 import yaml
 
 from orchestrator import api
+from orchestrator.cli import main
 from orchestrator.config import LoadedConfig
 from orchestrator.edited_plugins import edited_plugins
 from orchestrator.runtime.worker import configure, retrain
@@ -184,57 +182,56 @@ def pooled_config(folder: Path) -> Path:
     return write_config(folder, {**changes, "methods": OTHERS, "repeats.count": 1, "deletion.k": [2]})
 
 
-def refit(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own, which imports the plugin from `folder`."""
-    code = "import sys\nfrom orchestrator.cli import main\nsys.exit(main(sys.argv[1:]))"
-    path = os.pathsep.join([str(folder), str(Path(__file__).parents[2])])
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+MEAN, MAX = POOLING.format("x - x.mean(1, keepdim=True)"), POOLING.format("x - x.max(1, keepdim=True).values")
 
 
 @pytest.fixture
-def pooled(tmp_path) -> Path:
-    """A folder with a campaign whose model pools in a module beside the plugin, run to the end."""
-    (tmp_path / "model_of_mine.py").write_text(MODEL)
-    (tmp_path / "pooling_of_mine.py").write_text(POOLING.format("x - x.mean(1, keepdim=True)"))
-    done = refit(tmp_path, "run", pooled_config(tmp_path), "--yes", "--address", "local")
-    assert done.returncode == 0, done.stderr
-    assert "retrained 0" not in done.stdout
-    return tmp_path
+def pooled(tmp_path, plugin, capsys) -> Callable[..., tuple[int, str]]:
+    """pooled(source, *arguments): a command with that pooling beside the plugin, both imported anew; exit code and what it said."""
+    config = pooled_config(tmp_path)
+
+    def command(pooling: str, *arguments: object) -> tuple[int, str]:
+        plugin("pooling_of_mine", pooling)
+        plugin("model_of_mine", MODEL)
+        capsys.readouterr()
+        code = main([str(config if one == "CONFIG" else one) for one in arguments])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return command
+
+
+RUN = ("run", "CONFIG", "--yes", "--address", "local")
 
 
 def run_dirs(folder: Path) -> list[Path]:
     return sorted((folder / "runs").glob("small-*"))
 
 
-def test_an_edit_beside_a_plugin_retrains_and_is_told_everywhere(pooled):
-    [first] = run_dirs(pooled)
-    same = refit(pooled, "run", pooled / "config.yaml", "--yes", "--address", "local")
-    assert "retrained 0" in same.stdout
-    assert "edited" not in same.stderr
-    (pooled / "pooling_of_mine.py").write_text(POOLING.format("x - x.max(1, keepdim=True).values"))
+def test_an_edit_beside_a_plugin_retrains_and_is_told_everywhere(pooled, tmp_path):
+    assert pooled(MEAN, *RUN)[0] == 0
+    [first] = run_dirs(tmp_path)
+    code, said = pooled(MEAN, *RUN)
+    assert code == 0
+    assert "retrained 0" in said
+    assert "edited" not in said
 
     for command in ("report", "verify"):
-        refused = refit(pooled, command, first)
-        assert refused.returncode == 2, refused.stderr
-        assert "plugin model_of_mine was edited since" in refused.stderr
-        assert len(refused.stderr.splitlines()) == 1
-    shown = refit(pooled, "status", first)
-    assert shown.returncode == 0, shown.stderr
-    assert "plugin model_of_mine was edited since" in shown.stdout
+        code, said = pooled(MAX, command, first)
+        assert code == 2
+        assert "plugin model_of_mine was edited since" in said
+        assert len(said.splitlines()) == 1
+    code, said = pooled(MAX, "status", first)
+    assert code == 0
+    assert "plugin model_of_mine was edited since" in said
 
-    again = refit(pooled, "run", pooled / "config.yaml", "--yes", "--address", "local")
-    assert again.returncode == 0, again.stderr
-    assert "plugin model_of_mine was edited since: its source was" in again.stderr
-    assert first.name in again.stderr
-    assert "retrained 0" not in again.stdout
-    [second] = set(run_dirs(pooled)) - {first}
+    code, said = pooled(MAX, *RUN)
+    assert code == 0
+    assert "plugin model_of_mine was edited since: its source was" in said
+    assert first.name in said
+    assert "retrained 0" not in said
+    [second] = set(run_dirs(tmp_path)) - {first}
+    assert "plugin model_of_mine was edited since" in (second / "refit.log").read_text()
     digests = [json.loads((run / "provenance.json").read_text())["plugins"]["model_of_mine"] for run in (first, second)]
     assert digests[0] != digests[1]
     assert digests[1] in (second / "report.html").read_text()
@@ -242,16 +239,13 @@ def test_an_edit_beside_a_plugin_retrains_and_is_told_everywhere(pooled):
     assert specs[0].isdisjoint(specs[1])
 
 
-def test_the_source_brought_back_finds_everything_done(pooled):
-    source = (pooled / "pooling_of_mine.py").read_text()
-    (pooled / "pooling_of_mine.py").write_text(source + EDIT)
-    planned = refit(pooled, "plan", pooled / "config.yaml", "--json")
-    assert json.loads(planned.stdout)["scoring_models_to_do"] == 1
-    assert "plugin model_of_mine was edited since" in json.loads(planned.stdout)["edited"][0]
-    (pooled / "pooling_of_mine.py").write_text(source)
-    done = refit(pooled, "run", pooled / "config.yaml", "--yes", "--address", "local")
-    assert "retrained 0" in done.stdout
-    assert refit(pooled, "verify", run_dirs(pooled)[0]).returncode == 0
+def test_the_source_brought_back_finds_everything_done(pooled, tmp_path):
+    pooled(MEAN, *RUN)
+    planned = json.loads(pooled(MAX, "plan", "CONFIG", "--json")[1])
+    assert planned["scoring_models_to_do"] == 1
+    assert "plugin model_of_mine was edited since" in planned["edited"][0]
+    assert "retrained 0" in pooled(MEAN, *RUN)[1]
+    assert pooled(MEAN, "verify", run_dirs(tmp_path)[0])[0] == 0
 
 
 def test_a_run_of_before_sources_were_recorded_says_so(tmp_path, parts):

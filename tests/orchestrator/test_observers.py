@@ -15,6 +15,7 @@ from orchestrator.experiment import Experiment
 from orchestrator.runtime.worker import configure, retrain
 from orchestrator.verify import verify
 from tasks.errors import InputError
+from tasks.sources import source_digests
 from tests.orchestrator.small_campaigns import small_loo
 from tests.orchestrator.small_grid import WATCHER
 from tests.orchestrator.tiny_campaign import CONFIG, pipeline_of, run_here, small_config
@@ -82,7 +83,9 @@ def test_a_ledger_says_what_was_observed_and_keeps_it(tmp_path, watcher):
     pipeline = pipeline_of(config)
     record = pipeline.store.ledger(pipeline.experiment.task_id).description()
     assert record is not None
-    assert record["observers"] == {"norms": {"name": "norms", "version": 1, "every": 8, "refuse": ""}}
+    sources = source_digests(pipeline.experiment.sources)
+    expected = {"name": "norms", "version": 1, "every": 8, "refuse": "", "sources": sources}
+    assert record["observers"] == {"norms": expected}
     [row] = pipeline.ledger_rows([s.work.spec_id for s in pipeline.scoring]).values()
     pipeline.experiment.task.prepare()
     n_parameters = len(list(pipeline.experiment.task.network(0).parameters()))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import sources
+from tasks import module_files, sources
 from tasks.errors import InputError, RefitError
 from tasks.recipes.finetune import Finetune
 from tasks.registry import Entry, Registry
@@ -113,6 +113,23 @@ def test_a_worker_with_the_same_source_is_taken_and_with_another_refused(folder)
         require_sources(other)
     with pytest.raises(RefitError, match="module 'sf_gone' is not there on this worker"):
         require_sources({"sf_part": {**known["sf_part"], "sf_gone": "0" * 32}})
+
+
+def test_a_worker_may_have_the_same_files_from_a_package_index(folder):
+    """Installed from two distributions, where the driver has them side by side."""
+    known = sources_of(load())
+    for name in ("sf_part", "sf_helper"):
+        (folder / f"{name}-1.dist-info").mkdir()
+        (folder / f"{name}-1.dist-info" / "top_level.txt").write_text(f"{name}\n")
+        (folder / f"{name}-1.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        sys.modules.pop(name, None)
+    module_files._is_installation.cache_clear()
+    module_files._distributions.cache_clear()
+    assert module_files.module_files("sf_part").keys() == {"sf_part"}
+    require_sources(known)
+    (folder / "sf_helper.py").write_text("SCALE = 1000\n")
+    with pytest.raises(RefitError, match="module 'sf_helper' is of digest"):
+        require_sources(known)
 
 
 def test_a_helper_that_is_imported_only_after_it_was_edited_spoils_no_result(folder):
