@@ -107,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     _run_dir_argument(_command(commands, "report", _report, "results/ and report.html from the ledger"))
     verify = _command(commands, "verify", _verify, "digests, completeness, tables re-derived and compared")
     _run_dir_argument(verify)
-    verify.add_argument("--rerun", type=int, default=0, metavar="N", help="retrain N random specs, score N random shards, compare bytes")
+    verify.add_argument(
+        "--rerun", type=int, default=0, metavar="N", help="retrain N random specs, score N random shards, compare bytes"
+    )
     _run_dir_argument(_command(commands, "sync", _sync, "rebuild the MLflow projection"))
     listing = _command(commands, "list", _list, "what is available")
     listing.add_argument("kind", choices=("methods", "tasks", "recipes", "campaigns", "observers"))

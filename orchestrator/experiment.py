@@ -142,6 +142,7 @@ class Experiment:
     def check_networks(self) -> None:
         """Refuse what only a built network can tell, such as names of layers: in the driver, once the tasks are prepared."""
         networks: dict[str, Any] = {}
+
         def network_of(arm: Arm) -> Any:
             built = canonical_json([arm.train_digest, arm.model_identity])
             if built not in networks:

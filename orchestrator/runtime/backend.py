@@ -52,7 +52,9 @@ class WorkerContext:
     tasks: Mapping[str, Task] = field(default_factory=dict)
     observers: tuple[Any, ...] = ()
     landmark: str = ""  # a key of the store that the driver sees: who does not see it would write where nobody reads
-    sources: Sources = field(default_factory=dict)  # of parts that are not built in: what a worker runs must be the same
+    sources: Sources = field(
+        default_factory=dict
+    )  # of parts that are not built in: what a worker runs must be the same
     snapshot_s: float | None = None  # a retrain that has run for this long is stored about as often; None: never
 
     def task_of(self, arm: str) -> Task:

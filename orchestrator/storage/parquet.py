@@ -34,7 +34,11 @@ def from_bytes(data: bytes, schema: pa.Schema | None, columns: Sequence[str] | N
         if schema is not None and not stored.schema_arrow.equals(schema):
             raise DamagedError(f"columns are {_columns(stored.schema_arrow)}; expected {_columns(schema)}")
         return stored.read(columns=None if columns is None else list(columns))
-    except (pa.ArrowException, OSError, UnicodeError) as error:  # OSError: what pyarrow raises on a bad checksum or page
+    except (
+        pa.ArrowException,
+        OSError,
+        UnicodeError,
+    ) as error:  # OSError: what pyarrow raises on a bad checksum or page
         raise DamagedError("unreadable parquet: " + " ".join(str(error).split())) from error
 
 

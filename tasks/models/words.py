@@ -47,6 +47,8 @@ class WordModel(Component):
 
     def identity_of_weights(self, base_dir: Path) -> dict[str, Any]:
         """Options and version, and the names that `freeze` selects: nothing is pretrained."""
-        if not is_built_in(type(self).__module__):  # its network may have other names: patterns stay as they are written
+        if not is_built_in(
+            type(self).__module__
+        ):  # its network may have other names: patterns stay as they are written
             return self.identity()
         return {**self.identity(), "freeze": sorted(self.frozen(base_dir))}

@@ -162,5 +162,7 @@ def test_a_network_with_other_names_than_its_files_say_is_refused(bert, tmp_path
     monkeypatch.setattr(
         module, "classifier_parameter_names", lambda *a: [*given(*a), "bert.embeddings.of_another_library"]
     )
-    with pytest.raises(Exception, match=r"parameter 'bert\.embeddings\.of_another_library' is either in the network or"):
+    with pytest.raises(
+        Exception, match=r"parameter 'bert\.embeddings\.of_another_library' is either in the network or"
+    ):
         encoder(bert, "bert.embeddings").base_state(tmp_path)
