@@ -63,10 +63,21 @@ def _specs(name: str, root: str | None) -> Iterator[ModuleSpec]:
     for depth in range(2, len(parts) + 1):
         if spec.submodule_search_locations is None:
             return
-        spec = PathFinder.find_spec(".".join(parts[:depth]), spec.submodule_search_locations)
+        spec = _inner_spec(".".join(parts[:depth]), list(spec.submodule_search_locations))
         if spec is None:
             return
         yield spec
+
+
+def _inner_spec(name: str, folders: list[str]) -> ModuleSpec | None:
+    """Where Python finds a module of a package that lies in these folders."""
+    try:
+        return PathFinder.find_spec(name, folders)
+    except KeyError:  # a namespace package in a package that is not imported: Python asks for that one first
+        found = ModuleSpec(name, None, is_package=True)
+        inside = [Path(folder, name.rpartition(".")[2]) for folder in folders]
+        found.submodule_search_locations = [str(folder) for folder in inside if folder.is_dir()]
+        return found
 
 
 def _top_spec(name: str) -> ModuleSpec | None:

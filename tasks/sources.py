@@ -17,8 +17,19 @@ from tasks.module_files import file_digest, is_built_in, module_files
 
 Files = Mapping[str, str]  # module name -> digest of its file
 Sources = Mapping[str, Files]  # module of a part -> the files that it is made of
-_BEGAN = time.time()  # no module of parts was imported before: it imports this one
-_PYC_HEADER = 16
+_BEGAN = time.time()  # what is imported already was imported by now
+_imported_at: dict[str, float] = {}  # what is imported from now on
+
+
+class _ImportTimes:
+    """The first of Python's finders: finds nothing, and notes when a module is looked for to be imported."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        _imported_at[name] = time.time()
+
+
+sys.meta_path.insert(0, _ImportTimes)
 
 
 @dataclass(frozen=True)
@@ -139,18 +150,9 @@ def _short(file_digest: str | None) -> str:
 
 
 def _may_be_stale(name: str) -> bool:
-    """Whether a module that was imported before anybody looked may be another than its file: the file is newer than its bytecode."""
-    module = sys.modules[name]
-    spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
+    """Whether a module that was imported before anybody looked may be another than its file: the file is newer than the import."""
     try:
-        state = Path(file or "").stat()
-        if not file or state.st_mtime <= _BEGAN:
-            return False
-        with open(getattr(spec, "cached", None) or "", "rb") as stream:
-            header = stream.read(_PYC_HEADER)
-    except OSError:  # in an archive, or no bytecode was written
-        return bool(file) and Path(file).is_file() and Path(file).stat().st_mtime > _BEGAN
-    stamp = (int(state.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (state.st_size & 0xFFFFFFFF).to_bytes(
-        4, "little"
-    )
-    return header[8:16] != stamp
+        written = Path(sys.modules[name].__file__ or "").stat().st_mtime
+    except (OSError, AttributeError):  # in an archive, or a namespace
+        return False
+    return written > _imported_at.get(name, _BEGAN)

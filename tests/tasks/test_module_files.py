@@ -47,6 +47,7 @@ def write(folder) -> Write:
         ),
         ("from mf_pkg import leaf", {"mf_pkg/__init__.py": "", "mf_pkg/leaf.py": ""}),
         ("from mf_space.leaf import x", {"mf_space/leaf.py": ""}),
+        ("import mf_space.inner.deep.leaf", {"mf_space/inner/deep/leaf.py": ""}),
         ("from mf_pkg import *", {"mf_pkg/__init__.py": "__all__ = ['leaf']", "mf_pkg/leaf.py": ""}),
         ("import importlib\nimportlib.import_module('mf_helper')", {"mf_helper.py": ""}),
         ("import mf_helper", {"mf_helper.py": "import mf_deeper", "mf_deeper.py": "import mf_helper"}),
