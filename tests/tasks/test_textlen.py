@@ -226,7 +226,7 @@ def test_files_of_the_published_form_are_read(tmp_path):
         ({"label": [0, 2]}, "dev.parquet: row 1: label 2: allowed: 0, 1"),
         ({"label": ["short", "long"]}, "dev.parquet: row 0: label 'short': allowed: 0, 1"),
         ({"spurious": [None, 1]}, "dev.parquet: row 0: spurious None: allowed: 0, 1"),
-        ({"spurious": None}, "dev.parquet: no column 'spurious'; columns: tokens, label"),
+        ({"spurious": None}, "dev.parquet: no column 'spurious'; columns: 'tokens', 'label'"),
         ({"tokens": ["a", "b"]}, "dev.parquet: row 0: tokens 'a' is not a list"),
         ({"tokens": pa.array([], pa.list_(pa.string())), "label": [], "spurious": []}, "dev.parquet: holds no rows"),
     ],
