@@ -6,19 +6,20 @@ import importlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tasks import module_files
 from tasks.errors import InputError, RefitError
-from tasks.recipes.finetune import Finetune
+from tasks.models.text_cnn import TextCNN
 from tasks.registry import Entry, Registry
 from tasks.sources import require_late_imports, require_sources, source_digests, sources_of, with_sources
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
+def folder(tmp_path, monkeypatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "sf_helper.py").write_text("SCALE = 1\n")
     (tmp_path / "sf_part.py").write_text(
@@ -34,8 +35,8 @@ def load():
 
 
 def test_built_in_parts_have_no_source_and_keep_their_identity():
-    assert sources_of(Finetune(), Finetune) == {}
-    assert with_sources({"name": "x"}, Finetune()) == {"name": "x"}
+    assert sources_of(TextCNN(), TextCNN) == {}
+    assert with_sources({"name": "x"}, TextCNN()) == {"name": "x"}
 
 
 def test_a_part_of_somebody_else_is_known_by_its_source(folder):
