@@ -10,6 +10,7 @@ import json
 import platform
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ With 5 queries p is at least 0.0625, so there is no alarm at all.
 It says nothing of other seeds. If the mean over *all* seeds is 0, p_flip < 0.05 in up to {other_high:.0%} (at {other_at}): there the seeds
 used have an effect on all queries, and the test finds it. Flips over repeats would answer for other seeds, but with 3 repeats their p is at
 least 0.25. So verdicts are drawn by t, whose variance holds the seeds' part; sign flips may cast doubt on a verdict and never make one.
-t and sign flips both below 0.05: at most {both_high:.2%}.
+t alone raises a false alarm in at most {t_high:.2%} (at {t_at}), t and sign flips together in at most {both_high:.2%}.
 
 Symmetry is needed: where the mean is 0 but single queries reach far in one direction only (exponential less its mean), p_flip < 0.05 in {skewed}.
 
@@ -224,15 +225,23 @@ def markdown(report: dict) -> str:
 
 def alarm_figures(rows: list[dict], n_flips: int) -> dict:
     """The figures of the section on false alarms."""
-    worst = max(rows, key=lambda r: r["flip_size_other_seeds"])
+    worst, least_exact = (max(rows, key=itemgetter(name)) for name in ("flip_size_other_seeds", "t_size"))
     return {
         "n_flips": n_flips,
         "flip_error": np.sqrt(0.05 * 0.95 / n_flips),
         "flip_high": max(r["flip_size"] for r in rows),
         "other_high": worst["flip_size_other_seeds"],
-        "other_at": f"{worst['n_queries']} queries x {worst['n_repeats']} repeats, sd {sds(worst)}",
+        "other_at": place(worst),
+        "t_high": least_exact["t_size"],
+        "t_at": place(least_exact),
         "both_high": max(r["t_and_flip_size"] for r in rows),
     }
+
+
+def place(r: dict) -> str:
+    """The layout and standard deviations of a row in words."""
+    missing = f", {r['n_missing']} cells missing" if r["n_missing"] else ""
+    return f"{r['n_queries']} queries x {r['n_repeats']} repeats{missing}, sd {sds(r)}"
 
 
 def machine_line(found: dict) -> str:
