@@ -14,7 +14,11 @@ def compared(stored: bytes, derived: str) -> tuple[str, str]:
     """
     if stored == derived.encode():
         return "", ""
-    before, now = _rows(stored.decode("utf-8", errors="replace")), _rows(derived)
+    try:
+        before = _rows(stored.decode("utf-8", errors="replace"))
+    except csv.Error as error:
+        return f"is no CSV table ({error}); refit report writes it anew", ""
+    now = _rows(derived)
     lacking = [name for name in now[0] if name not in before[0]]
     if not lacking or len(before) != len(now) or [name for name in now[0] if name in before[0]] != before[0]:
         return "differs from the table derived from the ledger", ""

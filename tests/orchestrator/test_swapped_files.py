@@ -154,7 +154,7 @@ def test_weights_of_another_step_are_never_loaded(spoilt):
 
 def test_status_counts_nothing_by_the_plan_of_another_run(spoilt, capsys):
     swap(*KINDS["plans of two runs"](spoilt.folder / "runs"))
-    assert main(["status", str(spoilt.run_dir)]) == 1
+    assert main(["status", str(spoilt.run_dir)]) == 2
     assert "plan.parquet: is of run 'other-" in capsys.readouterr().err
 
 

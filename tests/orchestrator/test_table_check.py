@@ -56,3 +56,10 @@ def test_bytes_that_are_no_text_differ():
 def test_a_short_row_is_a_difference():
     problem, _ = compared(b'method,p,p_holm\n"a, b",0.01\nc,0.5,0.5\n', NOW)
     assert "p_holm differs" in problem
+
+
+@pytest.mark.parametrize("stored", [b"a\rb,c\n\x00", b"x" * 200_000, b'"' + b"y" * 200_000])
+def test_what_cannot_be_read_as_a_table_is_a_problem_and_no_error(stored):
+    problem, note = compared(stored, NOW)
+    assert problem
+    assert not note

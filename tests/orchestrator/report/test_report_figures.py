@@ -55,7 +55,9 @@ def test_labels_of_any_kind_are_text_not_markup(name):
 @pytest.mark.parametrize("count", [1, 2, 6, 7, 12])
 def test_any_number_of_methods_is_drawn_each_with_a_look_of_its_own(count):
     methods = tuple(f"method{i}" for i in range(count))
-    assert len(set(canvas.looks(methods).values())) == count + 1
+    found = canvas.looks(methods)
+    assert set(found) == {*methods, "random", "random_same_label"}
+    assert len(set(found.values())) == len(found)
     drawn = draw(deletion_data(methods=methods))
     assert all(set(methods) <= set(texts(svg)) for svg in drawn.values())
 
