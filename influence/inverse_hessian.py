@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -87,19 +89,26 @@ class QuerySolutions:
         return model.weight / len(curvature.ids) * terms
 
 
-class InFloat64:
-    """A task whose batches are in float64 wherever they are floating point numbers; all else is the task's own."""
+def in_float64(task: Task) -> Task:
+    """A shallow copy of the task whose batches are in float64 wherever they are floating point numbers.
 
-    def __init__(self, task: Any):
-        self._task = task
+    Its class is a subclass of the task's that replaces `batch`: a wrapper around the task would leave the task's own
+    methods bound to the task, whose `self.batch` is in the dtype of the data.
+    """
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._task, name)
-
-    def batch(self, split: str, rows: np.ndarray, **options: Any) -> dict[str, Tensor]:
+    def batch(_: Task, split: str, rows: np.ndarray, **options: Any) -> dict[str, Tensor]:
         """The task's batch of `rows`, floating point entries as float64."""
-        found = self._task.batch(split, rows, **options)
+        found = task.batch(split, rows, **options)
         return {name: entry.double() if entry.is_floating_point() else entry for name, entry in found.items()}
+
+    twin = copy.copy(task)
+    getattr(twin, "__dict__", {}).pop("batch", None)  # a function of the instance would come before that of the class
+    kind = type(task)
+    # A class with a layout of its own could not be assigned below, so it adds no slots and no dictionary.
+    members = {"__module__": kind.__module__, "__slots__": (), "batch": batch}
+    made = types.new_class(kind.__name__, (kind,), exec_body=lambda space: space.update(members))
+    object.__setattr__(twin, "__class__", made)  # the class's own __setattr__ may refuse, as a frozen dataclass's does
+    return twin
 
 
 def solve_queries(
@@ -115,7 +124,7 @@ def solve_queries(
     """
     fresh = task.network(0)
     if method.solver.float64:
-        task, fresh = InFloat64(task), fresh.double()  # pyright: ignore[reportAssignmentType]
+        task, fresh = in_float64(task), fresh.double()
     chosen = choose_parameters(task, fresh, method.parameters, queries)
     models = []
     for checkpoint, weight in checkpoints:

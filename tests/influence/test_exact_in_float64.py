@@ -1,5 +1,9 @@
 """The exact solver forms and solves the Hessian in float64, and knows the flat directions of a softmax."""
 
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +12,7 @@ from torch import nn
 
 from influence.base import Checkpoint
 from influence.flat_directions import solved_on_range
+from influence.inverse_hessian import in_float64
 from influence.methods.cross_loss_influence import CrossLossInfluence
 from influence.methods.influence_function import InfluenceFunction
 from influence.scoring import Scorer
@@ -145,3 +150,104 @@ def test_only_the_exact_solver_has_another_identity():
             assert method(solver=solver).identity()["solver"] == solver.model_dump(mode="json")
     exact = InfluenceFunction(solver=Exact(damping=0.1)).identity()["solver"]
     assert exact == {**Exact(damping=0.1).model_dump(mode="json"), "version": 2}
+
+
+class Doubled(Logistic):
+    """The numbers of Softmax, held as float64 from the start."""
+
+    penalty_weight = 0.0
+
+    def batch(self, split, rows, *, blank=None, device="cpu"):
+        found = super().batch(split, rows, blank=blank, device=device)
+        return {name: entry.float().double() if entry.is_floating_point() else entry for name, entry in found.items()}
+
+
+class FromAMethod:
+    """The task's query loss takes its batch itself, as losses of a whole model do."""
+
+    def query_losses(self, network, split, rows, labels):
+        logits = self.logits(network, self.batch(split, rows))
+        return nn.functional.cross_entropy(logits, torch.as_tensor(labels), reduction="none")
+
+
+class FromAProperty(FromAMethod):
+    """The train loss takes the mean of all inputs from a property."""
+
+    @property
+    def mean_input(self):
+        return self.batch("train", np.arange(len(self.splits["train"])))["x"].mean(0)
+
+    def losses(self, network, batch):
+        return super().losses(network, batch) + 0.1 * network(self.mean_input).square().sum()
+
+
+class FromACachedProperty(FromAMethod):
+    """The query loss takes the mean of all inputs from a property that keeps it."""
+
+    @cached_property
+    def mean_input(self):
+        return self.batch("train", np.arange(len(self.splits["train"])))["x"].mean(0)
+
+    def query_losses(self, network, split, rows, labels):
+        return super().query_losses(network, split, rows, labels) + 0.1 * network(self.mean_input).square().sum()
+
+
+class FromItsPenalty(FromAMethod):
+    """The penalty is taken on the query rows."""
+
+    def penalty(self, network):
+        return 0.1 * network(self.batch("test", np.arange(3))["x"]).square().mean()
+
+
+class FromABaseClass(FromAMethod):
+    """The query loss is that of the base class, reached by super() without arguments, and more."""
+
+    def query_losses(self, network, split, rows, labels):
+        more = network(self.batch(split, rows)["x"]).square().sum(1)
+        return super().query_losses(network, split, rows, labels) + 0.1 * more
+
+
+@pytest.mark.parametrize("kind", [FromAMethod, FromAProperty, FromACachedProperty, FromItsPenalty, FromABaseClass])
+def test_the_methods_of_a_task_get_float64_batches_too(kind):
+    """Scores of a float32 task are those of the same numbers in a task that is float64 throughout."""
+    single, double = (type(kind.__name__, (kind, base), {})() for base in (Softmax, Doubled))
+    weights = trained(single)
+    method = CrossLossInfluence(solver=Exact(damping=1e-6))
+    np.testing.assert_array_equal(scores(single, method, weights)[0], scores(double, method, weights)[0])
+
+
+def test_the_task_itself_stays_in_float32():
+    task = type("Task", (FromACachedProperty, Softmax), {})()
+    scores(task, CrossLossInfluence(solver=Exact(damping=1e-6)), trained(task))
+    assert "mean_input" not in vars(task)
+    assert task.mean_input.dtype == task.batch("train", np.arange(2))["x"].dtype == torch.float32
+    assert task.query_losses(task.network(0), "test", np.arange(2), np.zeros(2, np.int64)).dtype == torch.float32
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    """A task without a dictionary of attributes, which cannot be assigned to."""
+
+    values: Any
+
+    def batch(self, split, rows, *, blank=None, device="cpu"):
+        return {"x": torch.tensor(self.values[rows]), "labels": torch.tensor(rows)}
+
+    def total(self, rows):
+        return self.batch("train", rows)["x"].sum()
+
+
+def test_any_kind_of_class_may_be_a_task():
+    task = Slotted(np.arange(4, dtype=np.float32))
+    found = in_float64(task)
+    assert isinstance(found, Slotted)
+    assert found.total(np.arange(3)).dtype == torch.float64
+    assert found.batch("train", np.arange(3), device="cpu")["labels"].dtype == torch.int64
+    assert task.total(np.arange(3)).dtype == torch.float32
+
+
+def test_a_batch_function_of_the_instance_is_wrapped():
+    task = type("Task", (FromAMethod, Softmax), {})()
+    task.batch = lambda split, rows, **options: {"x": torch.ones(len(rows), 4), "labels": torch.zeros(len(rows)).long()}
+    losses = in_float64(task).query_losses(task.network(0).double(), "test", np.arange(2), np.zeros(2, np.int64))
+    assert losses.dtype == torch.float64
