@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,11 +25,11 @@ class GivenIds:
     query: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
-    def of(splits: Mapping[str, Split]) -> GivenIds:
-        """Those of the train split, and those of all splits together: any of them may hold the queries."""
+    def of(splits: Mapping[str, Split], asked: Iterable[str]) -> GivenIds:
+        """Those of the train split, and those of the splits `asked`, which hold the queries."""
         found = {name: dict(zip(s.given_ids or (), s.ids.tolist(), strict=False)) for name, s in splits.items()}
-        everywhere = {text: number for by_text in found.values() for text, number in by_text.items()}
-        return GivenIds(found.get("train", {}), everywhere)
+        of_queries = {text: number for name in asked for text, number in found[name].items()}
+        return GivenIds(found.get("train", {}), of_queries)
 
     def names(self, column: str) -> Mapping[str, int]:
         """Text -> number for the ids of `query_id` or `train_id` (`query_ids`, `train_ids`)."""
@@ -56,9 +56,7 @@ class GivenIds:
 
     def told(self, message: str) -> str:
         """A message with the ids as they were given in the place of the numbers that stand for them."""
-        if not self.query:
-            return message
-        texts = {str(number): text for text, number in self.query.items()}
+        texts = {str(number): text for names in (self.train, self.query) for text, number in names.items()}
         return _IN_MESSAGE.sub(lambda found: shown(texts[found[0]]) if found[0] in texts else found[0], message)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -45,7 +46,7 @@ class ScoresFile(Method):
         """
         if not self.path.startswith(PLANTED) and not (base_dir / self.path).is_file():
             raise InputError(where, f"path {self.path!r} is not a file (looked for {base_dir / self.path})")
-        self._matrix(task, base_dir, where)
+        self._matrix(task, base_dir, where, task.measured)  # queries are drawn from one of the measured splits
 
     def options_identity(self, base_dir: Path) -> dict[str, Any]:
         """Name, version and options, with the digest of the file's content in the place of its path.
@@ -67,9 +68,10 @@ class ScoresFile(Method):
         """
         where = self._where(base_dir)
         try:
-            return self._matrix(task, base_dir, where).reordered(queries.ids, task.splits["train"].ids)
+            found = self._matrix(task, base_dir, where, (queries.split,))
+            return found.reordered(queries.ids, task.splits["train"].ids)
         except KeyError as error:
-            problem = GivenIds.of(task.splits).told(str(error.args[0]))
+            problem = GivenIds.of(task.splits, (queries.split,)).told(str(error.args[0]))
             raise InputError(where, f"{problem}; the file must hold every query") from error
 
     def score(self, queries: GradientShard, train: GradientShard, prepared: ScoreMatrix) -> np.ndarray:
@@ -80,8 +82,8 @@ class ScoresFile(Method):
     def _where(self, base_dir: Path) -> str:
         return self.path if self.path.startswith(PLANTED) else str(base_dir / self.path)
 
-    def _matrix(self, task: Task, base_dir: Path, where: str) -> ScoreMatrix:
-        given = GivenIds.of(task.splits)
+    def _matrix(self, task: Task, base_dir: Path, where: str, asked: Iterable[str]) -> ScoreMatrix:
+        given = GivenIds.of(task.splits, asked)
         try:
             return self._read(task, base_dir, where, given)
         except InputError as error:
