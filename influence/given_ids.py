@@ -41,9 +41,10 @@ class GivenIds:
         Raises InputError for a train id that the train set does not have.
         """
         names = self.names(column)
-        texts, positions = np.unique(np.asarray(values).astype(str), return_inverse=True)
+        codes, distinct = _distinct(np.asarray(values).ravel())
+        texts, positions = np.unique(distinct.astype(str), return_inverse=True)
         found = [self._number(text.strip(), names, column, where) for text in texts.tolist()]
-        return np.asarray(found, np.int64)[positions].reshape(np.shape(values))
+        return np.asarray(found, np.int64)[positions[codes]].reshape(np.shape(values))
 
     def _number(self, text: str, names: Mapping[str, int], column: str, where: object) -> int:
         if text in names:
@@ -58,6 +59,19 @@ class GivenIds:
         """A message with the ids as they were given in the place of the numbers that stand for them."""
         texts = {str(number): text for names in (self.train, self.query) for text, number in names.items()}
         return _IN_MESSAGE.sub(lambda found: shown(texts[found[0]]) if found[0] in texts else found[0], message)
+
+
+def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(codes, distinct) with values = distinct[codes]: a table names each id in many rows, and text takes long to sort.
+
+    Values of several types are made text before, because 1 and 1.0 are equal and their texts are not.
+    """
+    import pandas as pd
+
+    if values.dtype.kind not in "iu" and pd.api.types.infer_dtype(values, skipna=False) != "string":
+        values = values.astype(str)
+    codes, distinct = pd.factorize(values, use_na_sentinel=False)
+    return codes, np.asarray(distinct)
 
 
 NO_TEXT = GivenIds()  # all ids are whole numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 from small_task import SmallCNN, SmallTask
 
 from influence.base import QueryBlock
+from influence.given_ids import GivenIds
 from influence.methods.scores_file import ScoresFile
 from tasks.base import Split
 from tasks.data.ids import number_of
@@ -68,3 +70,51 @@ def test_a_missing_train_id_is_told_as_given_where_queries_are_numbers(tmp_path)
     table[table.train_id != "train-3"].to_csv(tmp_path / "s.csv", index=False)
     with pytest.raises(InputError, match="the first is 'train-3'"):
         ScoresFile(path="s.csv", axes="query_train", orientation="helpful_positive").check(task, tmp_path, "c")
+
+
+GIVEN = GivenIds(query={"a": 11, "b": 12, "1": 13, "1.0": 14, "True": 15, "nan": 16, "None": 17})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array(["b", "a", " a ", "7", "b", "other"], object),
+        np.array(["b", "a", "7", "b"]),
+        np.array([1, 7, 1, -3]),
+        np.array([1.0, 7.0, np.nan, 1.0, -0.0, 0.0]),
+        np.array([1, 1.0, True, "1", "1.0", "True", Decimal("1.0"), None, float("nan"), 1], object),
+        np.array([], object),
+        np.array([["a", "b"], ["b", "7"]], object),
+    ],
+    ids=range(7),
+)
+def test_numbers_are_those_of_each_value_alone(values):
+    """However the ids are held: text, numbers, or values that are equal and are written differently."""
+    found = GIVEN.numbers(values, "query_id", "f")
+    alone = [int(GIVEN.numbers(np.array([str(v)]), "query_id", "f")[0]) for v in values.ravel().tolist()]
+    assert found.dtype == np.int64
+    assert found.shape == values.shape
+    assert found.ravel().tolist() == alone
+
+
+def test_the_first_unknown_train_id_is_named_in_the_order_of_the_text():
+    with pytest.raises(InputError, match="train_id 'strange' is not in the train set"):
+        GivenIds(train={"a": 11}).numbers(np.array(["a", "unknown", "strange"], object), "train_id", "f")
+
+
+def test_ids_of_many_pairs_take_no_text_per_pair():
+    """Text of fixed width takes 4 bytes per character and pair: 160 MB here, where codes take 0.8 MB."""
+    import tracemalloc
+
+    names = [f"{'x' * 396}{i:04d}" for i in range(100)]
+    values = np.array(names, object)[np.arange(100_000) % 100]
+    given = GivenIds(query=dict(zip(names, range(100), strict=True)))
+    given.numbers(values[:200], "query_id", "f")
+    tracemalloc.start()
+    try:
+        found = given.numbers(values, "query_id", "f")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.tolist() == (np.arange(100_000) % 100).tolist()
+    assert peak < 20_000_000
