@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -15,10 +16,12 @@ from tasks import bytecode
 from tasks.digests import digest
 from tasks.errors import InputError, RefitError
 from tasks.module_files import file_digest, is_built_in, module_files, module_spec, module_specs
+from tasks.process_start import process_start
 
 Files = Mapping[str, str]  # module name -> digest of its file
 Sources = Mapping[str, Files]  # module of a part -> the files that it is made of
-_BEGAN = time.time()  # what is imported already was imported by now
+_BEGAN = process_start()  # what is imported already was imported after this
+_CLOCKS_DIFFER_BY_S = 60.0  # those of a file server and of this machine
 _imported_at: dict[str, float] = {}  # what is imported from now on
 
 
@@ -72,6 +75,8 @@ def loaded_files(module: str, where: object, already: Container[str] | None = No
             if is_older and (problem := _stale_problem(name)):
                 raise InputError(where, problem)
             is_unsure = is_older and _may_be_stale(name)
+            if is_unsure:
+                _refuse_future(name, where)
             known = _modules[name] = _remembered(name, {name: "" if is_unsure else files[name]})
         refuse_edited(module, known.files, {name: files[name]}, where)
     _parts[module] = _remembered(module, files)
@@ -189,9 +194,26 @@ def _short(file_digest: str | None) -> str:
 
 
 def _may_be_stale(name: str) -> bool:
-    """Whether a module that was imported before anybody looked may be another than its file: the file is newer than the import."""
+    """Whether a module that was imported before anybody looked may be another than its file: the file is newer than the import.
+
+    When a module was imported before Refit is not known: its file must then be older than the process.
+    """
+    written = _written(name)
+    return written is not None and written > _imported_at.get(name, _BEGAN)
+
+
+def _refuse_future(name: str, where: object) -> None:
+    """Raise InputError if the time of a module's file lies in the future: no import can be later, however often one starts again."""
+    written, now = _written(name), time.time()
+    if written is not None and written > now + _CLOCKS_DIFFER_BY_S:
+        file, date = sys.modules[name].__file__, datetime.fromtimestamp(written).isoformat(" ", "seconds")
+        problem = f"module {name!r}: the time of {file} lies in the future ({date})"
+        raise InputError(where, f"{problem}, so that an edit of it could not be noticed; set it to now (touch {file})")
+
+
+def _written(name: str) -> float | None:
+    """When the file of an imported module was written, in seconds since the epoch; None in an archive, or for a namespace."""
     try:
-        written = Path(sys.modules[name].__file__ or "").stat().st_mtime
-    except (OSError, AttributeError):  # in an archive, or a namespace
-        return False
-    return written > _imported_at.get(name, _BEGAN)
+        return Path(sys.modules[name].__file__ or "").stat().st_mtime
+    except (OSError, AttributeError):
+        return None

@@ -257,3 +257,56 @@ def test_a_worker_that_has_imported_stale_bytecode_is_refused(folder):
     code = WORKER.replace("EARLY", "import sf_helper")
     assert "module 'sf_helper' from cached bytecode" in in_a_process(folder, code).stderr
     assert in_a_process(folder, code).stdout == "7\n"
+
+
+BEFORE_REFIT = """
+from pathlib import Path
+file = Path(FOLDER) / "sf_part.py"
+EDIT_BEFORE
+import sf_part
+EDIT_AFTER
+import tasks.sources
+"""
+EDIT = "file.write_text('class Part:\\n    def work(self):\\n        return 7\\n')"
+
+
+def started_with(folder: Path, before: str = "", after: str = "") -> subprocess.CompletedProcess[str]:
+    """A process that imports a part by hand, and only then Refit."""
+    older = time.time() - 3600
+    os.utime(folder / "sf_part.py", (older, older))
+    code = BEFORE_REFIT.replace("EDIT_BEFORE", before).replace("EDIT_AFTER", after)
+    return in_a_process(folder, code.replace("FOLDER", repr(str(folder))) + LOADED)
+
+
+def test_a_module_that_was_imported_before_refit_and_edited_is_refused(folder):
+    done = started_with(folder, after=EDIT)
+    assert (
+        "InputError: config.yaml: thing: module 'sf_part' was edited after this process had imported it" in done.stderr
+    )
+
+
+def test_a_module_that_was_imported_before_refit_and_not_edited_is_taken(folder):
+    done = started_with(folder)
+    assert done.stdout.startswith("1 "), done.stderr
+
+
+def test_a_module_written_and_imported_by_hand_after_refit_is_taken(folder):
+    done = started_with(folder, before=f"import tasks.sources; {EDIT}")
+    assert done.stdout.startswith("7 "), done.stderr
+
+
+def test_a_file_from_the_future_is_not_answered_with_start_again(folder):
+    future = time.time() + 1e6
+    os.utime(folder / "sf_part.py", (future, future))
+    importlib.import_module("sf_part")
+    with pytest.raises(InputError, match=r"'sf_part': the time of .*sf_part\.py lies in the future .*touch") as caught:
+        load()
+    assert "start the command again" not in str(caught.value)
+    os.utime(folder / "sf_part.py", (time.time() - 60, time.time() - 60))
+    assert load()().work() == 1
+
+
+def test_the_start_of_a_process_lies_between_its_launch_and_its_first_line(folder):
+    before = time.time()
+    done = in_a_process(folder, "from tasks.process_start import process_start\nprint(process_start())")
+    assert before - 0.1 < float(done.stdout) < time.time()
