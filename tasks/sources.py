@@ -14,7 +14,7 @@ from typing import Any
 
 from tasks import bytecode
 from tasks.digests import digest
-from tasks.errors import InputError, RefitError
+from tasks.errors import InputError, RefitError, SourceChangedError
 from tasks.module_files import file_digest, is_built_in, module_files, module_spec, module_specs
 from tasks.process_start import process_start
 
@@ -173,13 +173,13 @@ def _require_fresh_bytecode(names: Iterable[str]) -> None:
 
 
 def require_late_imports(sources: Sources) -> None:
-    """Raise RefitError if a module that a part imports only while it works was edited after the run had begun."""
+    """Raise SourceChangedError if a module that a part imports only while it works was edited after the run had begun."""
     for module, wanted in sources.items():
         late = [name for name in wanted if name in sys.modules and not _digest_when_imported(name)]
         for name in late:
             if file_digest(name) != wanted[name]:
                 problem = f"module {name!r} was edited before {module} imported it"
-                raise RefitError(f"plugins: {problem}: what was computed is not kept; start the command again")
+                raise SourceChangedError("plugins", f"{problem}: what was computed is not kept; start the command again")
             _modules[name] = _remembered(name, {name: wanted[name]})
 
 
