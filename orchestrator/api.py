@@ -80,7 +80,7 @@ def open_pipeline(
     provenance = RunDir(path).provenance()
     holds = provenance.get("run", "")
     if holds and holds.rpartition("-")[2] != experiment.run_hex:
-        raise InputError(path, not_this_config(provenance, experiment))
+        raise InputError(path, not_this_config(provenance, experiment, path))
 
     def make_backend(context: WorkerContext) -> Backend:
         return backend_for(config, address, context)

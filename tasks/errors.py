@@ -23,5 +23,9 @@ class InputError(RefitError):
         return f"{self.where}: {self.problem}"
 
 
+class SourceChangedError(InputError):
+    """The source of a plugin was edited while it ran, so that nothing it computes from now on belongs to its identity."""
+
+
 class GivenBack(RefitError):  # noqa: N818  (a wish, not a fault)
     """A training was asked to stop where it is, and is stored."""

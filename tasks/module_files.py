@@ -32,25 +32,41 @@ def module_files(module: str) -> dict[str, str]:
     cannot be seen. A module without source (bytecode, a compiled extension) counts with the bytes of its file, its imports do
     not. Empty if the module has no file that can be read.
     """
-    found: dict[str, str] = {}
+    found = {spec.name: hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH] for spec, data in _files(module)}
+    return dict(sorted(found.items()))
+
+
+def module_specs(module: str) -> dict[str, ModuleSpec]:
+    """Module name -> where Python finds it, for the same modules as `module_files`."""
+    return {spec.name: spec for spec, _ in _files(module)}
+
+
+def module_spec(module: str) -> ModuleSpec | None:
+    """Where Python finds one module, wherever it lies; None if it is not there."""
+    return next((spec for spec in _specs(module, None) if spec.name == module), None)
+
+
+def file_digest(module: str) -> str | None:
+    """Digest of the file of one module, wherever it lies; None if there is none."""
+    found = module_spec(module)
+    data = _data(found) if found else None
+    return hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH] if data is not None else None
+
+
+def _files(module: str) -> Iterator[tuple[ModuleSpec, bytes]]:
+    """`module` and every module beside it that it imports, each once, with the bytes of its file."""
+    found: set[str] = set()
     waiting, seen, top = [module], {module}, module.partition(".")[0]
     while waiting:
         name = waiting.pop()
         for spec in _specs(name, top):
             if spec.name in found or (data := _data(spec)) is None:
                 continue
-            found[spec.name] = hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH]
+            found.add(spec.name)
+            yield spec, data
             new = _imports(data, spec.name, spec.submodule_search_locations is not None) - seen
             seen |= new
             waiting += sorted(new)
-    return dict(sorted(found.items()))
-
-
-def file_digest(module: str) -> str | None:
-    """Digest of the file of one module, wherever it lies; None if there is none."""
-    found = next((spec for spec in _specs(module, None) if spec.name == module), None)
-    data = _data(found) if found else None
-    return hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH] if data is not None else None
 
 
 def _specs(name: str, root: str | None) -> Iterator[ModuleSpec]:

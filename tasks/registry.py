@@ -12,7 +12,7 @@ from typing import Any
 
 from tasks.errors import InputError
 from tasks.module_files import is_built_in, module_files
-from tasks.sources import loaded_files, refuse_edited
+from tasks.sources import drop_stale_bytecode, loaded_files, refuse_edited
 from tasks.suggestions import did_you_mean
 
 
@@ -67,6 +67,8 @@ class Registry:
             singular = self.kind[:-3] + "y" if self.kind.endswith("ies") else self.kind[:-1]
             raise InputError(where, f"unknown {singular} {name!r}; {hint}")
         before, already = {} if is_built_in(module) else module_files(module), frozenset(sys.modules)
+        if not is_built_in(module):
+            drop_stale_bytecode(module, where)
         try:
             found = getattr(importlib.import_module(module), attribute)
         except Exception as error:  # whatever a plugin's module raises while it is imported

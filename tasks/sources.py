@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tasks import bytecode
 from tasks.digests import digest
-from tasks.errors import InputError, RefitError
-from tasks.module_files import file_digest, is_built_in, module_files
+from tasks.errors import InputError, RefitError, SourceChangedError
+from tasks.module_files import file_digest, is_built_in, module_files, module_spec, module_specs
+from tasks.process_start import process_start
 
 Files = Mapping[str, str]  # module name -> digest of its file
 Sources = Mapping[str, Files]  # module of a part -> the files that it is made of
-_BEGAN = time.time()  # what is imported already was imported by now
+_BEGAN = process_start()  # what is imported already was imported after this
+_CLOCKS_DIFFER_BY_S = 60.0  # those of a file server and of this machine
 _imported_at: dict[str, float] = {}  # what is imported from now on
 
 
@@ -67,11 +71,38 @@ def loaded_files(module: str, where: object, already: Container[str] | None = No
     for name in files.keys() & sys.modules.keys():
         known = _modules.get(name)
         if known is None or not known.is_still(name):
-            is_unsure = (already is None or name in already) and _may_be_stale(name)
+            is_older = already is None or name in already
+            if is_older and (problem := _stale_problem(name)):
+                raise InputError(where, problem)
+            is_unsure = is_older and _may_be_stale(name)
+            if is_unsure:
+                _refuse_future(name, where)
             known = _modules[name] = _remembered(name, {name: "" if is_unsure else files[name]})
         refuse_edited(module, known.files, {name: files[name]}, where)
     _parts[module] = _remembered(module, files)
     return files
+
+
+def drop_stale_bytecode(module: str, where: object) -> None:
+    """Before a part's module is imported: remove the cached bytecode of its files that is not that of their source.
+
+    What Python then imports is compiled from the source that is digested. Raises InputError if bytecode cannot be removed.
+    """
+    for name, spec in module_specs(module).items():
+        if name not in sys.modules and bytecode.is_stale(spec) and (problem := bytecode.remove(spec)):
+            raise InputError(where, problem)
+
+
+def _stale_problem(name: str) -> str:
+    """What is wrong where an imported module was taken from bytecode that is not that of its source; "" if it was not.
+
+    The bytecode is removed, so that the next process imports the source.
+    """
+    spec = getattr(sys.modules[name], "__spec__", None)
+    if spec is None or not bytecode.is_stale(spec):
+        return ""
+    problem = f"this process had imported module {name!r} from cached bytecode that is not that of its source"
+    return f"{problem}; {bytecode.remove(spec) or 'the bytecode is removed now: start the command again'}"
 
 
 def refuse_edited(module: str, before: Files, now: Files, where: object) -> None:
@@ -124,18 +155,31 @@ def require_sources(sources: Sources) -> None:
             here, there = _short(found.get(other[0])), _short(wanted.get(other[0]))
             problem = f"module {other[0]!r} is {here} on this worker, and {there} where the run was started"
             raise RefitError(f"plugins: {problem}; all nodes must have the same source")
+        _require_fresh_bytecode(wanted)
         for name in wanted.keys() & sys.modules.keys():
             _modules[name] = _remembered(name, {name: wanted[name]})
 
 
+def _require_fresh_bytecode(names: Iterable[str]) -> None:
+    """In a worker: raise RefitError if a module was imported from stale bytecode; remove that of modules imported later."""
+    for name in names:
+        if name in sys.modules:
+            problem = "" if _digest_when_imported(name) else _stale_problem(name)
+        else:
+            spec = module_spec(name)
+            problem = bytecode.remove(spec) if spec and bytecode.is_stale(spec) else ""
+        if problem:
+            raise RefitError(f"plugins: {problem}")
+
+
 def require_late_imports(sources: Sources) -> None:
-    """Raise RefitError if a module that a part imports only while it works was edited after the run had begun."""
+    """Raise SourceChangedError if a module that a part imports only while it works was edited after the run had begun."""
     for module, wanted in sources.items():
         late = [name for name in wanted if name in sys.modules and not _digest_when_imported(name)]
         for name in late:
             if file_digest(name) != wanted[name]:
                 problem = f"module {name!r} was edited before {module} imported it"
-                raise RefitError(f"plugins: {problem}: what was computed is not kept; start the command again")
+                raise SourceChangedError("plugins", f"{problem}: what was computed is not kept; start the command again")
             _modules[name] = _remembered(name, {name: wanted[name]})
 
 
@@ -150,9 +194,26 @@ def _short(file_digest: str | None) -> str:
 
 
 def _may_be_stale(name: str) -> bool:
-    """Whether a module that was imported before anybody looked may be another than its file: the file is newer than the import."""
+    """Whether a module that was imported before anybody looked may be another than its file: the file is newer than the import.
+
+    When a module was imported before Refit is not known: its file must then be older than the process.
+    """
+    written = _written(name)
+    return written is not None and written > _imported_at.get(name, _BEGAN)
+
+
+def _refuse_future(name: str, where: object) -> None:
+    """Raise InputError if the time of a module's file lies in the future: no import can be later, however often one starts again."""
+    written, now = _written(name), time.time()
+    if written is not None and written > now + _CLOCKS_DIFFER_BY_S:
+        file, date = sys.modules[name].__file__, datetime.fromtimestamp(written).isoformat(" ", "seconds")
+        problem = f"module {name!r}: the time of {file} lies in the future ({date})"
+        raise InputError(where, f"{problem}, so that an edit of it could not be noticed; set it to now (touch {file})")
+
+
+def _written(name: str) -> float | None:
+    """When the file of an imported module was written, in seconds since the epoch; None in an archive, or for a namespace."""
     try:
-        written = Path(sys.modules[name].__file__ or "").stat().st_mtime
-    except (OSError, AttributeError):  # in an archive, or a namespace
-        return False
-    return written > _imported_at.get(name, _BEGAN)
+        return Path(sys.modules[name].__file__ or "").stat().st_mtime
+    except (OSError, AttributeError):
+        return None

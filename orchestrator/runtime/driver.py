@@ -17,6 +17,7 @@ from orchestrator.runtime.results import Results
 from orchestrator.runtime.stop import StopSignal, stop_on_signals
 from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import (
+    ENDS_SESSION,
     Completed,
     Event,
     Failed,
@@ -199,7 +200,11 @@ class _Session:
         self.broken = self.broken or error
         self.stop.request(f"backend failed: {error}")
 
-    def store_refuses(self, worker: str, message: str) -> None:
+    def end_session(self, worker: str, kind: FailureKind, message: str) -> None:
+        if kind == "source_changed":
+            self.broken = self.broken or InputError("plugins", f"on worker {worker}, {message}")
+            self.stop.request(f"a plugin was edited: {message}")
+            return
         told = f"what worker {worker} trained cannot be kept: {message}; mend this, and the same command goes on"
         self.broken = self.broken or InputError("store", told)
         self.stop.request(f"the store refuses: {message}")
@@ -236,8 +241,8 @@ class _Session:
             case Failed(worker, spec_id, kind, message, seconds):
                 self.results.failed(spec_id, seconds)
                 log.warning("retrain %s failed on %s (%s): %s", spec_id, worker, kind, message)
-                if kind == "store_refused":  # every other retrain would be lost in the same way
-                    self.store_refuses(worker, message)
+                if kind in ENDS_SESSION:
+                    self.end_session(worker, kind, message)
             case WorkerJoined(worker):
                 log.info("worker %s joined", worker)
             case WorkerLost(worker, kind, message):

@@ -26,7 +26,7 @@ from orchestrator.scheduling.policies import Backoff
 from orchestrator.storage.blobs import StoreAwayError
 from orchestrator.storage.refusals import StoreRefusesError
 from tasks.base import Numerics, Split, Task, Trained
-from tasks.errors import GivenBack, RefitError
+from tasks.errors import GivenBack, RefitError, SourceChangedError
 from tasks.sources import require_late_imports, require_sources
 
 if TYPE_CHECKING:
@@ -248,6 +248,8 @@ def classify(error: BaseException) -> FailureKind:
         return "storage"
     if isinstance(error, StoreRefusesError):
         return "store_refused"
+    if isinstance(error, SourceChangedError):
+        return "source_changed"
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, MemoryError) or _says(error, HOST_MEMORY_TEXTS):
@@ -262,10 +264,12 @@ def _says(error: BaseException, texts: Sequence[str]) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """One line for people: "Type: text (file:line)" with the innermost frame; of a store that refuses the text alone."""
+    """One line for people: "Type: text (file:line)" with the innermost frame; of what ends the session the text alone."""
     text = " ".join(str(error).split())[:LONGEST_MESSAGE]
     if isinstance(error, StoreRefusesError):
         return text
+    if isinstance(error, SourceChangedError):
+        return error.problem
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({'/'.join(Path(frames[-1].filename).parts[-3:])}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {text}{where}" if text else f"{type(error).__name__}{where}"

@@ -8,9 +8,13 @@ from typing import Literal
 from orchestrator.records import Outcome
 
 # storage: the store was away for longer than a worker waits. store_refused: a path in it is wrong or forbidden.
+# source_changed: a plugin was edited before the worker imported it.
 FailureKind = Literal[
-    "error", "timeout", "out_of_memory", "host_memory", "preempted", "node_lost", "storage", "store_refused"
-]
+    "error", "timeout", "out_of_memory", "host_memory", "preempted", "node_lost", "storage", "store_refused",
+    "source_changed",
+]  # fmt: skip
+# Every other retrain would be lost in the same way: the driver ends the session, and no retrain is given up.
+ENDS_SESSION: frozenset[FailureKind] = frozenset({"store_refused", "source_changed"})
 
 
 @dataclass(frozen=True)

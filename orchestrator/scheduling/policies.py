@@ -12,7 +12,8 @@ Purse = Literal["retries", "preemptions"]
 
 # A machine taken away, or a store that is away, says nothing about the retrain: charged as a failure, it would quarantine
 # healthy specs. The purse is finite all the same: what never ends must not be paid for forever.
-CHARGED_TO: Mapping[FailureKind, Purse] = {
+# What ends the session is charged to none.
+CHARGED_TO: Mapping[FailureKind, Purse | None] = {
     "error": "retries",
     "timeout": "retries",
     "out_of_memory": "retries",  # of the device
@@ -20,7 +21,8 @@ CHARGED_TO: Mapping[FailureKind, Purse] = {
     "preempted": "preemptions",
     "node_lost": "preemptions",
     "storage": "preemptions",
-    "store_refused": "preemptions",
+    "store_refused": None,
+    "source_changed": None,
 }
 
 
@@ -48,6 +50,8 @@ class Spent:
 def charge(spent: Spent, kind: FailureKind) -> Spent:
     """`spent` after one more failure of this kind."""
     purse = CHARGED_TO[kind]
+    if purse is None:
+        return spent
     return replace(spent, **{purse: getattr(spent, purse) + 1})
 
 

@@ -308,3 +308,49 @@ def test_a_helper_edited_in_the_middle_of_a_run_spoils_no_result(tmp_path, plugi
     plugin("helper_of_mine", "def note():\n    return 'something else'\n")
     with pytest.raises(RefitError, match="module 'helper_of_mine' was edited before late_of_mine imported it"):
         retrain(context, pipeline.scoring[0].work, "here")
+
+
+LATER = """
+from pathlib import Path
+from typing import ClassVar
+from tasks.recipes.finetune import Finetune
+
+class Later(Finetune):
+    name: ClassVar[str] = "later"
+
+    def train(self, task, *, edit, **options):
+        if not edit.is_empty:
+            EDIT
+            from helper_for_later import note
+
+            note()
+        return super().train(task, edit=edit, **options)
+"""
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_helper_edited_in_the_middle_of_a_campaign_ends_the_session_and_quarantines_nothing(
+    tmp_path, plugin, capsys, retries
+):
+    before = "def note():\n    pass\n"
+    plugin("helper_for_later", before)
+    edit = "Path(__file__).with_name('helper_for_later.py').write_text('def note():\\n    return 8\\n')"
+    module = plugin("later_of_mine", LATER.replace("EDIT", edit))
+    path = write_config(
+        tmp_path,
+        {
+            "plugins": [module],
+            "methods": OTHERS,
+            "task.recipe": with_name(CONFIG["task"]["recipe"], f"{module}:Later"),
+            "compute": {"workers": 1, "retries": retries, "preemptions": 0},
+        },
+    )
+    assert main(["run", str(path), "--address", "local"]) == 2
+    said = capsys.readouterr().err
+    assert "plugins: on worker" in said
+    assert "module 'helper_for_later' was edited before later_of_mine imported it" in said
+    assert "start the command again" in said.splitlines()[-1]
+    [run_dir] = run_dirs(tmp_path)
+    plugin("helper_for_later", before)
+    found = status(run_dir)
+    assert (found.quarantined, found.finished > 0) == (0, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 
 from influence.methods.tracin import TracIn
 from influence.selections import with_selections
+from orchestrator.cli import main
 from orchestrator.config import LoadedConfig
 from orchestrator.experiment import Experiment
 from tasks.base import Numerics
@@ -180,3 +182,42 @@ def test_every_built_in_model_lists_the_parameters_of_its_network(tmp_path):
     task.prepare()
     built = [name for name, _ in task.network(0).named_parameters()]
     assert TextCNN().parameter_names() == built
+
+
+def of_version_0_1(config: LoadedConfig) -> Path:
+    """A run directory with the id that version 0.1 gave this config, whatever it was; that version recorded no plugins."""
+    run_dir = run_here(config, until="train").run_dir
+    path = run_dir / "provenance.json"
+    provenance = json.loads(path.read_text())
+    provenance["run"] = f"small-{'0' * 16}"
+    del provenance["plugins"]
+    path.write_text(json.dumps(provenance))
+    return run_dir
+
+
+EXACT = {"name": "influence_function", "parameters": "all", "solver": {"name": "exact", "damping": 0.1}}
+
+
+@pytest.mark.parametrize("command", ["verify", "report"])
+@pytest.mark.parametrize(
+    "changes",
+    [with_model(freeze=["conv*"]), with_method({"name": "tracin", "layers": ["conv*"]}), with_method(EXACT)],
+    ids=["freeze", "layers", "exact"],
+)
+def test_a_run_of_an_older_version_whose_ids_have_changed_says_so(tmp_path, capsys, command, changes):
+    assert main([command, str(of_version_0_1(small_config(tmp_path, **changes)))]) == 2
+    said = capsys.readouterr().err
+    assert "patterns of names and of the exact solver have changed since an older version made this run" in said
+    assert "look at it with that version, or run the config anew" in said
+    assert "--run-dir" not in said
+
+
+def test_another_run_directory_is_asked_for_only_where_one_can_be_given(tmp_path, capsys):
+    config = small_config(tmp_path)
+    run_dir = of_version_0_1(config)
+    assert main(["verify", str(run_dir)]) == 2
+    said = capsys.readouterr().err
+    assert "its data, or this version of Refit, are not those" in said
+    assert "--run-dir" not in said
+    assert main(["plan", str(config.path), "--run-dir", str(run_dir)]) == 2
+    assert "give another --run-dir" in capsys.readouterr().err

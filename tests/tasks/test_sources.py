@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import py_compile
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -149,3 +151,162 @@ def test_a_helper_that_is_edited_after_it_was_imported_spoils_no_result_either(f
     (folder / "sf_helper.py").write_text("SCALE = 1000\n")
     require_late_imports(known)
     assert part().work() == 1
+
+
+def edit_unseen(file: Path, old: str, new: str) -> None:
+    """An edit of the same size that keeps the time of the file, beside bytecode of the source before it."""
+    py_compile.compile(str(file), doraise=True)
+    times = file.stat()
+    file.write_text(file.read_text().replace(old, new))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert file.stat().st_size == times.st_size
+    importlib.invalidate_caches()
+
+
+EDITS = {"sf_helper": ("SCALE = 1", "SCALE = 7"), "sf_part": ("sf_helper.SCALE", "7 + 00000000000")}
+
+
+@pytest.mark.parametrize("edited", EDITS)
+def test_stale_bytecode_is_not_run_under_the_identity_of_the_new_source(folder, edited):
+    edit_unseen(folder / f"{edited}.py", *EDITS[edited])
+    part = load()
+    assert part().work() == 7
+    require_late_imports(sources_of(part))
+
+
+@pytest.mark.parametrize("edited", EDITS)
+def test_stale_bytecode_imported_before_anybody_looked_is_refused_once_and_removed(folder, edited):
+    edit_unseen(folder / f"{edited}.py", *EDITS[edited])
+    importlib.import_module(edited)
+    with pytest.raises(InputError, match=rf"module '{edited}' from cached bytecode that is not that of its source"):
+        load()
+    for name in ("sf_part", "sf_helper"):
+        sys.modules.pop(name, None)
+    importlib.import_module(edited)
+    load()
+
+
+def test_stale_bytecode_that_cannot_be_removed_is_refused(folder, monkeypatch):
+    def unlink(*_arguments, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    edit_unseen(folder / "sf_helper.py", *EDITS["sf_helper"])
+    monkeypatch.setattr(os, "unlink", unlink)  # the superuser, who may run the tests, can remove everything
+    with pytest.raises(
+        InputError, match=r"config\.yaml: thing: .*sf_helper\..*pyc is not the bytecode of .*sf_helper\.py"
+    ):
+        load()
+
+
+def test_bytecode_of_the_source_is_kept_and_used(folder):
+    cached = Path(py_compile.compile(str(folder / "sf_helper.py"), doraise=True))
+    before = cached.read_bytes()
+    assert load()().work() == 1
+    assert cached.read_bytes() == before
+
+
+def in_a_process(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Python as people run it: bytecode is written."""
+    root = Path(__file__).resolve().parents[2]
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {**kept, "PYTHONPATH": os.pathsep.join([str(folder), str(root)])}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+LOADED = """
+from tasks.registry import Registry
+from tasks.sources import source_digests, sources_of
+part = Registry("things", {}).load("sf_part:Part", "config.yaml: thing", ["sf_part"])
+print(part().work(), source_digests(sources_of(part))["sf_part"])
+"""
+
+
+def test_the_same_command_computes_with_the_source_it_digests(folder):
+    first = in_a_process(folder, LOADED)
+    assert (folder / "__pycache__").is_dir(), first.stderr
+    edit_unseen(folder / "sf_helper.py", *EDITS["sf_helper"])
+    second = in_a_process(folder, LOADED)
+    assert (first.stdout.split()[0], second.stdout.split()[0]) == ("1", "7"), second.stderr
+    assert first.stdout.split()[1] != second.stdout.split()[1]
+
+
+WORKER = """
+import sys
+from tasks.errors import RefitError
+from tasks.module_files import module_files
+from tasks.sources import require_sources
+EARLY
+try:
+    require_sources({"sf_part": module_files("sf_part")})
+except RefitError as error:
+    sys.exit(str(error))
+import sf_helper
+print(sf_helper.SCALE)
+"""
+
+
+def test_a_worker_does_not_run_stale_bytecode(folder):
+    edit_unseen(folder / "sf_helper.py", *EDITS["sf_helper"])
+    assert in_a_process(folder, WORKER.replace("EARLY", "")).stdout == "7\n"
+
+
+def test_a_worker_that_has_imported_stale_bytecode_is_refused(folder):
+    edit_unseen(folder / "sf_helper.py", *EDITS["sf_helper"])
+    code = WORKER.replace("EARLY", "import sf_helper")
+    assert "module 'sf_helper' from cached bytecode" in in_a_process(folder, code).stderr
+    assert in_a_process(folder, code).stdout == "7\n"
+
+
+BEFORE_REFIT = """
+from pathlib import Path
+file = Path(FOLDER) / "sf_part.py"
+EDIT_BEFORE
+import sf_part
+EDIT_AFTER
+import tasks.sources
+"""
+EDIT = "file.write_text('class Part:\\n    def work(self):\\n        return 7\\n')"
+
+
+def started_with(folder: Path, before: str = "", after: str = "") -> subprocess.CompletedProcess[str]:
+    """A process that imports a part by hand, and only then Refit."""
+    older = time.time() - 3600
+    os.utime(folder / "sf_part.py", (older, older))
+    code = BEFORE_REFIT.replace("EDIT_BEFORE", before).replace("EDIT_AFTER", after)
+    return in_a_process(folder, code.replace("FOLDER", repr(str(folder))) + LOADED)
+
+
+def test_a_module_that_was_imported_before_refit_and_edited_is_refused(folder):
+    done = started_with(folder, after=EDIT)
+    assert (
+        "InputError: config.yaml: thing: module 'sf_part' was edited after this process had imported it" in done.stderr
+    )
+
+
+def test_a_module_that_was_imported_before_refit_and_not_edited_is_taken(folder):
+    done = started_with(folder)
+    assert done.stdout.startswith("1 "), done.stderr
+
+
+def test_a_module_written_and_imported_by_hand_after_refit_is_taken(folder):
+    done = started_with(folder, before=f"import tasks.sources; {EDIT}")
+    assert done.stdout.startswith("7 "), done.stderr
+
+
+def test_a_file_from_the_future_is_not_answered_with_start_again(folder):
+    future = time.time() + 1e6
+    os.utime(folder / "sf_part.py", (future, future))
+    importlib.import_module("sf_part")
+    with pytest.raises(InputError, match=r"'sf_part': the time of .*sf_part\.py lies in the future .*touch") as caught:
+        load()
+    assert "start the command again" not in str(caught.value)
+    os.utime(folder / "sf_part.py", (time.time() - 60, time.time() - 60))
+    assert load()().work() == 1
+
+
+def test_the_start_of_a_process_lies_between_its_launch_and_its_first_line(folder):
+    before = time.time()
+    done = in_a_process(folder, "from tasks.process_start import process_start\nprint(process_start())")
+    assert before - 0.1 < float(done.stdout) < time.time()

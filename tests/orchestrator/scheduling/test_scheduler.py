@@ -215,6 +215,15 @@ def test_work_given_up_by_a_stop_is_not_charged():
     assert scheduler.failures.total() == 0
 
 
+@pytest.mark.parametrize("kind", ["store_refused", "source_changed"])
+def test_what_ends_the_session_quarantines_nothing_however_small_the_budgets(kind):
+    scheduler = with_workers("ab", "w1", "w2", budgets=Budgets(retries=0, preemptions=0))
+    scheduler.handle(Failed("w1", "a", kind, "x"))
+    scheduler.handle(Failed("w2", "b", kind, "x"))
+    assert scheduler.quarantined == {}
+    assert scheduler.failures == {kind: 2}
+
+
 def test_a_spec_twice_in_the_order_is_refused():
     with pytest.raises(ValueError, match="twice"):
         Scheduler(["a", "b", "a"])
