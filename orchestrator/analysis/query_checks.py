@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from orchestrator.analysis.verdicts import number
 
 MANY = 0.25  # share of queries that are wrong, or at a limit, above which a verdict asks for caution
 FLOOR, CEILING = 0.001, 0.999  # probability of the label asked about
+NO_INTERVAL = "No control has an interval (too few repeats, or too few finished retrains), so whether a control"
 
 
 def queries_check(n_queries: int) -> Check:
@@ -90,23 +92,32 @@ def leaked_queries_check(copies: Mapping[int, Sequence[int]], n_queries: int, ho
 def controls_check(summary: Iterable[Mapping[str, Any]], controls: Sequence[str]) -> Check:
     """Whether a control moves the measurement: an interval of its own AUC-DEL excludes 0.
 
-    `summary`: rows of summary.csv. Both intervals count: queries of this kind, and these queries.
+    `summary`: rows of summary.csv. Both intervals count: queries of this kind, and these queries. Without any interval this is not
+    checked; where some controls and groups have none, it asks for caution.
     """
     if not controls:
         sentence = "No control (random, random_same_label) is among the methods: what any removal of this size does is not known."
         return Check("controls", "caution", sentence)
     rows = [row for row in summary if row["method"] in controls]
+    unknown = [row for row in rows if not (_has_interval(row, "ci") or _has_interval(row, "ci_fixed"))]
     moved = [row for row in rows if _excludes_zero(row, "ci") or _excludes_zero(row, "ci_fixed")]
     numbers = {
         "controls": list(controls),
         "moved": [[row["method"], row["group"], row["auc_del"]] for row in moved],
     }
-    if not moved:
-        sentence = f"No control moves the measurement: every interval of {' and '.join(controls)} includes 0."
-        return Check("controls", "passed", sentence, numbers)
-    told = "; ".join(f"{row['method']}, {row['group']}: {_moved(row)}" for row in moved)
-    sentence = f"A control moves the measurement by itself ({told}): a method's own AUC-DEL says little, only its difference from the control does."
-    return Check("controls", "caution", sentence, numbers)
+    if unknown:
+        numbers["without_interval"] = [[row["method"], row["group"], row["auc_del"]] for row in unknown]
+    if len(unknown) == len(rows):
+        return Check("controls", "not_checked", f"{NO_INTERVAL} moves the measurement is not known.", numbers)
+    lacking = _lacking([f"{row['method']}, {row['group']}" for row in unknown])
+    if moved:
+        told = "; ".join(f"{row['method']}, {row['group']}: {_moved(row)}" for row in moved)
+        sentence = f"A control moves the measurement by itself ({told}): a method's own AUC-DEL says little, only its difference from the control does."
+        return Check("controls", "caution", sentence + lacking, numbers)
+    sentence = f"No control moves the measurement: every interval of {' and '.join(controls)} includes 0."
+    if lacking:
+        return Check("controls", "caution", f"Every interval of a control that there is includes 0.{lacking}", numbers)
+    return Check("controls", "passed", sentence, numbers)
 
 
 def _moved(row: Mapping[str, Any]) -> str:
@@ -118,32 +129,54 @@ def _excludes_zero(row: Mapping[str, Any], prefix: str) -> bool:
     return row[f"{prefix}_low"] > 0 or row[f"{prefix}_high"] < 0
 
 
+def _has_interval(row: Mapping[str, Any], prefix: str) -> bool:
+    return not (math.isnan(row[f"{prefix}_low"]) or math.isnan(row[f"{prefix}_high"]))
+
+
+def _lacking(names: Sequence[str]) -> str:
+    """A sentence that names the controls without an interval, with a blank before it; "" if all have one."""
+    if not names:
+        return ""
+    return f" There is no interval for {'; '.join(names)}: what they do is not known."
+
+
 def random_sets_check(directions: Iterable[Mapping[str, Any]], controls: Sequence[str]) -> Check:
     """Whether fine-tuning on random examples moves an effect the predicted way more or less often than not.
 
     `directions`: rows of directions.csv; actions of a control are named `<control> <action>`. By the interval whose unit is the seed.
+    Without any interval this is not checked; where some actions have none, it asks for caution.
     """
     if not controls:
         sentence = "No control (random) is among the methods: what fine-tuning on any examples does is not known."
         return Check("controls", "caution", sentence)
     named_so = tuple(f"{control} " for control in controls)
     rows = [row for row in directions if row["test"] == "all" and str(row["action"]).startswith(named_so)]
+    unknown = [row for row in rows if not _has_interval(row, "ci_seed")]
     moved = [row for row in rows if row["ci_seed_low"] > 0.5 or row["ci_seed_high"] < 0.5]
     numbers = {
         "controls": list(controls),
         "moved": [[row["start"], row["action"], row["share"]] for row in moved],
         "n_rows": len(rows),
     }
-    if not moved:
-        sentence = "Fine-tuning on random examples moves the effects the predicted way about as often as not."
-        return Check("controls", "passed", sentence, numbers)
-    told = "; ".join(
-        f"{row['action']} from {row['start']}: share {number(row['share'])} "
-        f"[{number(row['ci_seed_low'])}, {number(row['ci_seed_high'])}]"
-        for row in moved
-    )
-    sentence = f"Fine-tuning on random examples moves the effects too ({told}): compare an action with its control, not with one half."
-    return Check("controls", "caution", sentence, numbers)
+    if unknown:
+        numbers["without_interval"] = [[row["start"], row["action"], row["share"]] for row in unknown]
+    if len(unknown) == len(rows):
+        return Check("controls", "not_checked", f"{NO_INTERVAL} moves the effects is not known.", numbers)
+    lacking = _lacking([f"{row['action']} from {row['start']}" for row in unknown])
+    if moved:
+        told = "; ".join(
+            f"{row['action']} from {row['start']}: share {number(row['share'])} "
+            f"[{number(row['ci_seed_low'])}, {number(row['ci_seed_high'])}]"
+            for row in moved
+        )
+        sentence = f"Fine-tuning on random examples moves the effects too ({told}): compare an action with its control, not with one half."
+        return Check("controls", "caution", sentence + lacking, numbers)
+    sentence = "Fine-tuning on random examples moves the effects the predicted way about as often as not."
+    if lacking:
+        return Check(
+            "controls", "caution", f"Every interval of a control that there is includes one half.{lacking}", numbers
+        )
+    return Check("controls", "passed", sentence, numbers)
 
 
 def scores_check(matrices: Iterable[tuple[str, np.ndarray]]) -> Check:

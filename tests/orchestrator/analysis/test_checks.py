@@ -148,8 +148,33 @@ def test_a_control_whose_own_interval_excludes_zero_asks_for_caution():
     fixed = controls_check([summary_row("random", -0.1, 0.2, 0.01, 0.09)], ["random"])
     assert fixed.status == "caution"
     assert "[0.01, 0.09]" in fixed.sentence
+
+
+def test_controls_without_an_interval_have_not_passed():
     nan = float("nan")
-    assert controls_check([summary_row("random", nan, nan, nan, nan)], ["random"]).status == "passed"
+    blank, still = summary_row("random", nan, nan, nan, nan), summary_row("random", -0.1, 0.2)
+    assert controls_check([blank], ["random"]).status == "not_checked"
+    assert controls_check([], ["random"]).status == "not_checked"
+    assert controls_check([{**blank, "auc_del": -3.88}] * 2, ["random"]).status == "not_checked"
+    assert controls_check([summary_row("random", nan, nan, -0.1, 0.1)], ["random"]).status == "passed"
+    some = controls_check([still, {**blank, "group": "opponents"}], ["random"])
+    assert some.status == "caution"
+    assert "no interval for random, opponents" in some.sentence
+    both = controls_check([summary_row("random", -0.3, -0.1), {**blank, "group": "opponents"}], ["random"])
+    assert both.status == "caution"
+    assert "random, proponents: -0.2" in both.sentence
+    assert "no interval for random, opponents" in both.sentence
+
+
+def test_random_sets_without_an_interval_have_not_passed():
+    names = {"test": "all", "start": "original", "action": "random both", "share": 0.9}
+    blank = {**names, "ci_seed_low": float("nan"), "ci_seed_high": float("nan")}
+    still = {**names, "action": "random up", "ci_seed_low": 0.4, "ci_seed_high": 0.99}
+    assert random_sets_check([blank], ["random"]).status == "not_checked"
+    assert random_sets_check([], ["random"]).status == "not_checked"
+    some = random_sets_check([still, blank], ["random"])
+    assert some.status == "caution"
+    assert "no interval for random both from original" in some.sentence
 
 
 def test_a_campaign_without_a_control_asks_for_caution():
@@ -162,12 +187,12 @@ def test_random_sets_that_move_the_effect_ask_for_caution():
     moved = random_sets_check([{**names, "ci_seed_low": 0.6, "ci_seed_high": 0.99}], ["random"])
     assert moved.status == "caution"
     assert "random both from original: share 0.9 [0.6, 0.99]" in moved.sentence
+    still = {**names, "ci_seed_low": 0.4, "ci_seed_high": 0.99}
     for other in (
-        {**names, "ci_seed_low": 0.4, "ci_seed_high": 0.99},
         {**names, "action": "both", "ci_seed_low": 0.6, "ci_seed_high": 0.99},
         {**names, "test": "one", "ci_seed_low": 0.6, "ci_seed_high": 0.99},
     ):
-        assert random_sets_check([other], ["random"]).status == "passed"
+        assert random_sets_check([still, other], ["random"]).status == "passed"
 
 
 def test_removals_that_lower_the_accuracy_on_everything_ask_for_caution():
