@@ -96,6 +96,17 @@ def named(ids: Sequence[int], what: str = "query", whats: str = "queries") -> st
     return f"{what if len(ids) == 1 else whats} {shown}{more}"
 
 
+def counted(n: int, n_asked: int, one: str, many: str) -> str:
+    """How many there are, in words without an end: "There are 5 queries", or "A verdict rests on 2 queries of 20 asked".
+
+    `n`: the fewest that a verdict rests on; `n_asked`: those that the campaign asks for; `one`, `many`: what they are called.
+    """
+    what = f"{n} {one if n == 1 else many}"
+    if n < n_asked:
+        return f"A verdict rests on {what} of {n_asked} asked"
+    return f"There is {what}" if n == 1 else f"There are {what}"
+
+
 def _plain(value: Any) -> Any:
     """JSON values: numpy numbers as Python's, anything not finite as null."""
     if isinstance(value, Mapping):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.analysis.checks import Check, named
+from orchestrator.analysis.checks import Check, counted, named
 from orchestrator.analysis.model_checks import FEW
 from orchestrator.analysis.verdicts import number
 
@@ -17,10 +17,15 @@ FLOOR, CEILING = 0.001, 0.999  # probability of the label asked about
 NO_INTERVAL = "No control has an interval (too few repeats, or too few finished retrains), so whether a control"
 
 
-def queries_check(n_queries: int) -> Check:
-    """Whether there are at least FEW queries."""
+def queries_check(n_queries: int, n_asked: int | None = None) -> Check:
+    """Whether there are at least FEW queries.
+
+    `n_queries`: the fewest that a verdict rests on; `n_asked`: those that the campaign asks about, by default as many.
+    """
     numbers = {"n_queries": n_queries, "at_least": FEW}
-    there = f"There are {n_queries} queries" if n_queries != 1 else "There is 1 query"
+    if n_asked is not None and n_queries < n_asked:
+        numbers["n_asked"] = n_asked
+    there = counted(n_queries, numbers.get("n_asked", n_queries), "query", "queries")
     if n_queries >= FEW:
         return Check("queries", "passed", f"{there}.", numbers)
     sentence = f"{there}, fewer than {FEW}: what holds for them need not hold for other queries."

@@ -96,6 +96,19 @@ def test_fewer_than_five_queries_or_repeats_ask_for_caution(n, status):
     assert repeats_check(n).sentence.startswith(there)
 
 
+def test_queries_and_repeats_that_a_verdict_rests_on_are_told_beside_those_asked():
+    few, most = queries_check(2, 20), queries_check(18, 20)
+    assert (few.status, most.status) == ("caution", "passed")
+    assert few.sentence.startswith("A verdict rests on 2 queries of 20 asked, fewer than 5")
+    assert most.sentence == "A verdict rests on 18 queries of 20 asked."
+    assert few.numbers == {"n_queries": 2, "n_asked": 20, "at_least": 5}
+    repeats = repeats_check(1, n_asked=10)
+    assert repeats.status == "caution"
+    assert repeats.sentence.startswith("A verdict rests on 1 repeat of 10 asked, fewer than 5")
+    assert queries_check(7, 7) == queries_check(7)
+    assert repeats_check(7, n_asked=7) == repeats_check(7)
+
+
 def test_one_scoring_model_asks_for_caution_unless_the_question_is_about_that_model():
     assert scoring_models_check(1, judges_own_model=False).status == "caution"
     assert scoring_models_check(3, judges_own_model=False).status == "passed"
