@@ -193,11 +193,13 @@ def _answers(scored: Scored, judged: Judged) -> list[Check]:
             wrong.setdefault((arm.label, query), []).append(float(is_missed))
             probability.setdefault((arm.label, query), []).append(float(p))
     ids = [query for _, query in wrong]
+    arms = {arm.label: arm for arm, _, _ in judged}
+    names = {number: name for arm in arms.values() for number, name in arm.query_split.shown_ids().items()}
     where = scored.experiment.main.asked.where
-    found = [query_checks.saturated_queries_check(_means(probability), ids)]
+    found = [query_checks.saturated_queries_check(_means(probability), ids, names)]
     if not hasattr(scored.experiment.task, "query_labels"):
         asked_for = where is not None and where.correct is False
-        found.insert(0, query_checks.wrong_queries_check(_means(wrong), ids, asked_for))
+        found.insert(0, query_checks.wrong_queries_check(_means(wrong), ids, asked_for, names))
     return found
 
 
@@ -229,7 +231,8 @@ def leaked_queries(splits: Mapping[str, Split], queries: QueryBlock) -> Check:
         copies, how = equal_rows(asked.features[queries.rows], train.features), "exactly the same numbers"
     else:
         return Check("leaked_queries", "not_checked", "The task has neither texts nor features to compare.")
-    return query_checks.leaked_queries_check(_by_query(copies, queries, train), len(queries.ids), how)
+    found = _by_query(copies, queries, train)
+    return query_checks.leaked_queries_check(found, len(queries.ids), how, asked.shown_ids(), train.shown_ids())
 
 
 def _by_query(copies: Sequence[Copy], queries: QueryBlock, train: Split) -> dict[int, list[int]]:

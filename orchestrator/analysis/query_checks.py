@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.analysis.checks import Check, counted, named
+from orchestrator.analysis.checks import NO_NAMES, Check, counted, named
 from orchestrator.analysis.model_checks import FEW
 from orchestrator.analysis.verdicts import number
 
@@ -32,17 +32,19 @@ def queries_check(n_queries: int, n_asked: int | None = None) -> Check:
     return Check("queries", "caution", sentence, numbers)
 
 
-def wrong_queries_check(wrong: np.ndarray, query_ids: Sequence[int], asked_for: bool = False) -> Check:
+def wrong_queries_check(
+    wrong: np.ndarray, query_ids: Sequence[int], asked_for: bool = False, names: Mapping[int, str] = NO_NAMES
+) -> Check:
     """How many queries most reference models answer wrongly; more than MANY of them ask for caution.
 
     `wrong` float [n_queries]: the share of reference models whose largest output is not the gold label. `asked_for`: the config asks for
-    wrong queries.
+    wrong queries. `names`: query id -> the id as the data gives it.
     """
     ids = [int(i) for i, share in zip(query_ids, wrong, strict=True) if share > 0.5]
     numbers = {"n_wrong": len(ids), "n_queries": len(query_ids), "threshold": MANY, "query_ids": ids}
     if not ids:
         return Check("wrong_queries", "passed", "The reference models answer every query rightly.", numbers)
-    found = f"The reference models answer {len(ids)} of {len(query_ids)} queries wrongly ({named(ids)})"
+    found = f"The reference models answer {len(ids)} of {len(query_ids)} queries wrongly ({named(ids, names=names)})"
     if asked_for:
         return Check("wrong_queries", "passed", f"{found}, as queries.where asks.", numbers)
     if len(ids) <= MANY * len(query_ids):
@@ -51,10 +53,13 @@ def wrong_queries_check(wrong: np.ndarray, query_ids: Sequence[int], asked_for: 
     return Check("wrong_queries", "caution", sentence, numbers)
 
 
-def saturated_queries_check(probability: np.ndarray, query_ids: Sequence[int]) -> Check:
+def saturated_queries_check(
+    probability: np.ndarray, query_ids: Sequence[int], names: Mapping[int, str] = NO_NAMES
+) -> Check:
     """How many queries sit at a ceiling or floor of the measurement; more than MANY of them ask for caution.
 
     `probability` float [n_queries]: of the label asked about, mean over the reference models; at a limit outside [FLOOR, CEILING].
+    `names`: query id -> the id as the data gives it.
     """
     at_limit = {int(i): float(p) for i, p in zip(query_ids, probability, strict=True) if p > CEILING or p < FLOOR}
     n_high = sum(p > CEILING for p in at_limit.values())
@@ -69,7 +74,7 @@ def saturated_queries_check(probability: np.ndarray, query_ids: Sequence[int]) -
         sentence = f"No query has a probability above {CEILING} or below {FLOOR} in the reference models."
         return Check("saturated_queries", "passed", sentence, numbers)
     found = (
-        f"For {len(at_limit)} of {len(query_ids)} queries ({named(list(at_limit))}) the reference models give the label asked about "
+        f"For {len(at_limit)} of {len(query_ids)} queries ({named(list(at_limit), names=names)}) the reference models give the label asked about "
         f"a probability above {CEILING} ({n_high}) or below {FLOOR} ({len(at_limit) - n_high})"
     )
     if len(at_limit) <= MANY * len(query_ids):
@@ -78,18 +83,26 @@ def saturated_queries_check(probability: np.ndarray, query_ids: Sequence[int]) -
     return Check("saturated_queries", "caution", sentence, numbers)
 
 
-def leaked_queries_check(copies: Mapping[int, Sequence[int]], n_queries: int, how: str) -> Check:
+def leaked_queries_check(
+    copies: Mapping[int, Sequence[int]],
+    n_queries: int,
+    how: str,
+    names: Mapping[int, str] = NO_NAMES,
+    train_names: Mapping[int, str] = NO_NAMES,
+) -> Check:
     """Whether queries, or near duplicates of them, stand in the train set.
 
-    `copies`: query id -> ids of the train examples that are copies. `how`: what counts as a copy.
+    `copies`: query id -> ids of the train examples that are copies. `how`: what counts as a copy. `names`, `train_names`: id of a
+    query, or of a train example -> the id as the data gives it.
     """
     numbers = {"n_leaked": len(copies), "n_queries": n_queries, "copies": {str(q): list(t) for q, t in copies.items()}}
     if not copies:
         return Check("leaked_queries", "passed", f"No query stands in the train set ({how}).", numbers)
     first = next(iter(copies))
     sentence = (
-        f"{len(copies)} of {n_queries} queries stand in the train set ({how}): {named(list(copies))}; query {first} is there as "
-        f"{named(list(copies[first]), 'train example', 'train examples')}. For these a method has only to find the copy."
+        f"{len(copies)} of {n_queries} queries stand in the train set ({how}): {named(list(copies), names=names)}; "
+        f"{named([first], names=names)} is there as "
+        f"{named(list(copies[first]), 'train example', 'train examples', train_names)}. For these a method has only to find the copy."
     )
     return Check("leaked_queries", "caution", sentence, numbers)
 

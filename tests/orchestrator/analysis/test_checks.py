@@ -143,6 +143,20 @@ def test_a_query_in_the_train_set_asks_for_caution():
     assert leaked_queries_check({}, 3, "the same words").status == "passed"
 
 
+def test_sentences_have_the_ids_that_the_data_give():
+    names, train_names = {2**62: "q-1", 2**62 + 1: "q-2"}, {2**61: "t-1"}
+    ids = list(names)
+    for check in (
+        wrong_queries_check(np.ones(2), ids, names=names),
+        saturated_queries_check(np.ones(2), ids, names),
+        leaked_queries_check({ids[0]: [2**61], ids[1]: [2**61]}, 2, "the same words", names, train_names),
+    ):
+        assert "queries q-1, q-2" in check.sentence
+        assert str(2**62)[:6] not in check.sentence
+    assert "query q-1 is there as train example t-1." in check.sentence
+    assert check.numbers["copies"] == {str(one): [2**61] for one in ids}
+
+
 # --- controls, removals, scores --------------------------------------------------------------------------------------
 
 
