@@ -13,6 +13,7 @@ from orchestrator.analysis.model_checks import FEW
 from orchestrator.analysis.verdicts import number
 
 MANY = 0.25  # share of queries that are wrong, or at a limit, above which a verdict asks for caution
+LISTED = 100  # copies of one query that the numbers of a check list; of more, they also say how many there are
 FLOOR, CEILING = 0.001, 0.999  # probability of the label asked about
 NO_INTERVAL = "No control has an interval (too few repeats, or too few finished retrains), so whether a control"
 
@@ -95,7 +96,13 @@ def leaked_queries_check(
     `copies`: query id -> ids of the train examples that are copies. `how`: what counts as a copy. `names`, `train_names`: id of a
     query, or of a train example -> the id as the data gives it.
     """
-    numbers = {"n_leaked": len(copies), "n_queries": n_queries, "copies": {str(q): list(t) for q, t in copies.items()}}
+    numbers: dict[str, Any] = {
+        "n_leaked": len(copies),
+        "n_queries": n_queries,
+        "copies": {str(q): list(t[:LISTED]) for q, t in copies.items()},
+    }
+    if many := {str(q): len(t) for q, t in copies.items() if len(t) > LISTED}:
+        numbers["n_copies"] = many
     if not copies:
         return Check("leaked_queries", "passed", f"No query stands in the train set ({how}).", numbers)
     first = next(iter(copies))

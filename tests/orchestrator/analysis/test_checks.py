@@ -143,6 +143,12 @@ def test_a_query_in_the_train_set_asks_for_caution():
     assert leaked_queries_check({}, 3, "the same words").status == "passed"
 
 
+def test_many_copies_of_a_query_are_counted_and_not_all_listed():
+    check = leaked_queries_check({1: range(100), 2: range(5000)}, 2, "the same words")
+    assert check.numbers["n_copies"] == {"2": 5000}
+    assert check.numbers["copies"] == {"1": list(range(100)), "2": list(range(100))}
+
+
 def test_sentences_have_the_ids_that_the_data_give():
     names, train_names = {2**62: "q-1", 2**62 + 1: "q-2"}, {2**61: "t-1"}
     ids = list(names)
