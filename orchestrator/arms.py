@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -278,6 +279,10 @@ class Arm:
             raise InputError(
                 key, f"{shown(missing)} is no id of split {name!r}{did_you_mean(missing, split.given_ids)}"
             )
+        twice = next((one for one, n in Counter(map(str, ids)).items() if n > 1), None)
+        if twice is not None:
+            problem = f"{shown(twice)} is there twice; the ids of split {name!r} are text, so a number and its text are the same id"
+            raise InputError(key, problem)
         return [number_of[str(one)] for one in ids]
 
     def _of_class(self, rows: np.ndarray, label: int, wanted: int, key: str) -> np.ndarray:

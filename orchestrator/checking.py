@@ -12,6 +12,7 @@ from influence.base import QueryBlock
 from orchestrator.analysis import model_checks, query_checks
 from orchestrator.analysis.checks import Check, worded
 from orchestrator.analysis.model_checks import Accuracy
+from orchestrator.analysis.rests_on import fewest_of_contrasts, fewest_seeds_of_debias, fewest_seeds_of_grid
 from orchestrator.campaigns.base import Scored
 from orchestrator.campaigns.plan import NOT_ASKED, Plan
 from orchestrator.experiment import Arm
@@ -35,16 +36,22 @@ def checked_results(scored: Scored, plan: Any, rows: Rows) -> Results:
     return dataclasses.replace(results, verdicts=worded(results.verdicts, checks), checks=checks)
 
 
-def common_checks(scored: Scored, plan: Any, rows: Rows) -> list[Check]:
-    """What can be checked of any campaign whose references are models trained on everything."""
+def common_checks(scored: Scored, plan: Any, rows: Rows, results: Results | None = None) -> list[Check]:
+    """What can be checked of any campaign whose references are models trained on everything.
+
+    `results`: with them, the queries and repeats that the verdicts rest on are counted; without, those that were planned.
+    """
     experiment = scored.experiment
-    n_repeats = len(getattr(plan, "seeds", experiment.seeds))
-    found = [reference_accuracy(scored, plan, rows), model_checks.repeats_check(n_repeats)]
+    tables = {} if results is None else results.tables
+    n_asked = len(getattr(plan, "seeds", experiment.seeds))
+    n_repeats = fewest_of_contrasts(tables, "n_repeats", n_asked)
+    found = [reference_accuracy(scored, plan, rows), model_checks.repeats_check(n_repeats, n_asked=n_asked)]
     if not experiment.campaign.asks_queries or not scored.groups:
         return found
     queries = scored.queries(scored.groups[0].key)
     judged = [(arm, queries, outcome) for arm, outcome in references(scored, plan, rows)]
-    return [*found, *_of_queries(scored, queries, judged), *_of_scores(scored)]
+    n_queries = fewest_of_contrasts(tables, "n_queries", len(queries.ids))
+    return [*found, *_of_queries(scored, queries, judged, n_queries), *_of_scores(scored)]
 
 
 def deletion_checks(scored: Scored, plan: Plan, rows: Rows, results: Results) -> list[Check]:
@@ -52,7 +59,7 @@ def deletion_checks(scored: Scored, plan: Plan, rows: Rows, results: Results) ->
     split = scored.queries("").split
     drops = dict(_drops(scored, plan, rows))
     return [
-        *common_checks(scored, plan, rows),
+        *common_checks(scored, plan, rows, results),
         query_checks.controls_check(results.tables["summary"].to_dict("records"), plan.controls),
         model_checks.broken_models_check(drops, split),
     ]
@@ -67,15 +74,21 @@ def leave_one_out_checks(scored: Scored, plan: Any, rows: Rows, results: Results
         model_checks.repeats_check(min(units, default=0), "units"),
     ]
     if judged:
-        found += _of_queries(scored, judged[0][1], judged)
+        found += _of_queries(scored, judged[0][1], judged, len(judged[0][1].ids))
     return [*found, *_of_scores(scored)]
 
 
 def debias_checks(scored: Scored, results: Results) -> list[Check]:
     """Whether there are enough seeds, whether fine-tuning on random sentences moves the effect too, and whether methods rank."""
-    controls = [label for label, is_control in scored.experiment.controls.items() if is_control]
+    from orchestrator.debiasing import is_told
+
+    experiment = scored.experiment
+    controls = [label for label, is_control in experiment.controls.items() if is_control]
+    n_asked, contrasts = len(experiment.seeds), results.tables["effect_contrasts"]
+    told = contrasts.loc[is_told(contrasts, experiment.campaign)]
+    n_seeds = fewest_seeds_of_debias(told, results.tables["directions"], n_asked)
     return [
-        model_checks.repeats_check(len(scored.experiment.seeds)),
+        model_checks.repeats_check(n_seeds, n_asked=n_asked),
         query_checks.random_sets_check(results.tables["directions"].to_dict("records"), controls),
         *_of_scores(scored),
     ]
@@ -90,9 +103,11 @@ def recipe_grid_checks(scored: Scored, results: Results, split: str) -> list[Che
             task = experiment.arms[row["setting"]].task
             labels = task.splits[split].labels[task.measured[split]]
             found.append(Accuracy.of(f"models of {row['setting']}", split, [row["test"]], labels))
+    n_asked = len(experiment.seeds)
+    n_seeds = fewest_seeds_of_grid(table, results.tables["trials"], experiment.campaign.reference, n_asked)
     return [
         model_checks.accuracy_check(found, "No chosen setting has an accuracy.", any_will_do=True),
-        model_checks.repeats_check(len(experiment.seeds)),
+        model_checks.repeats_check(n_seeds, n_asked=n_asked),
     ]
 
 
@@ -157,8 +172,9 @@ def _accuracy_on_others(scored: Scored, plan: Plan, rows: Rows) -> np.ndarray:
 Judged = Sequence[tuple[Arm, QueryBlock, Outcome]]
 
 
-def _of_queries(scored: Scored, queries: QueryBlock, judged: Judged) -> list[Check]:
-    found = [query_checks.queries_check(len(queries.ids))]
+def _of_queries(scored: Scored, queries: QueryBlock, judged: Judged, n_queries: int) -> list[Check]:
+    """`n_queries`: the fewest that a verdict rests on."""
+    found = [query_checks.queries_check(n_queries, len(queries.ids))]
     measurement = scored.experiment.config.measurement
     if judged and getattr(measurement, "of_classes", True):
         found += _answers(scored, judged)
@@ -177,11 +193,13 @@ def _answers(scored: Scored, judged: Judged) -> list[Check]:
             wrong.setdefault((arm.label, query), []).append(float(is_missed))
             probability.setdefault((arm.label, query), []).append(float(p))
     ids = [query for _, query in wrong]
+    arms = {arm.label: arm for arm, _, _ in judged}
+    names = {number: name for arm in arms.values() for number, name in arm.query_split.shown_ids().items()}
     where = scored.experiment.main.asked.where
-    found = [query_checks.saturated_queries_check(_means(probability), ids)]
+    found = [query_checks.saturated_queries_check(_means(probability), ids, names)]
     if not hasattr(scored.experiment.task, "query_labels"):
         asked_for = where is not None and where.correct is False
-        found.insert(0, query_checks.wrong_queries_check(_means(wrong), ids, asked_for))
+        found.insert(0, query_checks.wrong_queries_check(_means(wrong), ids, asked_for, names))
     return found
 
 
@@ -213,7 +231,8 @@ def leaked_queries(splits: Mapping[str, Split], queries: QueryBlock) -> Check:
         copies, how = equal_rows(asked.features[queries.rows], train.features), "exactly the same numbers"
     else:
         return Check("leaked_queries", "not_checked", "The task has neither texts nor features to compare.")
-    return query_checks.leaked_queries_check(_by_query(copies, queries, train), len(queries.ids), how)
+    found = _by_query(copies, queries, train)
+    return query_checks.leaked_queries_check(found, len(queries.ids), how, asked.shown_ids(), train.shown_ids())
 
 
 def _by_query(copies: Sequence[Copy], queries: QueryBlock, train: Split) -> dict[int, list[int]]:

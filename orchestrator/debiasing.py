@@ -49,7 +49,7 @@ def debias_results(campaign: Debias, scored: Scored, plan: DebiasPlan, rows: Map
         "tests": _tests(campaign, scored, plan, rows),
     }
     verdicts = [
-        *debias_tables.effect_verdicts(contrasts.loc[_is_told(contrasts, campaign)].to_dict("records")),
+        *debias_tables.effect_verdicts(contrasts.loc[is_told(contrasts, campaign)].to_dict("records")),
         *direction_verdicts(moved.to_dict("records")),
     ]
     n_holes = int(sum(rows[plan.works[one.work].spec_id].outcome.status != "ok" for one in plan.fine_tunes))
@@ -142,7 +142,7 @@ def _control_actions(scored: Scored, grid: EffectGrid) -> list[str]:
     return [setting.action for setting in grid.settings if controls and setting.action.startswith(controls)]
 
 
-def _is_told(contrasts: pd.DataFrame, campaign: Debias) -> np.ndarray:
+def is_told(contrasts: pd.DataFrame, campaign: Debias) -> np.ndarray:
     """Contrasts put in words: what was held out (of tests without halves: chosen), against what it started from. The table has all."""
     after_hard = contrasts["variant"].to_numpy() == "ours_after_hard"
     own = contrasts["baseline"].to_numpy() == np.where(after_hard, "hard_debiased", "original")

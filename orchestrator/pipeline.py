@@ -215,7 +215,8 @@ class Pipeline:
 
     def score_warnings(self) -> list[str]:
         """What makes the scores of a method useless for some queries. Raises Unfinished while scores are missing."""
-        return score_warnings(self.all_matrices, list(self.experiment.methods))
+        matrices, experiment = self.all_matrices, self.experiment
+        return score_warnings(matrices, list(experiment.methods), experiment.main.query_split if matrices else None)
 
     def _heard(self, block: ScoreBlock) -> None:
         self.report.score_seconds += block.seconds

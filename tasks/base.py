@@ -73,6 +73,10 @@ class Split:
             raise KeyError(f"id {int(number)} is not in this split")
         return self.given_ids[int(rows[0])]
 
+    def shown_ids(self) -> dict[int, str]:
+        """Every id of this split -> that id as the user gave it; empty where the ids are whole numbers already."""
+        return {} if self.given_ids is None else dict(zip(self.ids.tolist(), self.given_ids, strict=True))
+
     def rows_of(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Positions of `ids`: int64 [len(ids)]. Raises KeyError naming the first unknown id."""
         order = np.argsort(self.ids, kind="stable")

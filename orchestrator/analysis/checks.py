@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 import pandas as pd
@@ -14,6 +15,7 @@ Status = Literal["passed", "caution", "failed", "not_checked"]
 CHECKS = ["name", "status", "sentence", "numbers"]
 FAILED = "These verdicts are not to be relied on:"
 CAUTION = "Read the verdicts with caution:"
+NO_NAMES: Mapping[int, str] = MappingProxyType({})  # ids that are shown as the numbers they are
 SHOWN_IDS = 5  # ids that a sentence names; the column `numbers` has all of them
 
 
@@ -89,11 +91,25 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}%"
 
 
-def named(ids: Sequence[int], what: str = "query", whats: str = "queries") -> str:
-    """The first ids in words, such as "query 3" or "queries 1, 2, 3, 4, 5 and 7 more"."""
-    shown = ", ".join(map(str, ids[:SHOWN_IDS]))
+def named(ids: Sequence[int], what: str = "query", whats: str = "queries", names: Mapping[int, str] = NO_NAMES) -> str:
+    """The first ids in words, such as "query 3" or "queries 1, 2, 3, 4, 5 and 7 more".
+
+    `names`: id -> the id as the data gives it; an id without one is shown as a number.
+    """
+    shown = ", ".join(names.get(one, str(one)) for one in ids[:SHOWN_IDS])
     more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
     return f"{what if len(ids) == 1 else whats} {shown}{more}"
+
+
+def counted(n: int, n_asked: int, one: str, many: str) -> str:
+    """How many there are, in words without an end: "There are 5 queries", or "A verdict rests on 2 queries of 20 asked".
+
+    `n`: the fewest that a verdict rests on; `n_asked`: those that the campaign asks for; `one`, `many`: what they are called.
+    """
+    what = f"{n} {one if n == 1 else many}"
+    if n < n_asked:
+        return f"A verdict rests on {what} of {n_asked} asked"
+    return f"There is {what}" if n == 1 else f"There are {what}"
 
 
 def _plain(value: Any) -> Any:

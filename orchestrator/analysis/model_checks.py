@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.analysis.checks import Check, percent
+from orchestrator.analysis.checks import Check, counted, percent
 from orchestrator.analysis.shares import clopper_pearson
 
 FEW = 5  # repeats or queries below which a verdict asks for caution
@@ -124,10 +124,15 @@ def _compared(one: Accuracy) -> str:
     return "no better than" if one.share <= one.largest else "not clearly better than"
 
 
-def repeats_check(n_repeats: int, what: str = "repeats") -> Check:
-    """Whether there are at least FEW repeats (or what else intervals are formed over)."""
+def repeats_check(n_repeats: int, what: str = "repeats", n_asked: int | None = None) -> Check:
+    """Whether there are at least FEW repeats (or what else intervals are formed over).
+
+    `n_repeats`: the fewest that a verdict rests on; `n_asked`: those that the campaign asks for, by default as many.
+    """
     numbers = {f"n_{what.replace(' ', '_')}": n_repeats, "at_least": FEW}
-    there = f"There are {n_repeats} {what}" if n_repeats != 1 else f"There is 1 {what.removesuffix('s')}"
+    if n_asked is not None and n_repeats < n_asked:
+        numbers["n_asked"] = n_asked
+    there = counted(n_repeats, numbers.get("n_asked", n_repeats), what.removesuffix("s"), what)
     if n_repeats >= FEW:
         return Check("repeats", "passed", f"{there}.", numbers)
     so = "intervals and p-values rest on a spread that is hardly known"

@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from orchestrator.analysis.checks import Check, named
+from orchestrator.analysis.checks import NO_NAMES, Check, counted, named
 from orchestrator.analysis.model_checks import FEW
 from orchestrator.analysis.verdicts import number
 
 MANY = 0.25  # share of queries that are wrong, or at a limit, above which a verdict asks for caution
+LISTED = 100  # copies of one query that the numbers of a check list; of more, they also say how many there are
 FLOOR, CEILING = 0.001, 0.999  # probability of the label asked about
+NO_INTERVAL = "No control has an interval (too few repeats, or too few finished retrains), so whether a control"
 
 
-def queries_check(n_queries: int) -> Check:
-    """Whether there are at least FEW queries."""
+def queries_check(n_queries: int, n_asked: int | None = None) -> Check:
+    """Whether there are at least FEW queries.
+
+    `n_queries`: the fewest that a verdict rests on; `n_asked`: those that the campaign asks about, by default as many.
+    """
     numbers = {"n_queries": n_queries, "at_least": FEW}
-    there = f"There are {n_queries} queries" if n_queries != 1 else "There is 1 query"
+    if n_asked is not None and n_queries < n_asked:
+        numbers["n_asked"] = n_asked
+    there = counted(n_queries, numbers.get("n_asked", n_queries), "query", "queries")
     if n_queries >= FEW:
         return Check("queries", "passed", f"{there}.", numbers)
     sentence = f"{there}, fewer than {FEW}: what holds for them need not hold for other queries."
     return Check("queries", "caution", sentence, numbers)
 
 
-def wrong_queries_check(wrong: np.ndarray, query_ids: Sequence[int], asked_for: bool = False) -> Check:
+def wrong_queries_check(
+    wrong: np.ndarray, query_ids: Sequence[int], asked_for: bool = False, names: Mapping[int, str] = NO_NAMES
+) -> Check:
     """How many queries most reference models answer wrongly; more than MANY of them ask for caution.
 
     `wrong` float [n_queries]: the share of reference models whose largest output is not the gold label. `asked_for`: the config asks for
-    wrong queries.
+    wrong queries. `names`: query id -> the id as the data gives it.
     """
     ids = [int(i) for i, share in zip(query_ids, wrong, strict=True) if share > 0.5]
     numbers = {"n_wrong": len(ids), "n_queries": len(query_ids), "threshold": MANY, "query_ids": ids}
     if not ids:
         return Check("wrong_queries", "passed", "The reference models answer every query rightly.", numbers)
-    found = f"The reference models answer {len(ids)} of {len(query_ids)} queries wrongly ({named(ids)})"
+    found = f"The reference models answer {len(ids)} of {len(query_ids)} queries wrongly ({named(ids, names=names)})"
     if asked_for:
         return Check("wrong_queries", "passed", f"{found}, as queries.where asks.", numbers)
     if len(ids) <= MANY * len(query_ids):
@@ -44,10 +54,13 @@ def wrong_queries_check(wrong: np.ndarray, query_ids: Sequence[int], asked_for: 
     return Check("wrong_queries", "caution", sentence, numbers)
 
 
-def saturated_queries_check(probability: np.ndarray, query_ids: Sequence[int]) -> Check:
+def saturated_queries_check(
+    probability: np.ndarray, query_ids: Sequence[int], names: Mapping[int, str] = NO_NAMES
+) -> Check:
     """How many queries sit at a ceiling or floor of the measurement; more than MANY of them ask for caution.
 
     `probability` float [n_queries]: of the label asked about, mean over the reference models; at a limit outside [FLOOR, CEILING].
+    `names`: query id -> the id as the data gives it.
     """
     at_limit = {int(i): float(p) for i, p in zip(query_ids, probability, strict=True) if p > CEILING or p < FLOOR}
     n_high = sum(p > CEILING for p in at_limit.values())
@@ -62,7 +75,7 @@ def saturated_queries_check(probability: np.ndarray, query_ids: Sequence[int]) -
         sentence = f"No query has a probability above {CEILING} or below {FLOOR} in the reference models."
         return Check("saturated_queries", "passed", sentence, numbers)
     found = (
-        f"For {len(at_limit)} of {len(query_ids)} queries ({named(list(at_limit))}) the reference models give the label asked about "
+        f"For {len(at_limit)} of {len(query_ids)} queries ({named(list(at_limit), names=names)}) the reference models give the label asked about "
         f"a probability above {CEILING} ({n_high}) or below {FLOOR} ({len(at_limit) - n_high})"
     )
     if len(at_limit) <= MANY * len(query_ids):
@@ -71,18 +84,32 @@ def saturated_queries_check(probability: np.ndarray, query_ids: Sequence[int]) -
     return Check("saturated_queries", "caution", sentence, numbers)
 
 
-def leaked_queries_check(copies: Mapping[int, Sequence[int]], n_queries: int, how: str) -> Check:
+def leaked_queries_check(
+    copies: Mapping[int, Sequence[int]],
+    n_queries: int,
+    how: str,
+    names: Mapping[int, str] = NO_NAMES,
+    train_names: Mapping[int, str] = NO_NAMES,
+) -> Check:
     """Whether queries, or near duplicates of them, stand in the train set.
 
-    `copies`: query id -> ids of the train examples that are copies. `how`: what counts as a copy.
+    `copies`: query id -> ids of the train examples that are copies. `how`: what counts as a copy. `names`, `train_names`: id of a
+    query, or of a train example -> the id as the data gives it.
     """
-    numbers = {"n_leaked": len(copies), "n_queries": n_queries, "copies": {str(q): list(t) for q, t in copies.items()}}
+    numbers: dict[str, Any] = {
+        "n_leaked": len(copies),
+        "n_queries": n_queries,
+        "copies": {str(q): list(t[:LISTED]) for q, t in copies.items()},
+    }
+    if many := {str(q): len(t) for q, t in copies.items() if len(t) > LISTED}:
+        numbers["n_copies"] = many
     if not copies:
         return Check("leaked_queries", "passed", f"No query stands in the train set ({how}).", numbers)
     first = next(iter(copies))
     sentence = (
-        f"{len(copies)} of {n_queries} queries stand in the train set ({how}): {named(list(copies))}; query {first} is there as "
-        f"{named(list(copies[first]), 'train example', 'train examples')}. For these a method has only to find the copy."
+        f"{len(copies)} of {n_queries} queries stand in the train set ({how}): {named(list(copies), names=names)}; "
+        f"{named([first], names=names)} is there as "
+        f"{named(list(copies[first]), 'train example', 'train examples', train_names)}. For these a method has only to find the copy."
     )
     return Check("leaked_queries", "caution", sentence, numbers)
 
@@ -90,23 +117,32 @@ def leaked_queries_check(copies: Mapping[int, Sequence[int]], n_queries: int, ho
 def controls_check(summary: Iterable[Mapping[str, Any]], controls: Sequence[str]) -> Check:
     """Whether a control moves the measurement: an interval of its own AUC-DEL excludes 0.
 
-    `summary`: rows of summary.csv. Both intervals count: queries of this kind, and these queries.
+    `summary`: rows of summary.csv. Both intervals count: queries of this kind, and these queries. Without any interval this is not
+    checked; where some controls and groups have none, it asks for caution.
     """
     if not controls:
         sentence = "No control (random, random_same_label) is among the methods: what any removal of this size does is not known."
         return Check("controls", "caution", sentence)
     rows = [row for row in summary if row["method"] in controls]
+    unknown = [row for row in rows if not (_has_interval(row, "ci") or _has_interval(row, "ci_fixed"))]
     moved = [row for row in rows if _excludes_zero(row, "ci") or _excludes_zero(row, "ci_fixed")]
     numbers = {
         "controls": list(controls),
         "moved": [[row["method"], row["group"], row["auc_del"]] for row in moved],
     }
-    if not moved:
-        sentence = f"No control moves the measurement: every interval of {' and '.join(controls)} includes 0."
-        return Check("controls", "passed", sentence, numbers)
-    told = "; ".join(f"{row['method']}, {row['group']}: {_moved(row)}" for row in moved)
-    sentence = f"A control moves the measurement by itself ({told}): a method's own AUC-DEL says little, only its difference from the control does."
-    return Check("controls", "caution", sentence, numbers)
+    if unknown:
+        numbers["without_interval"] = [[row["method"], row["group"], row["auc_del"]] for row in unknown]
+    if len(unknown) == len(rows):
+        return Check("controls", "not_checked", f"{NO_INTERVAL} moves the measurement is not known.", numbers)
+    lacking = _lacking([f"{row['method']}, {row['group']}" for row in unknown])
+    if moved:
+        told = "; ".join(f"{row['method']}, {row['group']}: {_moved(row)}" for row in moved)
+        sentence = f"A control moves the measurement by itself ({told}): a method's own AUC-DEL says little, only its difference from the control does."
+        return Check("controls", "caution", sentence + lacking, numbers)
+    sentence = f"No control moves the measurement: every interval of {' and '.join(controls)} includes 0."
+    if lacking:
+        return Check("controls", "caution", f"Every interval of a control that there is includes 0.{lacking}", numbers)
+    return Check("controls", "passed", sentence, numbers)
 
 
 def _moved(row: Mapping[str, Any]) -> str:
@@ -118,32 +154,54 @@ def _excludes_zero(row: Mapping[str, Any], prefix: str) -> bool:
     return row[f"{prefix}_low"] > 0 or row[f"{prefix}_high"] < 0
 
 
+def _has_interval(row: Mapping[str, Any], prefix: str) -> bool:
+    return not (math.isnan(row[f"{prefix}_low"]) or math.isnan(row[f"{prefix}_high"]))
+
+
+def _lacking(names: Sequence[str]) -> str:
+    """A sentence that names the controls without an interval, with a blank before it; "" if all have one."""
+    if not names:
+        return ""
+    return f" There is no interval for {'; '.join(names)}: what they do is not known."
+
+
 def random_sets_check(directions: Iterable[Mapping[str, Any]], controls: Sequence[str]) -> Check:
     """Whether fine-tuning on random examples moves an effect the predicted way more or less often than not.
 
     `directions`: rows of directions.csv; actions of a control are named `<control> <action>`. By the interval whose unit is the seed.
+    Without any interval this is not checked; where some actions have none, it asks for caution.
     """
     if not controls:
         sentence = "No control (random) is among the methods: what fine-tuning on any examples does is not known."
         return Check("controls", "caution", sentence)
     named_so = tuple(f"{control} " for control in controls)
     rows = [row for row in directions if row["test"] == "all" and str(row["action"]).startswith(named_so)]
+    unknown = [row for row in rows if not _has_interval(row, "ci_seed")]
     moved = [row for row in rows if row["ci_seed_low"] > 0.5 or row["ci_seed_high"] < 0.5]
     numbers = {
         "controls": list(controls),
         "moved": [[row["start"], row["action"], row["share"]] for row in moved],
         "n_rows": len(rows),
     }
-    if not moved:
-        sentence = "Fine-tuning on random examples moves the effects the predicted way about as often as not."
-        return Check("controls", "passed", sentence, numbers)
-    told = "; ".join(
-        f"{row['action']} from {row['start']}: share {number(row['share'])} "
-        f"[{number(row['ci_seed_low'])}, {number(row['ci_seed_high'])}]"
-        for row in moved
-    )
-    sentence = f"Fine-tuning on random examples moves the effects too ({told}): compare an action with its control, not with one half."
-    return Check("controls", "caution", sentence, numbers)
+    if unknown:
+        numbers["without_interval"] = [[row["start"], row["action"], row["share"]] for row in unknown]
+    if len(unknown) == len(rows):
+        return Check("controls", "not_checked", f"{NO_INTERVAL} moves the effects is not known.", numbers)
+    lacking = _lacking([f"{row['action']} from {row['start']}" for row in unknown])
+    if moved:
+        told = "; ".join(
+            f"{row['action']} from {row['start']}: share {number(row['share'])} "
+            f"[{number(row['ci_seed_low'])}, {number(row['ci_seed_high'])}]"
+            for row in moved
+        )
+        sentence = f"Fine-tuning on random examples moves the effects too ({told}): compare an action with its control, not with one half."
+        return Check("controls", "caution", sentence + lacking, numbers)
+    sentence = "Fine-tuning on random examples moves the effects the predicted way about as often as not."
+    if lacking:
+        return Check(
+            "controls", "caution", f"Every interval of a control that there is includes one half.{lacking}", numbers
+        )
+    return Check("controls", "passed", sentence, numbers)
 
 
 def scores_check(matrices: Iterable[tuple[str, np.ndarray]]) -> Check:

@@ -120,7 +120,7 @@ class Campaign(Component):
         """What would make a careful reader doubt the verdicts of `results`; every verdict is shown with them."""
         from orchestrator.checking import common_checks
 
-        return common_checks(scored, plan, rows)
+        return common_checks(scored, plan, rows, results)
 
     def advice(self, scored: Scored, plan: Any, rows: Mapping[str, LedgerRow]) -> str:
         """What would narrow the intervals most cheaply, from the ledger rows there are; "" if there is nothing to say."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
@@ -65,11 +66,26 @@ class Deletion(Campaign):
         self.counts(len(experiment.train), experiment.config.where)
         controls = _controls(experiment)
         if experiment.needs_scoring_outputs:  # `planned` checks: the labels are known once a model is trained
+            self._check_any_label(experiment, controls)
             return
         for query_label in np.unique(experiment.queries(None).labels).tolist():
             for label in (label for label, control in controls.items() if control.by_label):
                 for group in self.groups:
                     self._draw(experiment, label, query_label, group, experiment.seeds[0])
+
+    def _check_any_label(self, experiment: Experiment, controls: Mapping[str, Control]) -> None:
+        """Refuse a k for which the controls can draw for no label that a query may ask about. Raises InputError."""
+        by_label = [label for label, control in controls.items() if control.by_label]
+        refusals = []
+        for query_label in range(len(experiment.train.classes)):
+            try:
+                for label, group in product(by_label, self.groups):
+                    self._draw(experiment, label, query_label, group, experiment.seeds[0])
+                return
+            except InputError as error:
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
 
     def bounds(self, experiment: Experiment, n_queries: int) -> tuple[int, int]:
         """(cells, most distinct retrains) while the scores are unknown."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 SHINGLE = 3  # words of one shingle
 THRESHOLD = 0.8  # Jaccard similarity of the shingle sets from which on two texts are near duplicates
+Shingles = frozenset[tuple[str, ...]]
 _WORD = re.compile(r"\w+")
 
 
@@ -31,25 +33,53 @@ def near_duplicates(queries: Sequence[str], texts: Sequence[str], threshold: flo
 
     J(a, b) = |S(a) & S(b)| / |S(a) | S(b)| >= threshold, where S holds all runs of three consecutive words in lower case
     without punctuation (Broder 1997, section 2); a text of fewer words is one shingle. A text without a single word is
-    compared as it stands, without blanks at its ends. An index over the shingles of the queries is built once, so that the
-    cost grows with the length of `texts` and not with the number of pairs.
+    compared as it stands, without blanks at its ends; a text of blanks alone is a copy of nothing.
+    Texts with equal shingles are compared once. An index over the shingles of the queries is built once, so that the cost
+    grows with the number of distinct texts, with their lengths, and with the number of copies.
     """
-    of_queries = [_shingles(query) for query in queries]
-    index: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for position, shingles in enumerate(of_queries):
-        for shingle in shingles:
-            index[shingle].append(position)
-    known, found = index.keys(), []
-    for row, text in enumerate(texts):
-        shingles = _shingles(text)
-        shared: Counter[int] = Counter()
-        for shingle in shingles & known:
-            shared.update(index[shingle])
-        for query, n_shared in shared.items():
-            similarity = n_shared / (len(shingles) + len(of_queries[query]) - n_shared)
-            if similarity >= threshold:
-                found.append(Copy(query, row, similarity))
+    of_queries, of_texts = _grouped(queries), _grouped(texts)
+    found = [
+        Copy(query, row, similarity)
+        for asked, shingles, similarity in _pairs(of_queries, of_texts, threshold)
+        for query in of_queries[asked]
+        for row in of_texts[shingles]
+    ]
     return sorted(found, key=lambda copy: (copy.query, copy.row))
+
+
+def _grouped(texts: Sequence[str]) -> dict[Shingles, list[int]]:
+    """Shingles -> positions of the texts that have just these; texts of blanks alone are left out."""
+    groups: dict[Shingles, list[int]] = defaultdict(list)
+    for position, text in enumerate(texts):
+        if text.strip():
+            groups[_shingles(text)].append(position)
+    return groups
+
+
+def _pairs(
+    queries: Iterable[Shingles], texts: Iterable[Shingles], threshold: float
+) -> Iterator[tuple[Shingles, Shingles, float]]:
+    """(query, text, similarity) of every pair of distinct shingle sets from `threshold` on."""
+    asked = sorted(queries, key=len)
+    sizes = [len(query) for query in asked]
+    index: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for position, query in enumerate(asked):
+        for shingle in query:
+            index[shingle].append(position)
+    for text in texts:
+        # J is at most min(|a|, |b|) / max(|a|, |b|), so that other sizes of a query cannot reach the threshold
+        low = bisect_left(sizes, True, key=lambda n: n / len(text) >= threshold)
+        high = bisect_left(sizes, True, key=lambda n: n > len(text) and len(text) / n < threshold)
+        if low >= high:
+            continue
+        shared: Counter[int] = Counter()
+        for shingle in text & index.keys():
+            listed = index[shingle]
+            shared.update(listed[bisect_left(listed, low) : bisect_left(listed, high)])
+        for position, n_shared in shared.items():
+            similarity = n_shared / (len(text) + sizes[position] - n_shared)
+            if similarity >= threshold:
+                yield asked[position], text, similarity
 
 
 def equal_rows(queries: np.ndarray, features: np.ndarray) -> list[Copy]:
@@ -62,10 +92,10 @@ def equal_rows(queries: np.ndarray, features: np.ndarray) -> list[Copy]:
     return sorted(found, key=lambda copy: (copy.query, copy.row))
 
 
-def _shingles(text: str) -> set[tuple[str, ...]]:
+def _shingles(text: str) -> Shingles:
     words = _WORD.findall(text.lower())
     if not words:
-        return {("", text.strip())}
+        return frozenset([("", text.strip())])
     if len(words) < SHINGLE:
-        return {tuple(words)}
-    return set(zip(words, words[1:], words[2:], strict=False))
+        return frozenset([tuple(words)])
+    return frozenset(zip(words, words[1:], words[2:], strict=False))

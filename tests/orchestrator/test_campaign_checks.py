@@ -11,7 +11,7 @@ from orchestrator import api
 from orchestrator.checking import checked_results
 from tests.orchestrator.doubtful_campaign import UNTRAINED, doubtful, write_texts
 from tests.orchestrator.small_campaigns import small_debias, small_loo
-from tests.orchestrator.small_grid import small_grid
+from tests.orchestrator.small_grid import GRID, small_grid
 
 COMMON = ["accuracy", "repeats", "queries", "wrong_queries", "saturated_queries", "leaked_queries"]
 COMMON += ["scoring_models", "scores"]
@@ -82,6 +82,53 @@ def test_references_that_failed_leave_nothing_to_check(leaked):
     }
     checks = {check.name: check.status for check in checked_results(pipeline.scored, pipeline.planned, rows).checks}
     assert (checks["accuracy"], checks["broken_models"]) == ("not_checked", "not_checked")
+
+
+def lost(row):
+    """The row of a retrain that diverged."""
+    return dataclasses.replace(row, outcome=dataclasses.replace(row.outcome, status="diverged", outputs={}, metrics={}))
+
+
+def test_queries_and_repeats_are_those_that_the_verdicts_rest_on(tmp_path):
+    """6 queries in 6 repeats are asked about; of 3 repeats, and of most queries, a retrain that every curve needs has diverged."""
+    config = doubtful(tmp_path, {"queries.ids": list(range(6)), "repeats.count": 6})
+    result = api.run(config, address="local")
+    quiet = {check.name: check for check in result.results.checks}
+    assert (quiet["queries"].status, quiet["repeats"].status) == ("passed", "passed")
+    assert "asked" not in quiet["queries"].sentence
+    pipeline = api.open_pipeline(config, address="local")
+    plan = pipeline.planned
+    of_method = plan.cell[plan.methods.index("tracin_last")]
+    kept = {*of_method[..., 5, 3:].ravel().tolist()}
+    gone = {*of_method[..., :5, :].ravel().tolist(), *plan.reference[:3].tolist()} - kept
+    ids = {plan.works[w].spec_id for w in gone}
+    rows = {spec_id: lost(row) if spec_id in ids else row for spec_id, row in pipeline.rows.items()}
+    complete = ~np.isin(plan.cell, list(gone)).any(axis=(0, 1, 2)) & ~np.isin(plan.reference, list(gone))
+    n_queries, n_repeats = int(complete.any(axis=1).sum()), int(complete.any(axis=0).sum())
+    assert n_repeats == 3
+    assert 1 <= n_queries < 5
+    checks = {check.name: check for check in checked_results(pipeline.scored, plan, rows).checks}
+    assert (checks["queries"].status, checks["repeats"].status) == ("caution", "caution")
+    assert checks["queries"].numbers["n_queries"] == n_queries
+    assert checks["queries"].numbers["n_asked"] == 6
+    assert "of 6 asked" in checks["queries"].sentence
+    assert checks["repeats"].sentence.startswith("A verdict rests on 3 repeats of 6 asked")
+
+
+def test_seeds_of_debias_and_of_a_grid_are_those_with_results(tmp_path):
+    def without_last_seed(config, is_lost):
+        pipeline = api.open_pipeline(config, address="local")
+        ids = {work.spec_id for work in pipeline.planned.works if work.spec.seed == 2 and is_lost(work)}
+        rows = {spec_id: lost(row) if spec_id in ids else row for spec_id, row in pipeline.rows.items()}
+        checks = checked_results(pipeline.scored, pipeline.planned, rows).checks
+        return {check.name: check for check in checks}["repeats"]
+
+    debias = small_debias(tmp_path / "debias")
+    trusting = {"train_accuracy_below": 0.0}
+    grid = small_grid(tmp_path / "grid", recipe_grid={**GRID["recipe_grid"], "failed": trusting})
+    for config, is_lost in ((debias, lambda work: work.spec.parent), (grid, lambda work: work.arm.startswith("long"))):
+        assert checks_of(config)["repeats"].sentence.startswith("There are 2 repeats")
+        assert without_last_seed(config, is_lost).sentence.startswith("A verdict rests on 1 repeat of 2 asked")
 
 
 def test_saturated_and_wrong_queries_are_counted_in_the_references(tmp_path):

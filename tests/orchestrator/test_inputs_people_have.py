@@ -96,9 +96,19 @@ def test_a_campaign_with_ids_of_text_shows_them_everywhere(folder, capsys):
     assert "Query test-5" in report
     assert "train train-" in report, "the examples beside a query have the ids of the data"
     assert f">train {number_of('train-0')}<" not in report
+    checks = pd.read_csv(run_dir / "results" / "checks.csv").set_index("name")["sentence"]
+    assert not any(str(number_of(one)) in sentence for one in asked for sentence in checks)
     assert main(["verify", str(run_dir)]) == 0, capsys.readouterr().out
     assert main(["run", str(path), "--yes", "--address", "local"]) == 0
     assert "retrained 0" in capsys.readouterr().out
+
+
+def test_checks_name_queries_and_their_copies_as_the_data_does(folder, capsys):
+    path = with_text_ids(folder, queries={"split": "test", "ids": ["test-5", "test-2"]}, deletion={"k": [1]})
+    write_csv(folder / "train.csv", [*rows(24, "train"), ("the-copy", rows(8, "test")[5][1], "pos")])
+    _, run_dir = planned_and_run(path, capsys)
+    told = pd.read_csv(run_dir / "results" / "checks.csv").set_index("name")["sentence"]
+    assert "query test-5; query test-5 is there as train example the-copy." in told["leaked_queries"]
 
 
 def test_a_ledger_of_ids_of_text_is_found_again_from_another_format(folder, capsys):
@@ -122,6 +132,17 @@ def test_unknown_and_unmeasured_query_ids_are_named_as_given(folder, capsys):
     path = with_text_ids(folder, queries={"split": "test", "ids": ["test-7"]})
     assert main(["plan", str(path), "--set", f"task.measure={json.dumps(task['measure'])}"]) == 2
     assert "queries.ids: 'test-7' is not measured" in capsys.readouterr().err
+
+
+def test_a_number_and_its_text_are_one_id_where_ids_are_text(folder, capsys):
+    for name, n in (("train", 24), ("test", 8)):
+        numbered = [(f"{i}" if i else "first", text, label) for i, (_, text, label) in enumerate(rows(n, name))]
+        write_csv(folder / f"{name}.csv", numbered)
+    data = {name: {"path": f"{name}.csv", "format": "csv"} for name in ("train", "test")}
+    path = write_config(folder, data, queries={"split": "test", "ids": [7, "7"]})
+    for command in (["plan", str(path)], ["run", str(path), "--yes", "--address", "local"]):
+        assert main(command) == 2
+        assert "queries.ids: '7' is there twice" in capsys.readouterr().err
 
 
 def test_text_is_no_id_where_ids_are_numbers(folder, capsys):

@@ -11,6 +11,7 @@ import yaml
 
 from orchestrator.cli import main
 from tests.fakes import tiny_bert
+from tests.orchestrator.doubtful_campaign import doubtful
 from tests.orchestrator.msgs_grid import MSGS_GRID
 from tests.orchestrator.small_campaigns import DEBIAS, LOO, write_corpus
 from tests.orchestrator.tiny_campaign import CONFIG as PLANTED
@@ -109,3 +110,16 @@ def test_run_refuses_what_the_network_tells_before_it_trains_one(base, method, p
     monkeypatch.chdir(tmp_path)
     write(base, method)
     check(["run", "config.yaml", "--yes", "--address", "local", "--until", "score"], place, capsys)
+
+
+@pytest.mark.parametrize("group", ["proponents", "opponents"])
+def test_a_k_for_which_no_label_has_enough_examples_is_refused_by_plan(group, tmp_path, capsys):
+    """30 examples of each of two labels; which label a query asks about is known only once a model is trained."""
+    changes = {"measurement": "predicted_probability", "deletion.groups": [group]}
+    changes["methods"] = [{"name": "tracin_last"}, {"name": "random_same_label"}]
+    for k, code in ((31, 2), (30, 0)):
+        config = doubtful(tmp_path, {**changes, "deletion.k": [k]})
+        assert main(["plan", str(config.path)]) == code
+    err = capsys.readouterr().err
+    assert "deletion.k: random_same_label has 30 training examples to draw" in err
+    assert "fewer than 31" in err

@@ -8,6 +8,7 @@ import pytest
 from influence.matrix import ScoreMatrix
 from orchestrator.cli import main
 from orchestrator.score_warnings import score_warnings
+from tasks.base import Split
 from tests.orchestrator.small_campaigns import LOO, write_campaign
 from tests.orchestrator.tiny_campaign import write_config
 
@@ -82,6 +83,16 @@ def test_a_campaign_that_can_do_without_some_queries_says_which(tmp_path, capsys
     assert any(line.startswith("warning: methods[0] (lost on ") and said in line for line in err)
     [report] = tmp_path.glob("runs/*/report.html")
     assert said in report.read_text()
+
+
+def test_queries_are_named_as_the_data_gives_them():
+    """The split of the queries has ids of text: the numbers that stand for them are in no warning."""
+    ids = np.array([2**62, 2**62 + 1])
+    split = Split(ids, np.zeros(2, np.int64), ("one",), ("a", "b"), given_ids=("test-1", "test-2"))
+    scores = np.array([[np.nan, np.nan], [0, 0]], np.float32)
+    diverged, equal = score_warnings({("", "a"): ScoreMatrix(ids, np.arange(2), scores)}, ["a"], split)
+    assert "(test-1)" in diverged
+    assert "(test-2)" in equal
 
 
 def test_scores_that_say_something_are_not_warned_of():

@@ -96,6 +96,19 @@ def test_fewer_than_five_queries_or_repeats_ask_for_caution(n, status):
     assert repeats_check(n).sentence.startswith(there)
 
 
+def test_queries_and_repeats_that_a_verdict_rests_on_are_told_beside_those_asked():
+    few, most = queries_check(2, 20), queries_check(18, 20)
+    assert (few.status, most.status) == ("caution", "passed")
+    assert few.sentence.startswith("A verdict rests on 2 queries of 20 asked, fewer than 5")
+    assert most.sentence == "A verdict rests on 18 queries of 20 asked."
+    assert few.numbers == {"n_queries": 2, "n_asked": 20, "at_least": 5}
+    repeats = repeats_check(1, n_asked=10)
+    assert repeats.status == "caution"
+    assert repeats.sentence.startswith("A verdict rests on 1 repeat of 10 asked, fewer than 5")
+    assert queries_check(7, 7) == queries_check(7)
+    assert repeats_check(7, n_asked=7) == repeats_check(7)
+
+
 def test_one_scoring_model_asks_for_caution_unless_the_question_is_about_that_model():
     assert scoring_models_check(1, judges_own_model=False).status == "caution"
     assert scoring_models_check(3, judges_own_model=False).status == "passed"
@@ -130,6 +143,26 @@ def test_a_query_in_the_train_set_asks_for_caution():
     assert leaked_queries_check({}, 3, "the same words").status == "passed"
 
 
+def test_many_copies_of_a_query_are_counted_and_not_all_listed():
+    check = leaked_queries_check({1: range(100), 2: range(5000)}, 2, "the same words")
+    assert check.numbers["n_copies"] == {"2": 5000}
+    assert check.numbers["copies"] == {"1": list(range(100)), "2": list(range(100))}
+
+
+def test_sentences_have_the_ids_that_the_data_give():
+    names, train_names = {2**62: "q-1", 2**62 + 1: "q-2"}, {2**61: "t-1"}
+    ids = list(names)
+    for check in (
+        wrong_queries_check(np.ones(2), ids, names=names),
+        saturated_queries_check(np.ones(2), ids, names),
+        leaked_queries_check({ids[0]: [2**61], ids[1]: [2**61]}, 2, "the same words", names, train_names),
+    ):
+        assert "queries q-1, q-2" in check.sentence
+        assert str(2**62)[:6] not in check.sentence
+    assert "query q-1 is there as train example t-1." in check.sentence
+    assert check.numbers["copies"] == {str(one): [2**61] for one in ids}
+
+
 # --- controls, removals, scores --------------------------------------------------------------------------------------
 
 
@@ -148,8 +181,33 @@ def test_a_control_whose_own_interval_excludes_zero_asks_for_caution():
     fixed = controls_check([summary_row("random", -0.1, 0.2, 0.01, 0.09)], ["random"])
     assert fixed.status == "caution"
     assert "[0.01, 0.09]" in fixed.sentence
+
+
+def test_controls_without_an_interval_have_not_passed():
     nan = float("nan")
-    assert controls_check([summary_row("random", nan, nan, nan, nan)], ["random"]).status == "passed"
+    blank, still = summary_row("random", nan, nan, nan, nan), summary_row("random", -0.1, 0.2)
+    assert controls_check([blank], ["random"]).status == "not_checked"
+    assert controls_check([], ["random"]).status == "not_checked"
+    assert controls_check([{**blank, "auc_del": -3.88}] * 2, ["random"]).status == "not_checked"
+    assert controls_check([summary_row("random", nan, nan, -0.1, 0.1)], ["random"]).status == "passed"
+    some = controls_check([still, {**blank, "group": "opponents"}], ["random"])
+    assert some.status == "caution"
+    assert "no interval for random, opponents" in some.sentence
+    both = controls_check([summary_row("random", -0.3, -0.1), {**blank, "group": "opponents"}], ["random"])
+    assert both.status == "caution"
+    assert "random, proponents: -0.2" in both.sentence
+    assert "no interval for random, opponents" in both.sentence
+
+
+def test_random_sets_without_an_interval_have_not_passed():
+    names = {"test": "all", "start": "original", "action": "random both", "share": 0.9}
+    blank = {**names, "ci_seed_low": float("nan"), "ci_seed_high": float("nan")}
+    still = {**names, "action": "random up", "ci_seed_low": 0.4, "ci_seed_high": 0.99}
+    assert random_sets_check([blank], ["random"]).status == "not_checked"
+    assert random_sets_check([], ["random"]).status == "not_checked"
+    some = random_sets_check([still, blank], ["random"])
+    assert some.status == "caution"
+    assert "no interval for random both from original" in some.sentence
 
 
 def test_a_campaign_without_a_control_asks_for_caution():
@@ -162,12 +220,12 @@ def test_random_sets_that_move_the_effect_ask_for_caution():
     moved = random_sets_check([{**names, "ci_seed_low": 0.6, "ci_seed_high": 0.99}], ["random"])
     assert moved.status == "caution"
     assert "random both from original: share 0.9 [0.6, 0.99]" in moved.sentence
+    still = {**names, "ci_seed_low": 0.4, "ci_seed_high": 0.99}
     for other in (
-        {**names, "ci_seed_low": 0.4, "ci_seed_high": 0.99},
         {**names, "action": "both", "ci_seed_low": 0.6, "ci_seed_high": 0.99},
         {**names, "test": "one", "ci_seed_low": 0.6, "ci_seed_high": 0.99},
     ):
-        assert random_sets_check([other], ["random"]).status == "passed"
+        assert random_sets_check([still, other], ["random"]).status == "passed"
 
 
 def test_removals_that_lower_the_accuracy_on_everything_ask_for_caution():
