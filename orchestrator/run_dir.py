@@ -45,6 +45,7 @@ _PROVENANCE: dict[str, tuple[type, str]] = {
     "config_dir": (str, "a path"),
     "overrides": (list, "a list of dotted.key=value"),
     "resumed_with": (list, "a list of versions"),
+    "plugins": (dict, "a mapping of modules to digests"),
 }
 _SIGNS_OF_A_STORE = ("ledger", "checkpoints", "spend")
 
@@ -91,6 +92,9 @@ class RunDir:
             texts = value[key] if kind is list and key in value else ()
             if key in value and not (isinstance(value[key], kind) and all(isinstance(text, str) for text in texts)):
                 raise self._damaged(f"{key}: {str(value[key])[:80]!r} is not {in_words}")
+        for module, digest in value.get("plugins", {}).items():
+            if not isinstance(digest, str):
+                raise self._damaged(f"plugins.{module}: {str(digest)[:80]!r} is not a digest")
         return value
 
     def _damaged(self, problem: str) -> InputError:
