@@ -45,8 +45,8 @@ _PROVENANCE: dict[str, tuple[type, str]] = {
     "config_dir": (str, "a path"),
     "overrides": (list, "a list of dotted.key=value"),
     "resumed_with": (list, "a list of versions"),
+    "plugins": (dict, "a mapping of modules to digests"),
 }
-_SIGNS_OF_A_STORE = ("ledger", "checkpoints", "spend")
 
 
 class NumericsMismatchError(InputError):
@@ -91,6 +91,9 @@ class RunDir:
             texts = value[key] if kind is list and key in value else ()
             if key in value and not (isinstance(value[key], kind) and all(isinstance(text, str) for text in texts)):
                 raise self._damaged(f"{key}: {str(value[key])[:80]!r} is not {in_words}")
+        for module, digest in value.get("plugins", {}).items():
+            if not isinstance(digest, str):
+                raise self._damaged(f"plugins.{module}: {str(digest)[:80]!r} is not a digest")
         return value
 
     def _damaged(self, problem: str) -> InputError:
@@ -144,11 +147,10 @@ class RunDir:
         provenance = self.provenance()
         recorded = provenance.get("store", default)
         around = self.path.absolute().parent
-        if not any((around / folder).is_dir() for folder in _SIGNS_OF_A_STORE) or _is_same(around, recorded):
+        if not _is_store(around) or _is_same(around, recorded):
             return recorded
         is_in_its_store = provenance.get("in_store", self.path.absolute().name == provenance.get("run"))
-        is_gone = isinstance(recorded, str) and not is_object_uri(recorded) and not Path(recorded).exists()
-        return str(around) if is_in_its_store or is_gone else recorded
+        return str(around) if is_in_its_store or _is_gone(recorded) else recorded
 
     def store_note(self, looked_at: str) -> str:
         """A sentence if the store that was looked at is not the one that the run was made in; else "".
@@ -158,7 +160,22 @@ class RunDir:
         recorded = self.provenance().get("store")
         if not isinstance(recorded, str) or recorded == looked_at or _is_same(Path(looked_at), recorded):
             return ""
-        return f"this is the store {looked_at}; the run was made in {recorded}, which was not looked at"
+        why = "is gone" if _is_gone(recorded) else "was not looked at"
+        return f"this is the store {looked_at}; the run was made in {recorded}, which {why}"
+
+
+def _is_store(folder: Path) -> bool:
+    """Whether a folder is a store: it has a ledger, or, where that was lost, at least two of the other folders of a store.
+
+    One of these alone may be anybody's: training programs keep a folder `checkpoints`, too.
+    """
+    n_others = sum((folder / name).is_dir() for name in ("checkpoints", "scores", "spend"))
+    return (folder / "ledger").is_dir() or n_others > 1
+
+
+def _is_gone(recorded: Any) -> bool:
+    """Whether the recorded store is a local folder that does not exist."""
+    return isinstance(recorded, str) and not is_object_uri(recorded) and not Path(recorded).exists()
 
 
 def _is_same(folder: Path, recorded: Any) -> bool:

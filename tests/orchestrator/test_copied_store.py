@@ -102,7 +102,16 @@ def test_a_store_that_was_moved_is_found(own_copy, tmp_path):
     (own_copy.folder / "runs").rename(moved)
     found = status(moved / own_copy.run_dir.name)
     assert (found.complete, found.store) == (True, str(moved))
-    assert any("the run was made in" in note for note in found.notes)
+    assert any(note.endswith(f"the run was made in {own_copy.folder / 'runs'}, which is gone") for note in found.notes)
+
+
+@pytest.mark.parametrize("folder", ["spend", "checkpoints"])
+def test_a_folder_that_only_a_store_and_others_have_makes_no_store(own_copy, tmp_path, folder):
+    """A run directory copied alone, into a folder in which somebody keeps something else."""
+    alone = tmp_path / "mail" / own_copy.run_dir.name
+    shutil.copytree(own_copy.run_dir, alone)
+    (alone.parent / folder).mkdir()
+    assert status(alone).store == str(own_copy.folder / "runs")
 
 
 def test_the_same_store_by_another_path_is_the_recorded_one(own_copy, tmp_path):

@@ -178,6 +178,10 @@ def test_a_store_whose_folder_is_no_folder_is_not_taken_for_an_empty_one(output:
         ("task_ids", {"a": 1}, "task_ids: \"{'a': 1}\" is not a list of ids"),
         ("references", [["a"]], "references: \"[['a']]\" is not a list of ids"),
         ("overrides", 5, "overrides: '5' is not a list of dotted.key=value"),
+        ("plugins", None, "plugins: 'None' is not a mapping of modules to digests"),
+        ("plugins", ["foo"], "plugins: \"['foo']\" is not a mapping of modules to digests"),
+        ("plugins", {"foo": 3}, "plugins.foo: '3' is not a digest"),
+        ("plugins", {"foo": None}, "plugins.foo: 'None' is not a digest"),
         ("config_dir", None, "config_dir: 'None' is not a path"),
     ],
 )
