@@ -179,7 +179,9 @@ def require_late_imports(sources: Sources) -> None:
         for name in late:
             if file_digest(name) != wanted[name]:
                 problem = f"module {name!r} was edited before {module} imported it"
-                raise SourceChangedError("plugins", f"{problem}: what was computed is not kept; start the command again")
+                raise SourceChangedError(
+                    "plugins", f"{problem}: what was computed is not kept; start the command again"
+                )
             _modules[name] = _remembered(name, {name: wanted[name]})
 
 

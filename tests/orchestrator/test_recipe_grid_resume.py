@@ -78,7 +78,9 @@ def rows(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_the_grid_has_every_table_and_its_rounds_took_place(quiet):
-    assert sorted(results(quiet)) == [f"{name}.csv" for name in ("accuracy", "checks", "cid", "cid_probes", "settings", "trials")]
+    assert sorted(results(quiet)) == [
+        f"{name}.csv" for name in ("accuracy", "checks", "cid", "cid_probes", "settings", "trials")
+    ]
     assert len(rows(quiet)) == N_TRIALS
     metrics = [
         m for part in parts(quiet / "runs") for m in pq.read_table(part, columns=["metrics"])["metrics"].to_pylist()
