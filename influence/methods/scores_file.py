@@ -44,9 +44,11 @@ class ScoresFile(Method):
 
         Raises InputError.
         """
-        if not self.path.startswith(PLANTED) and not (base_dir / self.path).is_file():
+        is_planted = self.path.startswith(PLANTED)
+        if not is_planted and not (base_dir / self.path).is_file():
             raise InputError(where, f"path {self.path!r} is not a file (looked for {base_dir / self.path})")
-        self._matrix(task, base_dir, where, task.measured)  # queries are drawn from one of the measured splits
+        # queries are drawn from one of the measured splits; planted scores have the ids of the task itself
+        self._matrix(task, base_dir, where, () if is_planted else task.measured)
 
     def options_identity(self, base_dir: Path) -> dict[str, Any]:
         """Name, version and options, with the digest of the file's content in the place of its path.
