@@ -16,6 +16,7 @@ from scipy.special import stdtrit
 from benchmarks.harness import write_json
 from orchestrator.analysis.by_curve import by_curve
 from orchestrator.analysis.cells import Cells
+from orchestrator.analysis.repeats import goes_on
 from orchestrator.analysis.stopping import Stopping, Z
 
 TARGET_SE = 0.01
@@ -61,10 +62,10 @@ def stopped(cells: Cells, rule: Stopping) -> Cells:
         seen = Cells(
             cells.methods, cells.groups, cells.ks, cells.query_ids, range(n), delta, n_asked=n_asked, stopping=rule
         )
-        goes_on = rule.goes_on(seen)
-        if not goes_on.any():
+        more = goes_on(rule, seen)
+        if not more.any():
             return seen
-        n_asked = n_asked + goes_on
+        n_asked = n_asked + more
 
 
 def coverage(name: str, rule: Stopping, n_campaigns: int, seed: int) -> dict[str, float]:

@@ -21,11 +21,13 @@ from benchmarks.harness import machine, write_json
 from orchestrator import api
 from orchestrator.analysis.by_curve import by_curve
 from orchestrator.analysis.cells import Cells
+from orchestrator.analysis.repeats import reached
 from orchestrator.analysis.stopping import Stopping
-from orchestrator.campaigns.deletion import stopping_of
+from orchestrator.campaigns.deletion.campaign import stopping_of
+from orchestrator.campaigns.deletion.cells import deletion_cells
+from orchestrator.campaigns.outcomes import measured_values
 from orchestrator.campaigns.plan import Plan
-from orchestrator.pipeline import Pipeline
-from orchestrator.results import measured_values
+from orchestrator.stages.pipeline import Pipeline
 
 MOST_REPEATS = 2000
 ROUNDING = 1 + 1e-9
@@ -173,7 +175,7 @@ def compared(grid: Grid, rule: Stopping) -> dict:
 def curves(grid: Grid, seen: Cells, rule: Stopping) -> list[dict]:
     """What every curve took and how wide it ended, beside all repeats of the fixed design."""
     found, full = half_widths(seen), half_widths(grid.cells)
-    reached = rule.reached(seen)
+    ended = reached(rule, seen)
     unpaired = (np.minimum(grid.removal, grid.apart) + grid.reference) / grid.paired
     return [
         {
@@ -181,7 +183,7 @@ def curves(grid: Grid, seen: Cells, rule: Stopping) -> list[dict]:
             "group": group,
             "repeats": int(seen.asked_repeats[m, g]),
             "half_width": round(float(found[m, g]), 5),
-            "ended": "target" if reached[m, g] else "max",
+            "ended": "target" if ended[m, g] else "max",
             "half_width_of_all_repeats": round(float(full[m, g]), 5),
             "sd_over_seeds": round(float(grid.paired[m, g] ** 0.5), 5),
             "unpaired_variance_over_paired": round(float(unpaired[m, g]), 2),
@@ -203,7 +205,7 @@ def main() -> None:
         raise SystemExit(f"{options.config}: repeats have no target_se")
     everything = f"repeats={{count: {repeats.max}, base_seed: {repeats.base_seed}}}"
     whole = api.open_pipeline(api.load_config(options.config, [*options.overrides, everything]), address="local")
-    grid = Grid.of(whole.planned, whole.experiment.campaign.analyse(whole.planned, values_of(whole)))
+    grid = Grid.of(whole.planned, deletion_cells(whole.planned, values_of(whole)))
     planned = api.open_pipeline(asked, address="local").planned
     found = compared(grid, rule)
     if not planned.is_final or len(planned.works) != found["designs"][0]["adaptive"]:

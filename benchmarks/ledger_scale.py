@@ -24,9 +24,10 @@ import numpy as np
 from benchmarks.harness import ROOT, machine, write_json
 from benchmarks.simulate import resident_bytes, works_of
 from orchestrator.records import LedgerRow, Outcome
-from orchestrator.storage.blobs import LocalBlobs, open_blobs
+from orchestrator.storage.blobs import LocalBlobs
 from orchestrator.storage.ledger import Ledger
 from orchestrator.storage.object_blobs import ObjectBlobs
+from orchestrator.storage.open import open_blobs
 
 Result = TypeVar("Result")
 

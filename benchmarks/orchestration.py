@@ -17,7 +17,6 @@ from pathlib import Path
 
 from benchmarks.harness import ROOT, environment, machine, write_json
 from orchestrator.api import load_config, open_pipeline
-from orchestrator.pipeline import Pipeline
 from orchestrator.records import Work
 from orchestrator.runtime.backend import WorkerContext
 from orchestrator.runtime.driver import drive
@@ -25,8 +24,9 @@ from orchestrator.runtime.ray_backend import RayBackend
 from orchestrator.runtime.stop import StopSignal
 from orchestrator.runtime.worker import configure, retrain
 from orchestrator.scheduling.scheduler import Scheduler
-from orchestrator.storage.blobs import open_blobs
+from orchestrator.stages.pipeline import Pipeline
 from orchestrator.storage.ledger import Ledger
+from orchestrator.storage.open import open_blobs
 from tasks.data.edits import Edit
 
 OVERRIDES = ("task.recipe.epochs=5", "tracking=null")  # about a quarter of a second on one core
@@ -126,7 +126,7 @@ def mlflow_seconds(folder: Path) -> float:
     common = ["--yes", "--address", "local", "--set", f"output={folder}"]
     subprocess.run([sys.executable, "-m", "orchestrator.cli", "run", "configs/tiny.yaml", *common], cwd=ROOT, env=environment(), check=True,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-    code = ("import sys, time\nfrom orchestrator.api import load_config, open_pipeline\nfrom orchestrator.projections import sync\n"
+    code = ("import sys, time\nfrom orchestrator.api import load_config, open_pipeline\nfrom orchestrator.inspection.projections import sync\n"
             "p = open_pipeline(load_config('configs/tiny.yaml', sys.argv[1:]), address='local')\np.results\n"
             "t = time.perf_counter()\nsync(p)\nprint(time.perf_counter() - t)")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code, f"output={folder}", f"tracking={{uri: '{uri}'}}"], cwd=ROOT, env=environment(), check=True,

@@ -22,10 +22,9 @@ from benchmarks.harness import ROOT, machine, write_json
 from influence.controls import permutation_order
 from influence.ranking import ranked
 from orchestrator.api import load_config, open_pipeline
-from orchestrator.campaigns.base import waves
-from orchestrator.campaigns.deletion import fixed_plan
-from orchestrator.campaigns.deletion_grid import DeletionGrid
-from orchestrator.campaigns.plan import Plan
+from orchestrator.campaigns.deletion.campaign import fixed_plan
+from orchestrator.campaigns.deletion.grid import DeletionGrid
+from orchestrator.campaigns.plan import Plan, waves
 from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.storage.tables import write_plan
 from tasks.seeds import generator, repeat_seed

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.harness import ROOT, machine, refit, write_json
-from orchestrator.config import load_config
+from orchestrator.config.load import load_config
 
 CONTROLS = ("random", "random_same_label")
 COLUMNS = ("diff", "ci_low", "ci_high", "p", "p_holm")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from influence.checkpoint import Checkpoint, QueryBlock
 from tasks.base import Component, Task
 
 if TYPE_CHECKING:
@@ -16,30 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from influence.gradients import GradientShard
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Weights of one scoring model at one step.
-
-    `weight` = learning rate at that step / number of scoring models: the factor of its term in a sum over checkpoints.
-    """
-
-    spec_id: str
-    step: int
-    learning_rate: float
-    weight: float
-    state: Mapping[str, np.ndarray]  # parameter name -> array; object-store friendly
-
-
-@dataclass(frozen=True)
-class QueryBlock:
-    """The queries of a campaign: `split`, their `ids`, `rows` in that split, and the `labels` whose -log p is the query loss (gold or predicted)."""
-
-    split: str
-    ids: np.ndarray
-    rows: np.ndarray
-    labels: np.ndarray
+    from influence.inverse_hessian import SolveOptions
+    from influence.layers import Layers
 
 
 class Method(Component):
@@ -73,6 +51,14 @@ class Method(Component):
 
             check_method(self, task, network, queries, where)
 
+    def chosen_layers(self, layers: Layers) -> list[str]:
+        """The modules whose weight gradients it needs, if it needs `layers`: by default all that are trained."""
+        return layers.choose("all")
+
+    def solve_options(self) -> SolveOptions:
+        """How it solves for its queries, if it needs `curvature`."""
+        raise NotImplementedError
+
     def options_identity(self, base_dir: Path) -> dict[str, Any]:
         """What enters the score id: name, version, options; a file by the digest of its content."""
         return self.identity()
@@ -97,8 +83,3 @@ class Method(Component):
     def score(self, queries: GradientShard, train: GradientShard, prepared: Any) -> np.ndarray:
         """Scores float32 [n_queries, n_train of the shard]; depends on nothing but its arguments."""
         raise NotImplementedError
-
-
-# embedding: per-position gradients of the word embedding output with token ids; layers: weight gradients per layer and example;
-# last: activations into and loss gradients at the logits; curvature: nothing in the shard, the method solves for its queries first.
-NEEDS = ("embedding", "layers", "last", "curvature")

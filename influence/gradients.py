@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from influence.base import NEEDS, Checkpoint
 from influence.capture import Call, capture, check_supported, layer_gradients
+from influence.checkpoint import NEEDS, Checkpoint
 from influence.layers import Layers
 from influence.products import LayerGradients, TokenGradients, cat_layers
 from tasks.base import Task

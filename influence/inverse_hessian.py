@@ -7,25 +7,39 @@ import logging
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from influence.base import Checkpoint, QueryBlock
+from influence.checkpoint import Checkpoint, QueryBlock
 from influence.curvature import Curvature
 from influence.gradients import loaded
 from influence.parameters import Selection, choose_parameters
-from influence.solvers import Solution
+from influence.solvers import Solution, Solver
 from tasks.base import Split, Task
 from tasks.errors import RefitError
 
-if TYPE_CHECKING:
-    from influence.methods.influence_function import InfluenceFunction
-
 log = logging.getLogger("refit")
 QUERIES_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """How a method solves for its queries: on which parameters, by which solver, and in which portions.
+
+    `name`: of the method, for log lines. `parameters`: "all", or patterns of parameter names. `batch_size` train rows are
+    differentiated at once, along `pass_size` / rows vectors. `query_losses(task, network, split, rows, labels)`: the loss of each
+    query whose gradient is taken, [n].
+    """
+
+    name: str
+    parameters: Literal["all"] | tuple[str, ...]
+    solver: Solver
+    batch_size: int
+    pass_size: int
+    query_losses: Callable[[Task, nn.Module, str, np.ndarray, np.ndarray], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +59,7 @@ class QuerySolutions:
     solver tells, its lists in the order of the queries.
     """
 
-    def __init__(self, method: InfluenceFunction, queries: QueryBlock, models: Sequence[Solved]):
+    def __init__(self, name: str, queries: QueryBlock, models: Sequence[Solved]):
         self.models, self.n_queries = models, len(queries.ids)
         self.diverged = np.any([model.solution.diverged for model in models], axis=0)
         self.diagnostics: dict[str, Any] = {
@@ -53,7 +67,7 @@ class QuerySolutions:
             "diverged": [int(i) for i in np.asarray(queries.ids)[self.diverged]],
             "models": [_told(model) for model in models],
         }
-        _log(method.name, self.diagnostics)
+        _log(name, self.diagnostics)
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
         """(1/n) <s_q, grad l_i> of train rows, mean over models: float32 [n_queries, len(rows)]; NaN where diverged."""
@@ -112,7 +126,7 @@ def in_float64(task: Task) -> Task:
 
 
 def solve_queries(
-    method: InfluenceFunction,
+    options: SolveOptions,
     task: Task,
     checkpoints: Sequence[tuple[Checkpoint, float]],
     queries: QueryBlock,
@@ -123,25 +137,25 @@ def solve_queries(
     Raises InputError when the solver refuses or a pattern fits no parameter, RefitError when a gradient is not finite.
     """
     fresh = task.network(0)
-    if method.solver.float64:
+    if options.solver.float64:
         task, fresh = in_float64(task), fresh.double()
-    chosen = choose_parameters(task, fresh, method.parameters, queries)
+    chosen = choose_parameters(task, fresh, options.parameters, queries)
     models = []
     for checkpoint, weight in checkpoints:
         network = loaded(fresh, checkpoint, device)
-        curvature = Curvature(task, Selection(network, chosen), method.batch_size, method.pass_size)
-        vectors = _gradients(method, curvature, queries)
-        models.append(Solved(checkpoint, weight, curvature, method.solver.solve(curvature, vectors)))
-    return QuerySolutions(method, queries, models)
+        curvature = Curvature(task, Selection(network, chosen), options.batch_size, options.pass_size)
+        vectors = _gradients(options, curvature, queries)
+        models.append(Solved(checkpoint, weight, curvature, options.solver.solve(curvature, vectors)))
+    return QuerySolutions(options.name, queries, models)
 
 
-def _gradients(method: InfluenceFunction, curvature: Curvature, queries: QueryBlock) -> Tensor:
+def _gradients(options: SolveOptions, curvature: Curvature, queries: QueryBlock) -> Tensor:
     """grad L_q of every query: [n_queries, P]."""
     found, asked = [curvature.theta.new_zeros(0, len(curvature.theta))], curvature.task.splits[queries.split]
     for start in range(0, len(queries.rows), QUERIES_AT_ONCE):
         part = slice(start, start + QUERIES_AT_ONCE)
         rows, labels = np.asarray(queries.rows[part], np.int64), np.asarray(queries.labels[part], np.int64)
-        losses = _losses(method, curvature, queries.split, rows, labels)
+        losses = _losses(options, curvature, queries.split, rows, labels)
         with torch.no_grad():
             _check_finite("the loss", losses(curvature.selection.network)[:, None], queries.ids[part], asked)
         found.append(curvature.gradients(losses))
@@ -156,9 +170,9 @@ def _check_finite(what: str, values: Tensor, ids: np.ndarray, split: Split) -> N
 
 
 def _losses(
-    method: InfluenceFunction, curvature: Curvature, split: str, rows: np.ndarray, labels: np.ndarray
+    options: SolveOptions, curvature: Curvature, split: str, rows: np.ndarray, labels: np.ndarray
 ) -> Callable[[Any], Tensor]:
-    return lambda network: method.query_losses(curvature.task, network, split, rows, labels)
+    return lambda network: options.query_losses(curvature.task, network, split, rows, labels)
 
 
 def _told(model: Solved) -> dict[str, Any]:

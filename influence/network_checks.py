@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from torch import nn
 
-from influence.base import Checkpoint, Method, QueryBlock
+from influence.checkpoint import Checkpoint, QueryBlock
 from influence.curvature import Curvature
 from influence.gradients import GradientSource
+from influence.inverse_hessian import SolveOptions
 from influence.layers import Layers
 from influence.parameters import Selection, choose_parameters
 from tasks.base import Task
 from tasks.errors import InputError
 
-if TYPE_CHECKING:
-    from influence.methods.influence_function import InfluenceFunction
-
 N_EXAMPLES = 2  # one alone would not show a layer that has one row for the whole batch
 
 
-def check_method(method: Method, task: Task, network: nn.Module, queries: QueryBlock | None, where: str) -> None:
+class CheckedMethod(Protocol):
+    """What is asked of a method to check it; `influence.base.Method` has all of it."""
+
+    name: ClassVar[str]
+    needs: ClassVar[frozenset[str]]
+
+    def chosen_layers(self, layers: Layers) -> list[str]: ...
+
+    def solve_options(self) -> SolveOptions: ...
+
+
+def check_method(method: CheckedMethod, task: Task, network: nn.Module, queries: QueryBlock | None, where: str) -> None:
     """Form the gradients that `method` needs of a fresh network, and choose the parameters that it solves on.
 
     `queries`: None where a model that is not trained yet judges them. Raises InputError with `where` (file and dotted key)
@@ -32,27 +41,25 @@ def check_method(method: Method, task: Task, network: nn.Module, queries: QueryB
         if needs:
             _check_gradients(method, task, network, needs)
         if "curvature" in method.needs:
-            _check_curvature(method, task, network, queries)  # type: ignore[arg-type]
+            _check_curvature(method.solve_options(), task, network, queries)
     except InputError as error:
-        if error.where.partition(".")[0] in type(method).model_fields:
+        if error.where.partition(".")[0] in getattr(type(method), "model_fields", ()):
             raise InputError(f"{where}.{error.where}", error.problem) from error
         raise InputError(where, f"{method.name}: {error.where}: {error.problem}") from error
 
 
-def _check_gradients(method: Any, task: Task, network: nn.Module, needs: frozenset[str]) -> None:
-    layers, chosen = Layers.of(task, network), []
-    if "layers" in needs:
-        chosen = method.chosen_layers(layers) if hasattr(method, "chosen_layers") else layers.choose("all")
+def _check_gradients(method: CheckedMethod, task: Task, network: nn.Module, needs: frozenset[str]) -> None:
+    chosen = method.chosen_layers(Layers.of(task, network)) if "layers" in needs else []
     weights = {name: value.detach().cpu().numpy() for name, value in network.named_parameters()}
     source = GradientSource(task, network, [Checkpoint("", 0, 1.0, 1.0, weights)], needs, frozenset(chosen))
     rows = np.arange(min(N_EXAMPLES, len(task.splits["train"])))
     source.shard("train", rows, task.splits["train"].labels[rows])
 
 
-def _check_curvature(method: InfluenceFunction, task: Task, network: nn.Module, queries: QueryBlock | None) -> None:
-    if queries is None and method.parameters == "all" and hasattr(task, "influence_parameters"):
+def _check_curvature(options: SolveOptions, task: Task, network: nn.Module, queries: QueryBlock | None) -> None:
+    if queries is None and options.parameters == "all" and hasattr(task, "influence_parameters"):
         return  # the task chooses by the queries
-    chosen = choose_parameters(task, network, method.parameters, queries)  # type: ignore[arg-type]
-    check_size = getattr(method.solver, "check_size", None)
-    if check_size is not None:
-        check_size(Curvature(task, Selection(network, chosen), method.batch_size, method.pass_size))
+    chosen = choose_parameters(task, network, options.parameters, queries)  # type: ignore[arg-type]
+    solver: Any = options.solver
+    if hasattr(solver, "check_size"):
+        solver.check_size(Curvature(task, Selection(network, chosen), options.batch_size, options.pass_size))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from influence.base import QueryBlock
+from influence.checkpoint import QueryBlock
 from tasks.base import Task
 from tasks.errors import InputError
 from tasks.suggestions import did_you_mean, listed

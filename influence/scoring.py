@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from influence.base import Checkpoint, Method, QueryBlock
+from influence.base import Method
+from influence.checkpoint import Checkpoint, QueryBlock
 from influence.matrix import positions_of
 from influence.methods.checkpointed import checkpoint_terms
 from tasks.base import Task
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import torch
 
     from influence.gradients import GradientShard, GradientSource
-    from influence.layers import Layers
     from influence.methods.influence_function import InfluenceFunction
     from influence.methods.tracin_we import TracInWE
 
@@ -194,10 +194,5 @@ def _source(
     needs = needs_of(methods.values()) - {"curvature"}
     network = task.network(0) if needs else None
     layers = Layers() if network is None else Layers.of(task, network)
-    chosen = [_chosen(method, layers) for method in methods.values() if "layers" in method.needs]
+    chosen = [method.chosen_layers(layers) for method in methods.values() if "layers" in method.needs]
     return GradientSource(task, network, checkpoints, needs, frozenset().union(*chosen), device)
-
-
-def _chosen(method: Any, layers: Layers) -> list[str]:
-    """The modules whose weight gradients a method needs: what its `chosen_layers` says, else all that are trained."""
-    return method.chosen_layers(layers) if hasattr(method, "chosen_layers") else layers.choose("all")

@@ -12,32 +12,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.config import LoadedConfig
-from orchestrator.config import load_config as _load_config
-from orchestrator.edited_plugins import edited_since_other_runs, not_this_config
-from orchestrator.estimate import Estimate, estimate
-from orchestrator.experiment import Experiment
-from orchestrator.pipeline import Pipeline, Report
-from orchestrator.progress import Progress
-from orchestrator.run_dir import RunDir, existing
-from orchestrator.run_mirror import RunMirror
+from orchestrator.config.load import load_config as _load_config
+from orchestrator.config.schema import LoadedConfig
+from orchestrator.experiment.edited_plugins import edited_since_other_runs, not_this_config
+from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.run_dir import RunDir, existing
+from orchestrator.forecast.estimate import Estimate, estimate
 from orchestrator.runtime.backend import Backend, WorkerContext
 from orchestrator.runtime.stop import StopSignal, stop_on_signals
 from orchestrator.scheduling.budget import Limits, Prices
-from orchestrator.spend_book import SpendBook
-from orchestrator.spending import RunMeter, parse_limits
+from orchestrator.spending.book import SpendBook
+from orchestrator.spending.meter import RunMeter, parse_limits
+from orchestrator.stages.pipeline import Pipeline, Report
 from orchestrator.storage.hold import held
 from orchestrator.storage.lease import Lease
 from orchestrator.storage.refusals import told
+from orchestrator.storage.run_mirror import RunMirror
+from orchestrator.storage.store import Store
+from orchestrator.storage.uris import is_object_uri
 from orchestrator.storage.writable import check_writable
-from orchestrator.store import Store
-from orchestrator.uris import is_object_uri
+from orchestrator.terminal.progress import Progress
 from tasks.errors import InputError, RefitError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from orchestrator.results import Results
+    from orchestrator.campaigns.results import Results
 
 PUBLISH_EVERY_S = 300.0
 EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
@@ -187,7 +187,7 @@ def run(
             )  # fmt: skip
             report = pipeline.run(until)
             if until == "analyse":
-                from orchestrator.projections import write_projections
+                from orchestrator.inspection.projections import write_projections
 
                 write_projections(pipeline)
     code = EXIT_QUARANTINED if report.quarantined else EXIT_COMPLETE

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.storage.refusals import StoreRefusesError, is_permanent, told
-from orchestrator.streams import is_heard, unheard_streams
+from orchestrator.terminal.streams import is_heard, unheard_streams
 from tasks.errors import InputError, RefitError
 
 if TYPE_CHECKING:
-    from orchestrator.config import LoadedConfig
-    from orchestrator.pipeline import Pipeline
+    from orchestrator.config.schema import LoadedConfig
+    from orchestrator.stages.pipeline import Pipeline
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
 STAGES = ("train", "score", "plan", "retrain", "analyse")
@@ -157,7 +157,7 @@ def _run(options: argparse.Namespace) -> int:
         **_on_machines(options),
     )
     if result.results is not None:
-        from orchestrator.report.terminal import results_table
+        from orchestrator.terminal.results_table import results_table
 
         print(results_table(result.results))
         print(f"\nreport    {result.run_dir / 'report.html'}")
@@ -179,7 +179,7 @@ def _estimated(config: LoadedConfig, options: argparse.Namespace) -> bool:
     says what it said when it made the scores.
     """
     from orchestrator import api
-    from orchestrator.campaigns.base import UnrankedError
+    from orchestrator.campaigns.scored import UnrankedError
 
     try:
         estimate = api.plan(config, options.run_dir)
@@ -193,7 +193,7 @@ def _estimated(config: LoadedConfig, options: argparse.Namespace) -> bool:
 
 def _on_machines(options: argparse.Namespace) -> dict[str, Any]:
     """What `run` and a pilot share."""
-    from orchestrator.progress import Progress
+    from orchestrator.terminal.progress import Progress
 
     names = ("run_dir", "address", "max_gpu_hours", "max_cost", "deadline", "wait")
     return {"progress": Progress(), **{name: getattr(options, name) for name in names}}
@@ -226,7 +226,7 @@ def _plan(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     import time
 
-    from orchestrator.status import StatusReader
+    from orchestrator.inspection.status import StatusReader
     from orchestrator.storage.blobs import StoreAwayError
 
     reader = StatusReader(options.run_dir)
@@ -246,7 +246,7 @@ def _status(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from orchestrator.api import open_run
-    from orchestrator.report.build import report_data
+    from orchestrator.inspection.report_data import report_data
     from orchestrator.report.render import write_report
 
     pipeline = open_run(options.run_dir).pipeline()
@@ -259,7 +259,7 @@ def _report(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     from orchestrator.api import open_run
-    from orchestrator.verify import verify
+    from orchestrator.inspection.verify import verify
 
     if options.rerun < 0:
         raise InputError("--rerun", f"{options.rerun}: a count of retrains, 0 or more")
@@ -273,7 +273,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _sync(options: argparse.Namespace) -> int:
     from orchestrator.api import open_run
-    from orchestrator.projections import sync
+    from orchestrator.inspection.projections import sync
 
     pipeline = open_run(options.run_dir).pipeline()
     _tell_store(pipeline)
@@ -290,7 +290,7 @@ def _tell_store(pipeline: Pipeline) -> None:
 
 def _list(options: argparse.Namespace) -> int:
     from influence.registry import METHODS, OBSERVERS
-    from orchestrator.campaigns.registry import CAMPAIGNS
+    from orchestrator.registry import CAMPAIGNS
     from tasks.registry import RECIPES, TASKS
 
     registries = {registry.kind: registry for registry in (METHODS, TASKS, RECIPES, CAMPAIGNS, OBSERVERS)}

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from orchestrator.cli import LONGEST_LINE, main
-from orchestrator.config import load_config
+from orchestrator.config.load import load_config
 from tasks.errors import InputError
 from tests.config_mutations import mutants
 from tests.malformed_campaigns import BASES

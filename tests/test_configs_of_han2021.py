@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from influence.diagnostics.confound_influence_difference import ConfoundInfluenceDifference
-from orchestrator.config import load_config, read_yaml
-from orchestrator.experiment import Experiment
+from orchestrator.config.load import load_config
+from orchestrator.config.yaml_files import read_yaml
+from orchestrator.experiment.experiment import Experiment
 from tasks.errors import InputError
 from tests.fakes import tiny_bert
 from tests.test_configs_of_papers import commands, first_comment

@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.config import load_config, read_yaml
-from orchestrator.experiment import Experiment
+from orchestrator.config.load import load_config
+from orchestrator.config.yaml_files import read_yaml
+from orchestrator.experiment.experiment import Experiment
 from tasks.base import Numerics
 from tasks.data.word_lists import DEFINITIONAL_PAIRS, WEATS
 from tasks.errors import InputError
-from tasks.recipes.skip_gram import PairOptions
+from tasks.recipes.pair_options import PairOptions
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(

@@ -15,9 +15,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from orchestrator.config import load_config
-from orchestrator.experiment import Experiment
-from orchestrator.scoring import ScoreStage
+from orchestrator.config.load import load_config
+from orchestrator.experiment.experiment import Experiment
+from orchestrator.stages.score_shards import ScoreStage
 from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.digests import digest

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from influence.base import Checkpoint, Method
+from influence.base import Method
+from influence.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from influence.gradients import CheckpointGradients, GradientShard

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from influence.base import Checkpoint, Method, QueryBlock
+from influence.base import Method
+from influence.checkpoint import Checkpoint, QueryBlock
 from influence.methods.requirements import require_task
 from influence.solvers import ConjugateGradients, Solver
 from tasks.base import Task
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from influence.gradients import GradientShard
-    from influence.inverse_hessian import QuerySolutions
+    from influence.inverse_hessian import QuerySolutions, SolveOptions
 
 
 class InfluenceFunction(Method):
@@ -90,7 +91,13 @@ class InfluenceFunction(Method):
         """The solutions of all queries at each (checkpoint, weight). Raises InputError, RefitError."""
         from influence.inverse_hessian import solve_queries
 
-        return solve_queries(self, task, checkpoints, queries, device)
+        return solve_queries(self.solve_options(), task, checkpoints, queries, device)
+
+    def solve_options(self) -> SolveOptions:
+        """How it solves for its queries."""
+        from influence.inverse_hessian import SolveOptions
+
+        return SolveOptions(self.name, self.parameters, self.solver, self.batch_size, self.pass_size, self.query_losses)
 
     def score(self, queries: GradientShard, train: GradientShard, prepared: Any) -> np.ndarray:
         """float32 [n_queries, n_train]; a row of NaN for a query whose solver diverged."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from influence.base import Method, QueryBlock
+from influence.base import Method
+from influence.checkpoint import QueryBlock
 from influence.foreign import read_scores
 from influence.given_ids import GivenIds
 from influence.matrix import Axes, Orientation, ScoreMatrix, from_foreign, positions_of

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from influence.base import QueryBlock
+from influence.checkpoint import QueryBlock
 from influence.methods.checkpointed import CheckpointSum
 from influence.methods.requirements import require_last_layer, require_task
 from tasks.base import Task

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from influence.base import QueryBlock
+from influence.checkpoint import QueryBlock
 from influence.methods.checkpointed import CheckpointSum
 from influence.methods.requirements import require_model, require_task
 from tasks.base import Task

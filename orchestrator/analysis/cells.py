@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from orchestrator.analysis.stopping import Stopping
+from orchestrator.analysis.stopping import Stopping
 
 
 @dataclass(frozen=True, eq=False)

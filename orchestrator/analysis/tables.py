@@ -10,7 +10,7 @@ from orchestrator.analysis.contrasts import contrast_rows
 from orchestrator.analysis.curves import Row, curve_rows, query_curve_rows, summary_rows
 from orchestrator.analysis.over_queries import COLUMNS as OVER_QUERIES
 from orchestrator.analysis.pairing import pairing_rows
-from orchestrator.analysis.stopping import design_rows, repeat_rows
+from orchestrator.analysis.repeats import design_rows, repeat_rows
 
 _INTERVALS = ["se", "ci_low", "ci_high", "se_fixed", "ci_fixed_low", "ci_fixed_high"]
 _ESTIMATE = [*_INTERVALS, "n_queries", "n_repeats", "n_excluded"]

@@ -4,18 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
+from orchestrator.analysis.stopping import Stopping
 from orchestrator.records import RemovalRequest, RetrainSpec, Work
 from tasks.data.edits import Edit
 
-if TYPE_CHECKING:
-    from orchestrator.analysis.stopping import Stopping
-
 SpecFactory = Callable[[Edit, int], RetrainSpec]
 NOT_ASKED = -1  # in Plan.cell: a repeat that this curve did not need
+
+
+class CampaignPlan(Protocol):
+    """The distinct retrains of a campaign and the cells they serve.
+
+    `works` is the dispatch order. A work whose spec names a parent in `works` runs once the parent is done. `is_final`: nothing
+    is added once `works` are finished; otherwise the campaign is asked again then, and plans on.
+    """
+
+    @property
+    def works(self) -> tuple[Work, ...]: ...
+
+    @property
+    def is_final(self) -> bool: ...
+
+    @property
+    def n_requested(self) -> int:
+        """Cells asked for."""
+        ...
+
+    def columns(self) -> dict[str, list]:
+        """The cells as the columns of plan.parquet, `spec_id` among them."""
+        ...
+
+    def references(self) -> list[str]:
+        """Spec ids of the retrains that others are compared with."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -124,3 +149,20 @@ def check_unique(values: Sequence, what: str) -> None:
     """Raise ValueError if a value stands twice."""
     if len(set(values)) != len(values):
         raise ValueError(f"{what}: each once")
+
+
+def waves(works: Sequence[Work]) -> list[list[Work]]:
+    """`works` in groups: each after the groups that hold its parents; order within a group is kept."""
+    depth: dict[str, int] = {}
+    by_id = {work.spec_id: work for work in works}
+
+    def depth_of(work: Work) -> int:
+        if work.spec_id not in depth:
+            parent = by_id.get((work.spec.parent or {}).get("spec_id", ""))
+            depth[work.spec_id] = 0 if parent is None else 1 + depth_of(parent)
+        return depth[work.spec_id]
+
+    found: list[list[Work]] = [[] for _ in range(1 + max(map(depth_of, works), default=-1))]
+    for work in works:
+        found[depth_of(work)].append(work)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -52,14 +53,15 @@ class QueryPage:
 class Section:
     """A part of the page that only some campaigns have.
 
-    `id` is its anchor, `nav` its name in the list of sections (default the title). `template` is rendered with the
-    section as `section`; `figures` (name -> SVG text) are also written to figures/<name>.svg, so no two sections may
+    `id` is its anchor, `nav` its name in the list of sections (default the title). `template`: the name of one of the report's
+    own templates, or the path of a file of the campaign's; it is rendered with the section as `section`.
+    `figures` (name -> SVG text) are also written to figures/<name>.svg, so no two sections may
     share a name.
     """
 
     id: str
     title: str
-    template: str
+    template: str | Path
     data: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, str] = field(default_factory=dict)
     nav: str = ""

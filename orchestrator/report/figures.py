@@ -1,4 +1,4 @@
-"""The figures of a deletion campaign as SVG."""
+"""Figures as SVG that campaigns share: curves over k, AUC-DEL, and the intervals of any table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from orchestrator.report.canvas import GRID, INK, Look, canvas, legend, legend_columns, looks, short, unique
+from orchestrator.report import numbers
+from orchestrator.report.canvas import (
+    CONTROL_LOOKS,
+    GRID,
+    INK,
+    Look,
+    canvas,
+    legend,
+    legend_columns,
+    looks,
+    short,
+    unique,
+)
 
 METHODS_PER_PANEL = 6
 _BAND, _BAND_FIXED = ("ci_low", "ci_high"), ("ci_fixed_low", "ci_fixed_high")
@@ -71,6 +83,28 @@ def forest_svg(summary: pd.DataFrame) -> str:
             ax.xaxis.set_major_locator(MaxNLocator(5))
         axes[0].set_yticks(range(len(methods)), [short(method) for method in methods])
         axes[0].set_ylim(len(methods) - 0.4, -0.6)
+    return out.getvalue()
+
+
+def intervals_svg(table: pd.DataFrame, labels: Sequence[str], value: str) -> str:
+    """The column `value` of every row with its interval `ci_low` to `ci_high`; the columns `labels` name the rows."""
+    named = [label for label in labels if label in table.columns]
+    names = [", ".join(numbers.plain(row[label]) for label in named) for row in table.to_dict("records")]
+    style = looks(list(dict.fromkeys(table[named[0]].astype(str)))) if named else {}
+    with canvas((6.4, 0.34 * len(table) + 1.0), f"intervals-{value}") as (figure, out):
+        ax = figure.subplots()
+        ax.axvline(0, color=INK, linewidth=0.8)
+        ax.grid(axis="x", color=GRID, linewidth=0.6)
+        ax.set_axisbelow(True)
+        for place, row in enumerate(table.to_dict("records")):
+            look = style[str(row[named[0]])] if named else CONTROL_LOOKS["random"]
+            ends = [float("nan") if numbers.is_missing(row[end]) else float(row[end]) for end in _BAND]
+            ax.plot(ends, [place, place], color=look.colour, linewidth=1.6, solid_capstyle="butt")
+            ax.plot(row[value], place, color=look.colour, marker=look.marker, markersize=6.5, linestyle="none")
+        ax.set_yticks(range(len(table)), [short(name) for name in names])
+        ax.set_ylim(len(table) - 0.4, -0.6)
+        ax.set_xlabel(value.replace("_", " "))
+        ax.xaxis.set_major_locator(MaxNLocator(6))
     return out.getvalue()
 
 

@@ -80,7 +80,7 @@ def _figures(data: ReportData) -> dict[str, str]:
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
+        loader=jinja2.ChoiceLoader([jinja2.FunctionLoader(_template_of_campaign), jinja2.FileSystemLoader(_HERE)]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -103,6 +103,12 @@ def _environment() -> jinja2.Environment:
         rows=_rows,
     )
     return environment
+
+
+def _template_of_campaign(name: str) -> str | None:
+    """The text of a template that a section names by its full path; None for the names of the report's own templates."""
+    path = Path(name)
+    return path.read_text(encoding="utf-8") if path.is_absolute() else None
 
 
 def _interval(row: Mapping[str, Any], prefix: str) -> str:

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from influence.base import Checkpoint, Method, QueryBlock
+from influence.base import Method
+from influence.checkpoint import Checkpoint, QueryBlock
 from orchestrator.records import Work
 from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import Event

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from orchestrator.scheduling import checks
 from orchestrator.scheduling.eta import Durations, TimeLeft
 from orchestrator.scheduling.events import (
     Completed,
@@ -121,10 +120,6 @@ class Scheduler:
     def accepts(self, spec_id: str) -> bool:
         """Whether a result of this spec would count; what is done is not replaced, but a result beats a quarantine."""
         return self._specs.accepts(spec_id)
-
-    def check(self) -> None:
-        """Assert what must hold between any two events; O(n), called after every event in tests."""
-        checks.check(self)
 
     # --- what happens --------------------------------------------------------------------------------------------
 

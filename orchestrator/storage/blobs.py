@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,16 +12,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
-from urllib.parse import unquote
 
-from orchestrator.uris import is_object_uri, object_uri
-from tasks.errors import InputError, RefitError
+from tasks.errors import RefitError
 
 Keys = list[str]
 STORE_FOLDERS = ("ledger", "scores", "checkpoints", "spend")
 TEMPORARY = ".refit-tmp-"
-_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
-_SECRET_OPTION = re.compile(r"[?&][^=&]*(password|passwd|secret|token|credential|access_key)[^=&]*=", re.IGNORECASE)
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -181,48 +176,6 @@ def check_key(key: str) -> str:
     return key
 
 
-def open_blobs(uri: str, where: object) -> BlobStore:
-    """The store at `uri`: a local path, file://, s3:// or gs://. Raises InputError naming `where`, never repeating a password.
-
-    A bucket is asked whether it is there and lets us in.
-    """
-    match = _SCHEME.fullmatch(uri)
-    scheme, rest = (match[1].lower(), match[2]) if match else ("", uri)
-    authority = rest.split("/", 1)[0]
-    if _carries_secret(scheme, authority, rest):
-        raise InputError(where, "the URI carries a user or password; give credentials through the environment")
-    if is_object_uri(uri):
-        return _open_bucket(object_uri(uri, where), where)
-    if scheme and scheme != "file":
-        allowed = "allowed: a local path, file://, s3:// or gs://"
-        raise InputError(where, f"{scheme}://...: this scheme is not supported; {allowed}")
-    if scheme and authority not in ("", "localhost"):
-        raise InputError(where, f"file://{authority}/...: another host; allowed: file:///absolute/path")
-    path = unquote(rest[len(authority) :]) if scheme else uri
-    _check_folder(path, where)
-    store = LocalBlobs(Path(path))
-    for folder in STORE_FOLDERS:  # a listing would find nothing there, as if nothing had been trained
-        found = store.root / folder
-        if os.path.lexists(found) and not found.is_dir():
-            raise InputError(where, f"{found} is no folder; a store keeps its {folder} there")
-    store.sweep()
-    return store
-
-
-def _open_bucket(uri: str, where: object) -> BlobStore:
-    from orchestrator.storage.object_blobs import ObjectBlobs  # on demand: local stores do without obstore
-
-    store = ObjectBlobs(uri)
-    store.check(where)
-    return store
-
-
-def _carries_secret(scheme: str, authority: str, rest: str) -> bool:
-    if not scheme:
-        return re.match(r"[^/@]+:[^/@]+@", rest) is not None
-    return "@" in (authority if scheme == "file" else rest) or _SECRET_OPTION.search(rest) is not None
-
-
 def write_file(path: Path, data: bytes) -> None:
     """Write or replace a file: a crash leaves the old content or the new. Raises OSError, leaving nothing partial."""
     _make_folder(path.parent)
@@ -244,21 +197,6 @@ def locked_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)  # gives the lock back
-
-
-def _check_folder(path: str, where: object) -> None:
-    if not path.strip() or "\0" in path:
-        raise InputError(where, f"{path!r} is not a path; allowed: a folder, which is made if need be")
-    try:
-        os.lstat(os.path.abspath(path))
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise InputError(where, f"{path[:80]!r}...: a name or path that is too long") from error
-    nearest = Path(os.path.abspath(path))
-    while not os.path.lexists(nearest) and nearest != nearest.parent:
-        nearest = nearest.parent
-    if not nearest.is_dir():
-        raise InputError(where, f"{path!r}: {nearest} is a file; allowed: a folder, which is made if need be")
 
 
 def _write_temporary(folder: Path, data: bytes) -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from orchestrator.storage.blobs import Keys, StoreAwayError, check_key
-from orchestrator.uris import split_object_uri
+from orchestrator.storage.uris import split_object_uri
 from tasks.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
+from orchestrator.storage.uris import has_secret_parameter
 from tasks.errors import InputError, RefitError
 
 ALLOWED_URIS = "sqlite:///<path of a database file>, http://<host> or https://<host>"
-_SECRET_KEYS = ("password", "passwd", "pwd", "token", "secret", "key")
 
 
 class TrackingError(RefitError):
@@ -32,6 +32,14 @@ class ChildRecord:
     committed_at: int
     points: Sequence[tuple[str, int, Any]]
     texts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CampaignRecord:
+    """What a campaign adds to its runs in a tracking store: parameters of every run, and a child run per curve or row."""
+
+    params: Mapping[str, Any]
+    children: Sequence[ChildRecord]
 
 
 @dataclass(frozen=True)
@@ -96,8 +104,7 @@ def sqlite_path(uri: str) -> str:
 def _carries_secret(uri: str, scheme: str, rest: str) -> bool:
     if "@" in rest and (scheme != "sqlite" or not rest.startswith("/")):
         return True  # also where urlsplit sees no password, as with a slash inside one
-    names = (name.lower() for name, _ in parse_qsl(rest.partition("?")[2], keep_blank_values=True))
-    return any(secret in name for name in names for secret in _SECRET_KEYS)
+    return has_secret_parameter(rest)
 
 
 def _has_host(uri: str) -> bool:

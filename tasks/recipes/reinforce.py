@@ -10,8 +10,9 @@ from pydantic import Field
 
 from tasks.base import KeepCheckpoint, Numerics, Observer, Trained
 from tasks.data.edits import Edit
+from tasks.recipes.pair_options import PairOptions
 from tasks.recipes.schedules import updates_by
-from tasks.recipes.skip_gram import PairOptions, SkipGramRun
+from tasks.recipes.skip_gram import SkipGramRun
 from tasks.seeds import generator, purpose_seed
 from tasks.training import EditedTrainSet, Watch, deterministic, is_finite, n_batches, start_from
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tasks.data.pairs import Pairs
 from tasks.models.skip_gram import Loss
-from tasks.recipes.skip_gram import PairOptions
+from tasks.recipes.pair_options import PairOptions
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 

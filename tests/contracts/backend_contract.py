@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from influence.base import Method, QueryBlock
+from influence.base import Method
+from influence.checkpoint import QueryBlock
 from orchestrator.records import Outcome, Work
 from orchestrator.runtime import worker
 from orchestrator.runtime.backend import Backend, ScoreJob, WorkerContext, ranges_of

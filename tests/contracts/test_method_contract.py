@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from influence.base import NEEDS, Method, QueryBlock
+from influence.base import Method
+from influence.checkpoint import NEEDS, QueryBlock
 from influence.registry import METHODS
 from influence.scoring import Scorer
 from tasks.base import Split

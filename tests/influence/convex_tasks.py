@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from influence.base import Checkpoint, QueryBlock
+from influence.checkpoint import Checkpoint, QueryBlock
 from influence.curvature import Curvature
 from influence.gradients import loaded
 from influence.parameters import Selection

@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import nn
 
-from influence.base import Checkpoint, QueryBlock
+from influence.checkpoint import Checkpoint, QueryBlock
 from tasks.base import Split
 
 PAD, START, END = 0, 1, 2

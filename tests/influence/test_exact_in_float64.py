@@ -10,7 +10,7 @@ import torch
 from convex_tasks import Logistic, Ridge, curvature_of, queries_of
 from torch import nn
 
-from influence.base import Checkpoint
+from influence.checkpoint import Checkpoint
 from influence.flat_directions import solved_on_range
 from influence.inverse_hessian import in_float64
 from influence.methods.cross_loss_influence import CrossLossInfluence

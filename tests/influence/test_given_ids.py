@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from small_task import SmallCNN, SmallTask
 
-from influence.base import QueryBlock
+from influence.checkpoint import QueryBlock
 from influence.given_ids import GivenIds
 from influence.methods.scores_file import ScoresFile
 from tasks.base import Split

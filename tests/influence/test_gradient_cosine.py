@@ -9,7 +9,7 @@ from large_bert import LargeBert
 from pydantic import ValidationError
 from small_task import SmallCNN, SmallTask, autograd_gradients, autograd_scores, checkpoint, query_block
 
-from influence.base import QueryBlock
+from influence.checkpoint import QueryBlock
 from influence.gradients import gradient_shard
 from influence.layers import Layers
 from influence.methods.gradient_cosine import GradientCosine

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from small_task import SmallCNN, SmallTask, query_block
 
-from influence.base import QueryBlock
+from influence.checkpoint import QueryBlock
 from influence.gradients import GradientShard
 from influence.methods.scores_file import ScoresFile
 from tasks.components import parse_component

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from influence.base import Checkpoint, QueryBlock
+from influence.checkpoint import Checkpoint, QueryBlock
 from influence.curvature import Curvature
 from influence.inverse_hessian import solve_queries
 from influence.methods.cross_loss_influence import CrossLossInfluence
@@ -131,7 +131,7 @@ def scores_of(task, network) -> np.ndarray:
     ids = task.splits["properties"].ids
     queries = QueryBlock("properties", ids, np.arange(len(ids)), np.zeros(len(ids), np.int64))
     method = CrossLossInfluence(solver=Exact(damping=0.0))
-    solved = solve_queries(method, task, [(checkpoint_of(network), 1.0)], queries)
+    solved = solve_queries(method.solve_options(), task, [(checkpoint_of(network), 1.0)], queries)
     return solved.scores(np.arange(len(task.splits["train"]))).astype(np.float64)
 
 
@@ -156,7 +156,7 @@ def test_the_words_of_a_sentence_share_its_influence_out():
     queries = QueryBlock("properties", np.array([0]), np.array([0]), np.zeros(1, np.int64))
     method = CrossLossInfluence(solver=Exact(damping=1e-3))
     checkpoint = Checkpoint("model", 1, 1.0, 1.0, parent)
-    whole = solve_queries(method, task, [(checkpoint, 1.0)], queries).scores(np.arange(len(ids)))[0]
+    whole = solve_queries(method.solve_options(), task, [(checkpoint, 1.0)], queries).scores(np.arange(len(ids)))[0]
     chosen = [int(ids[row]) for row in np.argsort(-np.abs(whole))[:4]]
     parts = row_contributions(task, method, [checkpoint], queries, [(0, train_id) for train_id in chosen])
     for train_id in chosen:

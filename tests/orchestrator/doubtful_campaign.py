@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from orchestrator import api
-from orchestrator.config import LoadedConfig, changed_task
+from orchestrator.config.schema import LoadedConfig
+from orchestrator.config.yaml_files import changed_task
 
 WORDS = {"north": ["ice", "snow", "frost", "fjord"], "south": ["sand", "palm", "heat", "reef"]}
 FILLER = [f"word{number}" for number in range(60)]

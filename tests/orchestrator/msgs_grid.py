@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from orchestrator import api
-from orchestrator.config import LoadedConfig, changed_task
+from orchestrator.config.schema import LoadedConfig
+from orchestrator.config.yaml_files import changed_task
 
 SEEDS = [2021, 2022, 2023]
 MSGS_GRID: dict[str, Any] = {

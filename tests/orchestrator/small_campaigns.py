@@ -10,7 +10,8 @@ import numpy as np
 import yaml
 
 from orchestrator import api
-from orchestrator.config import LoadedConfig, changed_task
+from orchestrator.config.schema import LoadedConfig
+from orchestrator.config.yaml_files import changed_task
 
 LOO: dict[str, Any] = {
     "name": "small-loo",

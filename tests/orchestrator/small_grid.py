@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from orchestrator import api
-from orchestrator.config import LoadedConfig
+from orchestrator.config.schema import LoadedConfig
 
 GRID: dict[str, Any] = {
     "name": "small-grid",

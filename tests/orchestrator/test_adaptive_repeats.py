@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from orchestrator import api
-from orchestrator.campaigns.deletion import Deletion
+from orchestrator.campaigns.deletion.campaign import Deletion
+from orchestrator.campaigns.deletion.results import deletion_results
 from orchestrator.campaigns.plan import NOT_ASKED
-from orchestrator.config import LoadedConfig
-from orchestrator.progress import Progress
-from orchestrator.results import deletion_results
+from orchestrator.config.schema import LoadedConfig
+from orchestrator.inspection.verify import verify
 from orchestrator.storage.blobs import LocalBlobs, StoreAwayError
 from orchestrator.storage.ledger import Ledger
-from orchestrator.verify import verify
+from orchestrator.terminal.progress import Progress
 from tests.orchestrator.tiny_campaign import Finished, pipeline_of, result_bytes, run_here, small_config
 
 LEAST, MOST = 3, 8

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.arms import Arm
-from orchestrator.config import ConfigError
-from orchestrator.experiment import Experiment
+from orchestrator.config.yaml_files import ConfigError
+from orchestrator.experiment.arm import Arm
+from orchestrator.experiment.experiment import Experiment
 from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.errors import InputError

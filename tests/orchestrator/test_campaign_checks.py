@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from orchestrator import api
-from orchestrator.checking import checked_results
 from tests.orchestrator.doubtful_campaign import UNTRAINED, doubtful, write_texts
 from tests.orchestrator.small_campaigns import small_debias, small_loo
 from tests.orchestrator.small_grid import GRID, small_grid
@@ -80,7 +79,10 @@ def test_references_that_failed_leave_nothing_to_check(leaked):
         else row
         for spec_id, row in pipeline.rows.items()
     }
-    checks = {check.name: check.status for check in checked_results(pipeline.scored, pipeline.planned, rows).checks}
+    checks = {
+        check.name: check.status
+        for check in pipeline.campaign.checked_results(pipeline.scored, pipeline.planned, rows).checks
+    }
     assert (checks["accuracy"], checks["broken_models"]) == ("not_checked", "not_checked")
 
 
@@ -107,7 +109,7 @@ def test_queries_and_repeats_are_those_that_the_verdicts_rest_on(tmp_path):
     n_queries, n_repeats = int(complete.any(axis=1).sum()), int(complete.any(axis=0).sum())
     assert n_repeats == 3
     assert 1 <= n_queries < 5
-    checks = {check.name: check for check in checked_results(pipeline.scored, plan, rows).checks}
+    checks = {check.name: check for check in pipeline.campaign.checked_results(pipeline.scored, plan, rows).checks}
     assert (checks["queries"].status, checks["repeats"].status) == ("caution", "caution")
     assert checks["queries"].numbers["n_queries"] == n_queries
     assert checks["queries"].numbers["n_asked"] == 6
@@ -120,7 +122,7 @@ def test_seeds_of_debias_and_of_a_grid_are_those_with_results(tmp_path):
         pipeline = api.open_pipeline(config, address="local")
         ids = {work.spec_id for work in pipeline.planned.works if work.spec.seed == 2 and is_lost(work)}
         rows = {spec_id: lost(row) if spec_id in ids else row for spec_id, row in pipeline.rows.items()}
-        checks = checked_results(pipeline.scored, pipeline.planned, rows).checks
+        checks = pipeline.campaign.checked_results(pipeline.scored, pipeline.planned, rows).checks
         return {check.name: check for check in checks}["repeats"]
 
     debias = small_debias(tmp_path / "debias")

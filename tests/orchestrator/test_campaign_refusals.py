@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import LoadedConfig, parse_config
+from orchestrator.config.load import parse_config
+from orchestrator.config.schema import LoadedConfig
 from tasks.errors import InputError
 from tests.orchestrator.small_campaigns import LOO, small_debias, small_loo
 from tests.orchestrator.tiny_campaign import pipeline_of, small_config

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from orchestrator.config import ConfigError, apply_overrides, dump_config, load_config, parse_config, read_yaml
-from orchestrator.experiment import Experiment
+from orchestrator.config.load import dump_config, load_config, parse_config
+from orchestrator.config.yaml_files import ConfigError, apply_overrides, read_yaml
+from orchestrator.experiment.experiment import Experiment
 from tasks.errors import InputError
 from tests.orchestrator.tiny_campaign import CONFIG, options, write_config
 

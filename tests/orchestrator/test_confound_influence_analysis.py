@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.analysis.confound_influence import cid, cid_over_seeds, mean_cid, welch
+from orchestrator.campaigns.recipe_grid.confound_influence import cid, cid_over_seeds, mean_cid, welch
 
 RNG = np.random.default_rng(0)
 GROUPS = [

@@ -10,10 +10,10 @@ import pytest
 
 from orchestrator import api
 from orchestrator.cli import main
-from orchestrator.run_dir import RunDir, existing
-from orchestrator.status import status
+from orchestrator.experiment.run_dir import RunDir, existing
+from orchestrator.inspection.status import status
+from orchestrator.inspection.verify import verify
 from orchestrator.storage.blobs import LocalBlobs
-from orchestrator.verify import verify
 from tests.orchestrator.tiny_campaign import Finished
 
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from orchestrator import api
-from orchestrator.analysis.debias import ALL, FIRST, SECOND, Setting
-from orchestrator.campaigns.base import waves
-from orchestrator.campaigns.debias import HARD_STEP, WEIGHTS, property_labels
-from orchestrator.debiasing import effect_grid
+from orchestrator.campaigns.debias.campaign import HARD_STEP, WEIGHTS
+from orchestrator.campaigns.debias.effects import ALL, FIRST, SECOND, Setting
+from orchestrator.campaigns.debias.plan import property_labels
+from orchestrator.campaigns.debias.results import effect_grid
+from orchestrator.campaigns.plan import waves
+from orchestrator.inspection.verify import verify
 from orchestrator.storage.tables import read_plan
-from orchestrator.verify import verify
 from tasks.data.edits import Edit
 from tests.orchestrator.small_campaigns import DEBIAS, small_debias
 from tests.orchestrator.tiny_campaign import Finished, committed, pipeline_of, result_bytes, run_here

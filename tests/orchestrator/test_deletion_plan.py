@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from influence.methods.random import RandomControl
 from influence.methods.random_same_label import RandomSameLabel
 from influence.ranking import ranked
-from orchestrator.campaigns.deletion import Deletion, fixed_plan
-from orchestrator.campaigns.deletion_grid import DeletionGrid
+from orchestrator.campaigns.deletion.campaign import Deletion, fixed_plan
+from orchestrator.campaigns.deletion.cells import deletion_cells
+from orchestrator.campaigns.deletion.grid import DeletionGrid
 from orchestrator.records import RetrainSpec
 from tasks.data.edits import Edit
 from tasks.errors import InputError
@@ -159,15 +160,14 @@ def test_requests_name_every_cell_once():
 
 
 def test_deltas_are_paired_with_the_reference_of_their_repeat():
-    campaign = Deletion(k=(1,), groups=("proponents",))
     plan = plan_of({"a": SCORES}, k=(1,), groups=("proponents",))
     values = np.random.default_rng(0).normal(size=(len(plan.works), 2))
-    cells = campaign.analyse(plan, values)
+    cells = deletion_cells(plan, values)
     for q, r in np.ndindex(2, 2):
         expected = values[plan.cell[0, 0, 0, q, r], q] - values[plan.reference[r], q]
         assert cells.delta[0, 0, 0, q, r] == expected
     values[plan.reference[1]] = math.nan
-    assert np.isnan(campaign.analyse(plan, values).delta[..., 1]).all()
+    assert np.isnan(deletion_cells(plan, values).delta[..., 1]).all()
 
 
 def test_fractions_become_counts():

@@ -13,10 +13,10 @@ import yaml
 
 from orchestrator import api
 from orchestrator.cli import main
-from orchestrator.config import LoadedConfig
-from orchestrator.edited_plugins import edited_plugins
+from orchestrator.config.schema import LoadedConfig
+from orchestrator.experiment.edited_plugins import edited_plugins
+from orchestrator.inspection.status import status
 from orchestrator.runtime.worker import configure, retrain
-from orchestrator.status import status
 from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.errors import InputError, RefitError
@@ -28,7 +28,7 @@ PARTS = """
 from typing import ClassVar
 import numpy as np
 from influence.base import Method
-from orchestrator.campaigns.deletion import Deletion
+from orchestrator.campaigns.deletion.campaign import Deletion
 from tasks.measurements import GoldProbability
 from tasks.models.text_cnn import TextCNN
 from tasks.planted import Planted

@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 
 from orchestrator import api
-from orchestrator.pilot import RetrainClass, class_of, pilot_works
-from orchestrator.spending import PricesConfig
+from orchestrator.spending.meter import PricesConfig
+from orchestrator.stages.pilot import RetrainClass, class_of, pilot_works
 from tests.orchestrator.tiny_campaign import CONFIG, pipeline_of, run_here, small_config
 
 CELLS = 3 * 2 * 2 * 3 * 2  # methods x groups x k x queries x repeats

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
-from orchestrator.config import ConfigError, load_config
-from orchestrator.experiment import Experiment
+from orchestrator.config.load import load_config
+from orchestrator.config.yaml_files import ConfigError
+from orchestrator.experiment.experiment import Experiment
 from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.errors import InputError

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.inspection.status import status
 from orchestrator.records import LedgerRow
-from orchestrator.status import status
 from tests.orchestrator.tiny_campaign import Finished, committed, pipeline_of, result_bytes, run_here, small_config
 
 FLAKY = '''

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from orchestrator.cli import main
-from orchestrator.yaml_files import ConfigError, apply_overrides, read_yaml, write_yaml
-from orchestrator.yaml_limits import DEEPEST, MOST_BYTES, MOST_VALUES
+from orchestrator.config.yaml_files import ConfigError, apply_overrides, read_yaml, write_yaml
+from orchestrator.config.yaml_limits import DEEPEST, MOST_BYTES, MOST_VALUES
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator import api
-from orchestrator.agreement import Measured
-from orchestrator.campaigns.leave_one_out import LeaveOneOutPlan, arm_label
-from orchestrator.config import read_yaml
+from orchestrator.campaigns.leave_one_out.campaign import LeaveOneOutPlan
+from orchestrator.campaigns.leave_one_out.plan import arm_label
+from orchestrator.campaigns.leave_one_out.results import Measured
+from orchestrator.config.yaml_files import read_yaml
+from orchestrator.inspection.verify import verify
 from orchestrator.storage.tables import read_plan
-from orchestrator.verify import verify
 from tasks.data.edits import Edit
 from tasks.training import deterministic
 from tests.orchestrator.small_campaigns import LOO, small_loo, write_campaign

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.ledgers import Ledgers
 from orchestrator.records import LedgerRow, Outcome, RetrainSpec, Work
-from orchestrator.store import Store
+from orchestrator.storage.ledgers import Ledgers
+from orchestrator.storage.store import Store
 from tasks.data.edits import Edit
 
 HOMES = {"a": "1" * 32, "twin": "1" * 32, "b": "2" * 32}  # arm -> task id: a and its twin record the same

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.harness import ROOT, kill, start, wait_until
 from orchestrator.cli import main
-from orchestrator.pipeline import Pipeline
-from orchestrator.run_dir import existing
+from orchestrator.experiment.run_dir import existing
+from orchestrator.stages.pipeline import Pipeline
 from tasks.base import Snapshot
 from tasks.data.edits import Edit
 from tests.orchestrator.gated_recipe import FOLDER

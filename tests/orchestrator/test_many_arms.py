@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from orchestrator.experiment import Experiment
+from orchestrator.experiment.experiment import Experiment
 from orchestrator.runtime.backend import WorkerContext
 from orchestrator.runtime.worker import configure, retrain
 from tasks.base import Numerics, Split

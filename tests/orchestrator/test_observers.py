@@ -10,10 +10,10 @@ import yaml
 
 from orchestrator import api
 from orchestrator.cli import main
-from orchestrator.config import dump_config, parse_config
-from orchestrator.experiment import Experiment
+from orchestrator.config.load import dump_config, parse_config
+from orchestrator.experiment.experiment import Experiment
+from orchestrator.inspection.verify import verify
 from orchestrator.runtime.worker import configure, retrain
-from orchestrator.verify import verify
 from tasks.errors import InputError
 from tasks.sources import source_digests
 from tests.orchestrator.small_campaigns import small_loo

@@ -8,9 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from orchestrator.outlook import BETWEEN_PREEMPTIONS_S, History, Pool, Span, outlook, total_s
-from orchestrator.pilot import RetrainClass
+from orchestrator.forecast.outlook import BETWEEN_PREEMPTIONS_S, History, Pool, Span, outlook, total_s
 from orchestrator.scheduling.budget import HOUR_S, Prices
+from orchestrator.stages.pilot import RetrainClass
 
 A, B = RetrainClass("", "mask", False), RetrainClass("", "drop", False)
 MODEL, OTHER = RetrainClass("", "mask", True), RetrainClass("other", "mask", False)

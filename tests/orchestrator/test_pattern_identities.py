@@ -14,8 +14,8 @@ import yaml
 from influence.methods.tracin import TracIn
 from influence.selections import with_selections
 from orchestrator.cli import main
-from orchestrator.config import LoadedConfig
-from orchestrator.experiment import Experiment
+from orchestrator.config.schema import LoadedConfig
+from orchestrator.experiment.experiment import Experiment
 from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.models.text_cnn import TextCNN

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from orchestrator.campaigns.base import waves
-from orchestrator.pilot import RetrainClass, class_of, pilot_works
+from orchestrator.campaigns.plan import waves
 from orchestrator.records import RetrainSpec, Work
+from orchestrator.stages.pilot import RetrainClass, class_of, pilot_works
 from tasks.data.edits import Edit
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from orchestrator import api
 from orchestrator.cli import main
-from orchestrator.progress import Progress
-from orchestrator.projections import sync
+from orchestrator.inspection.projections import sync
+from orchestrator.terminal.progress import Progress
 from orchestrator.tracking.record import TrackingError
 from tests.orchestrator.tiny_campaign import Finished, result_bytes, small_config
 

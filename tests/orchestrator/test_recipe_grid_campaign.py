@@ -11,10 +11,10 @@ import pytest
 from scipy import stats
 
 from orchestrator import api
-from orchestrator.config import dump_config
-from orchestrator.retraining import Stopped
+from orchestrator.config.load import dump_config
+from orchestrator.inspection.verify import verify
+from orchestrator.stages.retraining import Stopped
 from orchestrator.storage.tables import read_plan
-from orchestrator.verify import verify
 from tasks.data.edits import Edit
 from tasks.errors import InputError
 from tasks.training import deterministic

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.campaigns.recipe_grid import RecipeGrid
-from orchestrator.config import changed_task
-from orchestrator.experiment import Experiment
+from orchestrator.campaigns.recipe_grid.campaign import RecipeGrid
+from orchestrator.config.yaml_files import changed_task
+from orchestrator.experiment.experiment import Experiment
 from tasks.base import Numerics
 from tasks.components import parse_component
 from tasks.errors import InputError

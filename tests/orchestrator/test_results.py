@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from orchestrator.checking import checked_results
-from orchestrator.results import TABLES, deletion_results, measured_values
+from orchestrator.campaigns.deletion.results import TABLES, deletion_results
+from orchestrator.campaigns.outcomes import measured_values
 from tests.orchestrator.tiny_campaign import result_bytes, small_config
 
 
@@ -55,7 +55,7 @@ def test_queries_are_found_by_row_whatever_their_order(parts, tmp_path):
 
 
 def experiment_queries(folder, ids):
-    from orchestrator.experiment import Experiment
+    from orchestrator.experiment.experiment import Experiment
 
     return Experiment(small_config(folder, queries={"split": "test", "ids": ids}), None).queries(None)
 
@@ -120,5 +120,5 @@ def test_tables_say_what_the_cells_say(parts):
 def test_the_same_rows_give_the_bytes_that_were_written(parts, finished):
     _, plan, _, rows = parts
     turned = dict(reversed(list(rows.items())))
-    texts = checked_results(finished.pipeline.scored, plan, turned).csv()
+    texts = finished.pipeline.campaign.checked_results(finished.pipeline.scored, plan, turned).csv()
     assert {name: text.encode() for name, text in texts.items()} == result_bytes(finished.run_dir)

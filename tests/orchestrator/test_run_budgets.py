@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator import api
 from orchestrator.cli import main
-from orchestrator.status import status
+from orchestrator.inspection.status import status
 from tests.orchestrator.gated_campaign import GATED, HourEach, open_gate, quiet_tables, repeated
 from tests.orchestrator.gated_recipe import FOLDER, FREE, trainings
 from tests.orchestrator.tiny_campaign import committed, result_bytes, write_config
@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def hour_each(folder, monkeypatch) -> Path:
-    monkeypatch.setattr("orchestrator.spending.SystemClock", lambda: HourEach(folder))
+    monkeypatch.setattr("orchestrator.spending.meter.SystemClock", lambda: HourEach(folder))
     open_gate(folder)
     return folder
 

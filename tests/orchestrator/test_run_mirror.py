@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.run_dir import RunDir, existing
-from orchestrator.run_mirror import RunMirror
+from orchestrator.experiment.run_dir import RunDir, existing
 from orchestrator.storage.blobs import LocalBlobs
-from orchestrator.store import Store
+from orchestrator.storage.run_mirror import RunMirror
+from orchestrator.storage.store import Store
 from tasks.errors import InputError
 from tests.s3_server import S3Server
 

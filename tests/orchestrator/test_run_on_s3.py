@@ -12,9 +12,9 @@ import pytest
 from benchmarks.harness import ROOT, kill, start, wait_until
 from orchestrator import api
 from orchestrator.cli import main
-from orchestrator.run_dir import existing
+from orchestrator.experiment.run_dir import existing
+from orchestrator.inspection.status import status
 from orchestrator.scheduling.policies import Backoff
-from orchestrator.status import status
 from orchestrator.storage import object_blobs
 from orchestrator.storage.blobs import BlobStore
 from tests.orchestrator.gated_campaign import GATED, open_gate, quiet_tables, repeated

@@ -13,8 +13,8 @@ import pytest
 
 from benchmarks.harness import wait_until
 from orchestrator.cli import main
-from orchestrator.run_dir import existing
-from orchestrator.status import status
+from orchestrator.experiment.run_dir import existing
+from orchestrator.inspection.status import status
 from tests.orchestrator.gated_campaign import GATED, N_TRAININGS, RECIPE, HourEach, open_gate, quiet_tables, repeated
 from tests.orchestrator.gated_recipe import FOLDER, FREE, trainings
 from tests.orchestrator.hungry_recipe import attempts
@@ -72,7 +72,7 @@ def test_two_workers_bring_the_tables_of_a_quiet_run_into_a_bucket(place, tmp_pa
 
 def test_a_budget_of_gpu_hours_is_overrun_by_at_most_one_retrain_per_worker(place, tmp_path, monkeypatch, capsys):
     """It is used up by the sixth retrain; those that run then are asked for, and are given back or finished."""
-    monkeypatch.setattr("orchestrator.spending.SystemClock", lambda: HourEach(place.folder))
+    monkeypatch.setattr("orchestrator.spending.meter.SystemClock", lambda: HourEach(place.folder))
     config = small_config(tmp_path, **GATED, compute=TWO_ON_A_GPU)
     log = pipeline_of(config).run_dir.path / "refit.log"
 

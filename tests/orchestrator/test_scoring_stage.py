@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from orchestrator.retraining import Stopped
 from orchestrator.runtime.clock import SystemClock
-from orchestrator.scoring import ScoreStage
+from orchestrator.stages.retraining import Stopped
+from orchestrator.stages.score_shards import ScoreStage
 from orchestrator.storage.blobs import LocalBlobs, StoreAwayError
 from orchestrator.storage.scores import ScoreStore
 from orchestrator.storage.tables import read_scores_table

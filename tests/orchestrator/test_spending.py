@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from orchestrator.scheduling.budget import BOOT_S, HOUR_S, Limits, Node, Prices
-from orchestrator.spend_book import SessionSpend, SpendBook, spent_line
-from orchestrator.spending import PricesConfig, RunMeter, parse_deadline, parse_limits
+from orchestrator.spending.book import SessionSpend, SpendBook, spent_line
+from orchestrator.spending.meter import PricesConfig, RunMeter, parse_deadline, parse_limits
 from orchestrator.storage.blobs import LocalBlobs
 from tasks.components import parse_component
 from tasks.errors import InputError

@@ -8,8 +8,8 @@ from datetime import datetime
 import pytest
 
 from orchestrator import api
-from orchestrator.spend_book import SessionSpend, SpendBook
-from orchestrator.status import status
+from orchestrator.inspection.status import status
+from orchestrator.spending.book import SessionSpend, SpendBook
 from tasks.errors import InputError
 from tests.orchestrator.tiny_campaign import run_here, small_config
 

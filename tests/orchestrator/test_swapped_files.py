@@ -17,14 +17,14 @@ from safetensors.numpy import load
 
 from orchestrator import api
 from orchestrator.cli import main
-from orchestrator.spend_book import SessionSpend, SpendBook
-from orchestrator.status import status
+from orchestrator.inspection.status import status
+from orchestrator.inspection.verify import verify
+from orchestrator.spending.book import SessionSpend, SpendBook
 from orchestrator.storage.blobs import LocalBlobs
 from orchestrator.storage.checkpoints import CheckpointError
 from orchestrator.storage.lease import Lease, LeaseHeld
 from orchestrator.storage.sealed import sealed_metadata
 from orchestrator.storage.snapshots import StoredSnapshot
-from orchestrator.verify import verify
 from tasks.base import Snapshot
 from tests.orchestrator.small_campaigns import small_loo
 from tests.orchestrator.tiny_campaign import Finished, result_bytes, run_here, small_config

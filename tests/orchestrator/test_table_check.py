@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.table_check import compared
+from orchestrator.inspection.table_check import compared
 
 NOW = 'method,p,p_holm,family\n"a, b",0.01,0.02,control\nc,0.5,0.5,control\n'
 DIFFERS = ("differs from the table derived from the ledger", "")

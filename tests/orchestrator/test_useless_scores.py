@@ -7,7 +7,7 @@ import pytest
 
 from influence.matrix import ScoreMatrix
 from orchestrator.cli import main
-from orchestrator.score_warnings import score_warnings
+from orchestrator.stages.score_warnings import score_warnings
 from tasks.base import Split
 from tests.orchestrator.small_campaigns import LOO, write_campaign
 from tests.orchestrator.tiny_campaign import write_config

@@ -10,9 +10,9 @@ import pytest
 
 from orchestrator.analysis import tables
 from orchestrator.api import open_run
+from orchestrator.inspection.verify import same_bytes, verify
 from orchestrator.storage.blobs import LocalBlobs
 from orchestrator.storage.tables import read_plan, read_scores_table, write_plan, write_scores_table
-from orchestrator.verify import same_bytes, verify
 from tasks.errors import InputError
 from tests.orchestrator.tiny_campaign import Finished, result_bytes
 

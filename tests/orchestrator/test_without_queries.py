@@ -9,13 +9,13 @@ import yaml
 
 from orchestrator import api
 from orchestrator.cli import main
-from orchestrator.config import dump_config, parse_config
-from orchestrator.estimate import estimate
-from orchestrator.experiment import Experiment
-from orchestrator.report.build import report_data
-from orchestrator.status import status
-from orchestrator.tracking.build import track_record
-from orchestrator.verify import verify
+from orchestrator.config.load import dump_config, parse_config
+from orchestrator.experiment.experiment import Experiment
+from orchestrator.forecast.estimate import estimate
+from orchestrator.inspection.report_data import report_data
+from orchestrator.inspection.status import status
+from orchestrator.inspection.track_record import track_record
+from orchestrator.inspection.verify import verify
 from tasks.errors import InputError
 from tests.orchestrator.small_grid import small_grid, write_grid
 from tests.orchestrator.tiny_campaign import Finished, options, pipeline_of, result_bytes, run_here

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from orchestrator import api
-from orchestrator.config import LoadedConfig
-from orchestrator.pipeline import Pipeline
+from orchestrator.config.schema import LoadedConfig
+from orchestrator.stages.pipeline import Pipeline
 
 CONFIG: dict[str, Any] = {
     "name": "small",

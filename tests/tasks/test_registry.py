@@ -1,7 +1,7 @@
 import pytest
 
 from influence.registry import METHODS, OBSERVERS
-from orchestrator.campaigns.registry import CAMPAIGNS
+from orchestrator.registry import CAMPAIGNS
 from tasks.registry import MEASUREMENTS, MODELS, PROPERTIES, RECIPES, TASKS, Entry, Registry
 
 ONE = {"one": Entry("tasks.planted:Planted", "a task")}

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from orchestrator.analysis import agreement_tables as tables
-from orchestrator.analysis.agreement import POINTS, Comparison, points
 from orchestrator.analysis.contrasts import holm
 from orchestrator.analysis.units import over_units
+from orchestrator.campaigns.leave_one_out import tables
+from orchestrator.campaigns.leave_one_out.agreement import POINTS, Comparison, points
 
 MATCHED, CROSS = ("matched", "nll", "nll"), ("cross", "dec", "nll")
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.analysis import debias_tables as tables
 from orchestrator.analysis.contrasts import holm
-from orchestrator.analysis.debias import EffectGrid, Setting, Variant
-from orchestrator.analysis.debias_choice import reported
+from orchestrator.campaigns.debias import tables
+from orchestrator.campaigns.debias.choice import reported
+from orchestrator.campaigns.debias.effects import EffectGrid, Setting, Variant
 
 PARTS = ("all", "first", "second")
 OURS = Variant("ours", "original", ("undo", "reinforce"))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.analysis.debias import EffectGrid, Setting
-from orchestrator.analysis.directions import DIRECTIONS, direction_verdicts, directions
 from orchestrator.analysis.shares import clopper_pearson, clustered_share
+from orchestrator.campaigns.debias.directions import DIRECTIONS, direction_verdicts, directions
+from orchestrator.campaigns.debias.effects import EffectGrid, Setting
 
 
 def signs_grid(moves, settings=None):

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.analysis.grid_cid import CID, CID_PROBES, Observed, cid_note, cid_probes_table, cid_table, recorded
-from orchestrator.analysis.grid_selection import GridSetting
+from orchestrator.campaigns.recipe_grid.cid import (
+    CID,
+    CID_PROBES,
+    Observed,
+    cid_note,
+    cid_probes_table,
+    cid_table,
+    recorded,
+)
+from orchestrator.campaigns.recipe_grid.selection import GridSetting
 
 NAN = np.nan
 INFLUENCE, PLAIN = GridSetting("influence", "influence.1", 0.05), GridSetting("finetuning", "finetuning")

@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from orchestrator.analysis.contrasts import holm
-from orchestrator.analysis.grid_selection import Choice, GridSetting, GridTrials, choose
-from orchestrator.analysis.grid_tables import (
+from orchestrator.campaigns.recipe_grid.selection import Choice, GridSetting, GridTrials, choose
+from orchestrator.campaigns.recipe_grid.tables import (
     ACCURACY,
     SETTINGS,
     TRIALS,

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 from report_data import HOSTILE
 
-from orchestrator.report.sections.views import Comparison, DebiasView, LeaveOneOutView, Sentence
+from orchestrator.campaigns.debias.page_view import DebiasPageView, Sentence
+from orchestrator.campaigns.leave_one_out.page_view import DrawnComparison, LeaveOneOutPageView
 
 MEANS = ((0, 0), (5, 5), (5, -5))
 CLASSES = ("left", "upper", "lower")
@@ -29,7 +30,7 @@ def comparison(rng, label, unit, features, labels, scale, noise):
     strength = noise * rng.random((len(labels), 1)) * actual.std(axis=1, keepdims=True)
     predicted = scale * (actual + strength * rng.normal(size=actual.shape))
     ids = list(range(100, 100 + len(labels)))
-    return Comparison(label, unit, predicted, actual, ids, ids, labels.tolist())
+    return DrawnComparison(label, unit, predicted, actual, ids, ids, labels.tolist())
 
 
 def leave_one_out_view(n=30, units=("seed 2021", "seed 2022"), seed=0):
@@ -53,7 +54,7 @@ def leave_one_out_view(n=30, units=("seed 2021", "seed 2022"), seed=0):
         by_class += [{**name, "class": c, "share_above": share, "n_queries": n} for c in CLASSES]
         scale, noise = ((0.8, 1.0), (400.0, 2.5), (30.0, 9.0))[i]
         comparisons += [comparison(rng, method, unit, features, labels, scale, noise) for unit in units]
-    return LeaveOneOutView(
+    return LeaveOneOutPageView(
         pd.DataFrame(rows), comparisons, CLASSES, pd.DataFrame(by_class), None, features, features, labels
     )
 
@@ -123,4 +124,4 @@ def debias_view(tests=TESTS, seed=0):
     neighbours = [("math", [("algebra", 0.71), ("physics", 0.66)]), ("<b>poetry", [("drama", 0.5)])]
     refused = [("science", "3 of 8 attribute words B occur in the corpus; at least 5 are needed")]
     tables = (pd.DataFrame(found) for found in (effects, directions, grid, settings))
-    return DebiasView(*tables, sentences, neighbours, refused, NAMES)
+    return DebiasPageView(*tables, sentences, neighbours, refused, NAMES)

@@ -4,10 +4,10 @@ from itertools import product
 
 import numpy as np
 
-from orchestrator.analysis.grid_cid import Observed, cid_probes_table, cid_table
-from orchestrator.analysis.grid_selection import GridSetting, GridTrials, choose
-from orchestrator.analysis.grid_tables import accuracy_table, settings_table, trials_table
-from orchestrator.grids import Distribution, RecipeGridView
+from orchestrator.campaigns.recipe_grid.cid import Observed, cid_probes_table, cid_table
+from orchestrator.campaigns.recipe_grid.results import Distribution, RecipeGridView
+from orchestrator.campaigns.recipe_grid.selection import GridSetting, GridTrials, choose
+from orchestrator.campaigns.recipe_grid.tables import accuracy_table, settings_table, trials_table
 
 ARMS = ("finetuning", "adversarial", "influence", "embedding", "no_spurious")
 TEST = dict(zip(ARMS, (0.76, 0.784, 0.805, 0.822, 0.85), strict=True))

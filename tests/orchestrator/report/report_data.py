@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from orchestrator.campaigns.deletion.page import EXPLAINED, deletion_sections
 from orchestrator.report.data import Example, QueryPage, ReportData
-from orchestrator.report.sections.deletion import EXPLAINED, deletion_sections
 
 CLASSES = ("business", "entertainment", "politics", "sport", "tech")
 WORDS = (

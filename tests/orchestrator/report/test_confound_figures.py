@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 from grid_views import ARMS, LEVELS, made_grid
 
-from orchestrator.report.accuracy_figures import accuracy_svg, levels_svg
-from orchestrator.report.canvas import looks
-from orchestrator.report.confound_figures import (
+from orchestrator.campaigns.recipe_grid.accuracy_figures import accuracy_svg, levels_svg
+from orchestrator.campaigns.recipe_grid.confound_figures import (
     PANELS,
     along_training,
     cid_svg,
     influence_svg,
     shown_distributions,
 )
-from orchestrator.report.grid_rows import level_places, level_text, ordered, series_name
+from orchestrator.campaigns.recipe_grid.grid_rows import level_places, level_text, ordered, series_name
+from orchestrator.report.canvas import looks
 
 SVG = "{http://www.w3.org/2000/svg}"
 FAILING = [("influence", 0.05, (0, 3)), ("adversarial", None, (4,))]

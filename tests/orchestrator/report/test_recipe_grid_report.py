@@ -6,9 +6,9 @@ import pytest
 from grid_views import ARMS, RULE, made_grid
 from report_data import report_data
 
+from orchestrator.campaigns.recipe_grid.page import recipe_grid_sections
+from orchestrator.campaigns.recipe_grid.page_tables import ROWS_SHOWN, options_text
 from orchestrator.report.render import page, write_report
-from orchestrator.report.sections.recipe_grid import recipe_grid_sections
-from orchestrator.report.sections.recipe_grid_tables import ROWS_SHOWN, options_text
 
 FAILING = [("influence", 0.05, (0, 3)), ("adversarial", None, (4,))]
 

@@ -3,8 +3,8 @@
 import pandas as pd
 from report_data import deletion_data, report_data
 
+from orchestrator.campaigns.deletion.page import deletion_sections
 from orchestrator.report.render import page
-from orchestrator.report.sections.deletion import deletion_sections
 
 REPEATS = [
     {

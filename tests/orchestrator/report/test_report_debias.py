@@ -12,10 +12,9 @@ import pytest
 import yaml
 
 from orchestrator import api
-from orchestrator.report.build import report_data
-from orchestrator.report.render import page
-from orchestrator.report.sections.debias import debias_page, short_setting
-from orchestrator.report.sections.debias_sentences import (
+from orchestrator.campaigns.debias.page import debias_page, short_setting
+from orchestrator.campaigns.debias.page_view import Sentence
+from orchestrator.campaigns.debias.sentences import (
     base_checkpoints,
     cause,
     influential_sentences,
@@ -24,7 +23,8 @@ from orchestrator.report.sections.debias_sentences import (
     places,
     spans,
 )
-from orchestrator.report.sections.views import Sentence
+from orchestrator.inspection.report_data import report_data
+from orchestrator.report.render import page
 from tasks.recipes.skip_gram import SkipGramTraining
 from tests.word_fakes import word_task
 
@@ -101,7 +101,7 @@ def pipeline(campaign):
 
 @pytest.fixture(scope="module")
 def sentences(pipeline):
-    return influential_sentences(pipeline, base_checkpoints(pipeline))
+    return influential_sentences(pipeline.campaign, pipeline.finished, base_checkpoints(pipeline.finished))
 
 
 def signed_row(pipeline, test):
@@ -167,8 +167,8 @@ def test_lists_are_named_by_their_first_words_and_a_one_sided_test_has_no_b(pipe
 
 
 def test_neighbours_are_those_of_the_base_model_of_watched_and_listed_words(pipeline):
-    checkpoints = base_checkpoints(pipeline)
-    found = dict(nearest_neighbours(pipeline, checkpoints))
+    checkpoints = base_checkpoints(pipeline.finished)
+    found = dict(nearest_neighbours(pipeline.campaign, pipeline.finished, checkpoints))
     assert list(found) == ["w12", "w1", "w3", "w5", "w7", "w2"]
     vectors, index = checkpoints[0].state["input.weight"].astype(float), pipeline.experiment.task.vocabulary
     for word, nearest in found.items():
@@ -186,7 +186,11 @@ def test_the_page_shows_them_with_the_text_escaped(pipeline):
     text = " ".join(re.sub(r"<[^>]*>", " ", source).split())
     assert "target Y: w3, w4, w9 … (4 words)" in text
     assert "those of repeat 0 (seed 1), by the method influence" in text
-    assert {section.id for section in debias_page(pipeline).sections} >= {"sentences", "neighbours", "refused"}
+    assert {section.id for section in debias_page(pipeline.campaign, pipeline.finished).sections} >= {
+        "sentences",
+        "neighbours",
+        "refused",
+    }
 
 
 def test_without_the_weights_sentences_are_shown_and_contributions_are_not_known(campaign, sentences, tmp_path):
@@ -196,8 +200,8 @@ def test_without_the_weights_sentences_are_shown_and_contributions_are_not_known
     pipeline = api.open_pipeline(
         api.load_config(folder / "config.yaml", [f"output={folder / 'runs'}"]), address="local"
     )
-    assert base_checkpoints(pipeline) == []
-    sections = {section.id: section for section in debias_page(pipeline).sections}
+    assert base_checkpoints(pipeline.finished) == []
+    sections = {section.id: section for section in debias_page(pipeline.campaign, pipeline.finished).sections}
     assert "neighbours" not in sections
     cards = [card for one in sections["sentences"].data["tests"] for _, cards in one["sides"] for card in cards]
     assert [card["sentence"][:-1] for card in cards] == [one[:-1] for one in sentences]
@@ -211,7 +215,8 @@ def test_a_campaign_that_shows_no_sentences_has_no_such_section(campaign, tmp_pa
     shutil.copy(campaign.path.parent / "train.jsonl", tmp_path)
     config = debias_config(tmp_path, sentences=0, correct=["both"])
     api.run(config, address="local")
-    page = debias_page(api.open_pipeline(config, address="local"))
+    pipeline = api.open_pipeline(config, address="local")
+    page = debias_page(pipeline.campaign, pipeline.finished)
     assert "sentences" not in {section.id for section in page.sections}
 
 

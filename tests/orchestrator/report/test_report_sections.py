@@ -8,14 +8,15 @@ import pytest
 from campaign_views import CLASSES, debias_view, leave_one_out_view
 from report_data import HOSTILE, report_data
 
-from orchestrator.report.agreement_figures import POINTS_SHOWN, scatter_svg, slope
+from orchestrator.campaigns.debias.figures import effects_svg
+from orchestrator.campaigns.debias.page import cause, debias_sections, pivots, side_by_side, spans
+from orchestrator.campaigns.debias.page_view import Sentence
+from orchestrator.campaigns.leave_one_out.figures import POINTS_SHOWN, scatter_svg, slope
+from orchestrator.campaigns.leave_one_out.page import chosen, correlations, leave_one_out_sections
+from orchestrator.campaigns.leave_one_out.page_view import DrawnComparison
 from orchestrator.report.data import Section
-from orchestrator.report.effect_figures import effects_svg
+from orchestrator.report.ready_made import table_sections
 from orchestrator.report.render import page, write_report
-from orchestrator.report.sections.debias import cause, debias_sections, pivots, side_by_side, spans
-from orchestrator.report.sections.leave_one_out import chosen, correlations, leave_one_out_sections
-from orchestrator.report.sections.tables import table_sections
-from orchestrator.report.sections.views import Comparison, Sentence
 
 
 def texts(svg):
@@ -77,7 +78,7 @@ def test_without_a_plane_there_is_no_map_and_without_comparisons_no_figure():
 def test_correlation_and_slope_are_those_of_the_finite_pairs():
     actual = np.array([[1.0, 2.0, 4.0, np.nan], [1.0, 1.0, 1.0, 1.0]])
     predicted = np.array([[50.0, 90.0, 170.0, 7.0], [1.0, 2.0, 3.0, 4.0]])
-    one = Comparison("m", "0", predicted, actual, [1, 2], [1, 2, 3, 4])
+    one = DrawnComparison("m", "0", predicted, actual, [1, 2], [1, 2, 3, 4])
     r = correlations(one)
     assert r[0] == pytest.approx(1.0)
     assert np.isnan(r[1])
@@ -237,10 +238,7 @@ def test_anchors_and_names_of_sections_are_in_the_list_of_sections(loo, debias):
 
 
 def test_two_figures_of_one_name_are_refused(tmp_path):
-    twice = [
-        Section(f"s{i}", "s", "sections/figures.html.jinja", {"intro": "", "items": []}, {"f": "<svg/>"})
-        for i in (0, 1)
-    ]
+    twice = [Section(f"s{i}", "s", "figures.html.jinja", {"intro": "", "items": []}, {"f": "<svg/>"}) for i in (0, 1)]
     with pytest.raises(ValueError, match="figure named 'f'"):
         write_report(replace(report_data(), sections=twice), tmp_path)
 

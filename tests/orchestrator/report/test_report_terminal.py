@@ -3,8 +3,8 @@ import pandas as pd
 from report_data import deletion_data, frame
 
 from orchestrator.analysis.checks import CAUTION, FAILED, Check
-from orchestrator.report.terminal import headline_table, results_table, summary_table
-from orchestrator.results import Results
+from orchestrator.campaigns.results import Results
+from orchestrator.terminal.results_table import headline_table, results_table, summary_table
 
 
 def test_columns_line_up_and_verdicts_follow():

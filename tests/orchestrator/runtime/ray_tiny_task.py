@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 from tiny_task import TinyRecipe, TinyTask
 
-from influence.base import Method, QueryBlock
+from influence.base import Method
+from influence.checkpoint import QueryBlock
 from orchestrator.runtime.backend import ScoreJob, WorkerContext
 from tasks.base import Numerics, Snapshot, Trained
 

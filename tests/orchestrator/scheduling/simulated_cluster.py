@@ -21,6 +21,7 @@ from orchestrator.scheduling.events import (
 )
 from orchestrator.scheduling.scheduler import Scheduler
 from tasks.seeds import generator
+from tests.orchestrator.scheduling.invariants import check_invariants
 
 WORKERS_PER_NODE, POLL_S, BOOT_S = 4, 5.0, 20.0
 
@@ -56,7 +57,7 @@ class Cluster:
                 happened = heapq.heappop(self.queue)[2]
                 self.tick()
                 happened()
-                self.scheduler.check()
+                check_invariants(self.scheduler)
             else:
                 self.pass_to(self.now_s + POLL_S)
                 self.tick()

@@ -24,6 +24,7 @@ from orchestrator.scheduling.events import (
 )
 from orchestrator.scheduling.policies import CHARGED_TO, Budgets, Timing
 from orchestrator.scheduling.scheduler import Scheduler
+from tests.orchestrator.scheduling.invariants import check_invariants
 
 KINDS = st.sampled_from(sorted(CHARGED_TO))
 DEVICES = st.sampled_from([(), ("gpu-0",), ("gpu-0",), ("gpu-1",), ("gpu-0", "gpu-1"), ("gpu-1", "gpu-2")])
@@ -214,7 +215,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def holds(self):
         if hasattr(self, "scheduler"):
-            self.scheduler.check()
+            check_invariants(self.scheduler)
             assert self.scheduler.count("finished") == len(self.ledger)
             n_left = self.scheduler.count("waiting") + 2 * self.scheduler.count("running")
             assert (self.scheduler.demand == 0) if self.finish or self.stopped else self.scheduler.demand <= n_left

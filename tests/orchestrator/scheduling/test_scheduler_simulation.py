@@ -23,6 +23,7 @@ from orchestrator.scheduling.events import (
 from orchestrator.scheduling.policies import CHARGED_TO, Budgets, Timing
 from orchestrator.scheduling.scheduler import Scheduler
 from tasks.seeds import generator
+from tests.orchestrator.scheduling.invariants import check_invariants
 
 BUDGETS = Budgets(retries=2, preemptions=4)
 FATES = ("error", "timeout", "out_of_memory", "preempted", "node_lost", "crash")
@@ -69,7 +70,7 @@ class Simulation:
             self.time, _, event = heapq.heappop(self.queue)
             for instruction in self.scheduler.handle(event):
                 self.obey(instruction)
-            self.scheduler.check()
+            check_invariants(self.scheduler)
         return self
 
     def obey(self, instruction):

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.storage import blobs as blobs_module
-from orchestrator.storage.blobs import LocalBlobs, open_blobs, write_file
+from orchestrator.storage.blobs import LocalBlobs, write_file
+from orchestrator.storage.open import open_blobs
 from tasks.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -125,7 +126,7 @@ def test_a_relative_folder_means_the_same_in_another_process(tmp_path, monkeypat
 
 
 def test_local_stores_do_without_obstore(tmp_path):
-    code = "import sys\nfrom orchestrator.store import Store\nStore(sys.argv[1], 'x').blobs.put('a', b'')\nsys.exit('obstore' in sys.modules)"
+    code = "import sys\nfrom orchestrator.storage.store import Store\nStore(sys.argv[1], 'x').blobs.put('a', b'')\nsys.exit('obstore' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False).returncode == 0
 
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from stored_rows import by_spec, keys_of, ledger_at, make_row, part_key, uri_of
 from test_blobs import full_disk
 
-from orchestrator.ledgers import Ledgers
 from orchestrator.storage.blobs import LocalBlobs, StoreAwayError
 from orchestrator.storage.ledger import Ledger
 from orchestrator.storage.ledger_parts import part_name
+from orchestrator.storage.ledgers import Ledgers
 
 WRITER = """
 import sys

@@ -11,8 +11,9 @@ from stored_rows import ledger_at, make_row
 from orchestrator.runtime.publisher import Publisher
 from orchestrator.scheduling.events import Published, PublishFailed
 from orchestrator.storage import object_blobs
-from orchestrator.storage.blobs import StoreAwayError, open_blobs
+from orchestrator.storage.blobs import StoreAwayError
 from orchestrator.storage.object_blobs import ObjectBlobs
+from orchestrator.storage.open import open_blobs
 from tasks.errors import InputError, RefitError
 from tests.s3_server import S3Server
 

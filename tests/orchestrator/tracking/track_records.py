@@ -3,7 +3,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from orchestrator.tracking.children import deletion_children
+from orchestrator.campaigns.deletion.tracking import deletion_children
 from orchestrator.tracking.record import TrackRecord
 
 METHODS, GROUPS, KS = ("tracin_we", "tfidf", "random"), ("proponents", "opponents"), (10, 20)

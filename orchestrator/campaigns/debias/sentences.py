@@ -1,0 +1,171 @@
+"""The sentences that influence a property most, the words behind each score, and what the base model makes of the words."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from influence.matrix import positions_of
+from influence.scoring import row_contributions
+from orchestrator.campaigns.debias.block import DebiasBlock
+from orchestrator.campaigns.debias.page_view import Sentence
+from orchestrator.campaigns.debias.plan import property_labels
+from orchestrator.campaigns.finished import FinishedRun
+from orchestrator.report.numbers import significant
+from orchestrator.storage.checkpoints import CheckpointError
+
+if TYPE_CHECKING:
+    from influence.base import Method
+    from influence.checkpoint import Checkpoint
+
+NAMED, NEIGHBOURS, WORDS_TOLD = 3, 10, 4
+LEAST_TOLD = 0.02  # of a sentence's largest contribution: smaller ones are said without their number
+REPEAT = 0  # every repeat has a base model, scores and sets of its own; the page shows the first one's
+LISTS = {"x": "target X", "y": "target Y", "a": "attribute A", "b": "attribute B"}
+SETS = {
+    "A": ("Amplify the bias (A)", "Adds to the bias"),
+    "M": ("Mitigate the bias (M)", "Takes from the bias"),
+}
+
+Parts = Mapping[tuple[int, int], Sequence[tuple[int, float]]]
+
+
+def base_checkpoints(finished: FinishedRun) -> list[Checkpoint]:
+    """The weights of the first repeat's base model; empty where they are gone, which the rest of the report can do without."""
+    try:
+        return finished.checkpoints(finished.scored.groups[REPEAT].key)
+    except CheckpointError:
+        return []
+
+
+def influential_sentences(
+    campaign: DebiasBlock, finished: FinishedRun, checkpoints: Sequence[Checkpoint]
+) -> list[Sentence]:
+    """The `campaign.sentences` strongest of A and of M, for every corrected property, by the first scored method.
+
+    Scores and contributions are signed so that > 0 adds to the bias. Words of the property that stand in a sentence and
+    have no part in its score contribute 0; where the score is not shared out over words, all are NaN.
+    """
+    experiment, scored = finished.experiment, finished.scored
+    method, ids = next(iter(experiment.scored)), property_labels(experiment.task) or {}
+    sets = {
+        label: [found[: campaign.sentences].tolist() for found in campaign.sets(scored, REPEAT, label, method)]
+        for label in campaign.correct
+    }
+    pairs = [(ids[label], train_id) for label, chosen in sets.items() for found in chosen for train_id in found]
+    parts = _parts(finished, experiment.scored[method], checkpoints, pairs)
+    matrix, sentences = scored.matrix(scored.groups[REPEAT].key, method), []
+    for label, chosen in sets.items():
+        sign, row = campaign.sign(scored, REPEAT, label), matrix.row(ids[label])
+        for name, found in zip("AM", chosen, strict=True):
+            scores = sign * row[positions_of(found, matrix.train_ids, "train")].astype(np.float64)
+            for rank, (train_id, score) in enumerate(zip(found, scores.tolist(), strict=True), start=1):
+                text = _text(experiment.train, train_id)
+                shares = None if parts is None else {n: sign * part for n, part in parts[ids[label], train_id]}
+                words = _words(experiment.task, label, text, shares)
+                sentences.append(Sentence(label, name, rank, train_id, text, score, words))
+    return sentences
+
+
+def _parts(
+    finished: FinishedRun, method: Method, checkpoints: Sequence[Checkpoint], pairs: Sequence[tuple[int, int]]
+) -> Parts | None:
+    """(property id, train id) -> (vocabulary number, part of the score); None where scores are not shared out over words."""
+    group = finished.scored.groups[REPEAT]
+    task: Any = finished.experiment.arms[group.arm].task
+    over_words = hasattr(task, "independent_rows") and getattr(method, "parameters", "all") == "all"
+    if not checkpoints or "curvature" not in method.needs or not over_words:
+        return None
+    task.prepare()
+    return row_contributions(task, method, checkpoints, finished.scored.queries(group.key), pairs)  # type: ignore[arg-type]
+
+
+def _words(task: Any, label: str, text: str, shares: Mapping[int, float] | None) -> list[tuple[str, str, float]]:
+    """(word, list, contribution) of the words of a property that stand in the text, largest magnitude first."""
+    [tested] = [found for found in task.properties if found.label == label]
+    letters = {word: letter for letter, words in getattr(tested, "lists", {}).items() for word in words}
+    known = {} if shares is None else {word: shares.get(task.vocabulary[word], 0.0) for word in tested.words}
+    held = [word for word in tested.words if known.get(word) or places(text, word)]
+    found = [(word, letters.get(word, ""), known.get(word, math.nan)) for word in held]
+    return found if shares is None else sorted(found, key=lambda one: -abs(one[2]))
+
+
+def cause(sentence: Sentence) -> str:
+    """Why a sentence moves a bias test, in words: the target and attribute words it moves, with the sign of each.
+
+    The words that pull where the sentence's set says come first; other words of
+    the test that it holds come last, and alone where contributions are not known (NaN).
+    """
+    sign = -1.0 if sentence.set == "M" else 1.0
+    ranked = sorted(sentence.words, key=lambda word: (-abs(word[2]), word[0]))
+    known = [abs(word[2]) for word in ranked if math.isfinite(word[2])]
+    counting = [word for word in ranked if word[2] and abs(word[2]) >= LEAST_TOLD * max(known, default=0.0)]
+    along = [word for word in counting if sign * word[2] > 0][:WORDS_TOLD]
+    against = [word for word in counting if sign * word[2] < 0][:WORDS_TOLD]
+    others = [(word[0], word[1], math.nan) for word in ranked if word not in along + against]
+    does = SETS.get(sentence.set, ("", "Moves the bias"))[1]
+    parts = [f"{does} through {_listed(along)}"] if along else []
+    parts += [f"{does} as a whole"] if against and not along else []
+    parts += [f"against it: {_listed(against)}"] if against else []
+    parts += [f"{'also holds' if parts else 'Holds'} {_listed(others)}"] if others else []
+    return "; ".join(parts or ["Holds no word of the test"]) + "."
+
+
+def _listed(words: Sequence[tuple[str, str, float]]) -> str:
+    told = []
+    for word, which, contribution in words:
+        place = LISTS.get(which, which)
+        said = [place] if place else []
+        said += [] if math.isnan(contribution) else [significant(contribution, 2)]
+        told.append(f"{word} ({', '.join(said)})" if said else word)
+    return ", ".join(told[:-1]) + " and " + told[-1] if len(told) > 1 else told[0]
+
+
+def spans(text: str, words: Sequence[tuple[str, str, float]]) -> list[tuple[int, int, float]]:
+    """Where the words of a test stand in `text`, as whole words in any case: (start, end, contribution)."""
+    return [(*place, contribution) for word, _, contribution in words for place in places(text, word)]
+
+
+def places(text: str, word: str) -> list[tuple[int, int]]:
+    """Where a word of the vocabulary stands in `text`: (start, end), by the rule of tasks.data.corpus (he's is not he)."""
+    written = re.escape(word).replace("'", "['’]")
+    found = re.finditer(rf"(?<![^\W_])(?<![^\W_]['’]){written}(?!['’]?[^\W_])", text, re.IGNORECASE)
+    return [match.span() for match in found]
+
+
+def list_names(properties: Sequence[Any]) -> dict[str, dict[str, str]]:
+    """Test -> list -> its first words and how many there are; without b for a one-sided test."""
+    return {
+        tested.label: {letter: _named(words) for letter, words in tested.lists.items()}
+        for tested in properties
+        if hasattr(tested, "lists")
+    }
+
+
+def _named(words: Sequence[str]) -> str:
+    shown = ", ".join(words[:NAMED])
+    return f"{shown} … ({len(words)} words)" if len(words) > NAMED else shown
+
+
+def nearest_neighbours(
+    campaign: DebiasBlock, finished: FinishedRun, checkpoints: Sequence[Checkpoint]
+) -> list[tuple[str, list[tuple[str, float]]]]:
+    """(word, [(neighbour, cosine)]) in the base model: the watched words, and the first of each list that is corrected."""
+    experiment = finished.experiment
+    task: Any = experiment.task
+    if not checkpoints or not hasattr(task, "neighbours"):
+        return []
+    words = list(experiment.settings.task.get("watch", ()))
+    for tested in task.properties:
+        if tested.label in campaign.correct:
+            words += [listed[0] for listed in getattr(tested, "lists", {"": tested.words}).values()]
+    found = task.neighbours(checkpoints[-1].state, list(dict.fromkeys(words)), n=NEIGHBOURS)
+    return list(found.items())
+
+
+def _text(split: Any, train_id: int) -> str:
+    return split.texts[split.rows_of([train_id])[0]]

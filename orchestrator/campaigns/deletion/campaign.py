@@ -1,0 +1,217 @@
+"""Deletion curves: remove the top k of a group, retrain, measure the query (Yeh et al. 2022, section 2.2; Han et al. 2020, section 3.4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from influence import ranking
+from influence.controls import Control
+from orchestrator.analysis.checks import Check
+from orchestrator.analysis.stopping import Stopping
+from orchestrator.campaigns.base import Campaign
+from orchestrator.campaigns.deletion.adaptive import adaptive_plan
+from orchestrator.campaigns.deletion.cells import deletion_cells
+from orchestrator.campaigns.deletion.checks import deletion_checks
+from orchestrator.campaigns.deletion.grid import DeletionGrid
+from orchestrator.campaigns.deletion.results import deletion_advice, deletion_results
+from orchestrator.campaigns.deletion.tracking import deletion_record
+from orchestrator.campaigns.finished import FinishedRun
+from orchestrator.campaigns.outcomes import measured_values
+from orchestrator.campaigns.plan import Plan, check_unique, distinct_max
+from orchestrator.campaigns.results import Results
+from orchestrator.campaigns.scored import Scored, UnrankedError
+from orchestrator.config.blocks import RepeatsConfig
+from orchestrator.experiment.experiment import Experiment
+from orchestrator.records import LedgerRow, Work
+from orchestrator.report.data import CampaignPage
+from orchestrator.tracking.record import CampaignRecord
+from tasks.errors import InputError
+
+Group = Literal["proponents", "opponents", "least"]
+
+
+class Deletion(Campaign):
+    """The `deletion` block: removal set sizes `k` (counts, or fractions of the train set below 1), groups, and the edit's mode."""
+
+    name: ClassVar[str] = "deletion"
+    version: ClassVar[int] = 1
+    adapts: ClassVar[bool] = True
+
+    k: Annotated[tuple[Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)]
+    groups: Annotated[tuple[Group, ...], Field(min_length=1)] = ("proponents", "opponents")
+    mode: Literal["mask", "drop"] = "mask"
+
+    @field_validator("k", "groups")
+    @classmethod
+    def _each_once(cls, values: tuple) -> tuple:
+        check_unique(values, "values")
+        return values
+
+    def counts(self, n_train: int, where: str) -> tuple[int, ...]:
+        """The k as counts, ascending; a fraction becomes the whole part of k n_train, at least 1.
+
+        Raises InputError if one does not fit a train set of `n_train`.
+        """
+        counts = sorted(k if isinstance(k, int) else max(1, math.floor(k * n_train + 1e-9)) for k in self.k)
+        if counts[-1] >= n_train:
+            raise InputError(f"{where}: deletion.k", f"{counts[-1]} is not below the {n_train} training examples")
+        if len(set(counts)) != len(counts):
+            raise InputError(
+                f"{where}: deletion.k", f"two values give the same count for {n_train} training examples: {counts}"
+            )
+        return tuple(counts)
+
+    def check(self, experiment: Experiment) -> None:
+        """Refuse a k that does not fit the train set, or that leaves a control too few examples to draw from."""
+        self.counts(len(experiment.train), experiment.config.where)
+        controls = _controls(experiment)
+        if experiment.needs_scoring_outputs:  # `planned` checks: the labels are known once a model is trained
+            self._check_any_label(experiment, controls)
+            return
+        for query_label in np.unique(experiment.queries(None).labels).tolist():
+            for label in (label for label, control in controls.items() if control.by_label):
+                for group in self.groups:
+                    self._draw(experiment, label, query_label, group, experiment.seeds[0])
+
+    def _check_any_label(self, experiment: Experiment, controls: Mapping[str, Control]) -> None:
+        """Refuse a k for which the controls can draw for no label that a query may ask about. Raises InputError."""
+        by_label = [label for label, control in controls.items() if control.by_label]
+        refusals = []
+        for query_label in range(len(experiment.train.classes)):
+            try:
+                for label, group in product(by_label, self.groups):
+                    self._draw(experiment, label, query_label, group, experiment.seeds[0])
+                return
+            except InputError as error:
+                refusals.append(error)
+        if refusals:
+            raise refusals[0]
+
+    def bounds(self, experiment: Experiment, n_queries: int) -> tuple[int, int]:
+        """(cells, most distinct retrains) while the scores are unknown."""
+        n_methods, n_repeats = len(experiment.methods), len(experiment.seeds)
+        cells = n_methods * len(self.groups) * len(self.k) * n_queries * n_repeats
+        n_labels = min(n_queries, len(np.unique(experiment.train.labels)))
+        n_draws = sum(n_labels if control.by_label else 1 for control in _controls(experiment).values())
+        return cells, self.distinct_max(len(experiment.scored), n_draws, n_queries, n_repeats)
+
+    def planned(self, scored: Scored) -> Plan:
+        """The plan, from the scores of the one scoring group; with `target_se`, as far as the finished retrains decide it."""
+        experiment = scored.experiment
+        grid = DeletionGrid(
+            methods=experiment.controls,
+            groups=self.groups,
+            ks=self.counts(len(experiment.train), experiment.config.where),
+            query_ids=scored.queries("").ids.tolist(),
+            query_labels=scored.queries("").labels,
+            seeds=experiment.seeds,
+            ranking=lambda *curve: _order(scored, *curve),
+            draw=lambda *curve: self._draw(experiment, *curve),
+            spec=lambda edit, seed: experiment.spec(scored.numerics, edit, seed),
+            mode=self.mode,
+        )
+        stopping = stopping_of(experiment.settings.repeats)
+        if stopping is not None:
+            return adaptive_plan(grid, stopping, lambda works: finished_values(scored, works), deletion_cells)
+        return fixed_plan(grid)
+
+    def results(self, scored: Scored, plan: Plan, rows: Mapping[str, LedgerRow]) -> Results:
+        """Curves, AUC-DEL, contrasts, pairing and holes."""
+        return deletion_results(scored.experiment, plan, scored.queries(""), rows)
+
+    def checks(self, scored: Scored, plan: Plan, rows: Mapping[str, LedgerRow], results: Results) -> Sequence[Check]:
+        """The common checks, a control that moves the measurement, and removals that break the model."""
+        return deletion_checks(scored, plan, rows, results)
+
+    def page(self, finished: FinishedRun) -> CampaignPage:
+        """Curves, AUC-DEL, contrasts, pairing, and a page per query."""
+        from orchestrator.campaigns.deletion.page import deletion_page  # on demand: it draws with matplotlib
+
+        return deletion_page(finished, self.mode)
+
+    def tracking(self, finished: FinishedRun) -> CampaignRecord:
+        """The design as parameters, and a child run per curve."""
+        return deletion_record(finished)
+
+    def advice(self, scored: Scored, plan: Plan, rows: Mapping[str, LedgerRow]) -> str:
+        """When more queries would narrow the widest interval more cheaply than more repeats."""
+        return deletion_advice(scored.experiment, plan, scored.queries(""), rows)
+
+    def _draw(self, experiment: Experiment, label: str, query_label: int, group: str, seed: int) -> np.ndarray:
+        """TrainIds in the order in which a control removes them. Raises InputError if it has fewer than the largest k."""
+        train, where = experiment.train, experiment.config.where
+        control = _controls(experiment)[label]
+        order = control.removal_order(train.ids, train.labels, query_label, seed, group)  # type: ignore[arg-type]
+        if len(order) < (most := self.counts(len(train), where)[-1]):
+            asked = train.classes[query_label]
+            problem = f"{label} has {len(order)} training examples to draw {group} from for label {asked!r}, fewer than {most}"
+            raise InputError(f"{where}: deletion.k", problem)
+        return order
+
+    def distinct_max(self, n_scored: int, n_draws: int, n_queries: int, n_repeats: int) -> int:
+        """Most distinct retrains while the scores are unknown; `n_draws`: removal orders that the controls draw in a repeat."""
+        return distinct_max(n_scored, n_draws, len(self.k) * len(self.groups), n_queries, n_repeats)
+
+
+def _controls(experiment: Experiment) -> dict[str, Control]:
+    """Label -> control. Raises InputError for one that draws nothing."""
+    found: dict[str, Control] = {}
+    for position, (label, method) in enumerate(experiment.methods.items()):
+        if isinstance(method, Control):
+            found[label] = method
+        elif method.is_control:
+            problem = f"{label!r} is a control and must be an influence.controls.Control, which draws its removal sets"
+            raise InputError(f"{experiment.config.where}: methods[{position}]", problem)
+    return found
+
+
+def fixed_plan(grid: DeletionGrid) -> Plan:
+    """Every curve in every repeat."""
+    for _ in grid.seeds:
+        grid.add()
+    return grid.plan()
+
+
+def stopping_of(repeats: RepeatsConfig) -> Stopping | None:
+    """The stopping rule that `repeats` asks for; None for a fixed number."""
+    if repeats.min is None or repeats.max is None or repeats.target_se is None:
+        return None
+    return Stopping(repeats.min, repeats.max, repeats.target_se)
+
+
+def finished_values(scored: Scored, works: Sequence[Work]) -> np.ndarray | None:
+    """The measurement of every query under every work [n_works, n_queries]; None while one of them is not finished.
+
+    A result is final and looked at once; what was given up may yet be retrained.
+    """
+    new = [work for work in works if work.spec_id not in scored.seen]
+    rows = scored.rows([work.spec_id for work in new])
+    if any(work.spec_id not in rows for work in new):
+        return None
+    queries = scored.queries("")
+    values = measured_values(scored.experiment, new, queries, rows)
+    measured = {work.spec_id: of_work for work, of_work in zip(new, values, strict=True)}
+    final = {spec_id: v for spec_id, v in measured.items() if rows[spec_id].outcome.status != "quarantined"}
+    scored.seen.update(final)
+    found = [scored.seen[i] if i in scored.seen else measured[i] for i in (work.spec_id for work in works)]
+    return np.reshape(found, (len(works), len(queries.ids)))
+
+
+def _order(scored: Scored, label: str, query: int, group: str) -> np.ndarray:
+    """TrainIds in the order in which a method would remove them."""
+    matrix = scored.matrix("", label)
+    if matrix.diverged[query]:
+        position, n_diverged = list(scored.experiment.methods).index(label), int(matrix.diverged.sum())
+        name = scored.experiment.main.query_split.shown_id(matrix.query_ids[query])
+        problem = (
+            f"{label} diverged for {n_diverged} of {len(matrix.query_ids)} queries, first for query {name}, "
+            "and ranks nothing for them; raise its damping or scale"
+        )
+        raise UnrankedError(f"{scored.experiment.config.where}: methods[{position}]", problem)
+    return ranking.ranked(matrix.scores[query], scored.experiment.train.ids, group)  # type: ignore[arg-type]

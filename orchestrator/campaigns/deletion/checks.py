@@ -1,0 +1,55 @@
+"""The checks of a deletion campaign: the common ones, controls that move the measurement, and removals that break the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from orchestrator.analysis import model_checks, query_checks
+from orchestrator.analysis.checks import Check
+from orchestrator.campaigns.checks import Rows, common_checks, gold_labels, measured_positions
+from orchestrator.campaigns.plan import NOT_ASKED, Plan
+from orchestrator.campaigns.results import Results
+from orchestrator.campaigns.scored import Scored
+
+
+def deletion_checks(scored: Scored, plan: Plan, rows: Rows, results: Results) -> list[Check]:
+    """The common checks; whether a control moves the measurement; and whether removals break the model."""
+    split = scored.queries("").split
+    drops = dict(_drops(scored, plan, rows))
+    return [
+        *common_checks(scored, plan, rows, results),
+        query_checks.controls_check(results.tables["summary"].to_dict("records"), plan.controls),
+        model_checks.broken_models_check(drops, split),
+    ]
+
+
+def _drops(scored: Scored, plan: Plan, rows: Rows) -> Iterator[tuple[tuple[str, str, int], float]]:
+    """(method, group, k) -> mean drop of the accuracy on the measured examples other than the query, over (query, repeat)."""
+    others = _accuracy_on_others(scored, plan, rows)
+    queries = np.arange(len(plan.query_ids))[:, None]
+    for m, g, k in np.ndindex(plan.cell.shape[:3]):
+        cell = plan.cell[m, g, k]
+        drop = np.where(cell != NOT_ASKED, others[plan.reference].T - others[cell, queries], np.nan)
+        known = drop[np.isfinite(drop)]
+        yield (plan.methods[m], plan.groups[g], plan.ks[k]), float(known.mean()) if len(known) else float("nan")
+
+
+def _accuracy_on_others(scored: Scored, plan: Plan, rows: Rows) -> np.ndarray:
+    """float64 [n_works, n_queries]: the accuracy of every retrain on the measured examples but that query, NaN where unknown."""
+    queries, arm = scored.queries(""), scored.experiment.main
+    found = np.full((len(plan.works), len(queries.ids)), np.nan)
+    gold, position, n = (
+        gold_labels(arm, queries),
+        measured_positions(arm, queries),
+        len(arm.task.measured[queries.split]),
+    )
+    for index, work in enumerate(plan.works):
+        row = rows.get(work.spec_id)
+        accuracy = row.outcome.metrics.get(f"accuracy/{queries.split}") if row is not None else None
+        if row is None or accuracy is None or row.outcome.status != "ok" or n < 2:
+            continue
+        is_right = row.outcome.outputs[queries.split][position].argmax(axis=1) == gold
+        found[index] = (accuracy * n - is_right) / (n - 1)
+    return found

@@ -1,0 +1,67 @@
+"""From ledger rows to the tables in results/: the same rows give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from influence.checkpoint import QueryBlock
+from orchestrator.analysis import tables
+from orchestrator.analysis.advice import advice
+from orchestrator.analysis.cells import Cells
+from orchestrator.analysis.repeats import savings
+from orchestrator.analysis.two_controls import two_control_verdicts
+from orchestrator.analysis.verdicts import verdicts
+from orchestrator.campaigns.deletion.cells import deletion_cells
+from orchestrator.campaigns.outcomes import measured_values
+from orchestrator.campaigns.plan import Plan
+from orchestrator.campaigns.results import Results
+from orchestrator.experiment.experiment import Experiment
+from orchestrator.records import LedgerRow
+
+TABLES = ("curves", "query_curves", "summary", "contrasts", "pairing", "holes")
+
+
+def deletion_results(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mapping[str, LedgerRow]) -> Results:
+    """All tables of a deletion campaign from the ledger rows of its plan."""
+    cells = deletion_cells(plan, measured_values(experiment, plan.works, queries, rows))
+    contrasts = tables.contrasts(cells)
+    found = {
+        "curves": tables.curves(cells),
+        "query_curves": tables.query_curves(cells),
+        "summary": tables.summary(cells),
+        "contrasts": contrasts,
+        "pairing": tables.pairing(cells),
+        "holes": tables.holes(cells),
+    }
+    told = tuple(_told(experiment, contrasts.to_dict("records")))
+    adaptive, notes = _adaptive(cells, plan)
+    return Results(found | adaptive, told, n_excluded=cells.n_excluded, cells=cells, notes=notes)
+
+
+def _told(experiment: Experiment, contrasts: Sequence[Mapping[Any, Any]]) -> list[str]:
+    """The verdicts; where there is a control of each kind, a method is told against both at once."""
+    told = verdicts(contrasts)
+    controls = {label: method for label, method in experiment.methods.items() if method.is_control}
+    blind = [label for label, control in controls.items() if not getattr(control, "by_label", False)]
+    by_label = [label for label in controls if label not in blind]
+    return two_control_verdicts(told, contrasts, blind[0], by_label[0]) if blind and by_label else told
+
+
+def _adaptive(cells: Cells, plan: Plan) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
+    """The further tables of adaptive repeats, and what they saved in words; none of a fixed design."""
+    if plan.stopping is None:
+        return {}, ()
+    designs = tables.designs(cells, len(plan.works), plan.n_full_repeat)
+    return {"repeats": tables.repeats(cells), "designs": designs}, (savings(cells, designs.to_dict("records")),)
+
+
+def deletion_advice(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mapping[str, LedgerRow]) -> str:
+    """Whether more queries would narrow the widest interval more cheaply than more repeats, from the rows there are."""
+    cells = deletion_cells(plan, measured_values(experiment, plan.works, queries, rows))
+    is_control = [method in plan.controls for method in plan.methods]
+    n_shared = 1 + len(np.unique(plan.cell[is_control][..., 0]))
+    return advice(cells, n_shared, (plan.n_full_repeat - n_shared) / len(plan.query_ids))

@@ -1,0 +1,61 @@
+"""A campaign whose retrains are all in the ledger: what its report page and its tracking payload are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from influence.checkpoint import Checkpoint, QueryBlock
+from influence.matrix import ScoreMatrix
+from orchestrator.campaigns.results import Results
+from orchestrator.campaigns.scored import Scored
+from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.scoring_work import ScoringWork
+from orchestrator.records import LedgerRow
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a campaign planned (`plan`), what its retrains gave (`rows`, by spec id) and what came of it (`results`).
+
+    `rows` holds those of the scoring models, too. `checkpoints(key)`: the weights of the scoring models of a group at every step
+    that was kept; it raises CheckpointError where they are not in the store any more.
+    """
+
+    scored: Scored
+    plan: Any
+    rows: Mapping[str, LedgerRow]
+    results: Results
+    checkpoints: Callable[[str], list[Checkpoint]]
+
+    @property
+    def experiment(self) -> Experiment:
+        """The config, resolved against its data."""
+        return self.scored.experiment
+
+    @property
+    def first_group(self) -> str:
+        """The key of the first scoring group, the only one in most campaigns."""
+        return self.scored.groups[0].key
+
+    @property
+    def scoring(self) -> Sequence[ScoringWork]:
+        """The scoring models of the first group."""
+        return self.scored.groups[0].models
+
+    @cached_property
+    def queries(self) -> QueryBlock:
+        """The queries of the first scoring group."""
+        return self.scored.queries(self.first_group)
+
+    def matrix(self, label: str) -> ScoreMatrix:
+        """The scores of one method on the first scoring group."""
+        return self.scored.matrix(self.first_group, label)
+
+    @cached_property
+    def committed_ms(self) -> dict[str, int]:
+        """Spec id -> when its row was published in the ledger, in milliseconds since 1970."""
+        return {s: int(datetime.fromisoformat(row.committed_at).timestamp() * 1000) for s, row in self.rows.items()}

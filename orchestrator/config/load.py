@@ -1,0 +1,168 @@
+"""Reads and validates a config file, and writes a resolved one. Everything that can be refused without torch is refused here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from influence.base import Method
+from influence.registry import METHODS, OBSERVERS
+from orchestrator.config.schema import ABOUT_QUERIES, CONTROLS, CampaignBlock, LoadedConfig, QuerySettings, Settings
+from orchestrator.config.yaml_files import ConfigError, apply_overrides, read_yaml, write_yaml
+from orchestrator.registry import CAMPAIGNS
+from orchestrator.storage.uris import refuse_password
+from orchestrator.tracking.record import absolute_uri, check_uri
+from tasks.base import Component
+from tasks.components import parse_component, parse_named
+from tasks.data.wording import quoted
+from tasks.registry import MEASUREMENTS, TASKS
+from tasks.suggestions import did_you_mean
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """Read, override and validate a config file.
+
+    Raises ConfigError (an InputError) naming the file and the dotted key, with the offending value and what is allowed.
+    """
+    path = Path(path)
+    raw = apply_overrides(read_yaml(path), overrides, path)
+    return parse_config(raw, path, overrides)
+
+
+def parse_config(
+    raw: dict[str, Any], path: Path, overrides: Sequence[str] = (), where: str | None = None
+) -> LoadedConfig:
+    """Validate an already-read config; `path` anchors relative data paths, and names it in errors unless `where` does."""
+    where = str(path) if where is None else where
+    _refuse_secrets(raw, where)
+    block_name = raw.get("campaign")
+    block = raw.get(block_name, {}) if isinstance(block_name, str) else {}
+    top = {key: value for key, value in raw.items() if key != block_name or key in Settings.model_fields}
+    if isinstance(block_name, str) and ":" not in block_name and block_name not in CAMPAIGNS.entries():
+        CAMPAIGNS.load(block_name, f"{where}: campaign")  # refuses it; else its block would be called an unknown key
+    also = (block_name,) if isinstance(block_name, str) else ()
+    settings: Settings = parse_component(Settings, top, where, "", also)
+    if settings.tracking is not None:
+        check_uri(settings.tracking.uri, f"{where}: tracking.uri")
+    campaign_class = CAMPAIGNS.load(settings.campaign, f"{where}: campaign", settings.plugins)
+    if not issubclass(campaign_class, CampaignBlock):
+        raise ConfigError(f"{where}: campaign", f"{settings.campaign!r} is not a campaign")
+    if campaign_class.asks_queries:
+        settings = parse_component(QuerySettings, top, where, "")
+    elif given := [key for key in ABOUT_QUERIES if key in top]:
+        raise ConfigError(f"{where}: {given[0]}", f"{settings.campaign} takes no {given[0]}")
+    campaign = parse_component(campaign_class, block, where, settings.campaign)
+    task = parse_named(TASKS, settings.task, where, "task", settings.plugins)
+    if settings.queries is not None and getattr(task, "measure", ()) is None:
+        settings = _measuring_queries(settings, task, where)
+        task = parse_named(TASKS, settings.task, where, "task", settings.plugins)
+    measurement = _parse_measurement(settings, where) if campaign.asks_queries else None
+    methods = _parse_methods(settings, measurement, where)
+    observers = _parse_observers(settings, where)
+    arms = campaign.task_variants(settings.task, where)
+    return LoadedConfig(
+        path, raw, settings, task, measurement, methods, campaign, where, tuple(overrides), arms, observers
+    )
+
+
+def _measuring_queries(settings: Settings, task: Any, where: str) -> Settings:
+    """The settings with the default of a task that leaves `measure` open: the split that the queries are drawn from."""
+    assert settings.queries is not None
+    split, splits = settings.queries.split, getattr(task, "data", {})
+    if split not in splits:
+        problem = f"no split {split!r}; splits: {quoted(splits)}{did_you_mean(split, splits)}"
+        raise ConfigError(f"{where}: queries.split", problem)
+    return settings.model_copy(update={"task": {**settings.task, "measure": [{"split": split}]}})
+
+
+def _parse_measurement(settings: Settings, where: str) -> Any:
+    given = settings.measurement
+    options = {"name": given} if isinstance(given, str) else given
+    return parse_named(MEASUREMENTS, options, where, "measurement", settings.plugins)
+
+
+def _parse_observers(settings: Settings, where: str) -> tuple[Component, ...]:
+    """What looks at every retrain. Two of one name are refused: their records would have the same keys."""
+    observers: dict[str, Component] = {}
+    for position, block in enumerate(settings.observe):
+        key = f"observe.{position}"
+        observer = parse_named(OBSERVERS, block, where, key, settings.plugins)
+        if not hasattr(observer, "start"):
+            raise ConfigError(f"{where}: {key}.name", f"{block['name']!r} is not an observer")
+        if observer.name in observers:
+            raise ConfigError(f"{where}: {key}", f"duplicate observer {observer.name!r}; one of a name is recorded")
+        observers[observer.name] = observer
+    return tuple(observers.values())
+
+
+def _parse_methods(settings: Settings, measurement: Component | None, where: str) -> dict[str, Method]:
+    methods: dict[str, Method] = {}
+    for position, block in enumerate(settings.methods):
+        key = f"methods[{position}]"
+        options = dict(block)
+        label = options.pop("as", options.get("name"))
+        method = parse_named(METHODS, options, where, key, settings.plugins)
+        if not isinstance(method, Method):
+            raise ConfigError(f"{where}: {key}.name", f"{block['name']!r} is not an influence method")
+        if not isinstance(label, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}", label):
+            raise ConfigError(
+                f"{where}: {key}.as", f"{label!r}: give an `as:` of letters, digits, _ . + - only, at most 80"
+            )
+        if label in CONTROLS and method.name != label:
+            raise ConfigError(f"{where}: {key}.as", f"{label!r} is the label of the control {label}; give another")
+        if label in methods:
+            raise ConfigError(f"{where}: {key}", f"duplicate label {label!r}; give one of the two an `as:` of its own")
+        if measurement and getattr(measurement, "label", "gold") != "gold" and not method.follows_query_loss:
+            raise ConfigError(
+                f"{where}: {key}", f"{label!r} cannot follow the measurement {measurement.name!r}; choose another"
+            )
+        methods[label] = method
+    return methods
+
+
+def _refuse_secrets(value: Any, where: str, key: str = "") -> None:
+    if isinstance(value, str):
+        refuse_password(value, f"{where}: {key}")
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            _refuse_secrets(item, where, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            _refuse_secrets(item, where, f"{key}[{position}]")
+
+
+def dump_config(config: LoadedConfig, task: Any) -> str:
+    """The resolved config as YAML text, defaults included; reading it gives the same campaign. `task` is the first arm's, opened."""
+    resolved = config.settings.model_dump(
+        mode="json", exclude=None if config.campaign.asks_queries else {*ABOUT_QUERIES}
+    )
+    # what an arm changes is changed from what the user wrote: defaults of another optimiser or recipe must not stand there
+    changed = {key.partition(".")[0] for changes in config.arms.values() for key in changes}
+    for part in {"model", "recipe"} & resolved["task"].keys() - changed:
+        resolved["task"][part] = {**_named(getattr(task, part)), "name": resolved["task"][part]["name"]}
+    if config.campaign.asks_queries:
+        resolved |= _resolved_queries(config)
+    resolved["observe"] = [
+        {**_named(observer), "name": block["name"]}
+        for block, observer in zip(config.settings.observe, config.observers, strict=True)
+    ]
+    resolved[config.settings.campaign] = config.campaign.model_dump(mode="json")
+    if resolved["tracking"] is not None:
+        resolved["tracking"]["uri"] = absolute_uri(resolved["tracking"]["uri"])
+    return write_yaml(resolved)
+
+
+def _resolved_queries(config: LoadedConfig) -> dict[str, Any]:
+    """The measurement and the methods with their defaults."""
+    given = config.settings.measurement
+    methods = zip(config.settings.methods, config.methods.items(), strict=True)
+    return {
+        "measurement": {**_named(config.measurement), "name": given if isinstance(given, str) else given["name"]},
+        "methods": [{**_named(method), "name": block["name"], "as": label} for block, (label, method) in methods],
+    }
+
+
+def _named(part: Component) -> dict[str, Any]:
+    return {"name": part.name, **part.model_dump(mode="json")}

@@ -1,0 +1,331 @@
+"""An opened config: data read, arms opened, identities and seeds known. Needs no torch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from influence.base import Method
+from influence.checkpoint import QueryBlock
+from influence.selections import has_selections
+from orchestrator.config.schema import LoadedConfig
+from orchestrator.config.yaml_files import ConfigError, changed_task
+from orchestrator.experiment.arm import Arm, Outputs, placed, where_of
+from orchestrator.experiment.scoring_work import ScoringGroup, ScoringWork
+from orchestrator.records import RetrainSpec
+from tasks.base import Numerics, Split, Task
+from tasks.components import parse_named
+from tasks.data.edits import Edit
+from tasks.digests import canonical_json, digest
+from tasks.registry import RECIPES, TASKS
+from tasks.seeds import purpose_seed, repeat_seed
+from tasks.sources import Sources, sources_of, with_sources
+from tasks.suggestions import listed
+from tasks.training import check_micro_batch
+
+
+class Experiment:
+    """What a config asks for, resolved against its data: arms, seeds, scoring models.
+
+    Campaigns with one arm are asked about it directly: `task`, `spec`, `queries` ... are the first arm's.
+    """
+
+    def __init__(self, config: LoadedConfig, cache_dir: Path | None):
+        self.config, self.settings, self.campaign = config, config.settings, config.campaign
+        self._cache_dir = cache_dir
+        self._opened: dict[str, tuple[Task, Any]] = {}
+        self.arms = {label: self._arm(label, changes) for label, changes in config.arms.items()}
+        self.main = next(iter(self.arms.values()))
+        self._check()
+
+    def _where(self, label: str) -> str:
+        return where_of(label, self.config)
+
+    def _arm(self, label: str, changes: Mapping[str, Any]) -> Arm:
+        task, part = self._open(label, changes)
+        return Arm(label, task, self.config, part)
+
+    def _open(self, label: str, changes: Mapping[str, Any]) -> tuple[Task, Any]:
+        """The task of an arm, and the block that opened it; arms that differ in the recipe alone share the data."""
+        config, where = self.config, self._where(label)
+        plugins = config.settings.plugins
+        block = changed_task(config.settings.task, changes, where)
+        data = canonical_json({key: value for key, value in block.items() if key != "recipe"})
+        if data in self._opened and "recipe" in block:
+            task, part = self._opened[data]
+            return self._with_recipe(task, block["recipe"], where), part
+        parsed = parse_named(TASKS, block, where, "task", plugins) if changes else config.task
+        with placed(where):
+            task = parsed.open(config.base_dir, self._cache_dir, where=where, plugins=plugins)
+        self._opened[data] = task, parsed
+        return task, parsed
+
+    def _with_recipe(self, task: Task, options: Any, where: str) -> Task:
+        """The same task trained by another recipe; a task whose recipe must fit its data has `with_recipe`."""
+        plugins, other = self.config.settings.plugins, copy.copy(task)
+        if hasattr(other, "with_recipe"):
+            return other.with_recipe(options, self.config.base_dir, where, "task.recipe", plugins)  # type: ignore[attr-defined]
+        other.recipe = parse_named(RECIPES, options, where, "task.recipe", plugins)
+        return other
+
+    def _check(self) -> None:
+        for arm in self.arms.values() if self.campaign.asks_queries else ():
+            arm.check_queries()
+        if self.campaign.judges_own_model and (n_models := self.settings.scores.models) > 1:
+            problem = f"{n_models}; {self.settings.campaign} scores the one reference of every repeat: 1"
+            raise ConfigError(f"{self.config.where}: scores.models", problem)
+        if self.settings.repeats.is_adaptive and not self.campaign.adapts:
+            problem = f"{self.settings.campaign} takes fixed repeats: count, or seeds"
+            raise ConfigError(f"{self.config.where}: repeats.target_se", problem)
+        self.campaign.check(self)
+        self._check_recipes()
+        self._check_observers()
+        self._check_ledgers()
+        try:
+            scored_arms = self._scored_arms()
+        except ValueError as error:
+            raise ConfigError(f"{self.config.where}: scores.checkpoints", str(error)) from error
+        for position, method in enumerate(self.methods.values()):
+            for arm in scored_arms:
+                method.check(arm.task, self.config.base_dir, f"{self.config.where}: methods[{position}]")
+                self._check_explained(method, arm, position)
+            if not method.needs and not self.needs_scoring_outputs:  # a file of scores: does it hold these queries?
+                method.prepare(self.task, self.config.base_dir, self.queries(None))
+
+    def _check_explained(self, method: Method, arm: Arm, position: int) -> None:
+        """Refuse queries of a split whose rows have not the loss that a method explains."""
+        allowed, split = method.explained_splits(arm.task), arm.asked.split
+        if allowed is not None and split not in allowed:
+            problem = f"{method.name} explains a loss that rows of {split!r} have not; allowed: queries of {listed(sorted(allowed))}"
+            raise ConfigError(f"{self.config.where}: methods[{position}]", problem)
+
+    def _check_recipes(self) -> None:
+        """Refuse an arm whose recipe does not fit its task or the first arm's kind, or changes a parent that it does not get."""
+        wanted = getattr(self.task.recipe, "fits", "text")
+        for label, arm in self.arms.items():
+            has_parent = self.campaign.gives_parents and arm is not self.main
+            if getattr(arm.task.recipe, "needs_parent", False) and not has_parent:
+                problem = f"{arm.task.recipe.name!r} changes a parent's weights, and trains nothing of its own"
+                raise ConfigError(f"{self.config.where}: task.recipe.name", problem)
+            if (fits := getattr(arm.task.recipe, "fits", "text")) != wanted:
+                problem = f"{arm.task.recipe.name!r} fits tasks of {fits}, not of {wanted}"
+                raise ConfigError(f"{self.config.where} (arm {label}): task.recipe.name", problem)
+            micro_batch = self.settings.compute.micro_batch
+            check_micro_batch(arm.task.recipe, micro_batch, f"{self._where(label)}: compute.micro_batch")
+            if hasattr(arm.task.recipe, "check_task"):
+                arm.task.recipe.check_task(arm.task, f"{self._where(label)}: task.recipe")
+
+    def _check_observers(self) -> None:
+        """Refuse an observer that an arm's data has nothing for."""
+        for position, observer in enumerate(self.config.observers):
+            for label, arm in self.arms.items() if hasattr(observer, "check_task") else ():
+                observer.check_task(arm.task, f"{self._where(label)}: observe.{position}")  # type: ignore[attr-defined]
+
+    def check_networks(self) -> None:
+        """Refuse what only a built network can tell, such as names of layers: in the driver, once the tasks are prepared."""
+        networks: dict[str, Any] = {}
+
+        def network_of(arm: Arm) -> Any:
+            built = canonical_json([arm.train_digest, arm.model_identity])
+            if built not in networks:
+                with placed(arm.where):
+                    networks[built] = arm.task.network(0)
+            return networks[built]
+
+        self._check_names()
+        for label, arm in self.arms.items():
+            parts = {"task.recipe": arm.task.recipe}
+            parts |= {f"observe.{position}": one for position, one in enumerate(self.config.observers)}
+            for key, part in parts.items():
+                if hasattr(part, "check_network"):
+                    part.check_network(arm.task, network_of(arm), f"{self._where(label)}: {key}")
+        for arm in self._scored_arms():
+            queries = None if arm.needs_outputs else arm.queries(None)
+            for position, method in enumerate(self.methods.values()):
+                if method.needs:
+                    method.check_network(arm.task, network_of(arm), queries, f"{arm.where}: methods[{position}]")
+
+    def _scored_arms(self) -> list[Arm]:
+        """The arms whose models are scored."""
+        groups = self.campaign.scoring_groups(self, Numerics())
+        return [self.arms[label] for label in dict.fromkeys(group.arm for group in groups)]
+
+    def _check_names(self) -> None:
+        """Refuse to go on if patterns of names are not known to select what identities say."""
+        for arm in self.arms.values():
+            parts = (arm.task.recipe, *self.config.observers, *self.methods.values())
+            if hasattr(arm.task.model, "require_names") and any(map(has_selections, parts)):
+                names = [name for name, _ in arm.task.network(0).named_parameters()]
+                arm.task.model.require_names(self.config.base_dir, names)
+
+    def _check_ledgers(self) -> None:
+        """Refuse arms that train the same thing and record different splits: a spec id has one row."""
+        first: dict[str, Arm] = {}
+        for label, arm in self.arms.items():
+            trained = canonical_json([arm.train_digest, arm.model_identity, arm.recipe_identity])
+            other = first.setdefault(trained, arm)
+            if other.task_id != arm.task_id:
+                problem = f"arms {other.label} and {label} train the same and record different splits; one recording serves both"
+                raise ConfigError(f"{self.config.where}: {self.config.settings.campaign}", problem)
+
+    # --- the first arm -------------------------------------------------------------------------------------------
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return self.main.task
+
+    @property
+    def train(self) -> Split:
+        """The train split."""
+        return self.main.train
+
+    @property
+    def train_digest(self) -> str:
+        """Digest of everything the train set and its preprocessing are."""
+        return self.main.train_digest
+
+    @property
+    def model_identity(self) -> Any:
+        """Identity of the model's weights and options."""
+        return self.main.model_identity
+
+    @property
+    def recipe_identity(self) -> Any:
+        """Name, version and hyperparameters of the recipe."""
+        return self.main.recipe_identity
+
+    @property
+    def task_id(self) -> str:
+        """Digest of what is recorded: the ledger's directory."""
+        return self.main.task_id
+
+    def spec(self, numerics: Numerics, edit: Edit, seed: int) -> RetrainSpec:
+        """The identity of one retrain."""
+        return self.main.spec(numerics, edit, seed)
+
+    def queries(self, outputs: Outputs | None) -> QueryBlock:
+        """The queries, judged by `outputs` where that is needed."""
+        return self.main.queries(outputs)
+
+    @property
+    def needs_scoring_outputs(self) -> bool:
+        """Whether the queries cannot be known before a scoring model is trained."""
+        return self.main.needs_outputs
+
+    # --- methods and seeds ---------------------------------------------------------------------------------------
+
+    @property
+    def task_ids(self) -> dict[str, str]:
+        """Arm -> the ledger its retrains are recorded in."""
+        return {label: arm.task_id for label, arm in self.arms.items()}
+
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        """Label -> method, in the config's order, controls included."""
+        return self.config.methods
+
+    @property
+    def scored(self) -> dict[str, Method]:
+        """Methods that have scores."""
+        return {label: method for label, method in self.methods.items() if not method.is_control}
+
+    @property
+    def controls(self) -> dict[str, bool]:
+        """Label -> whether the planner makes its sets itself."""
+        return {label: method.is_control for label, method in self.methods.items()}
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """One seed a repeat: of every repeat there can be."""
+        repeats = self.settings.repeats
+        return (
+            repeats.seeds
+            if repeats.seeds is not None
+            else tuple(repeat_seed(repeats.base_seed, r) for r in range(repeats.most))
+        )
+
+    @cached_property
+    def scoring_seeds(self) -> tuple[int, ...]:
+        """Seeds of the scoring models, apart from every repeat's; none where no queries are asked."""
+        taken, seeds, draw = set(self.seeds), [], 0
+        while self.campaign.asks_queries and len(seeds) < self.settings.scores.models:
+            seed = purpose_seed(self.settings.scores.seed, "scoring model", draw) % 2**32
+            draw += 1
+            if seed not in taken:
+                taken.add(seed)
+                seeds.append(seed)
+        return tuple(seeds)
+
+    @cached_property
+    def run_hex(self) -> str:
+        """16 hex digits of what is asked; compute, tracking, output and budgets stay out."""
+        asked = {
+            "train": self.train_digest,
+            "model": self.model_identity,
+            "recipe": self.recipe_identity,
+            "record": self.task_id,
+            "campaign": with_sources(self.campaign.identity(), self.campaign),
+            "seeds": list(self.seeds),
+            **(
+                self.settings.repeats.model_dump(include={"min", "target_se"})
+                if self.settings.repeats.is_adaptive
+                else {}
+            ),
+            **(self._asked_queries() if self.campaign.asks_queries else {}),
+        }
+        if hasattr(self.task, "properties"):  # a label is no content of the task, and says what is asked about
+            asked["properties"] = {p.label: i for i, p in enumerate(self.task.properties)}  # type: ignore[attr-defined]
+        if len(self.arms) > 1:
+            asked["arms"] = {
+                label: [arm.train_digest, arm.model_identity, arm.recipe_identity, arm.task_id]
+                for label, arm in self.arms.items()
+            }
+        return digest(asked)[:16]
+
+    def _asked_queries(self) -> dict[str, Any]:
+        """What is asked about the queries, and by which methods."""
+        return {
+            "queries": self.main.asked.model_dump(mode="json"),
+            "measurement": with_sources(self.config.measurement.identity(), self.config.measurement),
+            "scores": self.settings.scores.model_dump(mode="json"),
+            "methods": {label: self.main.method_identity(method) for label, method in self.methods.items()},
+            "order": list(self.methods),
+        }
+
+    @cached_property
+    def sources(self) -> Sources:
+        """The modules of all parts that are not built in, with the digests of their files."""
+        others = (self.campaign, self.config.measurement, *self.methods.values())
+        parts = (*others, *(part for arm in self.arms.values() for part in arm.parts))
+        return sources_of(*(part for part in parts if part is not None))
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run directory."""
+        return f"{self.settings.name}-{self.run_hex}"
+
+    # --- scoring models ------------------------------------------------------------------------------------------
+
+    def checkpoint_epochs(self, arm: Arm) -> tuple[float, ...]:
+        """Epochs whose weights are kept: `scores.checkpoints`, or the last one."""
+        epochs = self.settings.scores.checkpoints
+        return epochs if epochs is not None else (float(getattr(arm.task.recipe, "epochs", 1)),)
+
+    def scoring_work(self, arm: Arm, numerics: Numerics, seed: int) -> ScoringWork:
+        """The reference of an arm under a seed, with the weights that methods score."""
+        n, recipe = len(arm.train), arm.task.recipe
+        steps = tuple(sorted({recipe.checkpoint_step(n, epoch) for epoch in self.checkpoint_epochs(arm)}))
+        rates = {step: recipe.learning_rate_at(n, step) for step in steps}
+        return ScoringWork(arm.work(numerics, Edit(), seed, keep_steps=steps), rates)
+
+    def scoring_works(self, numerics: Numerics) -> list[ScoringWork]:
+        """The scoring models of the first arm, under seeds of their own."""
+        return [self.scoring_work(self.main, numerics, seed) for seed in self.scoring_seeds]
+
+    def scoring_groups(self, numerics: Numerics) -> list[ScoringGroup]:
+        """The scoring models, as the campaign groups them."""
+        return self.campaign.scoring_groups(self, numerics)

@@ -1,0 +1,278 @@
+"""The run directory: resolved config, provenance with pinned numerics, scores, plan, results, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.load import dump_config, parse_config
+from orchestrator.config.schema import LoadedConfig
+from orchestrator.config.yaml_files import read_yaml
+from orchestrator.runtime.environment import differences
+from orchestrator.storage.blobs import write_file
+from orchestrator.storage.refusals import told
+from orchestrator.storage.store import Store
+from orchestrator.storage.uris import is_object_uri, parent_uri
+from tasks.base import Numerics
+from tasks.errors import InputError, RefitError
+
+PACKAGES = (
+    "refit",
+    "torch",
+    "transformers",
+    "ray",
+    "mlflow",
+    "pyarrow",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "pydantic",
+)
+
+# What is read again of provenance.json: key -> type, and the type in words.
+_PROVENANCE: dict[str, tuple[type, str]] = {
+    "run": (str, "a name"),
+    "task_id": (str, "an id"),
+    "task_ids": (list, "a list of ids"),
+    "references": (list, "a list of ids"),
+    "store": (str, "a path or URI"),
+    "config_dir": (str, "a path"),
+    "overrides": (list, "a list of dotted.key=value"),
+    "resumed_with": (list, "a list of versions"),
+    "plugins": (dict, "a mapping of modules to digests"),
+}
+
+
+class NumericsMismatchError(InputError):
+    """A campaign was pinned to other numerics: no delta is ever taken across them."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths and small files of one run directory. `home`: the URI of the store it was fetched from, if it was."""
+
+    path: Path
+    home: str | None = None
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results"
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.parquet"
+
+    @property
+    def provenance_path(self) -> Path:
+        return self.path / "provenance.json"
+
+    def scores(self, label: str, group: str = "") -> Path:
+        """Where the scores of one method lie, on one scoring group where there are several."""
+        return self.path / "scores" / group / f"{label}.parquet"
+
+    def provenance(self) -> dict[str, Any]:
+        """What provenance.json holds; empty before the first retrain. Raises InputError if it is damaged."""
+        if not os.path.lexists(self.provenance_path):
+            return {}
+        try:
+            value = json.loads(self.provenance_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            problem = told(error) if isinstance(error, OSError) else str(error)
+            raise self._damaged(f"cannot be read ({problem})") from error
+        if not isinstance(value, dict):
+            raise self._damaged("does not hold a mapping")
+        for key, (kind, in_words) in _PROVENANCE.items():
+            texts = value[key] if kind is list and key in value else ()
+            if key in value and not (isinstance(value[key], kind) and all(isinstance(text, str) for text in texts)):
+                raise self._damaged(f"{key}: {str(value[key])[:80]!r} is not {in_words}")
+        for module, digest in value.get("plugins", {}).items():
+            if not isinstance(digest, str):
+                raise self._damaged(f"plugins.{module}: {str(digest)[:80]!r} is not a digest")
+        return value
+
+    def _damaged(self, problem: str) -> InputError:
+        return InputError(self.provenance_path, f"{problem}; move the run directory away to start anew")
+
+    def numerics(self) -> Numerics | None:
+        """The numerics this campaign is pinned to, if it has begun."""
+        pinned = self.provenance().get("numerics")
+        if pinned is not None and not isinstance(pinned, dict):
+            raise self._damaged(f"numerics: {str(pinned)[:80]!r} is not a mapping")
+        try:
+            return Numerics(**pinned) if pinned else None
+        except (TypeError, ValueError) as error:  # a field that Numerics does not have, or of another kind
+            raise self._damaged(f"numerics: {error}") from error
+
+    def write(self, config: LoadedConfig, task: Any, provenance: Mapping[str, Any]) -> None:
+        """Write config.yaml and provenance.json; what provenance.json already holds for other keys stays."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_file(self.path / "config.yaml", dump_config(config, task).encode())
+        self.note(provenance)
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Add facts to provenance.json; the code that began a run stays on record beside the code that resumed it."""
+        before = self.provenance()
+        merged = {**before, **facts}
+        if "code_version" in before and before["code_version"] != merged["code_version"]:
+            kept = {key: before[key] for key in ("code_version", "git_commit", "versions") if key in before}
+            merged |= kept
+            resumed = [*before.get("resumed_with", []), facts["code_version"]]
+            merged["resumed_with"] = list(dict.fromkeys(resumed))
+        write_file(self.provenance_path, (json.dumps(merged, indent=2, sort_keys=True) + "\n").encode())
+
+    def config(self) -> LoadedConfig:
+        """The config this run was made with; relative data paths resolve against the directory of the original file."""
+        path = self.path / "config.yaml"
+        if not os.path.lexists(path):
+            raise InputError(self.path, "is not a run directory (no config.yaml)")
+        provenance, raw = self.provenance(), read_yaml(path)
+        original = Path(provenance["config_dir"]) / "config.yaml" if "config_dir" in provenance else path
+        overrides = provenance.get("overrides", ())
+        return parse_config({**raw, "output": self.store(raw.get("output"))}, original, overrides, where=str(path))
+
+    def store(self, default: Any) -> Any:
+        """Where the store lies: the one that it was fetched from, else the one around it if it was made in its store, else as recorded.
+
+        A copy of a store is thereby looked at itself, and not the original. Beside a run directory that was made elsewhere
+        (`--run-dir`), or was copied alone, there is no store of its own: the recorded one counts, unless it is gone.
+        """
+        if self.home is not None:
+            return self.home
+        provenance = self.provenance()
+        recorded = provenance.get("store", default)
+        around = self.path.absolute().parent
+        if not _is_store(around) or _is_same(around, recorded):
+            return recorded
+        is_in_its_store = provenance.get("in_store", self.path.absolute().name == provenance.get("run"))
+        return str(around) if is_in_its_store or _is_gone(recorded) else recorded
+
+    def store_note(self, looked_at: str) -> str:
+        """A sentence if the store that was looked at is not the one that the run was made in; else "".
+
+        `looked_at`: as a Store calls itself.
+        """
+        recorded = self.provenance().get("store")
+        if not isinstance(recorded, str) or recorded == looked_at or _is_same(Path(looked_at), recorded):
+            return ""
+        why = "is gone" if _is_gone(recorded) else "was not looked at"
+        return f"this is the store {looked_at}; the run was made in {recorded}, which {why}"
+
+
+def _is_store(folder: Path) -> bool:
+    """Whether a folder is a store: it has a ledger, or, where that was lost, at least two of the other folders of a store.
+
+    One of these alone may be anybody's: training programs keep a folder `checkpoints`, too.
+    """
+    n_others = sum((folder / name).is_dir() for name in ("checkpoints", "scores", "spend"))
+    return (folder / "ledger").is_dir() or n_others > 1
+
+
+def _is_gone(recorded: Any) -> bool:
+    """Whether the recorded store is a local folder that does not exist."""
+    return isinstance(recorded, str) and not is_object_uri(recorded) and not Path(recorded).exists()
+
+
+def _is_same(folder: Path, recorded: Any) -> bool:
+    """Whether a folder is the recorded store, by whatever path."""
+    try:
+        return isinstance(recorded, str) and folder.samefile(recorded)
+    except OSError:
+        return False
+
+
+def require_same_numerics(pinned: Numerics | None, now: Numerics, where: object) -> None:
+    """Raise NumericsMismatchError naming every difference between the pinned numerics and those here."""
+    if pinned is None or pinned == now:
+        return
+    old, new = pinned.identity(), now.identity()
+    before, here = old.pop("environment", {}), new.pop("environment", {})
+    fields = [f"{key} was {old[key]!r} and is {new[key]!r}" for key in old if old[key] != new[key]]
+    changed = ", ".join(filter(None, [*fields, differences(before, here)]))
+    raise NumericsMismatchError(
+        where,
+        f"this campaign is pinned to other numerics: {changed}; resume it where they are the same, or start anew elsewhere",
+    )
+
+
+def require_same_settings(recorded: Any, now: Mapping[str, str], where: object) -> None:
+    """Raise NumericsMismatchError naming every variable in which numpy's environment is not what was recorded.
+
+    Runs of before recorded none: they go on.
+    """
+    changed = differences(recorded, now) if isinstance(recorded, Mapping) else ""
+    if changed:
+        problem = f"this campaign was begun under other settings of numpy: {changed}"
+        raise NumericsMismatchError(where, f"{problem}; resume it where they are the same, or start anew elsewhere")
+
+
+def code_version() -> str:
+    """Version of the package, and the commit when it runs from a git checkout."""
+    commit = git_commit()
+    version = metadata.version("refit")
+    return f"{version}+{commit[:12]}" if commit else version
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this code runs from; None when installed from a wheel."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the platform and the packages whose numbers matter."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def existing(path: str | Path) -> RunDir:
+    """The run directory at `path`; of an s3:// or gs:// URI its mirror here, fetched. Raises InputError if there is none."""
+    if isinstance(path, str) and is_object_uri(path):
+        return _fetched(path)
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(path, "no such run directory")
+    return RunDir(path)
+
+
+def _fetched(uri: str) -> RunDir:
+    parent, name = parent_uri(uri, "run directory")
+    store = Store(parent, "run directory")
+    path = store.run_path(name)
+    store.mirror(path).fetch()
+    if not path.is_dir():
+        raise InputError(f"{store.uri}/{name}", "no such run directory")
+    return RunDir(path, store.uri)
+
+
+__all__ = [
+    "NumericsMismatchError",
+    "RefitError",
+    "RunDir",
+    "code_version",
+    "existing",
+    "git_commit",
+    "require_same_numerics",
+    "require_same_settings",
+    "versions",
+]

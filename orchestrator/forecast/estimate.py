@@ -1,0 +1,254 @@
+"""What a run would do: cells asked for, distinct retrains, how many are in the ledger; time and cost from its history."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.forecast.outlook import BETWEEN_PREEMPTIONS_S, Demand, History, Outlook, Pool, Span, outlook, total_s
+from orchestrator.records import Work
+from orchestrator.stages.pilot import RetrainClass, class_of
+from orchestrator.stages.pipeline import Pipeline, Unfinished
+from orchestrator.storage.ledger_parts import IndexEntry
+from orchestrator.terminal.progress import duration
+from tasks.data.census import SplitCensus, take_census
+
+MOST_ROWS_READ = 5000  # with their outputs, about half a second
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A dry run. `distinct` is exact when all scores are in the store, else None and `distinct_max` bounds it.
+
+    `*_low`, `*_high`: 95% ranges, None where fewer than two retrains tell. `advice`: what would serve the question better.
+    `edited`: one sentence for each plugin whose source is not that of the last run of this name.
+    `data`: what was read of each split of the first arm.
+    """
+
+    run: str
+    run_dir: str
+    cells: int
+    scores: str  # complete | missing | none (a campaign that asks no queries)
+    missing_scores: tuple[str, ...]
+    distinct: int | None
+    distinct_max: int
+    in_ledger: int | None
+    to_do: int | None
+    scoring_models_to_do: int
+    seconds_per_retrain: float | None
+    time_s: float | str
+    time_low_s: float | None
+    time_high_s: float | None
+    gpu_hours_low: float | None
+    gpu_hours_high: float | None
+    cost: float | str
+    cost_low: float | None
+    cost_high: float | None
+    currency: str | None
+    assumptions: str
+    advice: str = ""
+    edited: tuple[str, ...] = ()
+    data: tuple[SplitCensus, ...] = ()
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.to_do == 0 and self.scoring_models_to_do == 0
+
+    def json(self) -> dict:
+        """Plain values."""
+        data = [census.json() for census in self.data]
+        lists = {"missing_scores": list(self.missing_scores), "edited": list(self.edited)}
+        return {**asdict(self), **lists, "data": data, "warnings": self.warnings()}
+
+    def warnings(self) -> list[str]:
+        """What should be looked at in the data before anything is trained, one sentence each."""
+        return [warning for census in self.data for warning in census.warnings()]
+
+    def lines(self) -> list[str]:
+        """For people."""
+        scoring = [f"scoring models {self.scoring_models_to_do} to train", f"scores         {self.scores}"]
+        gpu_hours = _range(self.gpu_hours_low, self.gpu_hours_high, "{:.2f}".format).strip(" ()")
+        return [
+            f"run directory  {self.run_dir}",
+            *(f"data {census.split:<9} {census.line()}" for census in self.data),
+            *(f"warning        {warning}" for warning in self.warnings()),
+            *(scoring if self.scores != "none" else ()),
+            f"retrains       {self._work()}",
+            f"time           {self._time()}   cost {self._cost()}",
+            *([f"GPU-hours      {gpu_hours}"] if gpu_hours else ()),
+            *([f"assuming       {self.assumptions}"] if self.assumptions else ()),
+            *([f"advice         {self.advice}"] if self.advice else ()),
+            *(f"edited         {one}" for one in self.edited),
+        ]
+
+    def _work(self) -> str:
+        if self.distinct is not None:
+            return (
+                f"{self.distinct} distinct for {self.cells} cells; {self.in_ledger} in the ledger, {self.to_do} to do"
+            )
+        if self.in_ledger is not None:
+            until = f"{self.in_ledger} in the ledger; repeats end at their target"
+        elif self.missing_scores:
+            until = f"exact once scores are there: {', '.join(self.missing_scores)}"
+        else:
+            until = "exact once a worker has begun"
+        return f"at most {self.distinct_max} distinct for {self.cells} cells ({until})"
+
+    def _time(self) -> str:
+        if isinstance(self.time_s, str):
+            return self.time_s
+        return duration(self.time_s) + _range(self.time_low_s, self.time_high_s, duration)
+
+    def _cost(self) -> str:
+        if isinstance(self.cost, str) or not self.cost:
+            return str(self.cost or 0)
+        return f"{self.cost:.2f} {self.currency}" + _range(self.cost_low, self.cost_high, "{:.2f}".format)
+
+
+def _range(low: float | None, high: float | None, shown: Callable[[float], str]) -> str:
+    return f" ({shown(low)} to {shown(high)})" if high and low is not None else ""
+
+
+def estimate(pipeline: Pipeline) -> Estimate:
+    """Plan without computing anything: no torch, no worker."""
+    experiment = pipeline.experiment
+    models, missing = _scoring_state(pipeline, pipeline.ledger.index().rows)
+    asks = experiment.campaign.asks_queries
+    cells, bound = pipeline.campaign.bounds(experiment, _n_queries(pipeline) if asks else 0)
+    is_known = not missing and pipeline.known_numerics is not None
+    works = pipeline.planned.works if is_known else None
+    is_exact = works is not None and pipeline.planned.is_final
+    rows = pipeline.ledger.index().rows  # again: what is planned says in which ledger a row counts
+    left = [work for work in works or () if work.spec_id not in rows]
+    least = Counter([*models, *map(class_of, left)])
+    most = least if is_exact else least + Counter({None: bound - len(works or ())})
+    history, pool = _history(pipeline, works or (), rows), _pool(pipeline)
+    return Estimate(
+        run=experiment.run_name,
+        run_dir=str(pipeline.run_dir.path),
+        cells=cells,
+        scores="none" if not asks else "missing" if missing else "complete",
+        missing_scores=tuple(missing),
+        distinct=len(works) if works is not None and is_exact else None,
+        distinct_max=bound,
+        in_ledger=None if works is None else len(works) - len(left),
+        to_do=len(left) if is_exact else None,
+        scoring_models_to_do=len(models),
+        seconds_per_retrain=_mean_s(most or Counter(map(class_of, works or ())), history),
+        **_figures(outlook(most if works is None else least, most, history, pool), history, pool, most.total()),
+        advice=_advice(pipeline, works or ()),
+        data=take_census(experiment.task.splits, experiment.task.measured),
+    )
+
+
+def _advice(pipeline: Pipeline, works: Sequence[Work]) -> str:
+    """What the campaign says would narrow its intervals most cheaply, from what is finished; "" where reading it would take long."""
+    if not 0 < len(works) <= MOST_ROWS_READ:
+        return ""
+    rows = pipeline.ledger_rows(work.spec_id for work in works)
+    return pipeline.campaign.advice(pipeline.scored, pipeline.planned, rows) if rows else ""
+
+
+def _figures(found: Outlook | None, history: History, pool: Pool, n_left: int) -> dict[str, Any]:
+    """Time, GPU-hours and cost with their ranges, and what they rest on."""
+    nothing = Span(0.0, 0.0, 0.0)
+    time, gpu_hours = (found.time_s, found.gpu_hours) if found else (None, None)
+    cost = found.cost if found else None
+    if not n_left:
+        time = gpu_hours = cost = nothing
+    return {
+        "time_s": time.mean if time else "unknown",
+        "time_low_s": time.low if time else None,
+        "time_high_s": time.high if time else None,
+        "gpu_hours_low": gpu_hours.low if gpu_hours else None,
+        "gpu_hours_high": gpu_hours.high if gpu_hours else None,
+        "cost": cost.mean if cost else "unknown",
+        "cost_low": cost.low if cost else None,
+        "cost_high": cost.high if cost else None,
+        "currency": pool.prices.currency if pool.prices else None,
+        "assumptions": _assumptions(found, history, pool, n_left) if n_left else "",
+    }
+
+
+def _assumptions(found: Outlook | None, history: History, pool: Pool, n_left: int) -> str:
+    """What the figures rest on, in one line."""
+    if found is None:
+        return (
+            "nothing: no retrain tells how long one takes; refit plan --pilot does some of every class, and keeps them"
+        )
+    workers, tell = min(pool.workers, n_left), _count(history.n_known, "retrain")
+    known = f"95% range from {tell}" if found.time_s.high is not None else f"known from {tell}, too few for a range"
+    parts = [known, _count(workers, "worker"), _count(pool.n_nodes(workers), "node")]
+    if pool.prices:
+        low, high = pool.per_hour
+        parts += [
+            f"boot {pool.boot_s:g} s",
+            f"{low:g} to {high:g} {pool.prices.currency} a node-hour ({pool.prices.date})",
+        ]
+    if pool.market == "spot":
+        parts.append(f"a spot node lasts {duration(BETWEEN_PREEMPTIONS_S)}")
+    return ", ".join(parts)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _mean_s(kinds: Demand, history: History) -> float | None:
+    """Mean seconds of one of these retrains."""
+    total = total_s(kinds, history)
+    return total.mean / kinds.total() if total and kinds.total() else None
+
+
+def _pool(pipeline: Pipeline) -> Pool:
+    settings = pipeline.experiment.settings
+    compute, prices = settings.compute, settings.prices
+    return Pool(compute.workers, compute.gpus_per_worker, compute.market.retrains, prices.table() if prices else None)
+
+
+def _history(pipeline: Pipeline, works: Sequence[Work], rows: Mapping[str, IndexEntry]) -> History:
+    """Seconds of finished retrains, by class; of other campaigns in the ledger where there is one arm, so that all train alike."""
+    several = len(pipeline.experiment.arms) > 1
+    models = [s.work for s in pipeline.scoring] if pipeline.known_numerics is not None else []
+    own: dict[RetrainClass, list[float]] = {}
+    for work in {work.spec_id: work for work in (*works, *models)}.values():
+        own.setdefault(class_of(work), []).extend(_seconds(rows.get(work.spec_id)))
+    others = () if several else [s for row in rows.values() for s in _seconds(row)]
+    return History(own, others, several)
+
+
+def _seconds(row: IndexEntry | None) -> list[float]:
+    return [row.seconds] if row is not None and row.status == "ok" and row.seconds > 0 else []
+
+
+def _scoring_state(pipeline: Pipeline, rows: Mapping[str, IndexEntry]) -> tuple[list[RetrainClass | None], list[str]]:
+    """Scoring models still to train, by class, and methods without scores. Where only a GPU worker knows the numerics, nothing is known yet."""
+    experiment = pipeline.experiment
+    if pipeline.known_numerics is None:
+        return [None] * len(experiment.scoring_seeds), list(experiment.scored)
+    works = list({s.work.spec_id: s.work for s in pipeline.scoring}.values())
+    in_ledger = all(w.spec_id in rows and rows[w.spec_id].status == "ok" for w in works)
+    if in_ledger or not experiment.needs_scoring_outputs:
+        missing = list(dict.fromkeys(label for stage in pipeline.stages.values() for label in stage.missing()))
+        if in_ledger and not missing:
+            return [], []
+    else:
+        missing = list(experiment.scored)
+    has_weights = pipeline.store.checkpoints.has
+    untrained = [w for w in works if w.spec_id not in rows or not has_weights(w.spec_id, w.keep_steps)]
+    return [class_of(work) for work in untrained], missing
+
+
+def _n_queries(pipeline: Pipeline) -> int:
+    experiment, block = pipeline.experiment, pipeline.experiment.main.asked
+    try:
+        return len(pipeline.queries.ids)
+    except Unfinished:
+        pass  # the model that judges them is not trained yet: as many as are asked for
+    n_measured = len(experiment.task.measured[block.split])
+    if block.per_class:
+        return block.per_class * len(experiment.train.classes)
+    return block.count if isinstance(block.count, int) else (len(block.ids) if block.ids else n_measured)

@@ -1,0 +1,148 @@
+"""Progress of a run from another terminal: read from the plan, the ledger and the book of what was spent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.schema import LoadedConfig
+from orchestrator.experiment.edited_plugins import edited_plugins
+from orchestrator.experiment.run_dir import RunDir, existing
+from orchestrator.spending.book import SpendBook, spent_line
+from orchestrator.storage.ledger_parts import IndexEntry
+from orchestrator.storage.ledgers import Ledgers
+from orchestrator.storage.parquet import DamagedError
+from orchestrator.storage.store import Store
+from orchestrator.storage.tables import read_plan
+from orchestrator.terminal.progress import duration
+from tasks.errors import InputError
+
+RECENT = 50
+
+
+@dataclass(frozen=True)
+class Status:
+    """Counts of a run. `failures`: error type -> quarantined retrains; `eta_s` from the pace of the last retrains.
+
+    `spent`: what its sessions were charged (see Spent.summary), None if no machine was. `store`: where the
+    ledger was read; `notes`: sentences on what is not as it was when the run was made.
+    """
+
+    run: str
+    stage: str
+    planned: int
+    finished: int
+    ok: int
+    diverged: int
+    quarantined: int
+    failures: dict[str, int]
+    retries: int
+    seconds_per_retrain: float | None
+    eta_s: float | None
+    complete: bool
+    spent: dict[str, Any] | None = None
+    store: str = ""
+    notes: tuple[str, ...] = ()
+
+    def json(self) -> dict:
+        """Plain values."""
+        return {**asdict(self), "notes": list(self.notes)}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        lines = [
+            f"{self.run}: {self.stage}",
+            f"retrains   {self.finished}/{self.planned} finished, {self.diverged} diverged, {self.quarantined} quarantined",
+        ]
+        if self.retries:
+            lines.append(f"retries    {self.retries}")
+        lines += [f"failures   {count} x {cause}" for cause, count in sorted(self.failures.items())]
+        if self.eta_s is not None and not self.complete:
+            lines.append(f"time left  about {duration(self.eta_s)}")
+        lines += [f"store      {self.store}"] if self.store else []
+        lines += [f"spent      {spent_line(self.spent)}"] if self.spent else []
+        return lines + [f"note       {note}" for note in self.notes]
+
+
+def status(path: str | Path) -> Status:
+    """The status of the run directory at `path`. Raises InputError if it is none."""
+    return StatusReader(path).now()
+
+
+class StatusReader:
+    """Reads the status of a run again and again; of the ledger only the parts that are new."""
+
+    def __init__(self, path: str | Path):
+        self._path = path
+        self._config: LoadedConfig | None = None
+        self._ledgers: dict[tuple[str, ...], Ledgers] = {}
+
+    def now(self) -> Status:
+        """The status now. Raises InputError if there is no run directory, StoreAwayError while the store does not answer."""
+        run_dir = existing(self._path)
+        provenance, config = run_dir.provenance(), self._config or run_dir.config()
+        if not provenance:
+            problem = "is missing, so that it is not known which ledger the run writes to; refit run writes it again"
+            raise InputError(run_dir.provenance_path, problem)
+        self._config = config  # from now on it stays; plugins may be edited while somebody watches
+        task_ids = tuple(provenance.get("task_ids") or [provenance.get("task_id", "")])
+        store, prices = Store(config.settings.output, run_dir.path), config.settings.prices
+        book = SpendBook(store.blobs, provenance.get("run", run_dir.path.name))
+        spent = book.read(prices.table() if prices else None).summary()
+        if task_ids not in self._ledgers:
+            self._ledgers[task_ids] = Ledgers.of(store, dict(zip(task_ids, task_ids, strict=True)))
+        rows = self._ledgers[task_ids].index().rows
+        if not run_dir.plan.exists():
+            stage = "scoring" if rows and provenance else "not started"
+            status = Status(run_dir.path.name, stage, 0, 0, 0, 0, 0, {}, 0, None, None, False, spent)
+            return replace(status, store=store.uri, notes=_notes(run_dir, store))
+        about = {"run": provenance["run"]} if "run" in provenance else {}
+        wanted = {*_planned(run_dir.plan, about), *provenance.get("references", ())}
+        found = [entry for spec_id, entry in rows.items() if spec_id in wanted]
+        return replace(_counted(run_dir, found, len(wanted), spent), store=store.uri, notes=_notes(run_dir, store))
+
+
+def _notes(run_dir: RunDir, store: Store) -> tuple[str, ...]:
+    note = run_dir.store_note(store.uri)
+    return (*([note] if note else []), *edited_plugins(run_dir.provenance()))
+
+
+def _planned(path: Path, about: Mapping[str, str]) -> Iterable[str]:
+    """The spec ids of the plan that `about` describes. Raises InputError if the file is damaged or another's."""
+    try:
+        return read_plan(path, about)["spec_id"]
+    except DamagedError as error:
+        raise InputError(path, f"{str(error).removeprefix(f'{path}: ')}; refit run writes it again") from error
+
+
+def _counted(run_dir: RunDir, found: Sequence[IndexEntry], n_wanted: int, spent: dict[str, Any] | None) -> Status:
+    counts = Counter(entry.status for entry in found)
+    causes = Counter((entry.error or "unknown").partition(":")[0] for entry in found if entry.status == "quarantined")
+    seconds = [entry.seconds for entry in found if entry.seconds > 0]
+    complete = len(found) == n_wanted
+    return Status(
+        run=run_dir.path.name,
+        stage="complete" if complete and any(run_dir.results.glob("*.csv")) else "retraining",
+        planned=n_wanted,
+        finished=len(found),
+        ok=counts["ok"],
+        diverged=counts["diverged"],
+        quarantined=counts["quarantined"],
+        failures=dict(causes),
+        retries=sum(entry.attempts - 1 for entry in found),
+        seconds_per_retrain=sum(seconds) / len(seconds) if seconds else None,
+        eta_s=_eta(found, n_wanted - len(found)),
+        complete=complete,
+        spent=spent,
+    )
+
+
+def _eta(entries: Sequence[IndexEntry], left: int) -> float | None:
+    stamps = sorted(datetime.fromisoformat(entry.committed_at) for entry in entries)[-RECENT:]
+    if left == 0 or len(stamps) < 2:
+        return 0.0 if left == 0 else None
+    return left * (stamps[-1] - stamps[0]).total_seconds() / (len(stamps) - 1)

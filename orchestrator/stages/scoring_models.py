@@ -1,0 +1,164 @@
+"""The scoring models of a run and what comes of them: who they are, which queries they are asked, and their score matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from influence.checkpoint import QueryBlock
+from influence.matrix import ScoreMatrix
+from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.run_dir import RunDir
+from orchestrator.experiment.scoring_work import ScoringGroup, ScoringWork
+from orchestrator.records import LedgerRow, Work
+from orchestrator.runtime.backend import Backend, ScoreBlock
+from orchestrator.runtime.patience import patient
+from orchestrator.stages.score_shards import ScoreStage
+from orchestrator.storage.store import Store
+from orchestrator.terminal.progress import Progress
+from tasks.base import Numerics
+from tasks.errors import InputError, RefitError
+
+Missing = Mapping[str, list[tuple[int, int]]]  # method label -> ranges of train rows without scores
+
+
+class Unfinished(RefitError):  # noqa: N818  it is no error either: refit run goes on
+    """Something that a later stage reads is not there yet; the same `refit run` finishes it."""
+
+    is_resumable = True
+
+
+@dataclass
+class ScoringModels:
+    """The scoring models of an experiment under these numerics; none for a campaign that asks no queries.
+
+    `ledger_rows(spec_ids)`: the ledger's rows of those that are finished.
+    """
+
+    experiment: Experiment
+    store: Store
+    numerics: Numerics
+    ledger_rows: Callable[[Iterable[str]], Mapping[str, LedgerRow]]
+
+    @cached_property
+    def groups(self) -> list[ScoringGroup]:
+        """The models, in groups that each make one score matrix per method."""
+        return self.experiment.scoring_groups(self.numerics)
+
+    @property
+    def models(self) -> list[ScoringWork]:
+        """All of them."""
+        return [model for group in self.groups for model in group.models]
+
+    @property
+    def works(self) -> list[Work]:
+        """Their distinct retrains."""
+        return list({model.work.spec_id: model.work for model in self.models}.values())
+
+    def check_trained(self) -> None:
+        """Raise RefitError for a model that was given up, InputError for one that diverged: neither has weights to score."""
+        rows = self.ledger_rows(work.spec_id for work in self.works)
+        for work in self.works:
+            outcome = rows[work.spec_id].outcome
+            if outcome.status == "quarantined":
+                raise RefitError(f"scoring model {work.spec_id} failed in every attempt: {outcome.error}")
+            if outcome.status == "diverged":
+                raise InputError(
+                    f"{self.experiment.config.where}: task.recipe",
+                    "the scoring model diverged (NaN or infinite loss); lower learning_rate",
+                )
+
+    @cached_property
+    def rows(self) -> Mapping[str, LedgerRow]:
+        """Their ledger rows. Raises Unfinished if one is not there."""
+        wanted = {work.spec_id for work in self.works}
+        rows = self.ledger_rows(wanted)
+        if not wanted <= rows.keys():
+            raise Unfinished("a scoring model has not been trained yet; refit run does it")
+        return rows
+
+    @cached_property
+    def stages(self) -> dict[str, ScoreStage]:
+        """The score stage of every group; where a group's first model judges its queries, its outputs are read from the ledger."""
+        judges = {
+            group.key: group.models[0].work.spec_id
+            for group in self.groups
+            if self.experiment.arms[group.arm].needs_outputs
+        }
+        rows = self.ledger_rows(judges.values()) if judges else {}
+        return {group.key: self._stage(group, rows.get(judges.get(group.key, ""))) for group in self.groups}
+
+    def _stage(self, group: ScoringGroup, judge: LedgerRow | None) -> ScoreStage:
+        arm, outputs = self.experiment.arms[group.arm], None
+        if arm.needs_outputs:
+            if judge is None or judge.outcome.status != "ok":
+                raise Unfinished("the scoring model has not been trained yet; refit run does it")
+            outputs = judge.outcome.outputs
+        return ScoreStage(self.experiment, self.store, group, arm.queries(outputs))
+
+    @property
+    def first(self) -> ScoreStage:
+        """The score stage of the first group, the only one in most campaigns. Raises ValueError if there is none."""
+        if not self.stages:
+            raise ValueError(f"{self.experiment.settings.campaign} asks no queries and has no scores")
+        return next(iter(self.stages.values()))
+
+    def queries(self, key: str) -> QueryBlock:
+        """The queries of a group."""
+        return self.stages[key].queries
+
+    # --- scores --------------------------------------------------------------------------------------------------
+
+    def compute(
+        self,
+        backend: Callable[[], Backend],
+        progress: Progress,
+        on_block: Callable[[ScoreBlock], None],
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Compute and store every shard that is missing; nothing to do starts no backend.
+
+        `on_block` hears of each, `alive` is called while none comes or a store that is away is waited for; both may raise
+        to stop. Raises StoreAwayError if the store is away for minutes.
+        """
+        missing = {key: found for key, stage in self.stages.items() if (found := stage.missing())}
+        if not missing:
+            return
+        n_shards = sum(len({r for ranges in found.values() for r in ranges}) for found in missing.values())
+        progress.begin("score shards", n_shards)
+        done = 0
+        for key, found in missing.items():
+            for block in backend().score(self.stages[key].job(found), alive):
+                patient(_keep, meanwhile=alive)(self.stages[key], block, found)
+                done += 1
+                progress.update(done, n_shards)
+                on_block(block)
+        progress.end()
+
+    def write_tables(self, run_dir: RunDir) -> None:
+        """Write scores/<label>.parquet of the run directory. Raises Unfinished while scores are missing."""
+        from orchestrator.storage.tables import about_scores, write_scores_table
+
+        for (key, label), matrix in self.all_matrices.items():
+            path, about = run_dir.scores(label, key), about_scores(self.experiment.run_name, label, key)
+            write_scores_table(path, matrix.query_ids, matrix.train_ids, matrix.scores, about)
+
+    @cached_property
+    def all_matrices(self) -> dict[tuple[str, str], ScoreMatrix]:
+        """(scoring group, method label) -> assembled score matrix. Raises Unfinished while scores are missing."""
+        missing = list(dict.fromkeys(label for stage in self.stages.values() for label in stage.missing()))
+        if missing:
+            raise Unfinished(f"scores of {', '.join(missing)} are not complete yet; refit run finishes them")
+        return {
+            (key, label): stage.matrix(label) for key, stage in self.stages.items() for label in self.experiment.scored
+        }
+
+
+def _keep(stage: ScoreStage, block: ScoreBlock, missing: Missing) -> None:
+    """Store what a block holds of the missing shards, and what the methods said of their work."""
+    for label, said in block.diagnostics.items():
+        stage.tell(label, said)
+    for label, scores in block.scores.items():
+        if (block.start, block.stop) in missing[label]:
+            stage.keep(label, block.start, block.stop, scores)

@@ -1,0 +1,97 @@
+"""A campaign's headline table as plain text for a terminal: aligned columns, no colour codes."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from orchestrator.analysis.checks import CAUTION, FAILED, Check, standing, with_status
+from orchestrator.report.columns import columns
+from orchestrator.report.numbers import count, interval, signed
+
+if TYPE_CHECKING:
+    from orchestrator.campaigns.results import Results
+
+_COLUMNS = ("method", "group", "AUC-DEL", "95% CI, queries of this kind", "95% CI, these queries", "queries", "repeats")
+
+
+def summary_table(
+    summary: pd.DataFrame, verdicts: Sequence[str], width: int = 100, checks: Sequence[Check] = ()
+) -> str:
+    """The AUC-DEL table with both intervals, and below it the verdicts with their checks, wrapped at `width`."""
+    rows = [_COLUMNS, *(_cells(row) for row in summary.to_dict("records"))]
+    return _told(rows, [False, False, *[True] * (len(_COLUMNS) - 2)], _said(verdicts, checks, width))
+
+
+def headline_table(
+    frame: pd.DataFrame,
+    labels: Sequence[str],
+    verdicts: Sequence[str],
+    width: int = 100,
+    checks: Sequence[Check] = (),
+) -> str:
+    """Any table: the columns `labels` left, numbers right-aligned, an interval in one column; the verdicts with their checks below it."""
+    found = columns(frame, labels)
+    cells = [[_printable(column.title), *map(_printable, column.cells)] for column in found]
+    rows, is_number = list(zip(*cells, strict=True)), [column.is_number for column in found]
+    return _told(rows, is_number, _said(verdicts, checks, width))
+
+
+def results_table(results: Results) -> str:
+    """What `refit run` says at the end: the headline table of `results`, and its verdicts with their checks."""
+    table, verdicts, checks = results.tables[results.headline], results.verdicts, results.checks
+    if results.headline == "summary" and "auc_del" in table.columns:
+        return summary_table(table, verdicts, checks=checks)
+    kept = [name for name in (*results.labels, *results.shown) if name in table.columns]
+    return headline_table(table.loc[:, kept] if results.shown else table, results.labels, verdicts, checks=checks)
+
+
+def _told(rows: Sequence[tuple[str, ...]], is_number: Sequence[bool], said: Sequence[str]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [_line(row, widths, is_number) for row in rows]
+    lines[1:1] = ["  ".join("-" * one for one in widths)] if rows else []
+    return "\n".join([*lines, *([""] if said else []), *said])
+
+
+def _said(verdicts: Sequence[str], checks: Sequence[Check], width: int) -> list[str]:
+    """Lines: checks that failed, the verdicts, the checks that ask for caution, and how many checks there were."""
+    parts = [
+        _listed(FAILED, "!", [f"{check.title}: {check.sentence}" for check in with_status(checks, "failed")], width),
+        _listed("", "-", verdicts, width),
+        _listed(CAUTION, "!", [f"{check.title}: {check.sentence}" for check in with_status(checks, "caution")], width),
+        [standing(checks)] if checks else [],
+    ]
+    return [line for position, part in enumerate(filter(None, parts)) for line in ([""] if position else []) + part]
+
+
+def _listed(title: str, mark: str, sentences: Sequence[str], width: int) -> list[str]:
+    told = [
+        textwrap.fill(_printable(sentence), width, initial_indent=f"{mark} ", subsequent_indent="  ")
+        for sentence in sentences
+    ]
+    return [title, *told] if title and told else told
+
+
+def _cells(row: dict) -> tuple[str, ...]:
+    return (
+        _printable(row["method"]),
+        _printable(row["group"]),
+        signed(row.get("auc_del")),
+        interval(row.get("ci_low"), row.get("ci_high")),
+        interval(row.get("ci_fixed_low"), row.get("ci_fixed_high")),
+        count(row.get("n_queries")),
+        count(row.get("n_repeats")),
+    )
+
+
+def _printable(label: object) -> str:
+    """Labels are user text: control characters, escape sequences among them, do not reach the terminal."""
+    return "".join(char if char.isprintable() else "?" for char in str(label))
+
+
+def _line(row: tuple[str, ...], widths: Sequence[int], is_number: Sequence[bool]) -> str:
+    aligned = [cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(row, widths, is_number, strict=True)]
+    return "  ".join(aligned).rstrip()
