@@ -67,7 +67,7 @@ def test_single_precision_is_close_to_autograd(model):
         ({"layers": ["*LayerNorm"]}, lambda name: "LayerNorm" in name),
         ({"layers": "first"}, lambda name: "word_embeddings" in name),
     ],
-    ids=str,
+    ids=["weights", "last", "a pattern", "first"],
 )
 def test_chosen_layers_are_one_vector(options, fits):
     task = SmallTask(LargeBert(), dtype=torch.float64)
