@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -102,6 +102,35 @@ class Plan:
             if index != NOT_ASKED:
                 spec_id = self.works[index].spec_id
                 yield RemovalRequest(self.methods[m], self.query_ids[q], self.groups[g], self.ks[k], r, spec_id)
+
+
+@dataclass(frozen=True)
+class CellTable:
+    """A plan in its simplest form, for campaigns of one's own: distinct works, and a table of cells that each need one of them.
+
+    `work` [n_cells] and `reference` index `works`; `labels`: column -> [n_cells] values that tell a cell from the others.
+    """
+
+    works: tuple[Work, ...]
+    work: Sequence[int]
+    labels: Mapping[str, Sequence]
+    reference: Sequence[int] = ()
+
+    is_final: ClassVar[bool] = True
+
+    @property
+    def n_requested(self) -> int:
+        """The number of cells."""
+        return len(self.work)
+
+    def references(self) -> list[str]:
+        """Spec ids of the references."""
+        return [self.works[i].spec_id for i in self.reference]
+
+    def columns(self) -> dict[str, list]:
+        """The labels and the spec id of every cell."""
+        columns = {name: list(values) for name, values in self.labels.items()}
+        return {**columns, "spec_id": [self.works[i].spec_id for i in self.work]}
 
 
 @dataclass

@@ -118,8 +118,7 @@ def estimate(pipeline: Pipeline) -> Estimate:
     models, missing = _scoring_state(pipeline, pipeline.ledger.index().rows)
     asks = experiment.campaign.asks_queries
     cells, bound = pipeline.campaign.bounds(experiment, _n_queries(pipeline) if asks else 0)
-    is_known = not missing and pipeline.known_numerics is not None
-    works = pipeline.planned.works if is_known else None
+    works = _planned_works(pipeline, missing)
     is_exact = works is not None and pipeline.planned.is_final
     rows = pipeline.ledger.index().rows  # again: what is planned says in which ledger a row counts
     left = [work for work in works or () if work.spec_id not in rows]
@@ -139,9 +138,19 @@ def estimate(pipeline: Pipeline) -> Estimate:
         scoring_models_to_do=len(models),
         seconds_per_retrain=_mean_s(most or Counter(map(class_of, works or ())), history),
         **_figures(outlook(most if works is None else least, most, history, pool), history, pool, most.total()),
-        advice=_advice(pipeline, works or ()),
+        advice="" if missing else _advice(pipeline, works or ()),
         data=take_census(experiment.task.splits, experiment.task.measured),
     )
+
+
+def _planned_works(pipeline: Pipeline, missing: Sequence[str]) -> Sequence[Work] | None:
+    """The works of the plan; None while it depends on scores that are not there, or on numerics that only a worker can tell."""
+    if pipeline.known_numerics is None or (missing and pipeline.campaign.plans_by_scores):
+        return None
+    try:
+        return pipeline.planned.works
+    except Unfinished:  # a campaign may plan with what only a trained model can tell, such as the queries
+        return None
 
 
 def _advice(pipeline: Pipeline, works: Sequence[Work]) -> str:

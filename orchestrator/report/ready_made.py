@@ -31,12 +31,11 @@ def tables_page(
 def interval_section(table: pd.DataFrame, labels: Sequence[str]) -> list[Section]:
     """The figure of a table with the columns `ci_low` and `ci_high`; no section for one without them, or without rows.
 
-    What is drawn is the number in the column before `ci_low`.
+    What is drawn is the first column of numbers that names no row.
     """
-    names = list(map(str, table.columns))
-    if not len(table) or "ci_high" not in names or names.index("ci_low") == 0:
+    if not len(table) or not {"ci_low", "ci_high"} <= set(table.columns):
         return []
-    value = names[names.index("ci_low") - 1]
+    value = next(str(name) for name in table.select_dtypes("number").columns if name not in labels)
     caption = f"{value.replace('_', ' ')} with its 95% interval"
     item = {"name": "intervals", "label": caption, "caption": caption, "heading": ""}
     drawn = {"intervals": intervals_svg(table, labels, value)}
