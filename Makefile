@@ -17,11 +17,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## install, run configs/quickstart.yaml, print the summary table and where the report is
 	$(BIN)/refit run configs/quickstart.yaml --yes
 
+# As many processes as the machine has processors; tests/conftest.py shares the tests out among them.
+PYTEST := $(BIN)/python -m pytest -n logical --dist loadgroup --no-loadscope-reorder
+
 test: $(STAMP)  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(STAMP) lint  ## ruff, pyright and the fast tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -264,6 +264,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_ray_gives_the_bytes_of_the_in_process_run(stacked, tmp_path):
     path = write_campaign(LOO, tmp_path)

@@ -20,7 +20,7 @@ from ray_fixtures import marked, wait_until, wait_until_gone
 from orchestrator.runtime import ray_environment
 from orchestrator.runtime.ray_backend import secure_ray
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 CONFIG = yaml.safe_load((Path(__file__).parents[3] / "cluster.yaml").read_text())
 KIND = "g5.xlarge-spot"
 HERE = {"head": "--block --include-dashboard=false", "worker": "--block"}
