@@ -30,6 +30,7 @@ def deterministic(numerics: Numerics) -> None:
     not offer.
     """
     import torch
+    from threadpoolctl import threadpool_limits
 
     if numerics.dtype not in DTYPES:
         raise ValueError(f"dtype {numerics.dtype!r} is not offered; allowed: {', '.join(DTYPES)}")
@@ -37,6 +38,9 @@ def deterministic(numerics: Numerics) -> None:
         raise ValueError("compiled training is not offered; compile must be false")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(numerics.threads)
+    # numpy's products and decompositions sum in an order that depends on the threads of its BLAS library, which has a setting of
+    # its own: a Ray actor would run it on one thread, this process on all cores.
+    threadpool_limits(limits=numerics.threads, user_api="blas")
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.set_float32_matmul_precision("highest")

@@ -95,3 +95,12 @@ def test_a_pool_of_threads_keeps_denormal_numbers():
     deterministic(Numerics(threads=2))
     assert (torch.tensor([1e-40]) * 1.0).item() > 0
     deterministic(Numerics(threads=1))
+
+
+def test_numpy_uses_as_many_threads_as_the_numerics_say():
+    import scipy.linalg  # noqa: F401  it loads a BLAS library of its own
+    from threadpoolctl import threadpool_info
+
+    for threads in (2, 1):
+        deterministic(Numerics(threads=threads))
+        assert {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"} == {threads}
