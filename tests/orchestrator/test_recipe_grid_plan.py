@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.campaigns.recipe_grid.campaign import RecipeGrid
+from orchestrator.campaigns.recipe_grid.plan import recipe_grid_plan
 from orchestrator.config.yaml_files import changed_task
 from orchestrator.experiment.experiment import Experiment
 from tasks.base import Numerics
@@ -89,7 +90,7 @@ def test_figures_of_the_paper_are_of_an_arm_or_of_its_levels():
 
 def test_the_first_seed_of_all_settings_comes_first(tmp_path):
     experiment = experiment_of(tmp_path)
-    plan = experiment.campaign._plan(experiment, Numerics())
+    plan = recipe_grid_plan(experiment.campaign.settings, experiment.campaign.reference, experiment, Numerics())
     labels = list(experiment.arms)
     assert labels == ["finetuning.0", "finetuning.1", *(f"long.{n}" for n in range(4)), "untrained"]
     assert [(work.spec.seed, work.arm) for work in plan.works] == [(s, label) for s in SEEDS for label in labels]
@@ -105,7 +106,7 @@ def test_the_first_seed_of_all_settings_comes_first(tmp_path):
 def test_arms_that_train_the_same_share_their_trials(tmp_path):
     arms = [{"name": "a"}, {"name": "b", "set": {"recipe.epochs": 4}}]
     experiment = experiment_of(tmp_path, recipe_grid__arms=arms)
-    plan = experiment.campaign._plan(experiment, Numerics())
+    plan = recipe_grid_plan(experiment.campaign.settings, experiment.campaign.reference, experiment, Numerics())
     assert (plan.n_requested, len(plan.works)) == experiment.campaign.bounds(experiment, 0) == (12, 6)
     assert {work.arm for work in plan.works} == {"a.0", "a.1"}
 
