@@ -149,9 +149,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Drain this machine's Ray node when the cloud announces a preemption."
-    )
+    parser = argparse.ArgumentParser(description="Drain this machine's Ray node when the cloud announces a preemption.")
     parser.add_argument("--metadata", default=METADATA, metavar="URL", help="the instance metadata service")
     parser.add_argument("--poll-s", type=float, default=2.0, metavar="S", help="seconds between two requests")
     parser.add_argument("--margin-s", type=float, default=5.0, metavar="S", help="seconds subtracted from the deadline")
