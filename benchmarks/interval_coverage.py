@@ -1,4 +1,4 @@
-"""How often the two 95% intervals of orchestrator.analysis hold the truth, and both tests raise a false alarm, by simulation.
+"""Simulates how often the two 95% intervals of orchestrator.analysis contain the truth, and how often both tests raise a false alarm.
 
 Usage: python -m benchmarks.interval_coverage [--replicates N] [--json PATH] [--markdown PATH] [--processes N]
 """
@@ -33,28 +33,28 @@ HERE = Path(__file__).parent
 PAGE = """# Coverage of the 95% intervals
 
 Command: `python -m benchmarks.interval_coverage --replicates {n}` ({versions}; {machine}).
-Every figure is in `benchmarks/results/interval_coverage.json`.
+All figures are in `benchmarks/results/interval_coverage.json`.
 
-{n:,} simulated campaigns per line: y = query + seed + residual, all normal. Monte Carlo standard error {error:.2%}.
+Each line simulates {n:,} campaigns in which y = query + seed + residual, all normal. The Monte Carlo standard error is {error:.2%}.
 
-**Queries of this kind** (`ci_*`), no cell missing: lowest {low:.2%}, mean {mean:.2%}, highest {high:.2%}.
-The over-coverage is the price of the floor at the largest mean square: it shows when only the residual varies
-and queries and repeats are few.
+**Queries of this kind** (`ci_*`), no cell missing: the lowest coverage is {low:.2%}, the mean {mean:.2%}, the highest {high:.2%}.
+Coverage above 95% is the price of using at least the largest mean square. It occurs if only the residual varies and there are few
+queries and repeats.
 
-**These queries** (`ci_fixed_*`), no cell missing: {low_fixed:.2%} .. {high_fixed:.2%}, the exact t interval of the
-repeats' means. It has no floor: an exact interval needs none, and a floor at the residual mean square with its larger
-degrees of freedom would cover less when the seeds' mean square is small by chance.
+**These queries** (`ci_fixed_*`), no cell missing: the coverage is {low_fixed:.2%} .. {high_fixed:.2%}. This is the exact t interval of the
+means of the repeats, and an exact interval needs no lower bound on its variance. If the residual mean square, with its larger degrees of
+freedom, were such a bound, the interval would cover less whenever the mean square of the seeds is small by chance.
 
-Without seed and residual spread `ci_fixed_*` is the truth itself. Without any spread (0, 0, 0) there is no `ci_*`: nothing shows
-then how much queries differ.
+Without seed and residual spread `ci_fixed_*` is a single point, the truth. Without any spread (0, 0, 0) there is no `ci_*`, because
+nothing shows how much queries differ.
 
-*Degrees of freedom.* Satterthwaite's plug-in recipe alone falls to {plain:.2%} (20 queries x 3 repeats at (1, 1, 0)):
-when the seeds' mean square, on 2 degrees of freedom, is small by chance, the variance is too small and its degrees of
-freedom are too large together. In the degrees of freedom only, each mean square is therefore raised by 1 + 2/f.
+*Degrees of freedom.* With Satterthwaite's plug-in formula alone the coverage falls to {plain:.2%} (20 queries x 3 repeats at (1, 1, 0)).
+If the mean square of the seeds, on 2 degrees of freedom, is small by chance, the variance is too small and at the same time its degrees of
+freedom are too many. Therefore each mean square is multiplied by 1 + 2/f, in the degrees of freedom only.
 
-*Cells missing.* Mean and mean squares then come from the additive fit (Henderson's method 3). Coverage holds while
-most cells are there. In the last layout, with half of the cells gone and {f_last} residual degree of freedom, it need
-not; where queries and repeats fall apart no interval is given.
+*Cells missing.* Mean and mean squares then come from the additive fit (Henderson's method 3). The coverage holds while most cells are
+there. It need not hold in the last layout, with half of the cells missing and {f_last} residual degree of freedom. If the cells separate into parts
+that share neither query nor repeat, no interval is given.
 
 | queries | repeats | cells missing | lowest coverage, at sd (query, seed, residual) | highest | mean | these queries |
 |---|---|---|---|---|---|---|
@@ -62,40 +62,41 @@ not; where queries and repeats fall apart no interval is given.
 
 ## False alarms of the sign-flip test
 
-`p_flip` counts all flips of the signs of the queries' means. One seed serves every query, so that queries are independent of each
-other only given the seeds; its null is that, under the seeds used, changes of queries of this kind are symmetric around 0.
-What the seeds do to all queries alike then belongs to the truth, and the simulation takes its mean away. Under this null p < 0.05 in
+`p_flip` uses all flips of the signs of the means of the queries. One seed serves every query, so the queries are independent only given
+the seeds. The null hypothesis is that, under the seeds used, the changes of queries of this kind are symmetric around 0. An effect that the
+seeds have on all queries alike is then part of the truth, and the simulation subtracts its mean. Under this null hypothesis p < 0.05 in
 at most {flip_high:.2%} of {n_flips:,} campaigns, over all layouts and standard deviations (Monte Carlo standard error {flip_error:.2%}).
-p is a multiple of 2^(1 - n) with n queries: the test is exact, and below 5% by as much as 0.05 lies above the next multiple.
+With n queries p is a multiple of 2^(1 - n). The test is exact; its rate is below 5% because 0.05 is not such a multiple.
 With 5 queries p is at least 0.0625, so there is no alarm at all.
 
-It says nothing of other seeds. If the mean over *all* seeds is 0, p_flip < 0.05 in up to {other_high:.0%} (at {other_at}): there the seeds
-used have an effect on all queries, and the test finds it. Flips over repeats would answer for other seeds, but with 3 repeats their p is at
-least 0.25. So verdicts are drawn by t, whose variance holds the seeds' part; sign flips may cast doubt on a verdict and never make one.
-t alone raises a false alarm in at most {t_high:.2%} (at {t_at}), t and sign flips together in at most {both_high:.2%}.
+The test says nothing about other seeds. If the mean over *all* seeds is 0, p_flip < 0.05 in up to {other_high:.0%} (at {other_at}): the seeds
+used have an effect on all queries there, and the test finds it. Flips over repeats would take other seeds into account, but with 3 repeats
+their p is at least 0.25. So verdicts use the t test, whose variance includes that of the seeds; the sign-flip test may cast doubt on a verdict
+and never makes one. The t test alone raises a false alarm in at most {t_high:.2%} (at {t_at}), t and sign flips together in at most {both_high:.2%}.
 
-Symmetry is needed: where the mean is 0 but single queries reach far in one direction only (exponential less its mean), p_flip < 0.05 in {skewed}.
+The test needs symmetry: if the mean is 0 but few queries change by much in one direction (an exponential distribution minus its mean),
+p_flip < 0.05 in {skewed}.
 
 ## Effects that are not normal
 
-{n_flips:,} simulated campaigns per line. *interval given*, *coverage*: of the t interval for queries of this kind around one curve's
-mean, where it is given. *share*, *median*: coverage of their intervals. *false alarms*: p < 0.05 between two methods with the same
-distribution. *finds it*: p < 0.05 between the method and one that does nothing. The ceiling: queries' logits N(6, 3^2), a removal moves
-them by N(-1, 1) a query and N(0, 0.5^2) a cell, probabilities in float32.
+Each line simulates {n_flips:,} campaigns. *interval given*: how often there is a t interval for queries of this kind around one curve's
+mean. *coverage*: its coverage if it is given. *share*, *median*: coverage of their intervals. *false alarms*: p < 0.05 between two methods
+with the same distribution. *finds it*: p < 0.05 between the method and one without effect. In the lines with a ceiling, the logits of the
+queries are N(6, 3^2), a removal changes them by N(-1, 1) per query and N(0, 0.5^2) per cell, and probabilities are in float32.
 
 | effects | queries | repeats | interval given | coverage | share | median | t: false alarms | sign flips: false alarms | t: finds it | sign flips: find it |
 |---|---|---|---|---|---|---|---|---|---|---|
 {shapes}
 
-No t interval sees what was not sampled. Where most queries do not move at all there is often no interval, since a sample without
-spread says nothing of the spread. Where noise hides that, the interval is narrow, around 0, and wrong. The share of queries that moved,
-with its interval, stays right: if none of 5 queries moved, up to 52% of queries of this kind may (2.5% error on that side); of 20, up to
-17%. At a ceiling the t interval is too narrow on the side of the few queries that can still move.
+No t interval can represent queries that were not sampled. If most queries do not change at all, there is often no interval, because a sample
+without spread says nothing about the spread. If noise hides this, the interval is narrow, lies around 0 and is wrong. The interval of the share
+of queries that moved stays right: if none of 5 queries moved, up to 52% of queries of this kind may (2.5% error on that side); if none of 20
+moved, up to 17%. At a ceiling the t interval is too narrow on the side of the few queries that can still move.
 
 ## Every cell
 
-Width: mean half-width over 1.96 true standard deviations of the mean. Last columns: how often p < 0.05, by t; by sign flips where the
-seeds are given; by sign flips read as if they spoke of other seeds.
+The width is the mean half-width divided by 1.96 true standard deviations of the mean. The last three columns give how often p < 0.05: by the
+t test; by sign flips, given the seeds; and by sign flips, if they are read as a statement about other seeds.
 
 | queries | repeats | cells missing | sd (query, seed, residual) | coverage | width | these queries | width | t | sign flips | for other seeds |
 |---|---|---|---|---|---|---|---|---|---|---|

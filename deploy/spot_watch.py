@@ -1,7 +1,8 @@
-"""Asks the cloud whether it is about to take this machine, and if so tells Ray, so that no new work comes and what runs can be saved.
+"""Polls the cloud for a notice that it will preempt this machine, and passes the notice to Ray by draining the node.
 
-Runs beside Ray on every worker (`cluster.yaml` starts it). Standard library only: it must not depend on what it watches. It ends quietly
-where no instance metadata service answers, and after the notice has been passed on.
+Ray then schedules no new work on the node, and running retrains can be stored. `cluster.yaml` starts this program on every worker. It uses
+only the standard library, so that it does not depend on Ray. It exits with code 0 if no instance metadata service answers, and after it
+has passed on a notice.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from pathlib import Path
 
 METADATA = "http://169.254.169.254"  # AWS and GCP
 ANSWER_TIMEOUT_S = 2.0
-FIRST_TRIES = 3  # of a service that may not be there
+FIRST_TRIES = 3  # to reach a metadata service, which may not exist
 AWS_NOTICE_S, GCP_NOTICE_S = 120.0, 30.0
-DRAIN_TIMEOUT_S = 20.0  # of one call of `ray drain-node`
+DRAIN_TIMEOUT_S = 20.0  # for one call of `ray drain-node`
 NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
 class Notice:
-    """The cloud takes the machine `seconds_left` from now."""
+    """The cloud will preempt the machine in `seconds_left`."""
 
     text: str
     seconds_left: float
@@ -37,7 +38,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Raylet:
-    """Ray's daemon on this machine: its node, and the cluster's address."""
+    """Ray's daemon on this machine: the id of its node and the address of its cluster."""
 
     node_id: str
     address: str
@@ -52,7 +53,7 @@ def ask_aws(url: str) -> Notice | None:
     try:
         text = _fetch(f"{url}/latest/meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": token})
     except urllib.error.HTTPError as error:
-        if error.code == 404:  # what it says all the time but the last two minutes
+        if error.code == 404:  # the answer until two minutes before a preemption
             return None
         raise
     try:
@@ -83,13 +84,13 @@ def find_service(url: str, pause_s: float) -> Ask | None:
 
 
 def next_notice(ask: Ask, url: str, poll_s: float) -> Notice:
-    """Wait for the notice; a service that fails or is slow is asked again."""
+    """Poll until there is a notice; a request that fails or times out is repeated."""
     while True:
         try:
             if (notice := ask(url)) is not None:
                 return notice
         except OSError as error:
-            _say(f"{url} does not answer ({error}); asked again")
+            _say(f"{url} does not answer ({error}); trying again")
         time.sleep(poll_s)
 
 
@@ -99,7 +100,7 @@ def find_raylets(proc: Path) -> list[Raylet]:
     for file in proc.glob("[0-9]*/cmdline"):
         try:
             words = file.read_bytes().decode(errors="replace").split("\0")
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended meanwhile
             continue
         flags = dict(word.removeprefix("--").split("=", 1) for word in words if word.startswith("--") and "=" in word)
         if Path(words[0]).name == "raylet" and {"node_id", "gcs-address"} <= flags.keys():
@@ -108,7 +109,7 @@ def find_raylets(proc: Path) -> list[Raylet]:
 
 
 def drain_command(ray: str, raylet: Raylet, notice: Notice, seconds_left: float) -> list[str]:
-    """What tells Ray. The deadline is information: Ray neither stops the work nor the node."""
+    """The command that passes the notice to Ray. Ray stops neither the work nor the node at the deadline; Refit reads it."""
     return [
         *(ray, "drain-node", "--address", raylet.address, "--node-id", raylet.node_id),
         *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", notice.text),
@@ -117,7 +118,7 @@ def drain_command(ray: str, raylet: Raylet, notice: Notice, seconds_left: float)
 
 
 def drain(find: Callable[[], list[Raylet]], ray: str, notice: Notice, margin_s: float, poll_s: float) -> bool:
-    """Drain every node found here, trying again until the deadline; whether all were drained."""
+    """Drain every node found on this machine, and try again until the deadline. Returns whether all were drained."""
     end = time.monotonic() + notice.seconds_left - margin_s
     drained: set[str] = set()
     while True:
@@ -133,7 +134,7 @@ def drain(find: Callable[[], list[Raylet]], ray: str, notice: Notice, margin_s: 
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Watch until the notice, drain, and end. Exit code 1: it could not be passed on to Ray."""
+    """Poll until there is a notice, then drain the node. Exit code 1: the notice could not be passed to Ray."""
     options = _options(argv)
     ask = find_service(options.metadata, options.poll_s)
     if ask is None:
@@ -148,12 +149,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Drain this machine's Ray node when the cloud announces that it takes the machine."
-    )
+    parser = argparse.ArgumentParser(description="Drain this machine's Ray node when the cloud announces a preemption.")
     parser.add_argument("--metadata", default=METADATA, metavar="URL", help="the instance metadata service")
-    parser.add_argument("--poll-s", type=float, default=2.0, metavar="S", help="seconds between two questions")
-    parser.add_argument("--margin-s", type=float, default=5.0, metavar="S", help="seconds kept back from the deadline")
+    parser.add_argument("--poll-s", type=float, default=2.0, metavar="S", help="seconds between two requests")
+    parser.add_argument("--margin-s", type=float, default=5.0, metavar="S", help="seconds subtracted from the deadline")
     parser.add_argument("--ray", default="ray", metavar="PATH", help="the command `ray`")
     parser.add_argument("--node-id", metavar="HEX", help="the node to drain; default: those found on this machine")
     parser.add_argument("--address", metavar="HOST:PORT", help="the cluster of --node-id")
@@ -168,8 +167,8 @@ def _fetch(url: str, headers: dict[str, str], method: str = "GET") -> str:
     try:
         with NO_PROXY.open(request, timeout=ANSWER_TIMEOUT_S) as answer:
             return answer.read(10_000).decode(errors="replace").strip()
-    except (http.client.HTTPException, ValueError) as error:  # no HTTP, or a token that cannot be a header
-        raise OSError(f"no answer to make sense of: {error}") from error
+    except (http.client.HTTPException, ValueError) as error:  # the answer is not HTTP, or the token cannot be a header
+        raise OSError(f"the answer cannot be understood: {error}") from error
 
 
 def _run(command: list[str]) -> bool:

@@ -66,7 +66,7 @@ def test_a_service_that_fails_or_says_nothing_is_asked_again(ray):
     with metadata_service("aws", *replies) as service:
         done = watch(service.url, command, *NODE)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("asked again") == 3
+    assert done.stderr.count("trying again") == 3
     assert len(calls(notes)) == 1
 
 
