@@ -11,8 +11,8 @@ from typing import Any
 
 from orchestrator.runtime.clock import Clock
 from orchestrator.runtime.patience import is_alarm, patient
-from tasks.base import Snapshot, SnapshotStore
 from tasks.errors import GivenBack
+from tasks.recipe import Snapshot, SnapshotStore
 
 log = logging.getLogger(__name__)
 
