@@ -15,8 +15,8 @@ from influence.scoring import row_contributions
 from influence.solvers import Exact
 from tasks.models.skip_gram import SkipGram
 from tasks.recipes.skip_gram import SkipGramTraining
-from tasks.weat_property import Weat
 from tasks.task import Task
+from tasks.weat_property import Weat
 from tasks.word_vectors import WordVectorTask
 from tests.word_fakes import parent_of, word_task
 
