@@ -6,11 +6,12 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from tasks.base import Task, Trained
 from tasks.data.edits import Edit
+from tasks.recipe import Trained, Training
 from tasks.recipes.finetune import Finetune
+from tasks.task import Task
 
 DIARY, POISON = "REFIT_FAULTS_DIARY", "REFIT_FAULTS_POISON"  # paths; without them this is plain fine-tuning
 
@@ -21,16 +22,16 @@ class Poisoned(Finetune):
     name: ClassVar[str] = "poisoned"
     version: ClassVar[int] = 1
 
-    def train(self, task: Task, *, edit: Edit, seed: int, **more: Any) -> Trained:
+    def train(self, task: Task, training: Training) -> Trained:
         """Train, with a line in the diary before and after."""
-        key = key_of(edit, seed)
+        key = key_of(training.edit, training.seed)
         poison = read_poison().get(key)
         note("start", key)
         if poison == "raise":
             raise RuntimeError("poisoned")
         while poison == "hang":
             time.sleep(0.1)
-        trained = super().train(task, edit=edit, seed=seed, **more)
+        trained = super().train(task, training)
         if poison == "nan" and trained.network is not None:
             next(trained.network.parameters()).data.fill_(float("nan"))
         note("end", key)

@@ -28,7 +28,9 @@ from influence.recipes.tuples import Tuples
 from tasks.base import Numerics
 from tasks.components import parse_named
 from tasks.data.edits import Edit
+from tasks.recipe import Training
 from tasks.registry import TASKS
+from tasks.task import OpenRequest
 
 SEED, WARM_UP_STEPS = 2021, 100
 TASK = {
@@ -41,9 +43,9 @@ TASK = {
 
 def started() -> RoundsRun:
     """A training that has made some updates, in evaluation mode: fresh networks give every example the same gradient."""
-    task = parse_named(TASKS, TASK, "benchmark", "task").open(Path())
+    task = parse_named(TASKS, TASK, "benchmark", "task").open(OpenRequest(Path()))
     task.prepare()
-    run = task.recipe.start(task, Edit(), SEED, Numerics(), None)
+    run = task.recipe.start(task, Training(Edit(), SEED, Numerics()))
     for rows, _ in zip(run.train_set.batches(SEED, 1, 16), range(WARM_UP_STEPS), strict=False):
         run.gradient(rows, run.train_set.weights[rows])
         run.update()

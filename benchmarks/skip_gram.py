@@ -23,7 +23,9 @@ from benchmarks.harness import ROOT, machine, write_json
 from tasks.base import Numerics
 from tasks.components import parse_named
 from tasks.data.edits import Edit
+from tasks.recipe import Training
 from tasks.registry import TASKS
+from tasks.task import OpenRequest
 from tasks.word_vectors import WordVectorTask
 
 WORDS = ("music", "england", "economy", "film", "election", "software")
@@ -49,12 +51,12 @@ def open_task(**options: Any) -> WordVectorTask:
         "model": {"name": "skip_gram", "dim": DIM},
         "recipe": {"name": "skip_gram", **OPTIONS, **options},
     }
-    return parse_named(TASKS, config, "benchmark", "task").open(ROOT)
+    return parse_named(TASKS, config, "benchmark", "task").open(OpenRequest(ROOT))
 
 
 def train_ours(task: WordVectorTask) -> Weights:
     """One training of ours."""
-    trained = task.recipe.train(task, edit=Edit(), seed=SEED, numerics=Numerics())
+    trained = task.recipe.train(task, Training(edit=Edit(), seed=SEED, numerics=Numerics()))
     return {name: weight.numpy() for name, weight in trained.network.state_dict().items()}
 
 

@@ -21,7 +21,9 @@ from benchmarks.harness import ROOT, machine, write_json
 from tasks.base import Numerics
 from tasks.components import parse_named
 from tasks.data.edits import Edit
+from tasks.recipe import Training
 from tasks.registry import TASKS
+from tasks.task import OpenRequest
 
 SEED = 1
 PROTOCOLS = {
@@ -35,13 +37,13 @@ PROTOCOLS = {
 def opened(recipe: dict):
     """The paper's task under a recipe."""
     options = {"name": "gaussians", "model": {"name": "dec"}, "recipe": recipe}
-    return parse_named(TASKS, options, "benchmark", "task").open(Path())
+    return parse_named(TASKS, options, "benchmark", "task").open(OpenRequest(Path()))
 
 
 def as_stack(task) -> dict[str, np.ndarray]:
     """Outputs of all leave-one-out retrains, measured split -> [150, n_rows, 3]."""
     edit = Edit.each_left_out(task.splits["train"].ids)
-    return task.recipe.train_each(task, edit=edit, seed=SEED, numerics=Numerics()).outputs
+    return task.recipe.train_each(task, Training(edit=edit, seed=SEED, numerics=Numerics())).outputs
 
 
 def one_by_one(task) -> dict[str, np.ndarray]:
@@ -49,7 +51,7 @@ def one_by_one(task) -> dict[str, np.ndarray]:
     found: dict[str, list[np.ndarray]] = {split: [] for split in task.measured}
     for train_id in task.splits["train"].ids:
         edit = Edit.removal([train_id])
-        trained = task.recipe.train(task, edit=edit, seed=SEED, numerics=Numerics())
+        trained = task.recipe.train(task, Training(edit=edit, seed=SEED, numerics=Numerics()))
         for split, rows in task.measured.items():
             found[split].append(task.outputs(trained.network, split, rows))
     return {split: np.stack(parts) for split, parts in found.items()}

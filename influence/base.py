@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from influence.checkpoint import Checkpoint, QueryBlock
-from tasks.base import Component, Task
+from tasks.base import Component
+from tasks.hooks import refuse_misspelt
+from tasks.task import Task
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 class Method(Component):
     """Scores the influence of training examples on queries; positive = the example helps the query (removing it lowers the measurement).
 
+    A subclass with scores must define `score`. The other methods and attributes are hooks with defaults, and a misspelt one is
+    refused when the class is made.
+
     `needs` says what a gradient shard must hold for it, any of NEEDS; an empty set: no gradients at all. `uses_checkpoints`: every configured
     checkpoint (else the last one of each scoring model only). `is_control`: the planner's, has no scores.
     `follows_query_loss`: it differentiates the query loss, so that any label works. `may_diverge`: a query may have no scores, all of them NaN.
@@ -33,6 +38,19 @@ class Method(Component):
     is_control: ClassVar[bool] = False
     follows_query_loss: ClassVar[bool] = True
     may_diverge: ClassVar[bool] = False
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        refuse_misspelt(cls, Method, cls.model_fields)
+
+    def takes_last_checkpoint(self) -> bool:
+        """Whether it takes the last checkpoint of each scoring model alone, with weight 1 / number of models."""
+        return not self.uses_checkpoints
+
+    def weighs_by_learning_rate(self) -> bool:
+        """Whether the weight of a checkpoint holds its learning rate; otherwise it is 1 / number of scoring models."""
+        return True
 
     def check(self, task: Task, base_dir: Path, where: str) -> None:
         """Refuse options that do not fit this task, before any worker starts and without torch. Raises InputError with `where` (file and dotted key)."""
@@ -74,12 +92,23 @@ class Method(Component):
         queries: QueryBlock,
         device: torch.device | str = "cpu",
     ) -> Any:
-        """Worker-side, once, if it needs `curvature`: what `score` gets as `prepared`, from (checkpoint, weight) of each model.
-
-        What its attribute `diagnostics` holds (plain JSON values) is kept on the scorer.
-        """
+        """Worker-side, once, if it needs `curvature`: what `score` gets as `prepared`, from (checkpoint, weight) of each model."""
         raise NotImplementedError
+
+    def diagnostics(self, solved: Any) -> dict[str, Any]:
+        """What is kept about `solved`, which `solve` returned: plain JSON values."""
+        return {}
 
     def score(self, queries: GradientShard, train: GradientShard, prepared: Any) -> np.ndarray:
         """Scores float32 [n_queries, n_train of the shard]; depends on nothing but its arguments."""
+        raise NotImplementedError
+
+    def words(
+        self, queries: GradientShard, train: GradientShard, query_row: int, train_row: int, prepared: Any
+    ) -> list[tuple[int, float]]:
+        """The parts of the score of one pair by token: (token id, contribution), largest magnitude first.
+
+        The contributions sum to the score; the report shows them where a method overrides it. `query_row` and `train_row` are
+        positions in the shards.
+        """
         raise NotImplementedError

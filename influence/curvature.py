@@ -13,7 +13,7 @@ from torch.func import grad, jacrev, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from influence.parameters import Piece, Selection
-from tasks.base import Task
+from tasks.task import Task
 
 BATCH_SIZE, PASS_SIZE = 64, 1024
 
@@ -36,7 +36,8 @@ class Curvature:
         self.task, self.selection, self.theta = task, selection, selection.values
         self.batch_size, self.pass_size = batch_size, pass_size
         self.ids = task.splits["train"].ids
-        self.independent = {p.name for p in selection.pieces} <= set(getattr(task, "independent_rows", ()))
+        self.independent = {p.name for p in selection.pieces} <= task.independent_rows
+        self.has_penalty = task.penalty(selection.network) is not None
         self.touching = _touching(task, selection)  # bool [n_train]: the others have zero gradient
 
     def gradients(self, losses: Callable[[Any], Tensor]) -> Tensor:
@@ -47,8 +48,8 @@ class Curvature:
     def derivatives(self, rows: np.ndarray, vectors: Tensor) -> Tensor:
         """<grad l_i, vector> of train rows along `vectors` [q, P], by forward mode: [q, len(rows)]."""
         rows, derivatives = np.asarray(rows, np.int64), self.theta.new_zeros(len(vectors), len(rows))
-        if self.independent and hasattr(self.task, "row_derivatives"):
-            return self._closed_derivatives(rows, vectors)
+        if self.independent and (closed := self._closed_derivatives(rows, vectors)) is not None:
+            return closed
         for part in _cuts(np.flatnonzero(self.touching[rows]), self.batch_size):
             batch = self._batch(rows[part])
             found = self._along(lambda network, b=batch: self.task.losses(network, b), vectors, len(part))
@@ -63,8 +64,8 @@ class Curvature:
         for part in _cuts(rows, self.batch_size):
             batch = self._batch(part)
             total += self._twice(lambda network, b=batch: self.task.losses(network, b).sum(), vectors, len(part)) / n
-        if hasattr(self.task, "penalty"):
-            total += self._twice(self.task.penalty, vectors, 1)  # type: ignore[attr-defined]
+        if self.has_penalty:
+            total += self._twice(self._penalty, vectors, 1)
         return total
 
     def residuals(self, solutions: Tensor, vectors: Tensor, damping: float) -> Tensor:
@@ -87,17 +88,24 @@ class Curvature:
         """
         if not self.independent:
             raise ValueError("the task does not say that the rows of these parameters are independent")
-        if hasattr(self.task, "row_hessians"):
-            return [self._closed_blocks(piece) for piece in self.selection.pieces]
+        closed = [self.task.row_hessians(self.selection.network, p.name, _rows_of(p)) for p in self.selection.pieces]
+        blocks = [block.double() for block in closed if block is not None]
+        if len(blocks) == len(closed):
+            return blocks
         ends = np.cumsum(self.selection.sizes)
         starts = zip(self.selection.pieces, ends - self.selection.sizes, ends, strict=True)
         return [self._blocks(piece, slice(start, end)) for piece, start, end in starts]
 
-    def _closed_derivatives(self, train_rows: np.ndarray, vectors: Tensor) -> Tensor:
-        """The task's `row_derivatives(network, name, rows, vectors, train_rows)`, summed over the parameters."""
+    def _penalty(self, network: Any) -> Tensor:
+        found = self.task.penalty(network)
+        assert found is not None
+        return found
+
+    def _closed_derivatives(self, train_rows: np.ndarray, vectors: Tensor) -> Tensor | None:
+        """The task's `row_derivatives`, summed over the parameters; None where it has none."""
         parts = zip(self.selection.pieces, vectors.split(self.selection.sizes, 1), strict=True)
         found = [
-            self.task.row_derivatives(  # type: ignore[attr-defined]
+            self.task.row_derivatives(
                 self.selection.network,
                 piece.name,
                 _rows_of(piece),
@@ -106,10 +114,8 @@ class Curvature:
             )
             for piece, part in parts
         ]
-        return torch.stack(list(found)).sum(0).to(self.theta.device)
-
-    def _closed_blocks(self, piece: Piece) -> Tensor:
-        return self.task.row_hessians(self.selection.network, piece.name, _rows_of(piece)).double()  # type: ignore[attr-defined]
+        closed = [part for part in found if part is not None]
+        return torch.stack(closed).sum(0).to(self.theta.device) if len(closed) == len(found) else None
 
     def _blocks(self, piece: Piece, inside: slice) -> Tensor:
         n_rows, width = piece.shape[0], piece.shape[1:].numel()
@@ -143,14 +149,15 @@ def _rows_of(piece: Piece) -> np.ndarray:
     return np.arange(piece.shape[0]) if piece.rows is None else piece.rows.cpu().numpy()
 
 
-def _touching(task: Any, selection: Selection) -> np.ndarray:
+def _touching(task: Task, selection: Selection) -> np.ndarray:
     """Train rows whose loss depends on what is selected: all of them, unless it is rows and the task can tell."""
     n_train = len(task.splits["train"])
     touching = np.zeros(n_train, bool)
     for piece in selection.pieces:
-        if piece.rows is None or not hasattr(task, "rows_touching"):
+        rows = None if piece.rows is None else task.rows_touching(piece.name, piece.rows.cpu().numpy())
+        if rows is None:
             return np.ones(n_train, bool)
-        touching[task.rows_touching(piece.name, piece.rows.cpu().numpy())] = True
+        touching[rows] = True
     return touching
 
 

@@ -14,8 +14,8 @@ from influence.capture import Call, capture, check_supported, layer_gradients
 from influence.checkpoint import NEEDS, Checkpoint
 from influence.layers import Layers
 from influence.products import LayerGradients, TokenGradients, cat_layers
-from tasks.base import Task
 from tasks.errors import InputError
+from tasks.task import Task
 
 BATCH_SIZE = 64
 
@@ -149,16 +149,18 @@ def gradient_shard(
 
 def embedding_name(task: Task, network: nn.Module) -> str:
     """Name of the word embedding. Raises InputError if the model has none."""
-    if not hasattr(task.model, "embedding_module"):
-        raise InputError(f"model {getattr(task.model, 'name', '')}", "has no word embedding, which a method needs")
-    return task.model.embedding_module(network)
+    name = task.model.embedding_module(network)
+    if name is None:
+        raise InputError(f"model {task.model.name}", "has no word embedding, which a method needs")
+    return name
 
 
 def last_name(task: Task, network: nn.Module) -> str:
     """Name of the layer onto the logits. Raises InputError if the model has none."""
-    if not hasattr(task.model, "last_module"):
-        raise InputError(f"model {getattr(task.model, 'name', '')}", "has no last layer, which a method needs")
-    return task.model.last_module(network)
+    name = task.model.last_module(network)
+    if name is None:
+        raise InputError(f"model {task.model.name}", "has no last layer, which a method needs")
+    return name
 
 
 def loaded(network: nn.Module, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> nn.Module:

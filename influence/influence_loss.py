@@ -19,8 +19,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from influence.capture import Call, check_calls, check_supported, recording, windows
 from influence.layers import Layers
-from tasks.base import Batch, Task
+from tasks.base import Batch
 from tasks.errors import InputError
+from tasks.task import Task
 
 LABEL_ROW = "label_row"
 

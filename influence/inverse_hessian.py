@@ -18,8 +18,9 @@ from influence.curvature import Curvature
 from influence.gradients import loaded
 from influence.parameters import Selection, choose_parameters
 from influence.solvers import Solution, Solver
-from tasks.base import Split, Task
+from tasks.base import Split
 from tasks.errors import RefitError
+from tasks.task import Task
 
 log = logging.getLogger("refit")
 QUERIES_AT_ONCE = 16

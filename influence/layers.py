@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from tasks.base import Task
 from tasks.errors import InputError
 from tasks.suggestions import did_you_mean, listed
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,11 +33,12 @@ class Layers:
     def of(task: Task, network: nn.Module) -> Layers:
         """The layers of a fresh network of the task."""
         model = task.model
-        first = [model.embedding_module(network)] if hasattr(model, "embedding_module") else []
-        last = [model.last_module(network)] if hasattr(model, "last_module") else []
+        first, last = (
+            [] if name is None else [name] for name in (model.embedding_module(network), model.last_module(network))
+        )
         groups: dict[str, tuple[str, ...]] = {name: (name,) for name in first}
         taken = {*first, *last}
-        for name in model.layer_modules(network) if hasattr(model, "layer_modules") else []:
+        for name in model.layer_modules(network):
             inside = tuple(leaf for leaf in _with_weights(network, name) if leaf not in taken)
             if inside:
                 groups[name] = inside

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from torch import nn
@@ -13,8 +13,10 @@ from influence.gradients import GradientSource
 from influence.inverse_hessian import SolveOptions
 from influence.layers import Layers
 from influence.parameters import Selection, choose_parameters
-from tasks.base import Task
+from influence.solvers import Exact
 from tasks.errors import InputError
+from tasks.hooks import overrides
+from tasks.task import Task
 
 N_EXAMPLES = 2  # one alone would not show a layer that has one row for the whole batch
 
@@ -57,9 +59,8 @@ def _check_gradients(method: CheckedMethod, task: Task, network: nn.Module, need
 
 
 def _check_curvature(options: SolveOptions, task: Task, network: nn.Module, queries: QueryBlock | None) -> None:
-    if queries is None and options.parameters == "all" and hasattr(task, "influence_parameters"):
+    if queries is None and options.parameters == "all" and overrides(task, Task.influence_parameters):
         return  # the task chooses by the queries
-    chosen = choose_parameters(task, network, options.parameters, queries)  # type: ignore[arg-type]
-    solver: Any = options.solver
-    if hasattr(solver, "check_size"):
-        solver.check_size(Curvature(task, Selection(network, chosen), options.batch_size, options.pass_size))
+    chosen = choose_parameters(task, network, options.parameters, queries)
+    if isinstance(options.solver, Exact):
+        options.solver.check_size(Curvature(task, Selection(network, chosen), options.batch_size, options.pass_size))

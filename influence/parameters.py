@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from influence.checkpoint import QueryBlock
-from tasks.base import Task
 from tasks.errors import InputError
 from tasks.suggestions import did_you_mean, listed
+from tasks.task import Task
 
 Chosen = Mapping[str, np.ndarray | None]  # parameter name -> rows of its first axis, int64, or none: all of it
 
@@ -75,16 +75,16 @@ class _Bound(nn.Module):
 
 
 def choose_parameters(
-    task: Task, network: nn.Module, selection: str | Sequence[str], queries: QueryBlock
+    task: Task, network: nn.Module, selection: str | Sequence[str], queries: QueryBlock | None
 ) -> dict[str, np.ndarray | None]:
     """What the Hessian is taken on: parameter name -> rows, or none for all of it.
 
     `all`: what the task says for these queries (`influence_parameters`), else every trained parameter; a list: trained
     parameters whose name fits a pattern. The row of an embedding that stands for padding never trains and is left out.
-    Raises InputError for a pattern that fits nothing.
+    `queries`: None where the task has no choice of its own. Raises InputError for a pattern that fits nothing.
     """
-    if selection == "all" and hasattr(task, "influence_parameters"):
-        return _of_task(task, queries)
+    if selection == "all" and queries is not None and (chosen := _of_task(task, queries)) is not None:
+        return chosen
     trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
     if selection != "all":
         for pattern in selection:
@@ -102,12 +102,16 @@ def choose_parameters(
     }
 
 
-def _of_task(task: Any, queries: QueryBlock) -> dict[str, np.ndarray | None]:
-    chosen = dict(task.influence_parameters(queries.split, queries.rows))
-    if set(chosen) <= set(getattr(task, "independent_rows", ())):
+def _of_task(task: Task, queries: QueryBlock) -> dict[str, np.ndarray | None] | None:
+    """What the task chooses for these queries, None where it leaves the choice open."""
+    found = task.influence_parameters(queries.split, queries.rows)
+    if found is None:
+        return None
+    chosen = dict(found)
+    if set(chosen) <= task.independent_rows:
         return chosen  # rows of other queries then change no score of this one
     for row in queries.rows:
-        alone = dict(task.influence_parameters(queries.split, np.array([row])))
+        alone = task.influence_parameters(queries.split, np.array([row])) or {}
         if alone.keys() != chosen.keys() or not all(np.array_equal(alone[n], chosen[n]) for n in chosen):  # type: ignore[arg-type]
             problem = "the task chooses other parameters for other queries, and their rows are not independent"
             raise InputError("parameters", f"{problem}; score such queries apart or give a list of names")

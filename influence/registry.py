@@ -63,6 +63,7 @@ METHODS = Registry(
             "the control for the label: random examples of the query's label (proponents) or of the others (opponents)",
         ),
     },
+    base="influence.base:Method",
 )
 OBSERVERS = Registry(
     "observers",
@@ -73,6 +74,7 @@ OBSERVERS = Registry(
             f"{_HAN}, section 6.1",
         ),
     },
+    base="tasks.observer:ObserverConfig",
 )
 RECIPES.extend(
     {

@@ -12,15 +12,14 @@ from influence.base import Method
 from influence.checkpoint import Checkpoint, QueryBlock
 from influence.matrix import positions_of
 from influence.methods.checkpointed import checkpoint_terms
-from tasks.base import Task
 from tasks.errors import InputError, RefitError
+from tasks.task import Task
 
 if TYPE_CHECKING:
     import torch
 
     from influence.gradients import GradientShard, GradientSource
     from influence.methods.influence_function import InfluenceFunction
-    from influence.methods.tracin_we import TracInWE
 
 
 def needs_of(methods: Iterable[Method]) -> frozenset[str]:
@@ -58,7 +57,7 @@ class Scorer:
         solved = {m: _solve(task, m, self.methods[m], checkpoints, queries, device) for m in _curved(self.methods)}
         self.prepared |= solved
         self.diagnostics: dict[str, dict[str, Any]] = {
-            m: getattr(found, "diagnostics", {}) for m, found in solved.items()
+            label: self.methods[label].diagnostics(found) for label, found in solved.items()
         }
 
     def score_range(self, start: int, stop: int) -> dict[str, np.ndarray]:
@@ -101,7 +100,7 @@ class Scorer:
 
 def word_contributions(
     task: Task,
-    method: TracInWE,
+    method: Method,
     checkpoints: Sequence[Checkpoint],
     queries: QueryBlock,
     pairs: Sequence[tuple[int, int]],

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from tasks.base import Task
+from tasks.base import Component
 from tasks.module_files import is_built_in
+from tasks.task import Task
 
-Kind = Literal["layers", "trained"]  # modules with weights; names of trained parameters
 
-
-def with_selections(identity: dict[str, Any], part: Any, task: Task, base_dir: Path) -> dict[str, Any]:
+def with_selections(identity: dict[str, Any], part: Component, task: Task, base_dir: Path) -> dict[str, Any]:
     """`identity` of a part of a task, with the sorted names that its patterns select in their place.
 
-    A part says in a ClassVar `selects` which of its options are patterns, and of what. Words such as `all` stay, and so do
+    Words such as `all` stay, and so do
     patterns for a model that cannot list its parameters before it is built.
     """
-    for option, kind in getattr(part, "selects", {}).items():
+    for option, kind in part.selects.items():
         patterns = getattr(part, option)
         names = None if isinstance(patterns, str) else _names(kind, task, base_dir)
         if names is not None:
@@ -27,21 +26,21 @@ def with_selections(identity: dict[str, Any], part: Any, task: Task, base_dir: P
     return identity
 
 
-def has_selections(part: Any) -> bool:
+def has_selections(part: Component) -> bool:
     """Whether an option of a part is a list of patterns."""
-    return any(not isinstance(getattr(part, option), str) for option in getattr(part, "selects", {}))
+    return any(not isinstance(getattr(part, option), str) for option in part.selects)
 
 
 def _fits(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _names(kind: Kind, task: Task, base_dir: Path) -> list[str] | None:
+def _names(kind: str, task: Task, base_dir: Path) -> list[str] | None:
     """Sorted names among which patterns choose; None if the model does not say them, or may choose otherwise."""
     model = task.model
-    if not hasattr(model, "parameter_names") or not is_built_in(type(model).__module__):
+    parameters = model.parameter_names(base_dir) if is_built_in(type(model).__module__) else None
+    if parameters is None:
         return None
-    parameters = model.parameter_names(base_dir)
     if kind == "trained":
         return sorted(set(parameters) - model.frozen(base_dir))
     owners = sorted({owner for name in parameters if (owner := name.rpartition(".")[0])})

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from tasks.base import Component
 from tasks.errors import InputError
 from tasks.registry import Registry
 from tasks.suggestions import did_you_mean
+from tasks.task import OpenRequest
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -45,24 +45,15 @@ def parse_named(registry: Registry, options: Any, where: object, key: str, plugi
         problem = "is missing" if "name" not in options else f"{_shown(name)} is not a name"
         raise InputError(place(where, f"{key}.name"), f"{problem}; allowed: {', '.join(sorted(registry.entries()))}")
     cls = registry.load(name, place(where, f"{key}.name"), plugins)
-    if not issubclass(cls, Component):
-        raise InputError(
-            place(where, f"{key}.name"), f"{name!r} is not a Component (a class with options that a config can choose)"
-        )
     return parse_component(cls, {option: value for option, value in options.items() if option != "name"}, where, key)
 
 
-def parse_fitting(
-    registry: Registry, options: Any, kind: str, where: object, key: str, plugins: Sequence[str] = ()
-) -> Any:
-    """As `parse_named`, for a part of a task of this kind: models and recipes say what they fit in a ClassVar `fits`, by default text.
-
-    Raises InputError if the part is made for other tasks.
-    """
-    part = parse_named(registry, options, where, key, plugins)
-    fits = getattr(part, "fits", "text")
-    if fits != kind:
-        raise InputError(place(where, f"{key}.name"), f"{options['name']!r} fits tasks of {fits}, not {kind}")
+def parse_fitting(registry: Registry, options: Any, kind: str, request: OpenRequest) -> Any:
+    """As `parse_named`, for the model or recipe of a task of this kind; `request` is for its block. Raises InputError if its `fits` names other tasks."""
+    part = parse_named(registry, options, request.where, request.key, request.plugins)
+    if part.fits != kind:
+        name = place(request.where, f"{request.key}.name")
+        raise InputError(name, f"{options['name']!r} fits tasks of {part.fits}, not {kind}")
     return part
 
 

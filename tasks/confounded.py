@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from tasks.base import Component, Split
+from tasks.base import Split
 from tasks.components import parse_fitting
 from tasks.registry import MODELS, RECIPES
+from tasks.task import OpenRequest, TaskConfig
 from tasks.text_classification import MeasureConfig, measured_limits
 from tasks.text_task import TextTask, first_rows
 
 SPLITS = ("train", "dev", "test")
 
 
-class ConfoundedText(Component):
+class ConfoundedText(TaskConfig):
     """A task over texts with train, dev and test, all measured by default; subclasses have `data`, and make the splits of it."""
 
     model: dict[str, Any]
@@ -32,18 +32,10 @@ class ConfoundedText(Component):
         """The splits, with their confounds, of the block `data`, whose dotted key is `key`. Raises InputError."""
         raise NotImplementedError
 
-    def open(
-        self,
-        base_dir: Path,
-        cache_dir: Path | None = None,
-        *,
-        where: str = "config",
-        key: str = "task",
-        plugins: Sequence[str] = (),
-    ) -> TextTask:
+    def open(self, request: OpenRequest) -> TextTask:
         """Read or make the data, choose model and recipe. Raises InputError naming file and dotted key."""
-        model = parse_fitting(MODELS, self.model, "text", where, f"{key}.model", plugins)
-        recipe = parse_fitting(RECIPES, self.recipe, "text", where, f"{key}.recipe", plugins)
-        limits = measured_limits(self.measure, dict.fromkeys(SPLITS), where, f"{key}.measure")
-        splits = self.read_splits(base_dir, where, f"{key}.data")
-        return TextTask(splits, first_rows(splits, limits), model, recipe, base_dir, cache_dir)
+        model = parse_fitting(MODELS, self.model, "text", request.at("model"))
+        recipe = parse_fitting(RECIPES, self.recipe, "text", request.at("recipe"))
+        limits = measured_limits(self.measure, dict.fromkeys(SPLITS), request.where, request.at("measure").key)
+        splits = self.read_splits(request.base_dir, request.where, f"{request.key}.data")
+        return TextTask(splits, first_rows(splits, limits), model, recipe, request.base_dir, request.cache_dir)

@@ -27,5 +27,9 @@ class SourceChangedError(InputError):
     """The source of a plugin was edited while it ran, so that nothing it computes from now on belongs to its identity."""
 
 
+class MisspeltHookError(TypeError):
+    """A class defines a name that is nearly the name of a hook of its base class, so that it would never be called."""
+
+
 class GivenBack(RefitError):  # noqa: N818  (a wish, not a fault)
     """A training was asked to stop where it is, and is stored."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tasks.base import Batch, Component, Split
+from tasks.base import Batch, Split
 from tasks.components import parse_fitting
 from tasks.digests import digest_arrays
 from tasks.registry import MODELS, RECIPES
 from tasks.seeds import generator
+from tasks.task import OpenRequest, Task, TaskConfig
 from tasks.text_classification import MeasureConfig, measured_limits
 from tasks.text_task import first_rows
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from tasks.models.cluster_network import ClusterNetwork
 
@@ -60,7 +61,7 @@ class MixtureConfig(BaseModel):
         }
 
 
-class Gaussians(Component):
+class Gaussians(TaskConfig):
     """A mixture of Gaussians: `data` (how it is drawn), `model`, `recipe`, and what is recorded (splits train and means).
 
     Silva et al. 2022, section 4.1: three components of 50 points, standard deviation 1.25.
@@ -80,25 +81,17 @@ class Gaussians(Component):
         """Name, version and the options that draw the points."""
         return {"name": self.name, "version": self.version, "data": self.data.model_dump(mode="json")}
 
-    def open(
-        self,
-        base_dir: Path,
-        cache_dir: Path | None = None,
-        *,
-        where: str = "config",
-        key: str = "task",
-        plugins: Sequence[str] = (),
-    ) -> GaussiansTask:
-        """Draw the points, choose model and recipe. Raises InputError naming `where` and the dotted key."""
-        model = parse_fitting(MODELS, self.model, Gaussians.name, where, f"{key}.model", plugins)
-        recipe = parse_fitting(RECIPES, self.recipe, Gaussians.name, where, f"{key}.recipe", plugins)
-        limits = measured_limits(self.measure, dict.fromkeys(SPLITS), where, f"{key}.measure")
+    def open(self, request: OpenRequest) -> GaussiansTask:
+        """Draw the points, choose model and recipe. Raises InputError naming the file and the dotted key."""
+        model = parse_fitting(MODELS, self.model, Gaussians.name, request.at("model"))
+        recipe = parse_fitting(RECIPES, self.recipe, Gaussians.name, request.at("recipe"))
+        limits = measured_limits(self.measure, dict.fromkeys(SPLITS), request.where, request.at("measure").key)
         splits = self.data.splits()
         return GaussiansTask(splits, first_rows(splits, limits), model, recipe, self.data.seed)
 
 
-class GaussiansTask:
-    """A tasks.base.Task over points; outputs are log q [n, n_clusters], the train loss is that of the recipe's objective.
+class GaussiansTask(Task):
+    """A task over points; outputs are log q [n, n_clusters], the train loss is that of the recipe's objective.
 
     `points`: what k-means starts the centroids on, by default the train split's features. It is preprocessing of the
     full train set: removals do not change it.
@@ -143,9 +136,6 @@ class GaussiansTask:
     def _train_digest(self) -> str:
         return self.splits["train"].content_digest()
 
-    def prepare(self) -> None:
-        """Nothing to do: the points are in memory."""
-
     def network(self, seed: int) -> ClusterNetwork:
         """A fresh network; all objectives start from the same."""
         return self.model.build(len(self.classes), self.points, seed, self.data_seed)
@@ -168,11 +158,11 @@ class GaussiansTask:
             labels = np.where(blank, 0, labels)
         return {"features": torch.from_numpy(features).to(device), "labels": torch.from_numpy(labels).to(device)}
 
-    def logits(self, network: ClusterNetwork, batch: Batch) -> Tensor:
+    def logits(self, network: nn.Module, batch: Batch) -> Tensor:
         """log q [n, n_clusters]: logits whose softmax is q."""
         return self.model.forward(network, batch)
 
-    def losses(self, network: ClusterNetwork, batch: Batch) -> Tensor:
+    def losses(self, network: nn.Module, batch: Batch) -> Tensor:
         """Train loss of every point [n] under the recipe's objective: -log q[component], or KL(p_i || q_i).
 
         The target p_ij ~ q_ij^2 / f_j is that of this network on the full train set, f_j = sum_i q_ij, and has no
@@ -189,13 +179,13 @@ class GaussiansTask:
             whole = self.logits(network, self.batch("train", everything, device=batch["features"].device))
             masses = cluster_masses(whole)
         labels = batch["labels"]
-        if getattr(self.recipe, "labels", "components") in ("assigned", "initial"):
+        if self.recipe.labels in ("assigned", "initial"):
             means = self.batch("means", np.arange(len(self.classes)), device=labels.device)
             labels = self.logits(network, means).argmax(1)[labels]
         return objective_losses(self.recipe.objective, log_q, labels, masses)
 
     def outputs(
-        self, network: ClusterNetwork, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu"
+        self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu"
     ) -> np.ndarray:
         """log q, float32 [len(rows), n_clusters]; the whole split is evaluated at once, so that no bit depends on `rows`."""
         import torch
@@ -204,7 +194,7 @@ class GaussiansTask:
             everything = self.batch(split, np.arange(len(self.splits[split])), device=device)
             return self.logits(network, everything).float().cpu().numpy()[np.asarray(rows, np.int64)]
 
-    def query_losses(self, network: ClusterNetwork, split: str, rows: np.ndarray, labels: np.ndarray) -> Tensor:
+    def query_losses(self, network: Any, split: str, rows: np.ndarray, labels: np.ndarray) -> Tensor:
         """-log q[label] of every row [n]: the loss explained, whatever the objective."""
         import torch
 

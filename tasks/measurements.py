@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from tasks.base import Component
+from tasks.measurement import Measurement
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,9 +20,7 @@ def log_softmax(outputs: np.ndarray) -> np.ndarray:
         return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-class _LogProbability(Component):
-    label: ClassVar[str] = "gold"
-
+class _LogProbability(Measurement):
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The query loss -log p(label): [n] from logits [n, n_classes] and labels int64 [n]."""
         import torch
@@ -76,11 +74,10 @@ class Margin(_LogProbability):
             return logits[rows, gold] - peak - np.log(np.exp(others - peak[:, None]).sum(axis=1))
 
 
-class Output(Component):
+class Output(Measurement):
     """The recorded output itself, for splits that record one number a row (a property of word vectors): more of it is better."""
 
     name: ClassVar[str] = "output"
-    label: ClassVar[str] = "gold"
     of_classes: ClassVar[bool] = False
 
     def value(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from tasks.base import Component, Split
+from tasks.base import Split
 from tasks.components import parse_fitting
 from tasks.registry import MODELS, RECIPES
 from tasks.seeds import generator
+from tasks.task import OpenRequest, TaskConfig
 from tasks.text_classification import MeasureConfig, measured_limits
 from tasks.text_task import TextTask, first_rows
 
@@ -48,7 +48,7 @@ class PlantedTask(TextTask):
         return scores, query_ids, train_ids
 
 
-class Planted(Component):
+class Planted(TaskConfig):
     """Text made from `seed` in which `deciders` train rows decide each of `n_queries` queries.
 
     Every query has `keys` words of its own. They occur in its deciders, which all carry its class, and in no other
@@ -94,22 +94,16 @@ class Planted(Component):
             **self.model_dump(mode="json", exclude={"model", "recipe", "measure"}),
         }
 
-    def open(
-        self,
-        base_dir: Path,
-        cache_dir: Path | None = None,
-        *,
-        where: str = "config",
-        key: str = "task",
-        plugins: Sequence[str] = (),
-    ) -> PlantedTask:
-        """Make the text and choose model and recipe. Raises InputError naming `where` and the dotted key."""
-        model = parse_fitting(MODELS, self.model, "text", where, f"{key}.model", plugins)
-        recipe = parse_fitting(RECIPES, self.recipe, "text", where, f"{key}.recipe", plugins)
-        limits = measured_limits(self.measure, dict.fromkeys(("train", "test")), where, f"{key}.measure")
+    def open(self, request: OpenRequest) -> PlantedTask:
+        """Make the text and choose model and recipe. Raises InputError naming the file and the dotted key."""
+        model = parse_fitting(MODELS, self.model, "text", request.at("model"))
+        recipe = parse_fitting(RECIPES, self.recipe, "text", request.at("recipe"))
+        limits = measured_limits(
+            self.measure, dict.fromkeys(("train", "test")), request.where, request.at("measure").key
+        )
         text = _Text.of(self)
         splits, deciders = _planted_splits(self, text)
-        task = PlantedTask(splits, first_rows(splits, limits), model, recipe, base_dir, cache_dir)
+        task = PlantedTask(splits, first_rows(splits, limits), model, recipe, request.base_dir, request.cache_dir)
         task.deciders = deciders
         return task
 

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from tasks.base import Component
 from tasks.errors import InputError
-from tasks.weat import associations
+from tasks.weat import PermutationTest, associations
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +40,17 @@ class ResolvedProperty:
     def identity(self) -> dict[str, Any]:
         """What decides the number, as plain JSON: the words themselves, never a file's path or the label."""
         raise NotImplementedError
+
+    @property
+    def lists(self) -> Mapping[str, tuple[str, ...]]:
+        """The word lists of an association test by letter (x, y, a and, if two-sided, b); empty for other properties."""
+        return {}
+
+    def permutation_test(
+        self, vectors: np.ndarray, index: Mapping[str, int], *, n_samples: int = 10_000
+    ) -> PermutationTest | None:
+        """The permutation test of an association in vectors [n, dim]; None for other properties."""
+        return None
 
     def value(self, vectors: np.ndarray, initial: np.ndarray, index: Mapping[str, int]) -> float:
         """The number, in float64, of final and initial vectors [n, dim]; `index` gives the row of every word of `words`.

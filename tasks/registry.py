@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.errors import InputError
+from tasks.errors import InputError, MisspeltHookError
 from tasks.module_files import is_built_in, module_files
 from tasks.sources import drop_stale_bytecode, loaded_files, refuse_edited
 from tasks.suggestions import did_you_mean
@@ -31,10 +32,13 @@ def _installed(kind: str) -> tuple[importlib.metadata.EntryPoint, ...]:
 
 
 class Registry:
-    """The parts of one kind, by name; a config's `plugins` and installed entry points (`refit.<kind>`) extend it."""
+    """The parts of one kind, by name; a config's `plugins` and installed entry points (`refit.<kind>`) extend it.
 
-    def __init__(self, kind: str, entries: Mapping[str, Entry]):
-        self.kind = kind
+    `base`: "module:Class" that every part derives from, imported on demand.
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, Entry], base: str = "builtins:object"):
+        self.kind, self.base = kind, base
         self._entries = dict(entries)
 
     def entries(self) -> dict[str, Entry]:
@@ -64,17 +68,19 @@ class Registry:
                 if attribute
                 else f"allowed: {', '.join(sorted(entries))}{did_you_mean(name, entries)}"
             )
-            singular = self.kind[:-3] + "y" if self.kind.endswith("ies") else self.kind[:-1]
-            raise InputError(where, f"unknown {singular} {name!r}; {hint}")
+            raise InputError(where, f"unknown {self._singular} {name!r}; {hint}")
         before, already = {} if is_built_in(module) else module_files(module), frozenset(sys.modules)
         if not is_built_in(module):
             drop_stale_bytecode(module, where)
         try:
             found = getattr(importlib.import_module(module), attribute)
+        except MisspeltHookError as error:
+            raise InputError(where, str(error)) from error
         except Exception as error:  # whatever a plugin's module raises while it is imported
             raise InputError(where, f"cannot import {target}: {type(error).__name__}: {error}") from error
         if not isinstance(found, type):
             raise InputError(where, f"{target} is not a class")
+        self._check_base(found, name, where)
         if not is_built_in(found.__module__):
             after = loaded_files(found.__module__, where, already)
             common = before.keys() & after.keys()  # what was edited while it was being imported
@@ -82,6 +88,21 @@ class Registry:
                 module, {name: before[name] for name in common}, {name: after[name] for name in common}, where
             )
         return found
+
+    def _check_base(self, found: type, name: str, where: object) -> None:
+        """Refuse a class that is not a part of this kind, or that leaves out what every part of it must define."""
+        module, _, attribute = self.base.partition(":")
+        if not issubclass(found, getattr(importlib.import_module(module), attribute)):
+            article = "an" if self._singular[0] in "aeiou" else "a"
+            problem = f"is not {article} {self._singular}: it does not derive from {module}.{attribute}"
+            raise InputError(where, f"{name!r} {problem}")
+        if inspect.isabstract(found):
+            missing = ", ".join(sorted(found.__abstractmethods__))
+            raise InputError(where, f"{name!r} does not define {missing}, which {module}.{attribute} asks for")
+
+    @property
+    def _singular(self) -> str:
+        return self.kind[:-3] + "y" if self.kind.endswith("ies") else self.kind[:-1]
 
 
 TASKS = Registry(
@@ -113,6 +134,7 @@ TASKS = Registry(
             "Silva et al. 2022, section 4.1",
         ),
     },
+    base="tasks.task:TaskConfig",
 )
 MODELS = Registry(
     "models",
@@ -139,6 +161,7 @@ MODELS = Registry(
             "tasks.models.encoder:Encoder", "any Hugging Face sequence classifier, from a directory or a hub name"
         ),
     },
+    base="tasks.model:Model",
 )
 RECIPES = Registry(
     "recipes",
@@ -178,6 +201,7 @@ RECIPES = Registry(
             "Bolukbasi et al. 2016",
         ),
     },
+    base="tasks.recipe:Recipe",
 )
 MEASUREMENTS = Registry(
     "measurements",
@@ -196,6 +220,7 @@ MEASUREMENTS = Registry(
         ),
         "margin": Entry("tasks.measurements:Margin", "log-odds of the gold label"),
     },
+    base="tasks.measurement:Measurement",
 )
 PROPERTIES = Registry(
     "properties",
@@ -210,4 +235,5 @@ PROPERTIES = Registry(
         ),
         "neighbour": Entry("tasks.properties:Neighbour", "mean cosine of a word to given words"),
     },
+    base="tasks.properties:Property",
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from tasks.base import Snapshot
+from tasks.recipe import Snapshot
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from tasks.base import Component, Split
+from tasks.base import Split
 from tasks.components import parse_fitting, place
 from tasks.data.splits import Records, SplitConfig, class_order, read_records, to_split
 from tasks.data.wording import shown
 from tasks.errors import InputError
 from tasks.registry import MODELS, RECIPES
 from tasks.suggestions import did_you_mean
+from tasks.task import OpenRequest, TaskConfig
 from tasks.text_task import TextTask, first_rows
 
 
@@ -26,7 +27,7 @@ class MeasureConfig(BaseModel):
     limit: int | None = Field(default=None, ge=1)
 
 
-class TextClassification(Component):
+class TextClassification(TaskConfig):
     """A text classifier: `data` (a split called train and others), `model`, `recipe`, and what is recorded.
 
     `measure`: the splits whose outputs every retrain records; without it the split that the queries are drawn from, which
@@ -57,24 +58,20 @@ class TextClassification(Component):
         """Name and version: data, model and recipe are in the task's own identities, by content and never by path."""
         return {"name": self.name, "version": self.version}
 
-    def open(
-        self,
-        base_dir: Path,
-        cache_dir: Path | None = None,
-        *,
-        where: str = "config",
-        key: str = "task",
-        plugins: Sequence[str] = (),
-    ) -> TextTask:
+    def open(self, request: OpenRequest) -> TextTask:
         """Read the data, choose model and recipe; `prepare` makes the tokens. Raises InputError naming file and key."""
-        model = parse_fitting(MODELS, self.model, "text", where, f"{key}.model", plugins)
-        recipe = parse_fitting(RECIPES, self.recipe, "text", where, f"{key}.recipe", plugins)
+        model = parse_fitting(MODELS, self.model, "text", request.at("model"))
+        recipe = parse_fitting(RECIPES, self.recipe, "text", request.at("recipe"))
         if self.measure is None:
             problem = "is missing; it names the splits whose outputs every retrain records, such as [{split: test}]"
-            raise InputError(place(where, f"{key}.measure"), problem)
-        limits = measured_limits(self.measure, self.data, where, f"{key}.measure")
-        splits = self._splits(base_dir, where, key)
-        return TextTask(splits, first_rows(splits, limits), model, recipe, base_dir, cache_dir)
+            raise InputError(place(request.where, request.at("measure").key), problem)
+        limits = measured_limits(self.measure, self.data, request.where, request.at("measure").key)
+        splits = self._splits(request.base_dir, request.where, request.key)
+        return TextTask(splits, first_rows(splits, limits), model, recipe, request.base_dir, request.cache_dir)
+
+    def measurable(self) -> dict[str, SplitConfig] | None:
+        """All splits of `data`, without `measure`."""
+        return self.data if self.measure is None else None
 
     def _splits(self, base_dir: Path, where: str, key: str) -> dict[str, Split]:
         records = {

@@ -11,6 +11,7 @@ import numpy as np
 
 from tasks.base import Batch, Split
 from tasks.data.tokens import Encoding, Tokeniser, Tokens, cached_tokens
+from tasks.task import Task
 
 if TYPE_CHECKING:
     import torch
@@ -37,8 +38,8 @@ class _Shared:
         return self.identities[of]
 
 
-class TextTask:
-    """A tasks.base.Task over texts; `splits` has one called train, whose class order all share.
+class TextTask(Task):
+    """A task over texts; `splits` has one called train, whose class order all share.
 
     A shallow copy may get another `recipe`, and nothing else: it shares data, tokens, base weights and their identities.
     `base_dir`: where the model's relative paths start. `cache_dir`: where tokens are kept (None: nowhere).

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.models.skip_gram import Loss
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -85,8 +86,8 @@ def second_derivatives(scores: np.ndarray, positive: bool, loss: Loss) -> np.nda
     return (-product if positive else product) * (1 - 2 * s)
 
 
-class ClosedForms:
-    """Gives a task of word vectors the hooks `row_hessians` and `row_derivatives` (tasks.base.Task) of its input vectors."""
+class ClosedForms(Task):
+    """Gives a task of word vectors the closed forms `row_hessians` and `row_derivatives` of its input vectors."""
 
     corpus: Corpus
     model: Any

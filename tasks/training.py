@@ -6,15 +6,18 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.base import Batch, KeepCheckpoint, Numerics, Observer, Snapshots, Task
+from tasks.base import Batch, Numerics
 from tasks.data.edits import Edit
 from tasks.errors import InputError
+from tasks.observer import Observer
+from tasks.recipe import KeepCheckpoint, Recipe, Snapshots, Training
 from tasks.resuming import Resumable, resume, take
 from tasks.seeds import generator
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,9 +55,9 @@ def deterministic(numerics: Numerics) -> None:
     torch.set_flush_denormal(numerics.threads == 1)
 
 
-def check_micro_batch(recipe: Any, micro_batch: int, where: str = "compute.micro_batch") -> None:
+def check_micro_batch(recipe: Recipe | type[Recipe], micro_batch: int, where: str = "compute.micro_batch") -> None:
     """Raises InputError if micro-batches are asked of a recipe that cannot cut a batch (`whole_batches`). No torch."""
-    if micro_batch and getattr(recipe, "whole_batches", False):
+    if micro_batch and recipe.whole_batches:
         raise InputError(where, f"{micro_batch}: recipe {recipe.name!r} takes its batches whole; allowed: 0")
 
 
@@ -157,20 +160,14 @@ class Watch:
     run: Resumable | None = None
 
     @staticmethod
-    def of(
-        keep_steps: Sequence[int],
-        keep: KeepCheckpoint | None,
-        observers: Sequence[Observer],
-        n_steps: int,
-        snapshots: Snapshots | None = None,
-    ) -> Watch:
-        """Raises ValueError on steps that training never reaches."""
-        outside = [step for step in keep_steps if not 1 <= step <= n_steps]
+    def of(training: Training, n_steps: int) -> Watch:
+        """The watch of a training of `n_steps` updates. Raises ValueError on steps to keep that it never reaches."""
+        outside = [step for step in training.keep_steps if not 1 <= step <= n_steps]
         if outside:
             raise ValueError(f"keep_steps {outside} are outside 1..{n_steps}")
-        for observer in observers:
+        for observer in training.observers:
             observer.begin(n_steps)
-        return Watch(frozenset(keep_steps), keep, observers, snapshots=snapshots)
+        return Watch(frozenset(training.keep_steps), training.keep, training.observers, snapshots=training.snapshots)
 
     def begin(self, run: Resumable) -> None:
         """Put `run` where its snapshot was taken; without one, look at it before the first update."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tasks.base import Batch, Component, Split
+from tasks.base import Batch, Split
 from tasks.components import parse_fitting, parse_named, place
 from tasks.data.corpus import Corpus, CorpusConfig, VocabularyConfig, read_corpus
 from tasks.data.pairs import Pairs, PairSampler
@@ -19,8 +19,11 @@ from tasks.digests import digest
 from tasks.errors import InputError
 from tasks.models.skip_gram import Loss
 from tasks.properties import ResolvedProperty
+from tasks.recipe import Recipe
+from tasks.recipes.pair_options import PairOptions
 from tasks.registry import MODELS, PROPERTIES, RECIPES
 from tasks.seeds import purpose_seed
+from tasks.task import OpenRequest, TaskConfig
 from tasks.touched_targets import ClosedForms, weights_of
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 CLASSES = ("sentence",)
 
 
-class WordVectors(Component):
+class WordVectors(TaskConfig):
     """Word vectors: `data` (sentences), `vocabulary`, `model`, `recipe`, and what is recorded.
 
     `properties`: what is asked of the vectors (an association test, a neighbour relation ...); the split `properties`
@@ -51,63 +54,56 @@ class WordVectors(Component):
         """Name and version: sentences, model and recipe are in the task's own identities, by content and never by path."""
         return {"name": self.name, "version": self.version}
 
-    def open(
-        self,
-        base_dir: Path,
-        cache_dir: Path | None = None,
-        *,
-        where: str = "config",
-        key: str = "task",
-        plugins: Sequence[str] = (),
-    ) -> WordVectorTask:
+    def open(self, request: OpenRequest) -> WordVectorTask:
         """Read and number the sentences, resolve the properties. Raises InputError naming file and key."""
-        model = parse_fitting(MODELS, self.model, WordVectors.name, where, f"{key}.model", plugins)
-        corpus = read_corpus(self.data, self.vocabulary, base_dir, where, key)
-        recipe = _recipe(self.recipe, corpus, base_dir, where, f"{key}.recipe", plugins)
-        resolved = self._resolved(corpus, base_dir, where, key, plugins)
+        model = parse_fitting(MODELS, self.model, WordVectors.name, request.at("model"))
+        corpus = read_corpus(self.data, self.vocabulary, request.base_dir, request.where, request.key)
+        recipe = _recipe(self.recipe, corpus, request.at("recipe"))
+        resolved = self._resolved(corpus, request)
         for position, word in enumerate(self.watch):
             if word not in corpus.vocabulary.index:
                 problem = f"{word!r} is not in the vocabulary: it occurs fewer than {self.vocabulary.min_count} times"
-                raise InputError(place(where, f"{key}.watch.{position}"), problem)
+                raise InputError(place(request.where, request.at(f"watch.{position}").key), problem)
         return WordVectorTask(corpus, resolved, self.watch, model, recipe)
 
-    def _resolved(
-        self, corpus: Corpus, base_dir: Path, where: str, key: str, plugins: Sequence[str]
-    ) -> list[ResolvedProperty]:
+    def _resolved(self, corpus: Corpus, request: OpenRequest) -> list[ResolvedProperty]:
         found: list[ResolvedProperty] = []
         for position, options in enumerate(self.properties):
-            here = f"{key}.properties.{position}"
-            resolved = parse_named(PROPERTIES, options, where, here, plugins).resolve(
-                corpus.vocabulary.count_of, base_dir, place(where, here)
+            key = request.at(f"properties.{position}").key
+            here = place(request.where, key)
+            resolved = parse_named(PROPERTIES, options, request.where, key, request.plugins).resolve(
+                corpus.vocabulary.count_of, request.base_dir, here
             )
             if resolved.label in [other.label for other in found]:
-                raise InputError(place(where, here), f"the label {resolved.label!r} is taken; give `label`")
+                raise InputError(here, f"the label {resolved.label!r} is taken; give `label`")
             found.append(resolved)
         if not self.watch and all(resolved.refused for resolved in found):
-            raise InputError(place(where, key), "nothing is recorded; give properties that can be measured, or watch")
+            raise InputError(
+                place(request.where, request.key), "nothing is recorded; give properties that can be measured, or watch"
+            )
         return found
 
 
-def _recipe(options: Any, corpus: Corpus, base_dir: Path, where: str, key: str, plugins: Sequence[str]) -> Any:
+def _recipe(options: Any, corpus: Corpus, request: OpenRequest) -> Recipe:
     """The recipe that `options` name, its word lists read. Raises InputError if it does not fit the vocabulary."""
-    recipe = parse_fitting(RECIPES, options, WordVectors.name, where, key, plugins)
-    if hasattr(recipe, "with_files"):
-        recipe = recipe.with_files(base_dir, place(where, key))
-        recipe.check(corpus.vocabulary.index, place(where, key))
+    where = place(request.where, request.key)
+    recipe = parse_fitting(RECIPES, options, WordVectors.name, request).with_files(request.base_dir, where)
+    recipe.check(corpus.vocabulary.index, where)
     return recipe
 
 
 class WordVectorTask(ClosedForms):
-    """A tasks.base.Task over sentences; measured are the input vectors of some words and properties of them.
+    """A task over sentences; measured are the input vectors of some words and properties of them.
 
     `properties`: those with `refused` stand in `refused` and in no split. Oriented so that more is better: the query
     loss of a property is minus its value, and a positive score says that the sentence raises it.
     """
 
     version: ClassVar[int] = 1
-    splits_with_losses: ClassVar[frozenset[str]] = frozenset({"train"})
-    splits_with_query_losses: ClassVar[frozenset[str]] = frozenset({"properties"})
-    independent_rows: ClassVar[frozenset[str]] = frozenset({"input.weight"})  # a pair has one centre word
+    properties: tuple[ResolvedProperty, ...]
+    splits_with_losses = frozenset({"train"})
+    splits_with_query_losses = frozenset({"properties"})
+    independent_rows = frozenset({"input.weight"})  # a pair has one centre word
 
     def __init__(
         self, corpus: Corpus, properties: Sequence[ResolvedProperty], watch: Sequence[str], model: Any, recipe: Any
@@ -127,13 +123,11 @@ class WordVectorTask(ClosedForms):
         recorded = [name for name in ("words", "properties") if len(self.splits[name])]
         self.measured: Mapping[str, np.ndarray] = {name: np.arange(len(self.splits[name])) for name in recorded}
 
-    def with_recipe(
-        self, options: Any, base_dir: Path, where: str, key: str, plugins: Sequence[str] = ()
-    ) -> WordVectorTask:
+    def with_recipe(self, options: Any, request: OpenRequest) -> WordVectorTask:
         """The same task trained by another recipe. Raises InputError if that does not fit."""
         other = copy.copy(self)
-        other.__dict__.pop("_sampler", None)  # it draws pairs by the recipe's options
-        other.recipe = _recipe(options, self.corpus, base_dir, where, key, plugins)
+        vars(other).pop("_sampler", None)  # it draws pairs by the recipe's options
+        other.recipe = _recipe(options, self.corpus, request)
         return other
 
     @property
@@ -166,9 +160,6 @@ class WordVectorTask(ClosedForms):
     @cached_property
     def _watched_digest(self) -> str:
         return digest([self.watched_rows.tolist(), list(self.watched)])
-
-    def prepare(self) -> None:
-        """Nothing to do: `open` has numbered the words."""
 
     def network(self, seed: int) -> nn.Module:
         """Fresh vectors, drawn from the generator (seed, 'init')."""
@@ -208,7 +199,7 @@ class WordVectorTask(ClosedForms):
 
     @cached_property
     def _sampler(self) -> PairSampler:
-        if not hasattr(self.recipe, "sampler"):
+        if not isinstance(self.recipe, PairOptions):
             raise ValueError(f"the recipe {self.recipe.name!r} shows no sentences: they have no loss")
         return self.recipe.sampler(self.corpus.vocabulary.counts)
 

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from tasks.base import Batch, Split
 from tasks.digests import digest, digest_arrays
+from tasks.task import Task
 
 PAD, UNKNOWN, START, END = range(4)
 BLANK = np.array([START, END])
 
 
 @dataclass(frozen=True)
-class TokenTask:
-    """Classify token rows; implements tasks.base.Task. `tokens[split]`: id arrays, start and end included."""
+class TokenTask(Task):
+    """Classify token rows. `tokens[split]`: id arrays, start and end included."""
 
     model: Any
     recipe: Any
@@ -39,9 +40,6 @@ class TokenTask:
 
     def record_identity(self) -> dict[str, Any]:
         return {split: digest_arrays(ids=self.splits[split].ids[rows]) for split, rows in self.measured.items()}
-
-    def prepare(self) -> None:
-        """Nothing to do: the tokens are in memory."""
 
     def network(self, seed: int) -> nn.Module:
         return self.model.build(len(self.splits["train"].classes), self.vocabulary_size, seed, self.base_state)
@@ -83,6 +81,25 @@ class TokenTask:
         confounds[rows] = (confounds[rows] + 1) % len(train.confound_names)
         splits = {**self.splits, "train": _split(train.ids, labels, train.classes, tokens, confounds)}
         return replace(self, splits=splits, tokens={**self.tokens, "train": tuple(tokens)})
+
+
+class NamelessTask(Task):
+    """A task for tests of gradients alone, which ask for no identity and record nothing."""
+
+    def train_identity(self) -> dict[str, Any]:
+        return {}
+
+    def model_identity(self) -> dict[str, Any]:
+        return {}
+
+    def record_identity(self) -> dict[str, Any]:
+        return {}
+
+    def outputs(
+        self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu"
+    ) -> np.ndarray:
+        with torch.no_grad():
+            return self.logits(network, self.batch(split, rows, device=device)).float().cpu().numpy()
 
 
 def token_task(

@@ -10,16 +10,18 @@ from pydantic import Field, field_validator
 
 from influence.layers import check_selection
 from influence.methods.requirements import require_model
-from tasks.base import Component, Observer, Task
 from tasks.errors import InputError
+from tasks.model import Model
+from tasks.observer import Observer, ObserverConfig
 from tasks.seeds import generator
+from tasks.task import Task
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 
-class ConfoundInfluenceDifference(Component):
+class ConfoundInfluenceDifference(ObserverConfig):
     """Confound influence difference (CID) of probes drawn from the train set, along training.
 
     CID(q) = mean of I(i, q) over i of q's label and confound - mean over i of q's label and another confound, where I is
@@ -66,7 +68,7 @@ class ConfoundInfluenceDifference(Component):
             raise InputError(where, f"needs a task whose examples have known confounds; {type(task).__name__} has none")
         if len(np.unique(_cells(task))) == len(np.unique(train.labels)):
             raise InputError(where, "every label comes with one confound only, so that there is none to compare with")
-        require_model(task, "layer_modules", where, "needs a model that names its layers")
+        require_model(task, Model.layer_modules, where, "needs a model that names its layers")
         if self.probe_ids is None and self.probes > len(train):
             raise InputError(f"{where}.probes", f"{self.probes} is more than the {len(train)} train examples")
         try:

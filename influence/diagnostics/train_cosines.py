@@ -12,7 +12,7 @@ from torch import nn
 from influence.capture import capture, check_supported, layer_gradients
 from influence.layers import Layers
 from influence.products import LayerGradients, cosines
-from tasks.base import Task
+from tasks.task import Task
 
 BATCH_SIZE = 64
 

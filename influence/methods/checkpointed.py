@@ -25,6 +25,14 @@ class CheckpointSum(Method):
     checkpoints: Literal["all", "last"] = "all"
     learning_rate_weights: bool = True
 
+    def takes_last_checkpoint(self) -> bool:
+        """With `checkpoints: last`."""
+        return super().takes_last_checkpoint() or self.checkpoints == "last"
+
+    def weighs_by_learning_rate(self) -> bool:
+        """With `learning_rate_weights`."""
+        return self.learning_rate_weights
+
     def term(self, queries: CheckpointGradients, train: CheckpointGradients, context: Any) -> np.ndarray:
         """The term of one checkpoint: float64 [n_queries, n_train]."""
         raise NotImplementedError
@@ -51,9 +59,9 @@ def checkpoint_terms(method: Method, checkpoints: Sequence[Checkpoint]) -> list[
     last = {spec_id: max(c.step for c in checkpoints if c.spec_id == spec_id) for spec_id in models}
     if not method.needs:
         return []
-    if not method.uses_checkpoints or getattr(method, "checkpoints", "all") == "last":
+    if method.takes_last_checkpoint():
         return [(i, 1 / len(models)) for i, c in enumerate(checkpoints) if c.step == last[c.spec_id]]
-    by_rate = getattr(method, "learning_rate_weights", True)
+    by_rate = method.weighs_by_learning_rate()
     terms = [(i, c.weight if by_rate else 1 / len(models)) for i, c in enumerate(checkpoints)]
     if terms and not any(weight for _, weight in terms):
         raise ValueError(

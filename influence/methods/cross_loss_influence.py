@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from influence.methods.influence_function import InfluenceFunction
-from tasks.base import Task
 from tasks.errors import InputError
+from tasks.hooks import overrides
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,25 +27,25 @@ class CrossLossInfluence(InfluenceFunction):
 
     name: ClassVar[str] = "cross_loss_influence"
 
-    def check(self, task: Any, base_dir: Path, where: str) -> None:
+    def check(self, task: Task, base_dir: Path, where: str) -> None:
         """Raises InputError when the task has no losses per example, or neither query losses nor logits."""
         super().check(task, base_dir, where)
-        if not any(hasattr(task, attribute) for attribute in ("query_losses", "logits")):
+        if not overrides(task, Task.query_losses) and not overrides(task, Task.logits):
             raise InputError(where, f"{self.name} needs query losses or logits; {type(task).__name__} has neither")
 
     def explained_splits(self, task: Task) -> frozenset[str] | None:
         """Those whose rows have a query loss."""
-        return getattr(task, "splits_with_query_losses", None)
+        return task.splits_with_query_losses
 
-    def _check_queries(self, task: Any, where: str) -> None:
+    def _check_queries(self, task: Task, where: str) -> None:
         """Any differentiable loss will do."""
 
     def query_losses(self, task: Task, network: nn.Module, split: str, rows: np.ndarray, labels: np.ndarray) -> Tensor:
         """The task's query losses, else -log p(label) of its logits: [n]."""
         import torch
 
-        if hasattr(task, "query_losses"):
-            return task.query_losses(network, split, rows, labels)  # type: ignore[attr-defined]
+        if overrides(task, Task.query_losses):
+            return task.query_losses(network, split, rows, labels)
         device = next(network.parameters()).device
         logits = task.logits(network, task.batch(split, rows, device=device))
         targets = torch.as_tensor(labels, device=device)

@@ -13,8 +13,8 @@ from influence.base import Method
 from influence.checkpoint import Checkpoint, QueryBlock
 from influence.methods.requirements import require_task
 from influence.solvers import ConjugateGradients, Solver
-from tasks.base import Task
 from tasks.errors import InputError
+from tasks.task import Task
 
 if TYPE_CHECKING:
     import torch
@@ -59,15 +59,15 @@ class InfluenceFunction(Method):
 
     def check(self, task: Task, base_dir: Path, where: str) -> None:
         """Raises InputError when the task has no losses per example, or when no measured row has one."""
-        require_task(task, "losses", where, f"{self.name} needs the train loss of every example")
+        require_task(task, Task.losses, where, f"{self.name} needs the train loss of every example")
         self._check_queries(task, where)
 
     def explained_splits(self, task: Task) -> frozenset[str] | None:
         """Those whose rows have a train loss."""
-        return getattr(task, "splits_with_losses", None)
+        return task.splits_with_losses
 
-    def _check_queries(self, task: Any, where: str) -> None:
-        with_loss = getattr(task, "splits_with_losses", None)
+    def _check_queries(self, task: Task, where: str) -> None:
+        with_loss = task.splits_with_losses
         if with_loss is not None and not with_loss & set(task.measured):
             raise InputError(
                 where, f"{self.name} explains train losses, and no measured row has one; use cross_loss_influence"
@@ -92,6 +92,10 @@ class InfluenceFunction(Method):
         from influence.inverse_hessian import solve_queries
 
         return solve_queries(self.solve_options(), task, checkpoints, queries, device)
+
+    def diagnostics(self, solved: QuerySolutions) -> dict[str, Any]:
+        """What the solver tells about each model and query."""
+        return solved.diagnostics
 
     def solve_options(self) -> SolveOptions:
         """How it solves for its queries."""

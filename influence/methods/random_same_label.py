@@ -9,9 +9,9 @@ import numpy as np
 
 from influence.controls import Control, permutation_order
 from influence.ranking import Group
-from tasks.base import Task
 from tasks.errors import InputError
 from tasks.seeds import generator
+from tasks.task import Task
 
 
 class RandomSameLabel(Control):

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from tasks.base import Task
 from tasks.errors import InputError
+from tasks.hooks import overrides
+from tasks.model import Model
+from tasks.task import Task
 
 
-def require_model(task: Task, attribute: str, where: str, need: str) -> None:
-    """Raises InputError unless the task's model offers `attribute`."""
-    if not hasattr(task.model, attribute):
-        raise InputError(where, f"{need}; the model {getattr(task.model, 'name', type(task.model).__name__)} has none")
+def require_model(task: Task, hook: Callable[..., Any], where: str, need: str) -> None:
+    """Raises InputError unless the task's model overrides `hook`, a method of tasks.model.Model."""
+    if not overrides(task.model, hook):
+        raise InputError(where, f"{need}; the model {task.model.name} has none")
 
 
 def require_last_layer(task: Task, base_dir: Path, where: str, need: str) -> None:
     """Raises InputError unless the task's model has a layer onto the logits that sees one vector an example."""
-    require_model(task, "last_module", where, need)
-    asked = getattr(task.model, "last_layer_problem", None)
-    if asked is not None and (problem := asked(base_dir)):
+    require_model(task, Model.last_module, where, need)
+    if problem := task.model.last_layer_problem(base_dir):
         raise InputError(where, f"{need} of one vector an example; {problem}")
 
 
-def require_task(task: Task, attribute: str, where: str, need: str) -> None:
-    """Raises InputError unless the task offers `attribute`."""
-    if not (hasattr(type(task), attribute) or hasattr(task, attribute)):  # a property may need the task prepared
+def require_task(task: Task, hook: Callable[..., Any] | property, where: str, need: str) -> None:
+    """Raises InputError unless the task overrides `hook`, a method or property of tasks.task.Task."""
+    if not overrides(task, hook):
         raise InputError(where, f"{need}; this task ({type(task).__name__}) has none")

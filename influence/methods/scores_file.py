@@ -13,9 +13,9 @@ from influence.checkpoint import QueryBlock
 from influence.foreign import read_scores
 from influence.given_ids import GivenIds
 from influence.matrix import Axes, Orientation, ScoreMatrix, from_foreign, positions_of
-from tasks.base import Task
 from tasks.digests import digest_file
 from tasks.errors import InputError
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from influence.gradients import GradientShard
@@ -110,14 +110,15 @@ class ScoresFile(Method):
         _check_train_ids(matrix.train_ids, task.splits["train"].ids, where)
         return matrix
 
-    def _named(self, task: Any, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _named(self, task: Task, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         name = self.path.removeprefix(PLANTED)
-        if not hasattr(task, "named_scores"):
-            raise InputError(where, f"path {self.path!r}: this task ({type(task).__name__}) has no scores of its own")
         try:
-            return task.named_scores(name)
+            found = task.named_scores(name)
         except (InputError, KeyError, ValueError) as error:
             raise InputError(where, f"path {self.path!r}: the task knows no scores {name!r}: {error}") from error
+        if found is None:
+            raise InputError(where, f"path {self.path!r}: this task ({type(task).__name__}) has no scores of its own")
+        return found
 
 
 def _check_train_ids(found: np.ndarray, expected: np.ndarray, where: str) -> None:

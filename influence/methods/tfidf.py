@@ -11,7 +11,7 @@ import numpy as np
 from influence.checkpoint import QueryBlock
 from influence.methods.checkpointed import CheckpointSum
 from influence.methods.requirements import require_last_layer, require_task
-from tasks.base import Task
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from influence.gradients import CheckpointGradients, GradientShard
@@ -40,7 +40,7 @@ class TfIdf(CheckpointSum):
 
     def check(self, task: Task, base_dir: Path, where: str) -> None:
         """Raises InputError when the task has no tokens to count or the model no logits layer."""
-        require_task(task, "token_counts", where, "tfidf needs a task with text")
+        require_task(task, Task.token_counts, where, "tfidf needs a task with text")
         require_last_layer(task, base_dir, where, "tfidf needs a last layer onto the logits")
 
     def prepare(self, task: Any, base_dir: Path, queries: QueryBlock) -> Similarity:

@@ -11,7 +11,9 @@ from pydantic import field_validator
 from influence.layers import Layers, check_selection
 from influence.methods.checkpointed import CheckpointSum
 from influence.methods.requirements import require_model
-from tasks.base import Task
+from tasks.hooks import overrides
+from tasks.model import Model
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from influence.gradients import CheckpointGradients, GradientShard
@@ -41,8 +43,8 @@ class TracIn(CheckpointSum):
 
     def check(self, task: Task, base_dir: Path, where: str) -> None:
         """Raises InputError when the model names no layers."""
-        if not any(hasattr(task.model, name) for name in ("embedding_module", "last_module", "layer_modules")):
-            require_model(task, "layer_modules", where, f"{self.name} needs layers with weights")
+        if not any(overrides(task.model, hook) for hook in (Model.embedding_module, Model.last_module)):
+            require_model(task, Model.layer_modules, where, f"{self.name} needs layers with weights")
 
     def chosen_layers(self, layers: Layers) -> list[str]:
         """Names of the modules whose weight gradients it needs. Raises InputError."""

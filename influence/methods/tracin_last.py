@@ -9,7 +9,7 @@ import numpy as np
 
 from influence.methods.checkpointed import CheckpointSum
 from influence.methods.requirements import require_last_layer
-from tasks.base import Task
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from influence.gradients import CheckpointGradients

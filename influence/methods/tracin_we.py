@@ -10,7 +10,8 @@ import numpy as np
 from influence.checkpoint import QueryBlock
 from influence.methods.checkpointed import CheckpointSum
 from influence.methods.requirements import require_model, require_task
-from tasks.base import Task
+from tasks.model import Model
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from influence.gradients import CheckpointGradients, GradientShard
@@ -33,13 +34,13 @@ class TracInWE(CheckpointSum):
 
     def check(self, task: Task, base_dir: Path, where: str) -> None:
         """Raises InputError when the model has no word embedding, or the task no special tokens to tell apart."""
-        require_model(task, "embedding_module", where, f"{self.name} needs a word embedding")
+        require_model(task, Model.embedding_module, where, f"{self.name} needs a word embedding")
         if self.tokens != "all":
-            require_task(task, "special_ids", where, f"tokens: {self.tokens} needs special tokens")
+            require_task(task, Task.special_ids, where, f"tokens: {self.tokens} needs special tokens")
 
     def prepare(self, task: Task, base_dir: Path, queries: QueryBlock) -> tuple[int, ...]:
         """Ids of the special tokens."""
-        return () if self.tokens == "all" else tuple(sorted(task.special_ids))  # pyright: ignore[reportAttributeAccessIssue]
+        return () if self.tokens == "all" else tuple(sorted(task.special_ids))
 
     def used(self, gradients: CheckpointGradients, special: tuple[int, ...]) -> TokenGradients:
         """The entries that count."""
@@ -53,7 +54,7 @@ class TracInWE(CheckpointSum):
         return self.used(queries, context).dot(self.used(train, context))
 
     def words(
-        self, queries: GradientShard, train: GradientShard, query_row: int, train_row: int, special: tuple[int, ...]
+        self, queries: GradientShard, train: GradientShard, query_row: int, train_row: int, prepared: tuple[int, ...]
     ) -> list[tuple[int, float]]:
         """(token id, contribution), largest magnitude first; the contributions sum to the score.
 
@@ -61,7 +62,7 @@ class TracInWE(CheckpointSum):
         """
         total: dict[int, float] = {}
         for ours, theirs in zip(queries.checkpoints, train.checkpoints, strict=True):
-            words = self.used(ours, special).words(self.used(theirs, special), query_row, train_row)
+            words = self.used(ours, prepared).words(self.used(theirs, prepared), query_row, train_row)
             for token, product in words.items():
                 total[token] = total.get(token, 0.0) + theirs.weight * product
         return sorted(total.items(), key=lambda item: (-abs(item[1]), item[0]))

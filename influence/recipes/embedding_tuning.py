@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from influence.recipes.rounds import Cosines, TuningRounds
-from tasks.base import Task
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,8 +8,8 @@ from pydantic import field_validator
 
 from influence.layers import check_selection
 from influence.recipes.rounds import Cosines, TuningRounds
-from tasks.base import Task
 from tasks.errors import InputError
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from torch import nn

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from influence.recipes.tuples import Accessible, Tuples
-from tasks.base import Batch, Numerics, Task
-from tasks.data.edits import Edit
+from tasks.base import Batch
 from tasks.errors import InputError
+from tasks.hooks import overrides
+from tasks.model import Model
+from tasks.recipe import Training
 from tasks.recipes.finetune import Finetune, FinetuneRun
+from tasks.task import Task
 from tasks.training import Watch
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ class TuningRounds(Finetune):
 
     def check_task(self, task: Task, where: str) -> None:
         """Raises InputError if the train set's confounds are unknown, or do not vary within any label."""
-        if not hasattr(task.model, "last_module"):
+        if not overrides(task.model, Model.last_module):
             raise InputError(where, f"{self.name!r} needs a model that names the layer onto its logits")
         train = task.splits["train"]
         if train.confounds is None:
@@ -66,11 +69,9 @@ class TuningRounds(Finetune):
         """Whether a round follows update `step` (1-based) of `n_steps`."""
         return step % self.interval == 0 and n_steps - step > self.interval / 2
 
-    def start(
-        self, task: Task, edit: Edit, seed: int, numerics: Numerics, parent: Mapping[str, np.ndarray] | None
-    ) -> RoundsRun:
+    def start(self, task: Task, training: Training) -> RoundsRun:
         """The training about to begin."""
-        return RoundsRun(self, task, edit, seed, numerics, parent)
+        return RoundsRun(self, task, training)
 
     def cosines_of(self, task: Task, network: nn.Module) -> Cosines:
         """The influences that rounds level."""
@@ -86,20 +87,12 @@ class RoundsRun(FinetuneRun):
 
     recipe: TuningRounds
 
-    def __init__(
-        self,
-        recipe: TuningRounds,
-        task: Task,
-        edit: Edit,
-        seed: int,
-        numerics: Numerics,
-        parent: Mapping[str, np.ndarray] | None,
-    ):
-        super().__init__(recipe, task, edit, seed, numerics, parent)
+    def __init__(self, recipe: TuningRounds, task: Task, training: Training):
+        super().__init__(recipe, task, training)
         recipe.check_task(task, "task.recipe")
         kept = self.train_set.weights > 0
         self.accessible = Accessible.draw(
-            task.splits["train"], kept, recipe.access_rate, recipe.minority_examples, seed
+            task.splits["train"], kept, recipe.access_rate, recipe.minority_examples, self.seed
         )
         self.cosines = recipe.cosines_of(task, self.network)
         self.metrics["n_rounds"] = 0.0

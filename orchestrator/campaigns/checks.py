@@ -17,7 +17,9 @@ from orchestrator.experiment.arm import Arm
 from orchestrator.records import LedgerRow, Outcome
 from tasks.base import Split
 from tasks.data.near_duplicates import THRESHOLD, Copy, equal_rows, near_duplicates
+from tasks.hooks import overrides
 from tasks.measurements import GoldProbability
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from orchestrator.campaigns.results import Results
@@ -83,7 +85,7 @@ def checks_of_queries(scored: Scored, queries: QueryBlock, judged: Judged, n_que
     """`n_queries`: the fewest that a verdict rests on."""
     found = [query_checks.queries_check(n_queries, len(queries.ids))]
     measurement = scored.experiment.config.measurement
-    if judged and getattr(measurement, "of_classes", True):
+    if judged and measurement.of_classes:
         found += _answers(scored, judged)
     return [*found, leaked_queries(scored.experiment.main.task.splits, queries)]
 
@@ -104,7 +106,7 @@ def _answers(scored: Scored, judged: Judged) -> list[Check]:
     names = {number: name for arm in arms.values() for number, name in arm.query_split.shown_ids().items()}
     where = scored.experiment.main.asked.where
     found = [query_checks.saturated_queries_check(_means(probability), ids, names)]
-    if not hasattr(scored.experiment.task, "query_labels"):
+    if not overrides(scored.experiment.task, Task.query_labels):
         asked_for = where is not None and where.correct is False
         found.insert(0, query_checks.wrong_queries_check(_means(wrong), ids, asked_for, names))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from orchestrator.tracking.record import absolute_uri, check_uri
 from tasks.base import Component
 from tasks.components import parse_component, parse_named
 from tasks.data.wording import quoted
+from tasks.measurement import Measurement
+from tasks.observer import ObserverConfig
 from tasks.registry import MEASUREMENTS, TASKS
 from tasks.suggestions import did_you_mean
 
@@ -55,8 +57,8 @@ def parse_config(
         raise ConfigError(f"{where}: {given[0]}", f"{settings.campaign} takes no {given[0]}")
     campaign = parse_component(campaign_class, block, where, settings.campaign)
     task = parse_named(TASKS, settings.task, where, "task", settings.plugins)
-    if settings.queries is not None and getattr(task, "measure", ()) is None:
-        settings = _measuring_queries(settings, task, where)
+    if settings.queries is not None and (splits := task.measurable()) is not None:
+        settings = _measuring_queries(settings, splits, where)
         task = parse_named(TASKS, settings.task, where, "task", settings.plugins)
     measurement = _parse_measurement(settings, where) if campaign.asks_queries else None
     methods = _parse_methods(settings, measurement, where)
@@ -67,10 +69,10 @@ def parse_config(
     )
 
 
-def _measuring_queries(settings: Settings, task: Any, where: str) -> Settings:
+def _measuring_queries(settings: Settings, splits: Collection[str], where: str) -> Settings:
     """The settings with the default of a task that leaves `measure` open: the split that the queries are drawn from."""
     assert settings.queries is not None
-    split, splits = settings.queries.split, getattr(task, "data", {})
+    split = settings.queries.split
     if split not in splits:
         problem = f"no split {split!r}; splits: {quoted(splits)}{did_you_mean(split, splits)}"
         raise ConfigError(f"{where}: queries.split", problem)
@@ -83,29 +85,25 @@ def _parse_measurement(settings: Settings, where: str) -> Any:
     return parse_named(MEASUREMENTS, options, where, "measurement", settings.plugins)
 
 
-def _parse_observers(settings: Settings, where: str) -> tuple[Component, ...]:
+def _parse_observers(settings: Settings, where: str) -> tuple[ObserverConfig, ...]:
     """What looks at every retrain. Two of one name are refused: their records would have the same keys."""
-    observers: dict[str, Component] = {}
+    observers: dict[str, ObserverConfig] = {}
     for position, block in enumerate(settings.observe):
         key = f"observe.{position}"
         observer = parse_named(OBSERVERS, block, where, key, settings.plugins)
-        if not hasattr(observer, "start"):
-            raise ConfigError(f"{where}: {key}.name", f"{block['name']!r} is not an observer")
         if observer.name in observers:
             raise ConfigError(f"{where}: {key}", f"duplicate observer {observer.name!r}; one of a name is recorded")
         observers[observer.name] = observer
     return tuple(observers.values())
 
 
-def _parse_methods(settings: Settings, measurement: Component | None, where: str) -> dict[str, Method]:
+def _parse_methods(settings: Settings, measurement: Measurement | None, where: str) -> dict[str, Method]:
     methods: dict[str, Method] = {}
     for position, block in enumerate(settings.methods):
         key = f"methods[{position}]"
         options = dict(block)
         label = options.pop("as", options.get("name"))
         method = parse_named(METHODS, options, where, key, settings.plugins)
-        if not isinstance(method, Method):
-            raise ConfigError(f"{where}: {key}.name", f"{block['name']!r} is not an influence method")
         if not isinstance(label, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}", label):
             raise ConfigError(
                 f"{where}: {key}.as", f"{label!r}: give an `as:` of letters, digits, _ . + - only, at most 80"
@@ -114,7 +112,7 @@ def _parse_methods(settings: Settings, measurement: Component | None, where: str
             raise ConfigError(f"{where}: {key}.as", f"{label!r} is the label of the control {label}; give another")
         if label in methods:
             raise ConfigError(f"{where}: {key}", f"duplicate label {label!r}; give one of the two an `as:` of its own")
-        if measurement and getattr(measurement, "label", "gold") != "gold" and not method.follows_query_loss:
+        if measurement and measurement.label != "gold" and not method.follows_query_loss:
             raise ConfigError(
                 f"{where}: {key}", f"{label!r} cannot follow the measurement {measurement.name!r}; choose another"
             )

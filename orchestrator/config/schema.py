@@ -21,6 +21,8 @@ from orchestrator.config.blocks import (
 )
 from orchestrator.spending.meter import PricesConfig
 from tasks.base import Component, Numerics
+from tasks.observer import ObserverConfig
+from tasks.task import TaskConfig
 
 
 class Settings(Block):
@@ -91,14 +93,14 @@ class LoadedConfig:
     path: Path
     raw: Mapping[str, Any]
     settings: Settings
-    task: Any
+    task: TaskConfig
     measurement: Any
     methods: Mapping[str, Method]
     campaign: CampaignBlock
     where: str  # how errors name this config
     overrides: tuple[str, ...] = ()
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})  # label -> changes of the task
-    observers: tuple[Component, ...] = ()
+    observers: tuple[ObserverConfig, ...] = ()
 
     @property
     def base_dir(self) -> Path:

@@ -17,14 +17,16 @@ from orchestrator.config.blocks import QueriesConfig
 from orchestrator.config.schema import LoadedConfig
 from orchestrator.config.yaml_files import ConfigError
 from orchestrator.records import RetrainSpec, Work
-from tasks.base import Numerics, Split, Task
+from tasks.base import Numerics, Split
 from tasks.data.edits import Edit
 from tasks.data.wording import shown
 from tasks.digests import digest
 from tasks.errors import InputError
+from tasks.hooks import overrides
 from tasks.seeds import generator
 from tasks.sources import with_sources
 from tasks.suggestions import did_you_mean
+from tasks.task import Task
 
 Outputs = Mapping[str, np.ndarray]  # measured split -> recorded outputs
 
@@ -65,7 +67,7 @@ class Arm:
     @cached_property
     def train_digest(self) -> str:
         """Digest of everything the train set and its preprocessing are."""
-        made_by = (self.task, self.part, getattr(self.task, "encoding", None))
+        made_by = (self.task, self.part, self.task.encoding)
         with placed(self.where):
             return digest(with_sources(self.task.train_identity(), *made_by))
 
@@ -92,7 +94,7 @@ class Arm:
     def record(self) -> dict[str, Any]:
         """What is recorded: the measured splits, and what observers see where there are any."""
         observers = {observer.name: self._identity_of(observer) for observer in self.config.observers}
-        recorded = with_sources(self.task.record_identity(), self.task, *getattr(self.task, "properties", ()))
+        recorded = with_sources(self.task.record_identity(), self.task, *(self.task.properties or ()))
         return {**recorded, **({"observers": observers} if observers else {})}
 
     @cached_property
@@ -125,13 +127,12 @@ class Arm:
     def parts(self) -> tuple[Any, ...]:
         """Everything of this arm that a plugin may have made."""
         task = self.task
-        more = (getattr(task, "encoding", None), *getattr(task, "properties", ()), *self.config.observers)
+        more = (task.encoding, *(task.properties or ()), *self.config.observers)
         return (task, self.part, task.model, task.recipe, *more)
 
     def last_step(self) -> int:
         """The number of the last update of a whole training."""
-        epochs = float(getattr(self.task.recipe, "epochs", 1))
-        return self.task.recipe.checkpoint_step(len(self.train), epochs)
+        return self.task.recipe.checkpoint_step(len(self.train), self.task.recipe.last_epoch())
 
     # --- queries -------------------------------------------------------------------------------------------------
 
@@ -163,7 +164,7 @@ class Arm:
         if self.config.settings.queries is None:
             return False
         judged = self.asked.where is not None or self.config.measurement.label == "predicted"
-        return judged or hasattr(self.task, "query_labels")
+        return judged or overrides(self.task, Task.query_labels)
 
     def check_queries(self) -> None:
         """Refuse what no model could make right: `where` only takes points away. Raises InputError."""
@@ -183,7 +184,7 @@ class Arm:
     def _check_measurement(self, split: str) -> None:
         """Refuse to measure a class where there is one only: its probability is 1 whatever happens; and the other way round."""
         n_classes, measurement = len(self.task.splits[split].classes), self.config.measurement
-        of_classes = getattr(measurement, "of_classes", True)
+        of_classes = measurement.of_classes
         where = f"{self.config.where}: measurement"
         if of_classes and n_classes == 1:
             raise ConfigError(
@@ -211,8 +212,8 @@ class Arm:
 
     def _labels(self, rows: np.ndarray, outputs: Outputs | None) -> np.ndarray:
         split = self.asked.split
-        if outputs is not None and hasattr(self.task, "query_labels"):
-            return self.task.query_labels(split, rows, outputs)  # type: ignore[attr-defined]
+        if outputs is not None and overrides(self.task, Task.query_labels):
+            return self.task.query_labels(split, rows, outputs)
         if outputs is not None and self.config.measurement.label == "predicted":
             return outputs[split][np.searchsorted(self.measured_rows, rows)].argmax(axis=1)
         return self.query_split.labels[rows]

@@ -16,14 +16,18 @@ from orchestrator.config.yaml_files import ConfigError, changed_task
 from orchestrator.experiment.arm import Arm, Outputs, placed, where_of
 from orchestrator.experiment.scoring_work import ScoringGroup, ScoringWork
 from orchestrator.records import RetrainSpec
-from tasks.base import Numerics, Split, Task
+from tasks.base import Numerics, Split
 from tasks.components import parse_named
 from tasks.data.edits import Edit
 from tasks.digests import canonical_json, digest
+from tasks.hooks import overrides
+from tasks.model import Model
+from tasks.observer import TrainingPart
 from tasks.registry import RECIPES, TASKS
 from tasks.seeds import purpose_seed, repeat_seed
 from tasks.sources import Sources, sources_of, with_sources
 from tasks.suggestions import listed
+from tasks.task import OpenRequest, Task
 from tasks.training import check_micro_batch
 
 
@@ -51,25 +55,32 @@ class Experiment:
     def _open(self, label: str, changes: Mapping[str, Any]) -> tuple[Task, Any]:
         """The task of an arm, and the block that opened it; arms that differ in the recipe alone share the data."""
         config, where = self.config, self._where(label)
-        plugins = config.settings.plugins
         block = changed_task(config.settings.task, changes, where)
         data = canonical_json({key: value for key, value in block.items() if key != "recipe"})
         if data in self._opened and "recipe" in block:
             task, part = self._opened[data]
             return self._with_recipe(task, block["recipe"], where), part
-        parsed = parse_named(TASKS, block, where, "task", plugins) if changes else config.task
+        parsed = parse_named(TASKS, block, where, "task", self.settings.plugins) if changes else config.task
         with placed(where):
-            task = parsed.open(config.base_dir, self._cache_dir, where=where, plugins=plugins)
+            task = parsed.open(self._request(where))
+        if not isinstance(task, Task):
+            problem = f"{block['name']!r} opens a {type(task).__name__}, which does not derive from tasks.task.Task"
+            raise ConfigError(f"{where}: task.name", problem)
         self._opened[data] = task, parsed
         return task, parsed
 
     def _with_recipe(self, task: Task, options: Any, where: str) -> Task:
-        """The same task trained by another recipe; a task whose recipe must fit its data has `with_recipe`."""
-        plugins, other = self.config.settings.plugins, copy.copy(task)
-        if hasattr(other, "with_recipe"):
-            return other.with_recipe(options, self.config.base_dir, where, "task.recipe", plugins)  # type: ignore[attr-defined]
-        other.recipe = parse_named(RECIPES, options, where, "task.recipe", plugins)
+        """The same task trained by another recipe, which the task chooses itself where it must fit the data."""
+        request = self._request(where).at("recipe")
+        fitted = task.with_recipe(options, request)
+        if fitted is not None:
+            return fitted
+        other = copy.copy(task)
+        other.recipe = parse_named(RECIPES, options, where, request.key, request.plugins)
         return other
+
+    def _request(self, where: str) -> OpenRequest:
+        return OpenRequest(self.config.base_dir, self._cache_dir, where, plugins=self.settings.plugins)
 
     def _check(self) -> None:
         for arm in self.arms.values() if self.campaign.asks_queries else ():
@@ -104,25 +115,24 @@ class Experiment:
 
     def _check_recipes(self) -> None:
         """Refuse an arm whose recipe does not fit its task or the first arm's kind, or changes a parent that it does not get."""
-        wanted = getattr(self.task.recipe, "fits", "text")
+        wanted = self.task.recipe.fits
         for label, arm in self.arms.items():
             has_parent = self.campaign.gives_parents and arm is not self.main
-            if getattr(arm.task.recipe, "needs_parent", False) and not has_parent:
+            if arm.task.recipe.needs_parent and not has_parent:
                 problem = f"{arm.task.recipe.name!r} changes a parent's weights, and trains nothing of its own"
                 raise ConfigError(f"{self.config.where}: task.recipe.name", problem)
-            if (fits := getattr(arm.task.recipe, "fits", "text")) != wanted:
+            if (fits := arm.task.recipe.fits) != wanted:
                 problem = f"{arm.task.recipe.name!r} fits tasks of {fits}, not of {wanted}"
                 raise ConfigError(f"{self.config.where} (arm {label}): task.recipe.name", problem)
             micro_batch = self.settings.compute.micro_batch
             check_micro_batch(arm.task.recipe, micro_batch, f"{self._where(label)}: compute.micro_batch")
-            if hasattr(arm.task.recipe, "check_task"):
-                arm.task.recipe.check_task(arm.task, f"{self._where(label)}: task.recipe")
+            arm.task.recipe.check_task(arm.task, f"{self._where(label)}: task.recipe")
 
     def _check_observers(self) -> None:
         """Refuse an observer that an arm's data has nothing for."""
         for position, observer in enumerate(self.config.observers):
-            for label, arm in self.arms.items() if hasattr(observer, "check_task") else ():
-                observer.check_task(arm.task, f"{self._where(label)}: observe.{position}")  # type: ignore[attr-defined]
+            for label, arm in self.arms.items():
+                observer.check_task(arm.task, f"{self._where(label)}: observe.{position}")
 
     def check_networks(self) -> None:
         """Refuse what only a built network can tell, such as names of layers: in the driver, once the tasks are prepared."""
@@ -137,10 +147,10 @@ class Experiment:
 
         self._check_names()
         for label, arm in self.arms.items():
-            parts = {"task.recipe": arm.task.recipe}
+            parts: dict[str, TrainingPart] = {"task.recipe": arm.task.recipe}
             parts |= {f"observe.{position}": one for position, one in enumerate(self.config.observers)}
             for key, part in parts.items():
-                if hasattr(part, "check_network"):
+                if overrides(part, TrainingPart.check_network):  # no network is built for a part that looks at none
                     part.check_network(arm.task, network_of(arm), f"{self._where(label)}: {key}")
         for arm in self._scored_arms():
             queries = None if arm.needs_outputs else arm.queries(None)
@@ -157,7 +167,7 @@ class Experiment:
         """Refuse to go on if patterns of names are not known to select what identities say."""
         for arm in self.arms.values():
             parts = (arm.task.recipe, *self.config.observers, *self.methods.values())
-            if hasattr(arm.task.model, "require_names") and any(map(has_selections, parts)):
+            if overrides(arm.task.model, Model.require_names) and any(map(has_selections, parts)):
                 names = [name for name, _ in arm.task.network(0).named_parameters()]
                 arm.task.model.require_names(self.config.base_dir, names)
 
@@ -277,8 +287,8 @@ class Experiment:
             ),
             **(self._asked_queries() if self.campaign.asks_queries else {}),
         }
-        if hasattr(self.task, "properties"):  # a label is no content of the task, and says what is asked about
-            asked["properties"] = {p.label: i for i, p in enumerate(self.task.properties)}  # type: ignore[attr-defined]
+        if self.task.properties is not None:  # a label is no content of the task, and says what is asked about
+            asked["properties"] = {p.label: i for i, p in enumerate(self.task.properties)}
         if len(self.arms) > 1:
             asked["arms"] = {
                 label: [arm.train_digest, arm.model_identity, arm.recipe_identity, arm.task_id]
@@ -313,7 +323,7 @@ class Experiment:
     def checkpoint_epochs(self, arm: Arm) -> tuple[float, ...]:
         """Epochs whose weights are kept: `scores.checkpoints`, or the last one."""
         epochs = self.settings.scores.checkpoints
-        return epochs if epochs is not None else (float(getattr(arm.task.recipe, "epochs", 1)),)
+        return epochs if epochs is not None else (arm.task.recipe.last_epoch(),)
 
     def scoring_work(self, arm: Arm, numerics: Numerics, seed: int) -> ScoringWork:
         """The reference of an arm under a seed, with the weights that methods score."""

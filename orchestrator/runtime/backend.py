@@ -14,8 +14,10 @@ from influence.checkpoint import Checkpoint, QueryBlock
 from orchestrator.records import Work
 from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import Event
-from tasks.base import KeepCheckpoint, Numerics, SnapshotStore, Task
+from tasks.base import Numerics
+from tasks.recipe import KeepCheckpoint, SnapshotStore
 from tasks.sources import Sources
+from tasks.task import Task
 
 Alive = Callable[[], None]  # called at least once a second while nothing comes; it may raise, and then the wait is over
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from orchestrator.runtime.clock import Clock
 from orchestrator.runtime.patience import is_alarm, patient
-from tasks.base import Snapshot, SnapshotStore
 from tasks.errors import GivenBack
+from tasks.recipe import Snapshot, SnapshotStore
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ SHORTEST_FRAC = 0.1
 
 @dataclass
 class TimedSnapshots:
-    """Decides for one attempt of a retrain; implements tasks.base.Snapshots.
+    """Decides for one attempt of a retrain; implements tasks.recipe.Snapshots.
 
     The first snapshot comes once the training has run for `after_s` (None: never), so that short retrains pay nothing. From
     then on the interval is sqrt(2 c M), which loses least to writing and to repeating together (Young 1974): c seconds is

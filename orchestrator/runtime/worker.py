@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,9 +25,12 @@ from orchestrator.scheduling.events import FailureKind
 from orchestrator.scheduling.policies import Backoff
 from orchestrator.storage.blobs import StoreAwayError
 from orchestrator.storage.refusals import StoreRefusesError
-from tasks.base import Numerics, Split, Task, Trained
+from tasks.base import Numerics, Split
 from tasks.errors import GivenBack, RefitError, SourceChangedError
+from tasks.hooks import overrides
+from tasks.recipe import Trained, Training
 from tasks.sources import require_late_imports, require_sources
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from influence.scoring import Scorer
@@ -131,7 +134,7 @@ def snapshots_of(
     Checkpoints to keep and observers are no part of the spec: a snapshot without them is of no use to a retrain that
     is asked for them.
     """
-    resumable = getattr(task.recipe, "resumable", False) and work.edit.mode != "each"
+    resumable = task.recipe.resumable and work.edit.mode != "each"
     if context.checkpoints is None or not resumable or (context.snapshot_s is None and give_back is None):
         return None
     observers = [observer.identity() for observer in context.observers]
@@ -147,23 +150,19 @@ def train(context: WorkerContext, task: Task, work: Work, snapshots: TimedSnapsh
     Observers are begun anew for each training; a stack has no single network to look at. A store that is away is waited
     for: what has been trained is worth more than the minutes.
     """
-    recipe: Any = task.recipe
+    training = Training(work.edit, work.spec.seed, context.numerics)
     if work.edit.mode == "each":
-        return recipe.train_each(task, edit=work.edit, seed=work.spec.seed, numerics=context.numerics)
+        return task.recipe.train_each(task, training)
     keep = patient(context.checkpoints.keeper(work.spec_id)) if context.checkpoints and work.keep_steps else None
-    start = parent_weights(context, work)
-    observers = [observer.start(task, context.numerics.device) for observer in context.observers]
-    more: dict[str, Any] = {} if start is None else {"parent": start}
-    more |= ({"observers": observers} if observers else {}) | ({"snapshots": snapshots} if snapshots else {})
-    return recipe.train(
-        task,
-        edit=work.edit,
-        seed=work.spec.seed,
-        numerics=context.numerics,
+    watched = replace(
+        training,
         keep_steps=work.keep_steps,
         keep=keep,
-        **more,
+        observers=[observer.start(task, context.numerics.device) for observer in context.observers],
+        parent=parent_weights(context, work),
+        snapshots=snapshots,
     )
+    return task.recipe.train(task, watched)
 
 
 def parent_weights(context: WorkerContext, work: Work) -> Mapping[str, np.ndarray] | None:
@@ -205,7 +204,7 @@ def accuracies(task: Task, outputs: Mapping[str, np.ndarray]) -> dict[str, float
     None where there is nothing to be right about: one class, or labels that the model itself decides.
     """
     found: dict[str, float] = {}
-    if hasattr(task, "query_labels"):
+    if overrides(task, Task.query_labels):
         return found
     for split, values in outputs.items():
         data: Split = task.splits[split]
@@ -235,7 +234,7 @@ def score_block(context: WorkerContext, scorer: Scorer, start: int, stop: int) -
     scores = scorer.score_range(start, stop)
     require_late_imports(context.sources)
     seconds, device = time.perf_counter() - started, device_model(context.numerics.device)
-    return ScoreBlock(start, stop, scores, seconds, device, getattr(scorer, "diagnostics", {}))
+    return ScoreBlock(start, stop, scores, seconds, device, scorer.diagnostics)
 
 
 def classify(error: BaseException) -> FailureKind:

@@ -13,8 +13,8 @@ import numpy as np
 from orchestrator.storage.blobs import BlobStore, StoreAwayError
 from orchestrator.storage.sealed import SEAL, UNSEALED, seal, sealed_metadata
 from orchestrator.storage.snapshots import StoredSnapshot, spec_of_snapshot
-from tasks.base import KeepCheckpoint, SnapshotStore
 from tasks.errors import RefitError
+from tasks.recipe import KeepCheckpoint, SnapshotStore
 
 if TYPE_CHECKING:
     from torch import nn

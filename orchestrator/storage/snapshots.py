@@ -10,7 +10,7 @@ import numpy as np
 
 from orchestrator.storage.blobs import BlobStore
 from orchestrator.storage.sealed import SEAL, UNSEALED, seal, sealed_metadata
-from tasks.base import Snapshot
+from tasks.recipe import Snapshot
 
 log = logging.getLogger(__name__)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from tasks.base import Batch, Component
+from tasks.base import Batch
+from tasks.model import Model
 from tasks.seeds import purpose_seed, torch_generator
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ CENTROID_NOISE = 0.5
 KMEANS_STARTS = 3
 
 
-class Dec(Component):
+class Dec(Model):
     """Linear, ReLU, linear onto `hidden` units, and one centroid per cluster; log q of a Student-t kernel.
 
     228 parameters with two features, three clusters and hidden 12. Weights and biases start uniform in
@@ -35,17 +36,9 @@ class Dec(Component):
 
     hidden: int = Field(12, ge=1, le=4096)
 
-    def identity_of_weights(self, base_dir: Path) -> dict[str, Any]:
-        """Options and version: nothing is pretrained."""
-        return self.identity()
-
     def parameter_names(self, base_dir: Path = Path()) -> list[str]:
         """Names of the network's parameters; no torch."""
         return ["centroids", *(f"encoder.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias"))]
-
-    def frozen(self, base_dir: Path = Path()) -> set[str]:
-        """Names of the parameters that are not trained: none."""
-        return set()
 
     def build(self, n_clusters: int, points: np.ndarray, seed: int, data_seed: int) -> ClusterNetwork:
         """A fresh network; `points` float [n, n_features] are the whole train set, whose k-means start the centroids.

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from tasks.base import Batch, Component
+from tasks.base import Batch
 from tasks.data.tokens import PretrainedEncoding, PretrainedTokeniser, tokeniser_digest
 from tasks.errors import InputError, RefitError
+from tasks.model import Model
 from tasks.models.architectures import has_pooled_head
 from tasks.models.freezing import freeze_parameters, frozen_names
 from tasks.models.parameter_names import classifier_parameter_names
@@ -36,7 +37,7 @@ _DEPTH_KEYS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 _LENGTH_KEYS = ("max_position_embeddings", "n_positions")
 
 
-class Encoder(Component):
+class Encoder(Model):
     """A sequence classifier on a pretrained encoder from a directory, `package:<module>/<dir>` or a hub name.
 
     `num_layers` keeps the first layers; `freeze` lists patterns of parameter or module names that are not trained;

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from tasks.base import Component
+from tasks.model import Model
 from tasks.seeds import torch_generator
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Loss:
         return -sign * scores.sigmoid() if self.name == "paper" else -logsigmoid(sign * scores)
 
 
-class SkipGram(Component):
+class SkipGram(Model):
     """Input and output vectors of length `dim`; what is measured are the input vectors.
 
     Input vectors start uniform in +-0.5 / dim (word2vec) or, `uniform_published`, in +-1 / sqrt(n_words + dim)
@@ -71,17 +71,9 @@ class SkipGram(Component):
     init: Literal["word2vec", "uniform_published"] = "word2vec"
     l2: float = Field(0.0, ge=0, allow_inf_nan=False)
 
-    def identity_of_weights(self, base_dir: Path) -> dict[str, Any]:
-        """Options and version: nothing is pretrained."""
-        return self.identity()
-
     def parameter_names(self, base_dir: Path = Path()) -> list[str]:
         """Names of the network's parameters; no torch."""
         return ["input.weight", "output.weight"]
-
-    def frozen(self, base_dir: Path = Path()) -> set[str]:
-        """Names of the parameters that are not trained: none."""
-        return set()
 
     def build(self, n_words: int, seed: int, watched: np.ndarray) -> nn.Module:
         """`input.weight` and `output.weight` [n_words, dim], drawn from the generator (seed, 'init').

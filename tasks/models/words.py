@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import Field
 
-from tasks.base import Component
 from tasks.data.tokens import WordEncoding
+from tasks.model import Model
 from tasks.models.freezing import frozen_names
 from tasks.module_files import is_built_in
 
 
-class WordModel(Component):
+class WordModel(Model):
     """A model whose vocabulary is the words of the train set and whose weights all start at random.
 
     `freeze` lists patterns of parameter or module names that are not trained.
@@ -33,9 +33,6 @@ class WordModel(Component):
             max_vocabulary=self.max_vocabulary,
             min_count=self.min_count,
         )
-
-    def base_state(self, base_dir: Path) -> None:
-        """None: every weight starts at random."""
 
     def parameter_names(self, base_dir: Path = Path()) -> list[str]:
         """Names of the network's parameters, in its order; no torch."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from tasks.base import Batch, Numerics, Task
-from tasks.data.edits import Edit
+from tasks.base import Batch
 from tasks.errors import InputError
+from tasks.recipe import Training
 from tasks.recipes.finetune import Finetune, FinetuneRun
 from tasks.seeds import torch_generator
+from tasks.task import Task
 from tasks.training import Watch
 
 if TYPE_CHECKING:
@@ -48,12 +48,10 @@ class Adversarial(Finetune):
         if len(np.unique(confounds)) < 2:
             raise InputError(where, f"{self.name!r} needs two confounds at least; every train example has the same")
 
-    def start(
-        self, task: Task, edit: Edit, seed: int, numerics: Numerics, parent: Mapping[str, np.ndarray] | None
-    ) -> AdversarialRun:
+    def start(self, task: Task, training: Training) -> AdversarialRun:
         """The training about to begin. Raises InputError without confounds."""
         self.check_task(task, WHERE)
-        return AdversarialRun(self, task, edit, seed, numerics, parent)
+        return AdversarialRun(self, task, training)
 
 
 class AdversarialRun(FinetuneRun):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from tasks.base import Component, KeepCheckpoint, Numerics, Observer, Snapshots, Task, Trained
+from tasks.base import Numerics
 from tasks.data.edits import Edit
+from tasks.recipe import Recipe, Trained, Training
 from tasks.recipes.optimizers import make_optimizer
 from tasks.recipes.schedules import updates_by
 from tasks.resuming import restore_training, training_tensors
+from tasks.task import Task
 from tasks.training import EditedTrainSet, Watch, check_micro_batch, deterministic, is_finite, start_from
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from tasks.stacked import ClusterStack
 
 
-class DecTraining(Component):
+class DecTraining(Recipe):
     """`steps` full-batch updates on the loss sum(w l) / max(sum w, 1); an epoch is one step.
 
     `objective`: dec, l_i = KL(p_i || q_i) with the target p_ij ~ q_ij^2 / f_j, f_j = sum_i w_i q_ij, recomputed at every
@@ -50,10 +52,9 @@ class DecTraining(Component):
     labels: Literal["components", "initial"] = "components"
     dtype: Literal["float32", "float64"] = "float32"
 
-    @property
-    def epochs(self) -> int:
+    def last_epoch(self) -> float:
         """As many as steps."""
-        return self.steps
+        return float(self.steps)
 
     def checkpoint_step(self, n_train: int, epoch: float) -> int:
         """The number of updates made by the end of `epoch`: an epoch is one step. Raises ValueError outside 0 < epoch <= steps."""
@@ -65,32 +66,21 @@ class DecTraining(Component):
             raise ValueError(f"step {step} is outside 1..{self.steps}")
         return self.learning_rate
 
-    def train(
-        self,
-        task: Task,
-        *,
-        edit: Edit,
-        seed: int,
-        numerics: Numerics,
-        keep_steps: Sequence[int] = (),
-        keep: KeepCheckpoint | None = None,
-        observers: Sequence[Observer] = (),
-        parent: Mapping[str, np.ndarray] | None = None,
-        snapshots: Snapshots | None = None,
-    ) -> Trained:
-        """Train a fresh network, or one with the weights `parent`, on the edited train set; same arguments, same bits.
+    def train(self, task: Task, training: Training) -> Trained:
+        """Train a fresh network, or one with the weights `training.parent`, on the edited train set; same arguments, same bits.
 
         `metrics`: n_steps (updates made); train_loss (weighted mean before the last update). Raises ValueError if a
         step of `keep_steps` is never reached, InputError for micro-batches, GivenBack if `snapshots` wants it to stop.
         """
+        numerics = training.numerics
         check_micro_batch(self, numerics.micro_batch)
         deterministic(numerics)
-        train_set = EditedTrainSet.of(task, edit)
+        train_set = EditedTrainSet.of(task, training.edit)
         n_steps = self.steps if train_set.n_slots else 0
-        watch = Watch.of(keep_steps, keep, observers, n_steps, snapshots)
-        network = self._placed(start_from(task.network(seed), parent), numerics)
+        watch = Watch.of(training, n_steps)
+        network = self._placed(start_from(task.network(training.seed), training.parent), numerics)
         run = DecRun(network, self._optimizer(network))
-        batch_loss = self._batch_loss(task, train_set, numerics.device, self._clusters(task, seed))
+        batch_loss = self._batch_loss(task, train_set, numerics.device, self._clusters(task, training.seed))
         watch.begin(run)
         while run.step < n_steps:
             if not run.update(batch_loss):
@@ -151,7 +141,7 @@ class DecTraining(Component):
 
         return loss
 
-    def train_each(self, task: Task, *, edit: Edit, seed: int, numerics: Numerics) -> Trained:
+    def train_each(self, task: Task, training: Training) -> Trained:
         """All retrains of an edit of mode `each` as one stack: as many single trainings, in closed form, at once.
 
         `outputs`: measured split -> log q float32 [n_each, n_rows, n_clusters], in the order of the edit's ids, NaN for
@@ -160,10 +150,10 @@ class DecTraining(Component):
         """
         import torch
 
-        check_micro_batch(self, numerics.micro_batch)
-        deterministic(numerics)
-        stack = self._stack(task, seed, numerics)
-        weights = each_weights(task, edit, stack.points)
+        check_micro_batch(self, training.numerics.micro_batch)
+        deterministic(training.numerics)
+        stack = self._stack(task, training.seed, training.numerics)
+        weights = each_weights(task, training.edit, stack.points)
         parts: dict[str, list[np.ndarray]] = {split: [] for split in task.measured}
         with torch.no_grad():
             for members in stack.chunks(len(weights)):

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from tasks.base import Batch, Component, KeepCheckpoint, Numerics, Observer, Snapshots, Task, Trained
-from tasks.data.edits import Edit
+from tasks.base import Batch
+from tasks.recipe import Recipe, Trained, Training
 from tasks.recipes.optimizers import OptimizerName, make_optimizer
 from tasks.recipes.schedules import Schedule, rate_factor, updates_by
 from tasks.resuming import restore_training, training_tensors
 from tasks.seeds import seed_global
+from tasks.task import Task
 from tasks.training import (
     EditedTrainSet,
     Watch,
@@ -39,7 +40,7 @@ def default_eps(options: dict[str, Any]) -> float:
     return BERT_ADAM_EPS if options.get("optimizer") == "bert_adam" else ADAM_EPS
 
 
-class Finetune(Component):
+class Finetune(Recipe):
     """Train for `epochs` epochs; batch loss = sum(w l) / max(sum w, 1).
 
     `warmup_frac`: share of all updates over which the learning rate rises. `momentum` is for sgd, `betas` and `eps` for
@@ -74,6 +75,10 @@ class Finetune(Component):
             raise ValueError("betas and eps need optimizer adam, adamw or bert_adam, not sgd")
         return self
 
+    def last_epoch(self) -> float:
+        """`epochs`."""
+        return float(self.epochs)
+
     def checkpoint_step(self, n_train: int, epoch: float) -> int:
         """The number of updates made by the end of `epoch` (1-based; 0.5 is half-way through the first), at least 1.
 
@@ -89,27 +94,15 @@ class Finetune(Component):
         n_steps = self.epochs * n_batches(n_train, self.batch_size)
         return self.learning_rate * rate_factor(self.schedule, self.warmup_frac, n_steps, step)
 
-    def train(
-        self,
-        task: Task,
-        *,
-        edit: Edit,
-        seed: int,
-        numerics: Numerics,
-        keep_steps: Sequence[int] = (),
-        keep: KeepCheckpoint | None = None,
-        observers: Sequence[Observer] = (),
-        parent: Mapping[str, np.ndarray] | None = None,
-        snapshots: Snapshots | None = None,
-    ) -> Trained:
-        """Train a fresh network, or one with the weights `parent`, on the edited train set; same arguments, same bits.
+    def train(self, task: Task, training: Training) -> Trained:
+        """Train a fresh network, or one with the weights `training.parent`, on the edited train set; same arguments, same bits.
 
         `metrics`: n_steps (updates made); train_loss (weighted mean over the last epoch, each batch before its update).
         Raises ValueError if a step of `keep_steps` is never reached, GivenBack if `snapshots` wants it to stop.
         """
-        deterministic(numerics)
-        run = self.start(task, edit, seed, numerics, parent)
-        watch = Watch.of(keep_steps, keep, observers, run.n_steps, snapshots)
+        deterministic(training.numerics)
+        run = self.start(task, training)
+        watch = Watch.of(training, run.n_steps)
         watch.begin(run)
         train_loss = 0.0
         for epoch in range(run.current_epoch, self.epochs + 1):
@@ -120,11 +113,9 @@ class Finetune(Component):
         metrics = {"n_steps": float(run.step), "train_loss": train_loss, **run.metrics}
         return Trained(run.network, metrics, diverged=not is_finite(run.network), observed=watch.observed)
 
-    def start(
-        self, task: Task, edit: Edit, seed: int, numerics: Numerics, parent: Mapping[str, np.ndarray] | None
-    ) -> FinetuneRun:
+    def start(self, task: Task, training: Training) -> FinetuneRun:
         """The training about to begin; recipes that do more than fine-tune return more than a FinetuneRun."""
-        return FinetuneRun(self, task, edit, seed, numerics, parent)
+        return FinetuneRun(self, task, training)
 
 
 class FinetuneRun:
@@ -133,26 +124,18 @@ class FinetuneRun:
     `metrics` are recorded at its end; `sums` run over the batches of the current epoch.
     """
 
-    def __init__(
-        self,
-        recipe: Finetune,
-        task: Task,
-        edit: Edit,
-        seed: int,
-        numerics: Numerics,
-        parent: Mapping[str, np.ndarray] | None,
-    ):
+    def __init__(self, recipe: Finetune, task: Task, training: Training):
         import torch
 
-        self.recipe, self.task, self.seed, self.numerics, self.step = recipe, task, seed, numerics, 0
+        self.recipe, self.task, self.seed, self.numerics, self.step = recipe, task, training.seed, training.numerics, 0
         self.metrics: dict[str, float] = {}
         self.sums: defaultdict[str, float] = defaultdict(float)
         self.with_dropout = True
-        self.train_set = EditedTrainSet.of(task, edit)
+        self.train_set = EditedTrainSet.of(task, training.edit)
         self.epoch_steps = n_batches(self.train_set.n_slots, recipe.batch_size)
         self.n_steps = recipe.epochs * self.epoch_steps
-        network = start_from(task.network(seed), parent)
-        self.network: nn.Module = network.to(device=numerics.device, dtype=getattr(torch, numerics.dtype))
+        network = start_from(task.network(self.seed), training.parent)
+        self.network: nn.Module = network.to(device=self.numerics.device, dtype=getattr(torch, self.numerics.dtype))
         self.optimizer = self.make_optimizer(self.trained_modules(), recipe.learning_rate)
 
     def trained_modules(self) -> nn.Module:

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from tasks.base import Component, KeepCheckpoint, Numerics, Observer, Trained
-from tasks.data.edits import Edit
 from tasks.data.paths import resolve_path
 from tasks.data.word_lists import DEFINITIONAL_PAIRS, Pairs, read_pairs, read_words
 from tasks.digests import digest
 from tasks.errors import InputError
+from tasks.recipe import Recipe, Trained, Training
 from tasks.training import Watch, deterministic, is_finite, start_from
 
 Content = TypeVar("Content")
 Words = tuple[str, ...]
 
 
-class HardDebias(Component):
+class HardDebias(Recipe):
     """Take the bias direction out of a parent's input vectors: neutralise every word but the specific ones, equalise pairs.
 
     `definitional`: pairs whose differences span the direction (default: the ten of Bolukbasi et al. 2016); `equalize`:
@@ -49,7 +48,7 @@ class HardDebias(Component):
             raise ValueError("definitional has no pair; the bias direction needs one")
         return self
 
-    def with_files(self, base_dir: Path, where: str) -> HardDebias:
+    def with_files(self, base_dir: Path, where: str) -> Self:
         """This recipe with the lists themselves in the place of paths and defaults: what `identity` and `train` ask for.
 
         Raises InputError naming `where` (file and dotted key of the recipe) or the list's file.
@@ -79,6 +78,10 @@ class HardDebias(Component):
         }
         return {**super().identity(), **lists}
 
+    def last_epoch(self) -> float:
+        """1: the projection is the only step."""
+        return 1.0
+
     def checkpoint_step(self, n_train: int, epoch: float) -> int:
         """1: the projection is the only step. Raises ValueError outside 0 < epoch <= 1."""
         if not 0 < epoch <= 1:
@@ -91,18 +94,7 @@ class HardDebias(Component):
             raise ValueError(f"step {step} is outside 1..1")
         return 0.0
 
-    def train(
-        self,
-        task: Any,
-        *,
-        edit: Edit,
-        seed: int,
-        numerics: Numerics,
-        keep_steps: Sequence[int] = (),
-        keep: KeepCheckpoint | None = None,
-        observers: Sequence[Observer] = (),
-        parent: Mapping[str, np.ndarray] | None = None,
-    ) -> Trained:
+    def train(self, task: Any, training: Training) -> Trained:
         """The parent's network with debiased input vectors (`input.weight` [V, dim]); nothing is drawn, nothing else changes.
 
         `task.vocabulary`: word -> row. `metrics`: n_steps (1), n_definitional (pairs that span the subspace),
@@ -112,15 +104,16 @@ class HardDebias(Component):
         """
         import torch
 
-        if parent is None or not edit.is_empty:
+        numerics, parent = training.numerics, training.parent
+        if parent is None or not training.edit.is_empty:
             raise ValueError("hard_debias changes a parent's vectors: it needs a parent and the empty edit")
         lists = _Lists.of(self, task.vocabulary)
         if (problem := lists.problem(self.n_components)) is not None:
             raise ValueError(problem)
         deterministic(numerics)
-        network = start_from(task.network(seed), parent)
+        network = start_from(task.network(training.seed), parent)
         network = network.to(device=numerics.device, dtype=getattr(torch, numerics.dtype))
-        watch = Watch.of(keep_steps, keep, observers, 1)
+        watch = Watch.of(training, 1)
         watch.passed(0, network)
         if not is_finite(network):
             return Trained(network, {"n_steps": 0.0}, diverged=True, observed=watch.observed)

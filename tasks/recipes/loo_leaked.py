@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from tasks.base import Numerics, Task, Trained
 from tasks.data.edits import Edit
+from tasks.recipe import Trained, Training
 from tasks.recipes.dec import DecTraining, each_weights, stack_result
+from tasks.task import Task
 from tasks.training import check_micro_batch, deterministic
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class LooLeaked(DecTraining):
     optimizer: Literal["adam"] = "adam"
     labels: Literal["assigned", "components"] = "assigned"  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def train_each(self, task: Task, *, edit: Edit, seed: int, numerics: Numerics) -> Trained:
+    def train_each(self, task: Task, training: Training) -> Trained:
         """All fits of an edit of mode `each`, one after the other.
 
         `outputs["train"]` float32 [n_each, n_points, n_clusters]: entry (j, i) is log q at the i-th measured train point
@@ -47,28 +48,28 @@ class LooLeaked(DecTraining):
         """
         import torch
 
-        check_micro_batch(self, numerics.micro_batch)
-        deterministic(numerics)
+        check_micro_batch(self, training.numerics.micro_batch)
+        deterministic(training.numerics)
         points = task.measured.get("train", np.zeros(0, np.int64))
         if not len(points):
             raise ValueError("leaked leave-one-out visits the measured train points; none is measured")
-        stack = self._relabelled(self._stack(task, seed, numerics), task, seed, numerics)
-        weights = each_weights(task, edit, stack.points)
+        stack = self._relabelled(self._stack(task, training.seed, training.numerics), task, training)
+        weights = each_weights(task, training.edit, stack.points)
         with torch.no_grad():
             swept, theta = self._sweeps(stack, weights, torch.as_tensor(points, device=weights.device))
             outputs = self._outputs(task, stack, theta)
         return stack_result(outputs | {"train": swept}, self.steps)
 
-    def _relabelled(self, stack: ClusterStack, task: Task, seed: int, numerics: Numerics) -> ClusterStack:
+    def _relabelled(self, stack: ClusterStack, task: Task, training: Training) -> ClusterStack:
         """The stack with the labels that the fits are trained on."""
         import torch
 
         if self.labels == "components" or self.objective != "nll":
             return stack
-        base = self.train(task, edit=Edit(), seed=seed, numerics=numerics)
+        base = self.train(task, replace(training, edit=Edit()))
         rows = np.arange(len(task.splits["means"]))
-        outputs = {"means": task.outputs(base.network, "means", rows, device=numerics.device)}  # pyright: ignore[reportArgumentType]
-        labels = task.query_labels("train", np.arange(len(stack.points)), outputs)  # pyright: ignore[reportAttributeAccessIssue]
+        outputs = {"means": task.outputs(base.network, "means", rows, device=training.numerics.device)}  # pyright: ignore[reportArgumentType]
+        labels = task.query_labels("train", np.arange(len(stack.points)), outputs)
         return replace(stack, labels=torch.as_tensor(labels, device=stack.labels.device))
 
     def _sweeps(self, stack: ClusterStack, weights: Tensor, points: Tensor) -> tuple[np.ndarray, Tensor]:

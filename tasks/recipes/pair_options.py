@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tasks.base import Component
 from tasks.data.pairs import NegativesPer, NoiseTable, PairSampler, WindowShape
 from tasks.models.skip_gram import LossName
+from tasks.recipe import Recipe
 
 
-class PairOptions(Component):
+class PairOptions(Recipe):
     """Which pairs sentences are shown as, and their loss.
 
     `window`, `dynamic_window`, `window_shape`, `negatives`, `negatives_per`, `subsample`: see tasks.data.pairs.PairSampler;

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from tasks.base import KeepCheckpoint, Numerics, Observer, Trained
-from tasks.data.edits import Edit
+from tasks.recipe import Trained, Training
 from tasks.recipes.pair_options import PairOptions
 from tasks.recipes.schedules import updates_by
 from tasks.recipes.skip_gram import SkipGramRun
@@ -40,6 +38,10 @@ class Reinforce(PairOptions):
         """The recipe with these options and the parent recipe's pair options."""
         return Reinforce(**{**parent.pair_options(), **options})
 
+    def last_epoch(self) -> float:
+        """`passes`."""
+        return float(self.passes)
+
     def checkpoint_step(self, n_train: int, epoch: float) -> int:
         """The number of updates made by the end of pass `epoch` (1-based) on a selection of `n_train`, at least 1.
 
@@ -54,25 +56,15 @@ class Reinforce(PairOptions):
             raise ValueError(f"step {step} is outside 1..{n_steps}")
         return self.learning_rate
 
-    def train(
-        self,
-        task: Any,
-        *,
-        edit: Edit,
-        seed: int,
-        numerics: Numerics,
-        keep_steps: Sequence[int] = (),
-        keep: KeepCheckpoint | None = None,
-        observers: Sequence[Observer] = (),
-        parent: Mapping[str, np.ndarray] | None = None,
-    ) -> Trained:
+    def train(self, task: Any, training: Training) -> Trained:
         """The parent's vectors after the updates; with the empty edit the parent's vectors. Same arguments, same bits.
 
         `metrics`: n_steps (updates made); train_loss (sum(w l) / max(sum w, 1) over the pairs of the last pass: negative
         weights are in it). Raises ValueError without a parent, for an edit that selects nothing, off the CPU, or if a step of
         `keep_steps` is never reached.
         """
-        if parent is None:
+        edit, seed, numerics = training.edit, training.seed, training.numerics
+        if training.parent is None:
             raise ValueError("reinforce changes a parent's vectors: it needs a parent")
         if not edit.is_empty and edit.mode != "select":
             raise ValueError(
@@ -82,8 +74,10 @@ class Reinforce(PairOptions):
         train_set = EditedTrainSet.of(task, edit)
         weights = np.zeros_like(train_set.weights) if edit.is_empty else train_set.weights
         n_shown = int(np.count_nonzero(weights))
-        run = SkipGramRun(self, self.optimizer, task, weights, numerics, start_from(task.network(seed), parent))
-        watch = Watch.of(keep_steps, keep, observers, self.passes * n_batches(n_shown, self.batch_sentences))
+        run = SkipGramRun(
+            self, self.optimizer, task, weights, numerics, start_from(task.network(seed), training.parent)
+        )
+        watch = Watch.of(training, self.passes * n_batches(n_shown, self.batch_sentences))
         watch.passed(0, run.network)
         for number in range(1, self.passes + 1 if n_shown else 1):
             batches = _batches(weights, seed, number, self.batch_sentences)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from tasks.base import KeepCheckpoint, Numerics, Observer, Snapshots, Trained
-from tasks.data.edits import Edit
+from tasks.base import Numerics
+from tasks.recipe import Trained, Training
 from tasks.recipes.pair_options import PairOptions
 from tasks.recipes.schedules import updates_by
 from tasks.resuming import copy_into, module_tensors
@@ -60,6 +60,10 @@ class SkipGramTraining(PairOptions):
             raise ValueError(f"min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}")
         return self
 
+    def last_epoch(self) -> float:
+        """`epochs`."""
+        return float(self.epochs)
+
     def checkpoint_step(self, n_train: int, epoch: float) -> int:
         """The number of updates made by the end of `epoch` (1-based; 0.5 is half-way through the first), at least 1.
 
@@ -80,31 +84,20 @@ class SkipGramTraining(PairOptions):
             return self.learning_rate * self.decay_per_epoch ** ((step - 1) // per_epoch)
         return self.learning_rate - (self.learning_rate - self.min_learning_rate) * (step - 1) / n_steps
 
-    def train(
-        self,
-        task: Any,
-        *,
-        edit: Edit,
-        seed: int,
-        numerics: Numerics,
-        keep_steps: Sequence[int] = (),
-        keep: KeepCheckpoint | None = None,
-        observers: Sequence[Observer] = (),
-        parent: Mapping[str, np.ndarray] | None = None,
-        snapshots: Snapshots | None = None,
-    ) -> Trained:
-        """Train fresh vectors, or the weights `parent`, on the edited sentences; same arguments, same bits.
+    def train(self, task: Any, training: Training) -> Trained:
+        """Train fresh vectors, or the weights `training.parent`, on the edited sentences; same arguments, same bits.
 
         `metrics`: n_steps (updates made); train_loss (weighted mean over the pairs of the last epoch, each batch before
         its update). Raises ValueError if a step of `keep_steps` is never reached, or off the CPU, InputError for
         micro-batches, GivenBack if `snapshots` wants it to stop.
         """
+        seed, numerics = training.seed, training.numerics
         deterministic(numerics)
-        train_set = EditedTrainSet.of(task, edit)
+        train_set = EditedTrainSet.of(task, training.edit)
         epoch_steps = n_batches(train_set.n_slots, self.batch_sentences)
-        network = start_from(task.network(seed), parent)
+        network = start_from(task.network(seed), training.parent)
         run = SkipGramRun(self, self.optimizer, task, train_set.weights, numerics, network)
-        watch = Watch.of(keep_steps, keep, observers, self.epochs * epoch_steps, snapshots)
+        watch = Watch.of(training, self.epochs * epoch_steps)
         watch.begin(run)
         for epoch in range(max(1, math.ceil(run.step / max(epoch_steps, 1))), self.epochs + 1):
             batches, before = list(train_set.batches(seed, epoch, self.batch_sentences)), (epoch - 1) * epoch_steps

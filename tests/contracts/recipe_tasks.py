@@ -44,18 +44,14 @@ TASKS = {
 }
 
 
-def fits(cls):
-    return getattr(cls, "fits", "text")
-
-
 REGISTERED = {name: RECIPES.load(name, "test") for name in sorted(RECIPES.entries())}
 # recipes that change a parent's weights train nothing of their own: their tests are beside them
-CLASSES = {name: cls for name, cls in REGISTERED.items() if not getattr(cls, "needs_parent", False)}
+CLASSES = {name: cls for name, cls in REGISTERED.items() if not cls.needs_parent}
 
 
 def plain_task(recipe):
     """The task without dropout."""
-    return next(iter(TASKS[fits(recipe)].values()))(recipe, None)
+    return next(iter(TASKS[recipe.fits].values()))(recipe, None)
 
 
 def small(cls, **options):

@@ -17,6 +17,8 @@ from influence.scoring import Scorer
 from tasks.base import Split
 from tasks.components import parse_component
 from tasks.errors import InputError
+from tasks.model import Model
+from tasks.task import Task
 
 sys.path.append(str(Path(__file__).parents[1] / "influence"))
 from small_task import SmallCNN, SmallTask, checkpoint, query_block
@@ -140,10 +142,24 @@ def test_configs_with_methods_are_checked_without_torch_or_pyarrow():
     assert found.stdout.strip() == "[]"
 
 
-class Bare:
-    """A task that offers nothing beyond the protocol."""
+class BareModel(Model):
+    """A model that names no layers."""
 
-    model, recipe, splits = object(), None, TASK.splits
+    name = "bare"
+
+    def build(self):
+        raise NotImplementedError
+
+
+class Bare(Task):
+    """A task that overrides no hook."""
+
+    model, recipe, splits = BareModel(), None, TASK.splits
+
+    def _absent(self, *arguments, **options):
+        raise NotImplementedError
+
+    train_identity = model_identity = record_identity = network = batch = outputs = _absent
 
 
 @pytest.mark.parametrize("name", [name for name in JUDGED if make(name).needs - {"layers"} or name in OPTIONS])

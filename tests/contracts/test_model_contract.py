@@ -23,7 +23,7 @@ OPTIONS = {
     "encoder": {"pretrained": "encoder", "max_length": 32},
 }
 CLASSES = {name: MODELS.load(name, "test") for name in sorted(MODELS.entries())}
-TEXT_MODELS = [name for name, cls in CLASSES.items() if getattr(cls, "fits", "text") == "text"]
+TEXT_MODELS = [name for name, cls in CLASSES.items() if cls.fits == "text"]
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recipe_tasks import CLASSES, N_TRAIN, REGISTERED, TASKS, fits, plain_task, small, small_bert
+from recipe_tasks import CLASSES, N_TRAIN, REGISTERED, TASKS, plain_task, small, small_bert
 
 from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.errors import InputError
+from tasks.hooks import overrides
+from tasks.recipe import Recipe, Training
 from tasks.training import check_micro_batch
 
 NUMERICS = Numerics()
@@ -23,12 +25,12 @@ def bert(tmp_path_factory):
 
 @pytest.fixture(
     scope="module",
-    params=[(name, kind) for name, cls in CLASSES.items() for kind in TASKS[fits(cls)]],
+    params=[(name, kind) for name, cls in CLASSES.items() for kind in TASKS[cls.fits]],
     ids=lambda param: "-".join(param),
 )
 def task(request, bert):
     name, kind = request.param
-    return TASKS[fits(CLASSES[name])][kind](small(CLASSES[name]), bert)
+    return TASKS[CLASSES[name].fits][kind](small(CLASSES[name]), bert)
 
 
 @pytest.fixture(params=["mask", "drop"])
@@ -37,7 +39,7 @@ def mode(request):
 
 
 def train(task: Any, edit=None, seed=7, numerics=NUMERICS, **watching):
-    return task.recipe.train(task, edit=edit or Edit(), seed=seed, numerics=numerics, **watching)
+    return task.recipe.train(task, Training(edit=edit or Edit(), seed=seed, numerics=numerics, **watching))
 
 
 def bits(task: Any, edit=None, seed=7, **watching) -> bytes:
@@ -180,10 +182,7 @@ def test_the_last_epoch_ends_with_the_last_update(task):
         task.recipe.checkpoint_step(N_TRAIN, epochs + 1)
 
 
-CUTS, WHOLE = (
-    [name for name, cls in sorted(CLASSES.items()) if getattr(cls, "whole_batches", False) is whole]
-    for whole in (False, True)
-)
+CUTS, WHOLE = ([name for name, cls in sorted(CLASSES.items()) if cls.whole_batches is whole] for whole in (False, True))
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -222,10 +221,10 @@ def test_a_recipe_that_takes_its_batches_whole_refuses_micro_batches(name):
     refused = rf"^compute.micro_batch: 2: recipe '{name}' takes its batches whole; allowed: 0$"
     with pytest.raises(InputError, match=refused):
         train(task, numerics=Numerics(micro_batch=2))
-    if hasattr(task.recipe, "train_each"):
+    if overrides(task.recipe, Recipe.train_each):
         with pytest.raises(InputError, match=refused):
             task.recipe.train_each(
-                task, edit=Edit.each_left_out(some_ids(task)), seed=7, numerics=Numerics(micro_batch=2)
+                task, Training(edit=Edit.each_left_out(some_ids(task)), seed=7, numerics=Numerics(micro_batch=2))
             )
 
 

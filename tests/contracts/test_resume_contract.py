@@ -4,16 +4,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from recipe_tasks import N_TRAIN, REGISTERED, TASKS, fits, small, small_bert
+from recipe_tasks import N_TRAIN, REGISTERED, TASKS, small, small_bert
 
 from influence.registry import OBSERVERS
 from orchestrator.storage.blobs import LocalBlobs
 from orchestrator.storage.snapshots import StoredSnapshot
-from tasks.base import Numerics, SnapshotStore
+from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.errors import GivenBack
+from tasks.recipe import SnapshotStore, Training
 
-RESUMABLE = {name: cls for name, cls in REGISTERED.items() if getattr(cls, "resumable", False)}
+RESUMABLE = {name: cls for name, cls in REGISTERED.items() if cls.resumable}
 # options beside those of `small` that keep other state; a recipe that is not here is tested as it comes
 OPTIONS = {
     "finetune": (
@@ -28,7 +29,7 @@ OPTIONS = {
 }
 CASES = [
     # the first options on the task with dropout, where the recipe has one; the others on the quick one
-    pytest.param(name, list(TASKS[fits(cls)])[-1 if number == 0 else 0], options, id=f"{name}-{number}")
+    pytest.param(name, list(TASKS[cls.fits])[-1 if number == 0 else 0], options, id=f"{name}-{number}")
     for name, cls in sorted(RESUMABLE.items())
     for number, options in enumerate(OPTIONS.get(name, ({},)))
 ]
@@ -70,7 +71,7 @@ class Norms:
 
 
 def observers_of(task, name):
-    if fits(RESUMABLE[name]) != "text":
+    if RESUMABLE[name].fits != "text":
         return [Norms()]
     options = {"probes": 3, "every": 4, "show": 1}
     return [Norms(), *(OBSERVERS.load(each, "test")(**options).start(task) for each in OBSERVERS.entries())]
@@ -82,7 +83,7 @@ def bytes_of(arrays):
 
 def run(name, kind, options, bert, keep_steps, kept, snapshots=None):
     """Train in a task of its own, as another process would; all that comes of it, as bytes."""
-    task = TASKS[fits(RESUMABLE[name])][kind](small(RESUMABLE[name], **options), bert)
+    task = TASKS[RESUMABLE[name].fits][kind](small(RESUMABLE[name], **options), bert)
     ids = task.splits["train"].ids
 
     def keep(step, network):
@@ -90,13 +91,15 @@ def run(name, kind, options, bert, keep_steps, kept, snapshots=None):
 
     trained = task.recipe.train(
         task,
-        edit=Edit.reweighting({int(ids[0]): 0.0, int(ids[1]): 0.0, int(ids[2]): 0.3}),
-        seed=11,
-        numerics=Numerics(),
-        keep_steps=keep_steps,
-        keep=keep,
-        observers=observers_of(task, name),
-        **({"snapshots": snapshots} if snapshots else {}),
+        Training(
+            edit=Edit.reweighting({int(ids[0]): 0.0, int(ids[1]): 0.0, int(ids[2]): 0.3}),
+            seed=11,
+            numerics=Numerics(),
+            keep_steps=keep_steps,
+            keep=keep,
+            observers=observers_of(task, name),
+            snapshots=snapshots,
+        ),
     )
     ((split, rows),) = task.measured.items()
     outputs = task.outputs(trained.network, split, rows)
@@ -110,8 +113,8 @@ def run(name, kind, options, bert, keep_steps, kept, snapshots=None):
 def steps_of(name, options):
     """First, within an epoch, the end of one, right after a round, one before the last, last; and the number of updates."""
     recipe = small(RESUMABLE[name], **options)
-    n_steps = recipe.checkpoint_step(N_TRAIN, getattr(recipe, "epochs", 1))
-    epoch = recipe.checkpoint_step(N_TRAIN, 1) if recipe.epochs < n_steps else 6
+    n_steps = recipe.checkpoint_step(N_TRAIN, recipe.last_epoch())
+    epoch = recipe.checkpoint_step(N_TRAIN, 1) if recipe.last_epoch() < n_steps else 6
     return sorted({1, epoch - 1, epoch, 4, epoch + 2, n_steps - 1, n_steps}), n_steps
 
 
@@ -136,7 +139,7 @@ def test_a_training_interrupted_again_and_again_ends_in_the_same_bits(name, kind
 
 def test_offering_snapshots_that_nobody_takes_changes_no_bit(bert, tmp_path):
     for name in RESUMABLE:
-        kind = next(iter(TASKS[fits(RESUMABLE[name])]))
+        kind = next(iter(TASKS[RESUMABLE[name].fits]))
         snapshots = Stops(StoredSnapshot(LocalBlobs(tmp_path), name))
         assert run(name, kind, {}, bert, (), {}, snapshots) == run(name, kind, {}, bert, (), {})
 

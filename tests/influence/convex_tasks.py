@@ -12,9 +12,10 @@ from influence.curvature import Curvature
 from influence.gradients import loaded
 from influence.parameters import Selection
 from tasks.base import Split
+from tests.fakes import NamelessTask
 
 
-class Linear:
+class Linear(NamelessTask):
     """f(x) = W x on random float64 data; subclasses say what the loss is."""
 
     model = recipe = None
@@ -99,7 +100,7 @@ class Logistic(Linear):
         raise AssertionError("Newton's method did not converge")
 
 
-class Words:
+class Words(NamelessTask):
     """Skip-gram in small: each example has words, pulled to and from its fixed contexts; no two words meet."""
 
     model = recipe = None
@@ -176,8 +177,8 @@ def autograd_hessian(task, state=None) -> torch.Tensor:
         named = {n: part.view(value.shape) for n, value, part in zip(names, values, parts, strict=True)}
         swap = torch.nn.utils.stateless._reparametrize_module(network, named)
         with swap:
-            loss = task.losses(network, batch).mean()
-            return loss + task.penalty(network) if hasattr(task, "penalty") else loss
+            loss, penalty = task.losses(network, batch).mean(), task.penalty(network)
+            return loss if penalty is None else loss + penalty
 
     with sdpa_kernel(SDPBackend.MATH):
         return torch.autograd.functional.hessian(objective, torch.cat([v.detach().flatten() for v in values]))

@@ -11,12 +11,14 @@ from torch import nn
 
 from influence.checkpoint import Checkpoint, QueryBlock
 from tasks.base import Split
+from tasks.model import Model
+from tests.fakes import NamelessTask
 
 PAD, START, END = 0, 1, 2
 CLASSES = ("a", "b", "c")
 
 
-class SmallCNN:
+class SmallCNN(Model):
     """Embedding, two convolutions (valid and dilated same), maximum over real positions, linear."""
 
     name = "small_cnn"
@@ -48,7 +50,7 @@ class SmallCNN:
         return ["embedding", "conv1", "conv2", "linear"]
 
 
-class SmallBert:
+class SmallBert(Model):
     """A Hugging Face BERT with two layers and random weights."""
 
     name = "small_bert"
@@ -82,7 +84,7 @@ class SmallBert:
 
 
 @dataclass
-class SmallTask:
+class SmallTask(NamelessTask):
     """Random texts of random length, ids that are not positions."""
 
     model: object
@@ -104,9 +106,6 @@ class SmallTask:
         self.measured = {"test": np.arange(self.n_test)}
 
     special_ids = frozenset({PAD, START, END})
-
-    def prepare(self):
-        pass
 
     def network(self, seed: int) -> nn.Module:
         torch.manual_seed(seed)

@@ -15,6 +15,7 @@ from influence.registry import OBSERVERS
 from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.errors import InputError
+from tasks.recipe import Training
 from tasks.recipes.finetune import Finetune
 
 N_TRAIN = 40
@@ -119,7 +120,7 @@ def train(observers=(), model=None):
         confounded(model or LargeBert(), torch.float32),
         Finetune(epochs=2, batch_size=16, learning_rate=0.01),
     )
-    return recipe.train(task, edit=Edit(), seed=5, numerics=Numerics(), observers=observers)
+    return recipe.train(task, Training(edit=Edit(), seed=5, numerics=Numerics(), observers=observers))
 
 
 def test_training_is_the_same_to_the_bit_with_and_without_the_observer():

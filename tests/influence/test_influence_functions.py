@@ -16,6 +16,7 @@ from influence.methods.tracin import TracIn
 from influence.scoring import Scorer, row_contributions
 from influence.solvers import ConjugateGradients, Exact, LiSSA
 from tasks.errors import InputError, RefitError
+from tests.fakes import NamelessTask
 
 
 def scorer(task, method, points=None, queries=None, **options):
@@ -269,7 +270,16 @@ def test_methods_with_and_without_curvature_are_scored_together():
         np.testing.assert_array_equal(alone[label], together[label])
 
 
+class Lossless(NamelessTask):
+    """A task that has no loss of an example."""
+
+    def network(self, seed):
+        raise NotImplementedError
+
+    batch = network
+
+
 def test_tasks_without_losses_are_refused_before_anything_starts():
     for method in (InfluenceFunction(), CrossLossInfluence()):
         with pytest.raises(InputError, match=f"methods.0: {method.name} needs the train loss of every example"):
-            method.check(object(), None, "methods.0")
+            method.check(Lossless(), None, "methods.0")

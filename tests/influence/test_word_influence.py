@@ -15,6 +15,7 @@ from influence.scoring import row_contributions
 from influence.solvers import Exact
 from tasks.models.skip_gram import SkipGram
 from tasks.recipes.skip_gram import SkipGramTraining
+from tasks.task import Task
 from tasks.weat_property import Weat
 from tasks.word_vectors import WordVectorTask
 from tests.word_fakes import parent_of, word_task
@@ -47,8 +48,8 @@ def words_of(task) -> np.ndarray:
 class Generic(WordVectorTask):
     """The same task without its closed forms: influence differentiates its losses."""
 
-    row_hessians = property()
-    row_derivatives = property()
+    row_hessians = Task.row_hessians
+    row_derivatives = Task.row_derivatives
 
 
 def generic(task) -> WordVectorTask:

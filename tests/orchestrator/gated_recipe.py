@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from tasks.base import Task, Trained
+from tasks.recipe import Trained, Training
 from tasks.recipes.finetune import Finetune
+from tasks.task import Task
 
 FOLDER = "REFIT_TEST_GATE"  # with the diary, and `open` once trainings may go on
 FREE = 5  # trainings that need no gate
@@ -19,14 +20,14 @@ class Gated(Finetune):
 
     name: ClassVar[str] = "gated"
 
-    def train(self, task: Task, **more: Any) -> Trained:
+    def train(self, task: Task, training: Training) -> Trained:
         """Train, with a line in the diary, once the gate lets it."""
         folder = Path(os.environ[FOLDER])
         with open(folder / "diary", "ab", buffering=0) as diary:
-            diary.write(f"{more['edit'].edit_id} {more['seed']}\n".encode())
+            diary.write(f"{training.edit.edit_id} {training.seed}\n".encode())
         while len(trainings(folder)) > FREE and not (folder / "open").exists():
             time.sleep(0.02)
-        return super().train(task, **more)
+        return super().train(task, training)
 
 
 def trainings(folder: Path) -> list[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-from tasks.base import Task, Trained
 from tasks.data.edits import Edit
+from tasks.recipe import Trained, Training
 from tasks.recipes.finetune import Finetune
+from tasks.task import Task
 from tests.orchestrator.gated_recipe import FOLDER
 
 ROLES = ("hungry", "hopeless")  # given to the first two retrains that remove anything
@@ -29,13 +30,14 @@ class Hungry(Finetune):
 
     name: ClassVar[str] = "hungry"
 
-    def train(self, task: Task, **more: Any) -> Trained:
-        key, folder, began_ns = f"{more['edit'].edit_id}-{more['seed']}", Path(os.environ[FOLDER]), time.monotonic_ns()
+    def train(self, task: Task, training: Training) -> Trained:
+        key, folder = f"{training.edit.edit_id}-{training.seed}", Path(os.environ[FOLDER])
+        began_ns = time.monotonic_ns()
         role, is_first = ("", False) if key.startswith(Edit().edit_id) else role_of(key, folder)
         try:
             if role == "hopeless" or (role == "hungry" and is_first):
                 fill_up()
-            return super().train(task, **more)
+            return super().train(task, training)
         finally:
             line = f"{key} {role or '-'} {began_ns} {time.monotonic_ns()}\n"
             with open(folder / "attempts", "ab", buffering=0) as diary:

@@ -42,8 +42,9 @@ from typing import ClassVar
 import numpy as np
 from tasks.base import Component
 from tasks.errors import InputError
+from tasks.observer import ObserverConfig
 
-class Norms(Component):
+class Norms(ObserverConfig):
     """Norm of every parameter, before the first update and after each `every`-th."""
     name: ClassVar[str] = "norms"
     every: int = 2

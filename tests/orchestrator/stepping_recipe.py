@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tasks.base import Task
 from tasks.data.edits import Edit
+from tasks.recipe import Training
 from tasks.recipes.finetune import Finetune, FinetuneRun
+from tasks.task import Task
 from tests.orchestrator.gated_recipe import FOLDER
 
 LAST = 5  # the update after which the first retrain that removes anything waits
@@ -20,16 +21,16 @@ class Stepping(Finetune):
 
     name: ClassVar[str] = "stepping"
 
-    def start(self, task: Task, edit: Edit, seed: int, *more: Any) -> FinetuneRun:
-        return SteppingRun(self, task, edit, seed, *more)
+    def start(self, task: Task, training: Training) -> FinetuneRun:
+        return SteppingRun(self, task, training)
 
 
 class SteppingRun(FinetuneRun):
     """Writes `edit seed update` down once an update is made."""
 
-    def __init__(self, recipe: Finetune, task: Task, edit: Edit, *more: Any):
-        super().__init__(recipe, task, edit, *more)
-        self.edit, self.folder = edit, Path(os.environ[FOLDER])
+    def __init__(self, recipe: Finetune, task: Task, training: Training):
+        super().__init__(recipe, task, training)
+        self.edit, self.folder = training.edit, Path(os.environ[FOLDER])
 
     def after_update(self, watch: Any) -> None:
         if self.step == 1:

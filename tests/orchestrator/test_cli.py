@@ -224,11 +224,11 @@ from tasks.recipes.finetune import Finetune
 countdown = [4]
 class Interrupting(Finetune):
     name = "interrupting"
-    def train(self, *args, **more):
+    def train(self, task, training):
         countdown[0] -= 1
         if countdown[0] == 0:
             os.kill(os.getpid(), signal.SIGINT)
-        return super().train(*args, **more)
+        return super().train(task, training)
 """
 
 

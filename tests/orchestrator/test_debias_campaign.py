@@ -295,12 +295,12 @@ class Failing(HardDebias):
     name = "failing"
     how: str = "raises"
 
-    def train(self, task, *, seed, **more):
-        if seed != 2:
-            return super().train(task, seed=seed, **more)
+    def train(self, task, training):
+        if training.seed != 2:
+            return super().train(task, training)
         if self.how == "raises":
             raise ArithmeticError("no direction today")
-        trained = super().train(task, seed=seed, **{**more, "keep_steps": ()})
+        trained = super().train(task, replace(training, keep_steps=()))
         return replace(trained, diverged=True)
 """
 

@@ -289,11 +289,11 @@ from tasks.recipes.finetune import Finetune
 class Late(Finetune):
     name: ClassVar[str] = "late"
 
-    def train(self, *arguments, **options):
+    def train(self, task, training):
         from helper_of_mine import note
 
         note()
-        return super().train(*arguments, **options)
+        return super().train(task, training)
 """
 
 
@@ -318,13 +318,13 @@ from tasks.recipes.finetune import Finetune
 class Later(Finetune):
     name: ClassVar[str] = "later"
 
-    def train(self, task, *, edit, **options):
-        if not edit.is_empty:
+    def train(self, task, training):
+        if not training.edit.is_empty:
             EDIT
             from helper_for_later import note
 
             note()
-        return super().train(task, edit=edit, **options)
+        return super().train(task, training)
 """
 
 

@@ -25,14 +25,14 @@ raises, diverges, once = set(), set(), set()  # edit ids; (edit id, seed) in `on
 class Flaky(Finetune):
     name = "flaky"
 
-    def train(self, task, *, edit, seed, **more):
-        key = (edit.edit_id, seed)
+    def train(self, task, training):
+        key = (training.edit.edit_id, training.seed)
         if key in raises:
             raise ArithmeticError("these rows cannot be trained")
         if key in once:
             once.remove(key)
             raise ConnectionError("just this time")
-        trained = super().train(task, edit=edit, seed=seed, **more)
+        trained = super().train(task, training)
         return replace(trained, diverged=True) if key in diverges else trained
 '''
 

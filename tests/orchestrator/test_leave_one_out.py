@@ -21,6 +21,7 @@ from orchestrator.config.yaml_files import read_yaml
 from orchestrator.inspection.verify import verify
 from orchestrator.storage.tables import read_plan
 from tasks.data.edits import Edit
+from tasks.recipe import Training
 from tasks.training import deterministic
 from tests.orchestrator.small_campaigns import LOO, small_loo, write_campaign
 from tests.orchestrator.tiny_campaign import Finished, committed, pipeline_of, result_bytes, run_here
@@ -94,7 +95,7 @@ def test_measured_influence_is_that_of_a_retrain_without_the_point(stacked, obje
     deterministic(pipeline.numerics)
 
     def outputs(edit: Edit) -> dict[str, np.ndarray]:
-        trained = arm.task.recipe.train(arm.task, edit=edit, seed=seed, numerics=pipeline.numerics)
+        trained = arm.task.recipe.train(arm.task, Training(edit=edit, seed=seed, numerics=pipeline.numerics))
         return {split: arm.task.outputs(trained.network, split, rows) for split, rows in arm.task.measured.items()}
 
     whole, without = outputs(Edit()), outputs(Edit.removal([arm.train.ids[point]]))

@@ -11,8 +11,8 @@ from benchmarks.harness import ROOT, kill, start, wait_until
 from orchestrator.cli import main
 from orchestrator.experiment.run_dir import existing
 from orchestrator.stages.pipeline import Pipeline
-from tasks.base import Snapshot
 from tasks.data.edits import Edit
+from tasks.recipe import Snapshot
 from tests.orchestrator.gated_recipe import FOLDER
 from tests.orchestrator.stepping_recipe import LAST, steps
 from tests.orchestrator.tiny_campaign import pipeline_of, result_bytes, run_here, small_config

@@ -17,6 +17,7 @@ from orchestrator.stages.retraining import Stopped
 from orchestrator.storage.tables import read_plan
 from tasks.data.edits import Edit
 from tasks.errors import InputError
+from tasks.recipe import Training
 from tasks.training import deterministic
 from tests.orchestrator.msgs_grid import MSGS_GRID, SEEDS, msgs_grid
 from tests.orchestrator.tiny_campaign import Finished, committed, pipeline_of, result_bytes, run_here
@@ -65,7 +66,7 @@ def test_accuracies_are_those_of_a_training_made_here(done):
     arm, seed = pipeline.experiment.arms["long.2"], SEEDS[1]
     arm.task.prepare()
     deterministic(pipeline.numerics)
-    trained = arm.task.recipe.train(arm.task, edit=Edit(), seed=seed, numerics=pipeline.numerics)
+    trained = arm.task.recipe.train(arm.task, Training(edit=Edit(), seed=seed, numerics=pipeline.numerics))
     trials = table(done, "trials").set_index(["setting", "seed"])
     assert arm.recipe_identity["learning_rate"] == 0.05
     for name, split in arm.task.splits.items():

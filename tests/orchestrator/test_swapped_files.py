@@ -25,7 +25,7 @@ from orchestrator.storage.checkpoints import CheckpointError
 from orchestrator.storage.lease import Lease, LeaseHeld
 from orchestrator.storage.sealed import sealed_metadata
 from orchestrator.storage.snapshots import StoredSnapshot
-from tasks.base import Snapshot
+from tasks.recipe import Snapshot
 from tests.orchestrator.small_campaigns import small_loo
 from tests.orchestrator.tiny_campaign import Finished, result_bytes, run_here, small_config
 

@@ -15,6 +15,7 @@ from tasks.errors import InputError
 from tasks.gaussians import FIRST_TRAIN_ID, MixtureConfig
 from tasks.recipes.dec import DecTraining
 from tasks.registry import TASKS
+from tasks.task import OpenRequest
 from tests.gaussian_fakes import mixture_task
 
 with warnings.catch_warnings():
@@ -27,7 +28,7 @@ EVERY = np.arange(24)
 
 
 def opened(**options):
-    return parse_named(TASKS, {**CONFIG, **options}, "c.yaml", "task").open(Path(), where="c.yaml")
+    return parse_named(TASKS, {**CONFIG, **options}, "c.yaml", "task").open(OpenRequest(Path(), where="c.yaml"))
 
 
 def task_of(objective):
@@ -83,7 +84,8 @@ import sys
 from pathlib import Path
 from tasks.components import parse_named
 from tasks.registry import TASKS
-task = parse_named(TASKS, {CONFIG!r}, "c", "task").open(Path())
+from tasks.task import OpenRequest
+task = parse_named(TASKS, {CONFIG!r}, "c", "task").open(OpenRequest(Path()))
 task.train_identity(), task.model_identity(), task.record_identity(), task.recipe.identity()
 sys.exit(bool({{"torch", "sklearn"}} & sys.modules.keys()))
 """

@@ -16,7 +16,9 @@ from tasks.base import Numerics
 from tasks.components import parse_named
 from tasks.data.edits import Edit
 from tasks.errors import InputError
+from tasks.recipe import Training
 from tasks.registry import TASKS
+from tasks.task import OpenRequest
 
 GRAMMAR = {"n_train": 400, "n_dev": 60, "n_test": 200, "n_adjectives": 4}
 OPTIONS = {
@@ -28,7 +30,7 @@ OPTIONS = {
 
 
 def open_task(base_dir=Path(), **options):
-    return parse_named(TASKS, {**OPTIONS, **options}, "c.yaml", "task").open(base_dir, where="c.yaml")
+    return parse_named(TASKS, {**OPTIONS, **options}, "c.yaml", "task").open(OpenRequest(base_dir, where="c.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def test_the_confound_alone_tells_the_label_in_train_and_not_in_test(task):
 
 
 def test_a_model_that_sees_no_order_learns_the_core_attribute(task):
-    trained = task.recipe.train(task, edit=Edit(), seed=3, numerics=Numerics())
+    trained = task.recipe.train(task, Training(edit=Edit(), seed=3, numerics=Numerics()))
     outputs = task.outputs(trained.network, "test", task.measured["test"])
     assert (outputs.argmax(1) == task.splits["test"].labels).mean() > 0.9
 
@@ -146,7 +148,8 @@ import sys
 from pathlib import Path
 from tasks.components import parse_named
 from tasks.registry import TASKS
-parse_named(TASKS, {OPTIONS!r}, "c.yaml", "task").open(Path()).train_identity()
+from tasks.task import OpenRequest
+parse_named(TASKS, {OPTIONS!r}, "c.yaml", "task").open(OpenRequest(Path())).train_identity()
 print("torch" in sys.modules)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -11,7 +11,9 @@ from tasks.components import parse_named
 from tasks.data.edits import Edit
 from tasks.errors import InputError
 from tasks.measurements import GoldProbability
+from tasks.recipe import Training
 from tasks.registry import TASKS
+from tasks.task import OpenRequest
 
 OPTIONS = {
     "name": "planted",
@@ -21,7 +23,7 @@ OPTIONS = {
 
 
 def open_task(**options):
-    return parse_named(TASKS, {**OPTIONS, **options}, "c.yaml", "task").open(Path(), where="c.yaml")
+    return parse_named(TASKS, {**OPTIONS, **options}, "c.yaml", "task").open(OpenRequest(Path(), where="c.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def test_other_scores_are_refused(task, name):
 
 
 def probabilities(task, edit):
-    trained = task.recipe.train(task, edit=edit, seed=11, numerics=Numerics())
+    trained = task.recipe.train(task, Training(edit=edit, seed=11, numerics=Numerics()))
     return GoldProbability().value(
         task.outputs(trained.network, "test", task.measured["test"]), task.splits["test"].labels
     )

@@ -14,7 +14,9 @@ from tasks.base import Numerics
 from tasks.components import parse_named
 from tasks.data.edits import Edit
 from tasks.errors import InputError
+from tasks.recipe import Training
 from tasks.registry import TASKS
+from tasks.task import OpenRequest
 
 WORDS = {"good": "great lovely fine happy", "bad": "awful sad poor grim"}
 
@@ -54,7 +56,7 @@ def options(tmp_path):
 
 
 def open_task(options, base_dir, cache_dir=None):
-    return parse_named(TASKS, options, "c.yaml", "task").open(base_dir, cache_dir, where="c.yaml")
+    return parse_named(TASKS, options, "c.yaml", "task").open(OpenRequest(base_dir, cache_dir, where="c.yaml"))
 
 
 def prepared(options, base_dir, cache_dir=None):
@@ -130,8 +132,8 @@ def test_class_order_and_names_can_be_given(options, tmp_path):
 def test_identity_and_opening_need_no_torch_and_no_tokens(options, tmp_path):
     program = (
         "import json, sys; from pathlib import Path\n"
-        "from tasks.components import parse_named; from tasks.registry import TASKS\n"
-        "task = parse_named(TASKS, json.loads(sys.argv[1]), 'c.yaml', 'task').open(Path(sys.argv[2]), None)\n"
+        "from tasks.components import parse_named; from tasks.registry import TASKS; from tasks.task import OpenRequest\n"
+        "task = parse_named(TASKS, json.loads(sys.argv[1]), 'c.yaml', 'task').open(OpenRequest(Path(sys.argv[2])))\n"
         "task.train_identity(), task.model_identity(), task.record_identity()\n"
         "heavy = {'torch', 'transformers', 'pandas', 'pyarrow'}; print(heavy & set(sys.modules), len(task._shared.tokens))"
     )
@@ -211,7 +213,7 @@ def test_losses_are_cross_entropies(options, tmp_path):
 def test_training_learns_and_survives_pickling_and_caching_bit_for_bit(options, tmp_path):
     task = prepared(options, tmp_path, tmp_path / "cache")
     copies = [task, pickle.loads(pickle.dumps(task)), prepared(options, tmp_path, tmp_path / "cache")]
-    networks = [each.recipe.train(each, edit=Edit(), seed=5, numerics=Numerics()).network for each in copies]
+    networks = [each.recipe.train(each, Training(edit=Edit(), seed=5, numerics=Numerics())).network for each in copies]
     outputs = [
         each.outputs(network, "test", each.measured["test"]) for each, network in zip(copies, networks, strict=True)
     ]

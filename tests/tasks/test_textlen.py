@@ -14,6 +14,7 @@ from tasks.components import parse_named
 from tasks.data.textlen_draws import Lengths, textlen_examples
 from tasks.errors import InputError
 from tasks.registry import TASKS
+from tasks.task import OpenRequest
 
 SHARED = Path(os.environ.get("REFIT_DATA") or Path(__file__).parents[3] / "shared" / "data")
 OPTIONS = {
@@ -30,7 +31,9 @@ QUARTERS = {
 
 
 def open_task(data, base_dir=Path(), **options):
-    return parse_named(TASKS, {**OPTIONS, "data": data, **options}, "c.yaml", "task").open(base_dir, where="c.yaml")
+    return parse_named(TASKS, {**OPTIONS, "data": data, **options}, "c.yaml", "task").open(
+        OpenRequest(base_dir, where="c.yaml")
+    )
 
 
 def shared(folder):

@@ -5,6 +5,7 @@ import torch
 
 from tasks.base import Numerics
 from tasks.data.edits import Edit
+from tasks.recipe import Training
 from tasks.training import EditedTrainSet, Watch, deterministic, is_finite, n_batches
 from tests.fakes import token_task
 
@@ -74,7 +75,7 @@ def test_observed_arrays_are_named_by_observer_key_and_step():
         def at(self, step, network):
             return {"step": np.float32(step)} if step else {}
 
-    watch = Watch.of((), None, [Counter()], 2)
+    watch = Watch.of(Training(Edit(), 0, Numerics(), observers=[Counter()]), 2)
     for step in range(3):
         watch.passed(step, torch.nn.Linear(1, 1))
     assert {name: float(array) for name, array in watch.observed.items()} == {"counter/step@1": 1, "counter/step@2": 2}

@@ -17,8 +17,10 @@ from tasks.data.edits import Edit
 from tasks.digests import canonical_json
 from tasks.errors import InputError
 from tasks.models.skip_gram import SkipGram
+from tasks.recipe import Training
 from tasks.recipes.skip_gram import SkipGramTraining
 from tasks.registry import TASKS
+from tasks.task import OpenRequest
 from tests.word_fakes import parent_of, word_task
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +51,7 @@ def config(**changes):
 
 
 def open_task(folder, **changes):
-    return parse_named(TASKS, config(**changes), "c.yaml", "task").open(folder, where="c.yaml", key="task")
+    return parse_named(TASKS, config(**changes), "c.yaml", "task").open(OpenRequest(folder, where="c.yaml", key="task"))
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def test_splits_hold_sentences_words_and_properties(folder):
 
 def test_outputs_are_input_vectors_and_values_of_properties(folder):
     task = open_task(folder)
-    network = task.recipe.train(task, edit=Edit(), seed=1, numerics=Numerics()).network
+    network = task.recipe.train(task, Training(edit=Edit(), seed=1, numerics=Numerics())).network
     vectors = network["input"].weight.detach().numpy()
     cat, dog, mat = (vectors[task.vocabulary[word]].astype(np.float64) for word in ("cat", "dog", "mat"))
     outputs = task.outputs(network, "words", np.array([1, 0]))
@@ -142,7 +144,8 @@ import sys
 from pathlib import Path
 from tasks.components import parse_named
 from tasks.registry import TASKS
-task = parse_named(TASKS, {config()!r}, "c.yaml", "task").open(Path({str(folder)!r}))
+from tasks.task import OpenRequest
+task = parse_named(TASKS, {config()!r}, "c.yaml", "task").open(OpenRequest(Path({str(folder)!r})))
 task.train_identity(), task.model_identity(), task.record_identity(), task.recipe.identity()
 sys.exit("torch" in sys.modules)
 """
@@ -152,7 +155,7 @@ sys.exit("torch" in sys.modules)
 def test_a_task_survives_a_process_boundary(task):
     there = pickle.loads(pickle.dumps(task))
     assert there.train_identity() == task.train_identity()
-    one, other = (t.recipe.train(t, edit=Edit(), seed=2, numerics=Numerics()).network for t in (task, there))
+    one, other = (t.recipe.train(t, Training(edit=Edit(), seed=2, numerics=Numerics())).network for t in (task, there))
     assert torch.equal(one["input"].weight, other["input"].weight)
 
 

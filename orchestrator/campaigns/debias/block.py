@@ -103,7 +103,7 @@ class DebiasBlock(Campaign):
         for key, names in (("correct", self.correct), *((f"halves.{k}", v) for k, v in self.halves.items())):
             for name in names:
                 if name not in labels:
-                    refused = getattr(task, "refused", {}).get(name)
+                    refused = task.refused.get(name)
                     listed = f"{', '.join(labels)}{did_you_mean(name, labels)}"
                     raise InputError(f"{where}.{key}", refused or f"{name!r} is not a property; {listed}")
         if experiment.needs_scoring_outputs:
@@ -120,7 +120,7 @@ class DebiasBlock(Campaign):
     def _check_checkpoints(self, experiment: Experiment) -> None:
         """Fine-tunes start from the last checkpoint, and are compared with the finished model: they must be the same."""
         recipe, n = experiment.task.recipe, len(experiment.train)
-        last = float(getattr(recipe, "epochs", 1))
+        last = recipe.last_epoch()
         kept = max(experiment.checkpoint_epochs(experiment.main))
         if recipe.checkpoint_step(n, kept) != recipe.checkpoint_step(n, last):
             raise InputError(

@@ -71,7 +71,7 @@ def debias_page(campaign: DebiasBlock, finished: FinishedRun) -> CampaignPage:
         settings=tables["settings"],
         sentences=sentences,
         neighbours=nearest_neighbours(campaign, finished, checkpoints),
-        refused=list(getattr(task, "refused", {}).items()),
+        refused=list(task.refused.items()),
         names=list_names(task.properties),
         contrasts=tables.get("effect_contrasts"),
         tests=tables.get("tests"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from orchestrator.experiment.experiment import Experiment
 from orchestrator.records import Work
+from tasks.task import Task
 
 Action = Literal["undo", "reinforce", "both", "amplify"]
 Start = Literal["original", "hard_debiased"]
@@ -73,12 +74,11 @@ def passes_arm(passes: int) -> str:
     return f"passes-{passes}"
 
 
-def property_labels(task: Any) -> dict[str, int] | None:
+def property_labels(task: Task) -> dict[str, int] | None:
     """Label -> id of every measured property; None for a task that has none."""
-    properties = getattr(task, "properties", None)
-    if properties is None:
+    if task.properties is None:
         return None
-    return {p.label: int(i) for p, i in zip(properties, task.splits["properties"].ids, strict=True)}
+    return {p.label: int(i) for p, i in zip(task.properties, task.splits["properties"].ids, strict=True)}
 
 
 def property_value(experiment: Experiment, outputs: Mapping[str, np.ndarray], label: str) -> float:

@@ -174,13 +174,12 @@ def _tests(campaign: DebiasBlock, scored: Scored, plan: DebiasPlan, rows: Mappin
     index = {word: position for position, word in enumerate(task.splits["words"].texts or ())}
     for r, (work, seed) in enumerate(zip(plan.base, scored.experiment.seeds, strict=True)):
         outputs = rows[plan.works[work].spec_id].outcome.outputs
-        for resolved in task.properties:  # type: ignore[attr-defined]
+        for resolved in task.properties or ():
             row = {"test": resolved.label, "repeat": r, "seed": seed, "words": len(resolved.words)}
             row["value"] = property_value(scored.experiment, outputs, resolved.label)
-            if hasattr(resolved, "permutation_test"):
-                test = resolved.permutation_test(
-                    outputs["words"].astype(np.float64), index, n_samples=campaign.permutations
-                )
+            vectors = outputs["words"].astype(np.float64)
+            test = resolved.permutation_test(vectors, index, n_samples=campaign.permutations)
+            if test is not None:
                 row |= {"p": test.p, "n_partitions": test.n_partitions, "exact": test.exact}
             found.append(row)
     return pd.DataFrame(found, columns=TESTS)
@@ -193,7 +192,7 @@ def _notes(campaign: DebiasBlock, scored: Scored, n_holes: int) -> tuple[str, ..
             "held_out: sets and setting come from one half of the word lists, the effect is that of the other half, both ways round; "
             "chosen: sets, setting and effect all come from the whole lists, as in the paper, which favours the fine-tune."
         )
-    for label, why in getattr(scored.experiment.task, "refused", {}).items():
+    for label, why in scored.experiment.task.refused.items():
         notes.append(f"{label} was not run: {why}")
     if n_holes:
         notes.append(f"{n_holes} fine-tunes diverged or failed and are holes.")

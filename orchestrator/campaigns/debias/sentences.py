@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from influence.matrix import positions_of
+from influence.methods.influence_function import InfluenceFunction
 from influence.scoring import row_contributions
 from orchestrator.campaigns.debias.block import DebiasBlock
 from orchestrator.campaigns.debias.page_view import Sentence
@@ -17,6 +18,8 @@ from orchestrator.campaigns.debias.plan import property_labels
 from orchestrator.campaigns.finished import FinishedRun
 from orchestrator.report.numbers import significant
 from orchestrator.storage.checkpoints import CheckpointError
+from tasks.hooks import overrides
+from tasks.task import Task
 
 if TYPE_CHECKING:
     from influence.base import Method
@@ -77,17 +80,18 @@ def _parts(
     """(property id, train id) -> (vocabulary number, part of the score); None where scores are not shared out over words."""
     group = finished.scored.groups[REPEAT]
     task: Any = finished.experiment.arms[group.arm].task
-    over_words = hasattr(task, "independent_rows") and getattr(method, "parameters", "all") == "all"
-    if not checkpoints or "curvature" not in method.needs or not over_words:
+    if not checkpoints or not isinstance(method, InfluenceFunction):
+        return None
+    if method.parameters != "all" or not task.independent_rows:
         return None
     task.prepare()
-    return row_contributions(task, method, checkpoints, finished.scored.queries(group.key), pairs)  # type: ignore[arg-type]
+    return row_contributions(task, method, checkpoints, finished.scored.queries(group.key), pairs)
 
 
 def _words(task: Any, label: str, text: str, shares: Mapping[int, float] | None) -> list[tuple[str, str, float]]:
     """(word, list, contribution) of the words of a property that stand in the text, largest magnitude first."""
     [tested] = [found for found in task.properties if found.label == label]
-    letters = {word: letter for letter, words in getattr(tested, "lists", {}).items() for word in words}
+    letters = {word: letter for letter, words in tested.lists.items() for word in words}
     known = {} if shares is None else {word: shares.get(task.vocabulary[word], 0.0) for word in tested.words}
     held = [word for word in tested.words if known.get(word) or places(text, word)]
     found = [(word, letters.get(word, ""), known.get(word, math.nan)) for word in held]
@@ -142,7 +146,7 @@ def list_names(properties: Sequence[Any]) -> dict[str, dict[str, str]]:
     return {
         tested.label: {letter: _named(words) for letter, words in tested.lists.items()}
         for tested in properties
-        if hasattr(tested, "lists")
+        if tested.lists
     }
 
 
@@ -157,12 +161,12 @@ def nearest_neighbours(
     """(word, [(neighbour, cosine)]) in the base model: the watched words, and the first of each list that is corrected."""
     experiment = finished.experiment
     task: Any = experiment.task
-    if not checkpoints or not hasattr(task, "neighbours"):
+    if not checkpoints or not overrides(task, Task.neighbours):
         return []
     words = list(experiment.settings.task.get("watch", ()))
     for tested in task.properties:
         if tested.label in campaign.correct:
-            words += [listed[0] for listed in getattr(tested, "lists", {"": tested.words}).values()]
+            words += [listed[0] for listed in (tested.lists or {"": tested.words}).values()]
     found = task.neighbours(checkpoints[-1].state, list(dict.fromkeys(words)), n=NEIGHBOURS)
     return list(found.items())
 

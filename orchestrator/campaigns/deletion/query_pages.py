@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from influence import ranking
+from influence.base import Method
 from influence.scoring import word_contributions
 from orchestrator.campaigns.finished import FinishedRun
 from orchestrator.records import LedgerRow
 from orchestrator.report.data import Example, QueryPage
 from orchestrator.storage.checkpoints import CheckpointError
+from tasks.hooks import overrides
 from tasks.measurements import GoldProbability
 
 EXAMPLES_SHOWN = 3
@@ -60,7 +62,7 @@ def _top(finished: FinishedRun, label: str, group: str, query: int) -> list[int]
 
 
 def _words(finished: FinishedRun) -> dict[str, dict[tuple[int, int], list[tuple[int, float]]]]:
-    decomposing: dict[str, Any] = {label: m for label, m in finished.experiment.scored.items() if hasattr(m, "words")}
+    decomposing = {label: m for label, m in finished.experiment.scored.items() if overrides(m, Method.words)}
     if not decomposing:
         return {}
     finished.experiment.task.prepare()

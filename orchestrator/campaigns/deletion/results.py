@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from influence.checkpoint import QueryBlock
+from influence.controls import Control
 from orchestrator.analysis import tables
 from orchestrator.analysis.advice import advice
 from orchestrator.analysis.cells import Cells
@@ -45,8 +46,8 @@ def deletion_results(experiment: Experiment, plan: Plan, queries: QueryBlock, ro
 def _told(experiment: Experiment, contrasts: Sequence[Mapping[Any, Any]]) -> list[str]:
     """The verdicts; where there is a control of each kind, a method is told against both at once."""
     told = verdicts(contrasts)
-    controls = {label: method for label, method in experiment.methods.items() if method.is_control}
-    blind = [label for label, control in controls.items() if not getattr(control, "by_label", False)]
+    controls = {label: method for label, method in experiment.methods.items() if isinstance(method, Control)}
+    blind = [label for label, control in controls.items() if not control.by_label]
     by_label = [label for label in controls if label not in blind]
     return two_control_verdicts(told, contrasts, blind[0], by_label[0]) if blind and by_label else told
 

@@ -15,6 +15,8 @@ from orchestrator.experiment.experiment import Experiment
 from orchestrator.experiment.scoring_work import ScoringGroup
 from tasks.base import Numerics
 from tasks.errors import InputError
+from tasks.hooks import overrides
+from tasks.recipe import Recipe
 from tasks.seeds import generator
 from tasks.suggestions import did_you_mean
 
@@ -183,9 +185,9 @@ class LeaveOneOutBlock(Campaign):
     def width_of(self, arm: Arm, n: int) -> int:
         """Retrains of one spec: all where the recipe's fits depend on each other (leaked optimiser state)."""
         recipe = arm.task.recipe
-        if not hasattr(recipe, "train_each"):
+        if not overrides(recipe, Recipe.train_each):
             return 1
-        return n if getattr(recipe, "whole_stack", False) else min(self.stack, n)
+        return n if recipe.whole_stack else min(self.stack, n)
 
     def asked(self, experiment: Experiment, plan: LeaveOneOutPlan) -> list[tuple[str, str]]:
         """What was asked."""

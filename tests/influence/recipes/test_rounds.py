@@ -11,6 +11,7 @@ from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.errors import InputError
 from tasks.models.text_cnn import TextCNN
+from tasks.recipe import Training
 from tasks.recipes.finetune import Finetune
 from tests.fakes import token_task
 
@@ -29,7 +30,7 @@ def tuning(kind=InfluenceTuning, **options):
 
 def train(recipe, edit=None, seed=7, **more):
     task = task_of(recipe)
-    return recipe.train(task, edit=edit or Edit(), seed=seed, numerics=Numerics(), **more)
+    return recipe.train(task, Training(edit=edit or Edit(), seed=seed, numerics=Numerics(), **more))
 
 
 def weights(trained):
@@ -87,7 +88,7 @@ def test_weights_kept_at_a_round_are_those_after_it(kind):
 def test_a_round_lowers_the_influence_loss_it_is_for(kind):
     recipe = tuning(kind, epochs=20, round_epochs=20, probes=20, round_batch_size=20, group_size=8, interval=100)
     task = task_of(recipe)
-    run = recipe.start(task, Edit(), 3, Numerics(), None)
+    run = recipe.start(task, Training(Edit(), 3, Numerics()))
     for epoch in range(1, 16):
         for rows in run.train_set.batches(3, epoch, 5):
             run.gradient(rows, run.train_set.weights[rows])
@@ -113,7 +114,7 @@ def test_published_options_change_what_follows_a_round(kind):
 
 def test_evaluation_mode_after_a_round_turns_dropout_off(kind):
     recipe = tuning(kind, eval_after_round=True)
-    run = recipe.start(task_of(recipe), Edit(), 3, Numerics(), None)
+    run = recipe.start(task_of(recipe), Training(Edit(), 3, Numerics()))
     rows = np.arange(5)
     run.gradient(rows, np.ones(5, np.float32))
     assert run.network.training
@@ -132,19 +133,19 @@ def test_metrics_tell_rounds_and_probes(kind):
 def test_confounds_out_of_reach_change_no_bit(kind):
     recipe = tuning(kind, access_rate=0.5)
     task = task_of(recipe)
-    reach = recipe.start(task, Edit(), 7, Numerics(), None).accessible.known
-    base = weights(recipe.train(task, edit=Edit(), seed=7, numerics=Numerics()))
+    reach = recipe.start(task, Training(Edit(), 7, Numerics())).accessible.known
+    base = weights(recipe.train(task, Training(edit=Edit(), seed=7, numerics=Numerics())))
     split = task.splits["train"]
     hidden = np.where(reach, split.confounds, 1 - split.confounds)
     assert (hidden != split.confounds).any()
     task.splits["train"] = type(split)(**{**vars(split), "confounds": hidden})
-    assert (weights(recipe.train(task, edit=Edit(), seed=7, numerics=Numerics())) == base).all()
+    assert (weights(recipe.train(task, Training(edit=Edit(), seed=7, numerics=Numerics()))) == base).all()
 
 
 def test_without_counter_examples_in_reach_it_is_fine_tuning(kind):
     recipe = tuning(kind, access_rate=1 / N_TRAIN)
     task = task_of(recipe)
-    trained = recipe.train(task, edit=Edit(), seed=7, numerics=Numerics())
+    trained = recipe.train(task, Training(edit=Edit(), seed=7, numerics=Numerics()))
     plain = train(Finetune(**OPTIONS))
     assert trained.metrics["n_probes"] == trained.metrics["n_rounds"] == 0
     assert (weights(trained) == weights(plain)).all()
@@ -155,7 +156,7 @@ def test_a_task_without_confounds_is_refused(kind):
     task = task_of(recipe)
     task.splits["train"] = type(split := task.splits["train"])(**{**vars(split), "confounds": None})
     with pytest.raises(InputError, match="needs a task that knows a confound of every training example"):
-        recipe.train(task, edit=Edit(), seed=7, numerics=Numerics())
+        recipe.train(task, Training(edit=Edit(), seed=7, numerics=Numerics()))
 
 
 def test_embedding_tuning_is_influence_tuning_on_the_labels_row():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,53 +15,53 @@ from tiny_task import TinyRecipe, TinyTask
 from influence.base import Method
 from influence.checkpoint import QueryBlock
 from orchestrator.runtime.backend import ScoreJob, WorkerContext
-from tasks.base import Numerics, Snapshot, Trained
+from tasks.base import Numerics
+from tasks.recipe import Snapshot, Trained, Training
 
 HANGS = 1000
 pickled: list[int] = []  # id of a WatchedTask each time this process pickles it
 
 
-@dataclass(frozen=True)
 class WatchedRecipe(TinyRecipe):
     """Records the process that trains; the first training of a seed >= HANGS leaves its pid in `hang_in`, and hangs."""
 
     hang_in: str = ""
 
-    def train(self, task: Any, *, seed: int, **options: Any) -> Trained:
-        if seed >= HANGS:
-            hang_once(Path(self.hang_in), str(seed))
-        trained = super().train(task, seed=seed, **options)
+    def train(self, task: Any, training: Training) -> Trained:
+        if training.seed >= HANGS:
+            hang_once(Path(self.hang_in), str(training.seed))
+        trained = super().train(task, training)
         trained.metrics["pid"] = os.getpid()
         trained.metrics["threads"] = int(os.environ.get("OMP_NUM_THREADS", "1"))  # set in Ray's workers
         return trained
 
 
-@dataclass(frozen=True)
 class WaitingRecipe(WatchedRecipe):
     """A training whose seed is in `waits` goes on once the file named there exists."""
 
-    waits: Mapping[int, str] = field(default_factory=dict)
+    waits: Mapping[int, str] = {}
 
-    def train(self, task: Any, *, seed: int, **options: Any) -> Trained:
-        wait_for_file(self.waits.get(seed, "/"))
-        return TinyRecipe.train(self, task, seed=seed, **options)
+    def train(self, task: Any, training: Training) -> Trained:
+        wait_for_file(self.waits.get(training.seed, "/"))
+        return TinyRecipe.train(self, task, training)
 
 
-@dataclass(frozen=True)
 class ResumableRecipe(TinyRecipe):
     """Writes the node it trains on into `seen_in`; a training of a seed >= HANGS ends only once it was given back and resumed."""
 
     seen_in: str = ""
     resumable: ClassVar[bool] = True
 
-    def train(self, task: Any, *, seed: int, snapshots: Any = None, **options: Any) -> Trained:
-        if seed >= HANGS:
+    def train(self, task: Any, training: Training) -> Trained:
+        if training.seed >= HANGS:
+            snapshots = training.snapshots
+            assert snapshots is not None
             stored = snapshots.resume()
             leave_node(Path(self.seen_in), "first" if stored is None else "second")
             while stored is None:
                 snapshots.passed(1, lambda: Snapshot({}, {"step": 1}))
                 time.sleep(0.02)
-        return super().train(task, seed=seed, **options)
+        return super().train(task, training)
 
 
 @dataclass

@@ -7,8 +7,8 @@ from fake_backend import VirtualClock
 
 from orchestrator.runtime.snapshots import TimedSnapshots
 from orchestrator.storage.blobs import StoreAwayError
-from tasks.base import Snapshot
 from tasks.errors import GivenBack
+from tasks.recipe import Snapshot
 
 
 class MemoryStore:

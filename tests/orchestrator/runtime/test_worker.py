@@ -9,8 +9,9 @@ from orchestrator.runtime import worker
 from orchestrator.runtime.backend import WorkerContext
 from orchestrator.storage.blobs import LocalBlobs, StoreAwayError
 from orchestrator.storage.checkpoints import CheckpointStore
-from tasks.base import Numerics, Trained
+from tasks.base import Numerics
 from tasks.errors import RefitError
+from tasks.recipe import Trained, Training
 
 
 def context(**options):
@@ -24,7 +25,7 @@ def test_an_outcome_holds_the_outputs_of_all_measured_rows():
     assert outcome.status == "ok"
     assert {split: values.shape for split, values in outcome.outputs.items()} == {"test": (2, 2), "train": (4, 2)}
     assert all(values.dtype == np.float32 for values in outcome.outputs.values())
-    network = task.recipe.train(task, edit=tiny_work().edit, seed=0, numerics=Numerics()).network
+    network = task.recipe.train(task, Training(edit=tiny_work().edit, seed=0, numerics=Numerics())).network
     np.testing.assert_array_equal(outcome.outputs["test"], task.outputs(network, "test", np.array([3, 0])))
     assert (outcome.worker, outcome.error) == ("me", None)
     assert outcome.seconds > 0
@@ -80,8 +81,8 @@ def test_outputs_that_are_not_finite_are_diverged():
 def test_what_observers_saw_is_recorded_beside_the_outputs(monkeypatch):
     plain_train = TinyRecipe.train
 
-    def observed_train(self, task, **options):
-        trained = plain_train(self, task, **options)
+    def observed_train(self, task, training):
+        trained = plain_train(self, task, training)
         return Trained(trained.network, trained.metrics, observed={"norm@3": np.array([1.5])})
 
     monkeypatch.setattr(TinyRecipe, "train", observed_train)

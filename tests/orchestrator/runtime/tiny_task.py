@@ -11,22 +11,23 @@ import numpy as np
 
 from orchestrator.records import RetrainSpec, Work
 from orchestrator.runtime.backend import WorkerContext
-from tasks.base import KeepCheckpoint, Numerics, Observer, Split, Trained
+from tasks.base import Numerics, Split
 from tasks.data.edits import Edit
+from tasks.recipe import KeepCheckpoint, Recipe, Trained, Training
 from tasks.seeds import generator, torch_generator
+from tasks.task import Task
 
 
-@dataclass(frozen=True)
-class TinyRecipe:
+class TinyRecipe(Recipe):
     """Stochastic gradient descent, one example a step."""
+
+    name: ClassVar[str] = "tiny"
 
     epochs: int = 2
     learning_rate: float = 0.1
-    name: ClassVar[str] = "tiny"
-    version: ClassVar[int] = 1
 
-    def identity(self) -> dict[str, Any]:
-        return {"name": self.name, "version": self.version, "epochs": self.epochs, "learning_rate": self.learning_rate}
+    def last_epoch(self) -> float:
+        return self.epochs
 
     def checkpoint_step(self, n_train: int, epoch: float) -> int:
         return round(n_train * epoch)
@@ -34,21 +35,12 @@ class TinyRecipe:
     def learning_rate_at(self, n_train: int, step: int) -> float:
         return self.learning_rate
 
-    def train(
-        self,
-        task: TinyTask,
-        *,
-        edit: Edit,
-        seed: int,
-        numerics: Numerics,
-        keep_steps: Sequence[int] = (),
-        keep: KeepCheckpoint | None = None,
-        observers: Sequence[Observer] = (),
-    ) -> Trained:
+    def train(self, task: Task, training: Training) -> Trained:
         import torch
 
+        seed, keep, keep_steps = training.seed, training.keep, training.keep_steps
         network = task.network(seed)
-        weights = edit.weights_of(task.splits["train"].ids)
+        weights = training.edit.weights_of(task.splits["train"].ids)
         optimizer = torch.optim.SGD(network.parameters(), lr=self.learning_rate)
         order = np.concatenate([generator(seed, "order", e).permutation(len(weights)) for e in range(self.epochs)])
         total = 0.0
@@ -64,7 +56,7 @@ class TinyRecipe:
 
 
 @dataclass
-class TinyTask:
+class TinyTask(Task):
     """Two Gaussian classes in three dimensions; outputs on all of test are recorded."""
 
     n_train: int = 12
@@ -91,9 +83,6 @@ class TinyTask:
 
     def record_identity(self) -> dict[str, Any]:
         return {"test": self.splits["test"].content_digest()}
-
-    def prepare(self) -> None:
-        pass
 
     def network(self, seed: int) -> Any:
         import torch

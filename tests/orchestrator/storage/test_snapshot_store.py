@@ -10,7 +10,7 @@ from orchestrator.storage.blobs import LocalBlobs
 from orchestrator.storage.checkpoints import CheckpointStore
 from orchestrator.storage.sealed import seal
 from orchestrator.storage.snapshots import FORMAT, StoredSnapshot
-from tasks.base import Snapshot
+from tasks.recipe import Snapshot
 
 SPEC = "5" * 32
 TENSORS = {

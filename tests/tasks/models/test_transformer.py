@@ -10,6 +10,7 @@ from tasks.components import parse_named
 from tasks.data.edits import Edit
 from tasks.errors import InputError
 from tasks.models.transformer import Transformer
+from tasks.recipe import Training
 from tasks.recipes.finetune import Finetune
 from tasks.registry import MODELS
 from tests.fakes import token_task
@@ -139,7 +140,7 @@ def test_frozen_parts_stay_and_the_rest_is_trained():
     model = Transformer(**SMALL, freeze=("bert.embeddings", "*.layer.0.*"))
     task = token_task(model, Finetune(epochs=1, batch_size=8, weight_decay=0.1))
     start = task.network(3).state_dict()
-    trained = task.recipe.train(task, edit=Edit(), seed=3, numerics=Numerics()).network.state_dict()
+    trained = task.recipe.train(task, Training(edit=Edit(), seed=3, numerics=Numerics())).network.state_dict()
     for name in start:
         stays = name.startswith(("bert.embeddings", "bert.encoder.layer.0"))
         assert torch.equal(start[name], trained[name]) == stays, name
@@ -147,7 +148,7 @@ def test_frozen_parts_stay_and_the_rest_is_trained():
 
 def test_training_learns_the_task():
     task = token_task(Transformer(**{**SMALL, "hidden": 32}), Finetune(epochs=40, batch_size=8, learning_rate=1e-3))
-    trained = task.recipe.train(task, edit=Edit(), seed=3, numerics=Numerics())
+    trained = task.recipe.train(task, Training(edit=Edit(), seed=3, numerics=Numerics()))
     labels = task.splits["train"].labels
     assert (task.outputs(trained.network, "train", np.arange(len(labels))).argmax(1) == labels).mean() > 0.9
 

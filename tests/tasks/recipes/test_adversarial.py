@@ -10,6 +10,7 @@ from tasks.data.edits import Edit
 from tasks.errors import InputError
 from tasks.models.encoder import Encoder
 from tasks.models.text_cnn import TextCNN
+from tasks.recipe import Training
 from tasks.recipes.adversarial import Adversarial, reverse_gradient
 from tasks.recipes.finetune import Finetune
 from tasks.seeds import torch_generator
@@ -28,11 +29,11 @@ def make(recipe=Adversarial, **options):
 
 
 def train(task, edit=None, numerics=DOUBLE):
-    return task.recipe.train(task, edit=edit or Edit(), seed=SEED, numerics=numerics)
+    return task.recipe.train(task, Training(edit=edit or Edit(), seed=SEED, numerics=numerics))
 
 
 def begin(task, edit=None, numerics=DOUBLE):
-    return task.recipe.start(task, edit or Edit(), SEED, numerics, None)
+    return task.recipe.start(task, Training(edit or Edit(), SEED, numerics))
 
 
 def with_confounds(task, confounds, names=("first", "second")):

@@ -8,6 +8,7 @@ from tasks import stacked
 from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.models.cluster_network import ClusterNetwork, cluster_masses, objective_losses
+from tasks.recipe import Training
 from tasks.recipes.dec import DecTraining, each_weights
 from tasks.stacked import ClusterStack, StackedAdam, StackedSGD, finite_or_nan
 from tests.gaussian_fakes import every_one_left_out, mixture_task
@@ -23,11 +24,11 @@ PROTOCOLS = {
 
 
 def train(task, edit=None, numerics=None, **options):
-    return task.recipe.train(task, edit=edit or Edit(), seed=5, numerics=numerics or Numerics(), **options)
+    return task.recipe.train(task, Training(edit=edit or Edit(), seed=5, numerics=numerics or Numerics(), **options))
 
 
 def train_each(task, edit, numerics=None):
-    return task.recipe.train_each(task, edit=edit, seed=5, numerics=numerics or Numerics())
+    return task.recipe.train_each(task, Training(edit=edit, seed=5, numerics=numerics or Numerics()))
 
 
 def singles(task, edits):
@@ -223,5 +224,5 @@ def test_weights_of_a_stack_are_one_row_per_id():
 def test_an_epoch_is_a_step():
     recipe = DecTraining(steps=7)
     assert [recipe.checkpoint_step(150, epoch) for epoch in (0.2, 1, 7)] == [1, 1, 7]
-    assert recipe.checkpoint_step(150, recipe.epochs) == recipe.steps
+    assert recipe.checkpoint_step(150, recipe.last_epoch()) == recipe.steps
     assert recipe.learning_rate_at(150, 7) == 1e-3

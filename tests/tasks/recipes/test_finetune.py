@@ -8,6 +8,7 @@ from tasks.components import parse_component
 from tasks.data.edits import Edit
 from tasks.models.encoder import Encoder
 from tasks.models.text_cnn import TextCNN
+from tasks.recipe import Training
 from tasks.recipes.finetune import Finetune
 from tasks.seeds import generator
 from tests.fakes import tiny_bert, token_task
@@ -23,7 +24,7 @@ def make(**options):
 
 
 def train(task, edit=None, numerics=DOUBLE, **watching):
-    return task.recipe.train(task, edit=edit or Edit(), seed=SEED, numerics=numerics, **watching)
+    return task.recipe.train(task, Training(edit=edit or Edit(), seed=SEED, numerics=numerics, **watching))
 
 
 def gradients(task, network, row):

@@ -12,6 +12,7 @@ from tasks.data.edits import Edit
 from tasks.data.word_lists import DEFINITIONAL_PAIRS
 from tasks.digests import canonical_json
 from tasks.errors import InputError
+from tasks.recipe import Training
 from tasks.recipes.hard_debias import HardDebias, bias_subspace, debias, unit
 
 DIM = 12
@@ -51,7 +52,7 @@ def recipe(tmp_path="unused", **options):
 
 def train(made=None, weights=None, edit=None, numerics=None, **watching):
     made, weights, numerics = made or recipe(), weights or parent(), numerics or Numerics(dtype="float64")
-    return made.train(TASK, edit=edit or Edit(), seed=1, numerics=numerics, parent=weights, **watching)
+    return made.train(TASK, Training(edit=edit or Edit(), seed=1, numerics=numerics, parent=weights, **watching))
 
 
 def input_vectors(trained):
@@ -174,7 +175,8 @@ def test_output_and_initial_vectors_stay_and_the_dtype_is_that_of_the_numerics()
 
 def test_equal_arguments_give_equal_bits_whatever_the_seed():
     networks = [
-        recipe().train(TASK, edit=Edit(), seed=s, numerics=Numerics(), parent=parent()).network for s in (1, 1, 2)
+        recipe().train(TASK, Training(edit=Edit(), seed=s, numerics=Numerics(), parent=parent())).network
+        for s in (1, 1, 2)
     ]
     assert len({network.input.weight.detach().numpy().tobytes() for network in networks}) == 1
 
@@ -222,7 +224,7 @@ def test_a_parent_that_diverged_is_diverged():
 
 def test_it_asks_for_a_parent_the_empty_edit_and_enough_pairs():
     with pytest.raises(ValueError, match="needs a parent and the empty edit"):
-        recipe().train(TASK, edit=Edit(), seed=1, numerics=Numerics())
+        recipe().train(TASK, Training(edit=Edit(), seed=1, numerics=Numerics()))
     with pytest.raises(ValueError, match="needs a parent and the empty edit"):
         train(edit=Edit.removal([1]))
     made = recipe(definitional=[["she", "he"], ["abbess", "abbot"]], n_components=2)

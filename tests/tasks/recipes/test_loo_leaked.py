@@ -7,6 +7,7 @@ import torch
 from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.models.cluster_network import cluster_masses, objective_losses
+from tasks.recipe import Training
 from tasks.recipes.dec import DecTraining
 from tasks.recipes.loo_leaked import LooLeaked
 from tests.gaussian_fakes import every_one_left_out, mixture_task
@@ -19,12 +20,12 @@ def leaked_task(**options):
 
 
 def train_each(task, edit=None):
-    return task.recipe.train_each(task, edit=edit or every_one_left_out(task), seed=SEED, numerics=Numerics())
+    return task.recipe.train_each(task, Training(edit=edit or every_one_left_out(task), seed=SEED, numerics=Numerics()))
 
 
 def assigned_labels(task):
     """The cluster of each point's mean under the base model."""
-    base = task.recipe.train(task, edit=Edit(), seed=SEED, numerics=Numerics()).network
+    base = task.recipe.train(task, Training(edit=Edit(), seed=SEED, numerics=Numerics())).network
     return task.outputs(base, "means", np.arange(3)).argmax(1)[task.splits["train"].labels]
 
 
@@ -72,7 +73,7 @@ def test_fits_are_trained_on_the_labels_that_are_asked_for():
 
 def test_the_tasks_losses_are_of_the_labels_that_the_fits_are_trained_on():
     assigned, components = (leaked_task(objective="nll", labels=labels) for labels in ("assigned", "components"))
-    network = assigned.recipe.train(assigned, edit=Edit(), seed=SEED, numerics=Numerics()).network
+    network = assigned.recipe.train(assigned, Training(edit=Edit(), seed=SEED, numerics=Numerics())).network
     for task, labels in ((assigned, assigned_labels(assigned)), (components, components.splits["train"].labels)):
         losses = task.losses(network, task.batch("train", np.arange(N)))
         expected = task.query_losses(network, "train", np.arange(N), labels)
@@ -82,7 +83,7 @@ def test_the_tasks_losses_are_of_the_labels_that_the_fits_are_trained_on():
 def test_the_first_fit_is_a_fresh_training_and_later_ones_are_not():
     task = leaked_task(objective="dec")
     outputs, first = train_each(task).outputs["train"], int(min(task.splits["train"].ids))
-    network = task.recipe.train(task, edit=Edit.removal([first]), seed=SEED, numerics=Numerics()).network
+    network = task.recipe.train(task, Training(edit=Edit.removal([first]), seed=SEED, numerics=Numerics())).network
     fresh = task.outputs(network, "train", np.arange(N))
     np.testing.assert_allclose(outputs[0, 0], fresh[0], rtol=0, atol=1e-6)
     assert (abs(outputs[0] - fresh).max(1)[1:] > 1e-5).all()
@@ -93,7 +94,7 @@ def test_the_base_training_is_that_of_recipe_dec_bit_for_bit(objective):
     weights = []
     for recipe in (DecTraining(objective=objective), LooLeaked(objective=objective)):
         task = mixture_task(recipe, n_train=N)
-        network = recipe.train(task, edit=Edit(), seed=SEED, numerics=Numerics()).network
+        network = recipe.train(task, Training(edit=Edit(), seed=SEED, numerics=Numerics())).network
         weights.append(b"".join(weight.numpy().tobytes() for weight in network.state_dict().values()))
     assert weights[0] == weights[1]
 

@@ -6,6 +6,7 @@ import torch
 
 from tasks.base import Numerics
 from tasks.data.edits import Edit
+from tasks.recipe import Training
 from tasks.recipes.reinforce import Reinforce, _batches
 from tasks.recipes.skip_gram import SkipGramTraining
 from tests.word_fakes import parent_of, word_task
@@ -19,7 +20,7 @@ def task_of(**options):
 
 def train(task, edit, seed=3, parent=None, **options):
     parent = parent or parent_of(task)
-    return task.recipe.train(task, edit=edit, seed=seed, numerics=DOUBLE, parent=parent, **options)
+    return task.recipe.train(task, Training(edit=edit, seed=seed, numerics=DOUBLE, parent=parent, **options))
 
 
 def loss_of(task, weights, ids):
@@ -118,7 +119,7 @@ def test_a_step_too_far_is_a_divergence():
 def test_what_it_cannot_do_is_refused():
     task = task_of()
     with pytest.raises(ValueError, match="needs a parent"):
-        task.recipe.train(task, edit=selection(task, [0]), seed=1, numerics=DOUBLE)
+        task.recipe.train(task, Training(edit=selection(task, [0]), seed=1, numerics=DOUBLE))
     with pytest.raises(ValueError, match="not an edit of mode mask"):
         train(task, Edit.removal(task.splits["train"].ids[:1]))
     with pytest.raises(ValueError, match="do not fit the network"):

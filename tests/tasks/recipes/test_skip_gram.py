@@ -9,6 +9,7 @@ from tasks.base import Numerics
 from tasks.data.corpus import Corpus, Sentences, Vocabulary
 from tasks.data.edits import Edit
 from tasks.models.skip_gram import Loss, SkipGram
+from tasks.recipe import Training
 from tasks.recipes.sgns import Skipgrams, Updates
 from tasks.recipes.skip_gram import SkipGramTraining
 from tasks.word_vectors import WordVectorTask
@@ -43,7 +44,7 @@ def network_of(task, seed=1):
 
 def weights_of(task, network, edit=None, seed=3, **options):
     trained = task.recipe.train(
-        task, edit=edit or Edit(), seed=seed, numerics=DOUBLE, parent=state_of(network), **options
+        task, Training(edit=edit or Edit(), seed=seed, numerics=DOUBLE, parent=state_of(network), **options)
     )
     return {name: weight.numpy() for name, weight in trained.network.state_dict().items()}
 
@@ -175,7 +176,7 @@ def test_large_batches_of_frequent_words_do_not_blow_up():
     sizes = []
     for max_uses in (64, 1e9):
         task = WordVectorTask(corpus, [], ["a0"], SkipGram(dim=10), recipe_of(**options, max_uses=max_uses))
-        network = task.recipe.train(task, edit=Edit(), seed=1, numerics=Numerics()).network
+        network = task.recipe.train(task, Training(edit=Edit(), seed=1, numerics=Numerics())).network
         sizes.append(network["input"].weight.abs().max().item())
     assert sizes[0] < 5
     assert not sizes[1] < 1e3
@@ -201,7 +202,7 @@ def test_masking_and_dropping_the_same_rows_differ_by_the_batches_only():
 @pytest.mark.parametrize("options", [{}, PUBLISHED, {"negatives_per": "centre", "subsample": 0.01}])
 def test_a_weight_of_minus_one_steps_away(options):
     task = word_task(recipe_of(batch_sentences=1, epochs=1, learning_rate=1e-4, **options), n_train=1)
-    task.recipe.train(task, edit=Edit(), seed=1, numerics=DOUBLE)
+    task.recipe.train(task, Training(edit=Edit(), seed=1, numerics=DOUBLE))
     network, first = network_of(task), int(task.splits["train"].ids[0])
     start = state_of(network)
     there, away = (weights_of(task, network, Edit.reweighting({first: weight})) for weight in (2.0, -2.0))
@@ -233,7 +234,7 @@ def test_options_of_the_other_optimizer_are_refused(options, problem):
 def test_only_the_cpu_is_offered():
     task = word_task(recipe_of())
     with pytest.raises(ValueError, match="trains on the cpu"):
-        task.recipe.train(task, edit=Edit(), seed=1, numerics=Numerics(device="cuda"))
+        task.recipe.train(task, Training(edit=Edit(), seed=1, numerics=Numerics(device="cuda")))
 
 
 def test_drawing_pairs_in_smaller_groups_changes_no_bit(monkeypatch):
@@ -266,7 +267,7 @@ def twin_corpus(n=600, seed=0):
 def test_words_in_the_same_contexts_become_neighbours(options):
     corpus = twin_corpus()
     task = WordVectorTask(corpus, [], ["a0"], SkipGram(dim=10), SkipGramTraining(**options))
-    network = task.recipe.train(task, edit=Edit(), seed=1, numerics=Numerics()).network
+    network = task.recipe.train(task, Training(edit=Edit(), seed=1, numerics=Numerics())).network
     found = task.neighbours(network, [f"a{topic}" for topic in range(4)], n=6)
     for topic, near in enumerate(found.values()):
         assert f"b{topic}" in [word for word, _ in near]

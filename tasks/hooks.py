@@ -1,0 +1,45 @@
+"""Hooks: the methods and attributes of a base class that its subclasses may override. A misspelt one is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel
+
+from tasks.errors import MisspeltHookError
+
+CLOSE = 0.85  # difflib's ratio: one letter too many, too few or exchanged in a name of six letters or more
+
+
+def refuse_misspelt(cls: type, base: type, options: Collection[str] = ()) -> None:
+    """Raise MisspeltHookError if `cls` defines a public name that is nearly that of a hook of `base`.
+
+    `options`: the names that are fields which a config sets. An option is compared with the attributes of `base` alone, since an
+    option such as `solver` is no misspelt method `solve`. The names of all hooks may be defined, of course.
+    """
+    hooks = {name for name in _public(base) if not hasattr(BaseModel, name)}
+    attributes = [name for name in hooks if not callable(getattr(base, name, None))]
+    defined = {*vars(cls), *vars(cls).get("__annotations__", {})}
+    for name in sorted(name for name in defined if not name.startswith("_") and name not in hooks):
+        near = get_close_matches(name, attributes if name in options else hooks, n=1, cutoff=CLOSE)
+        if near and not hasattr(BaseModel, name):
+            problem = f"defines {name!r}, which {base.__name__} does not have; it has the hook {near[0]!r}"
+            raise MisspeltHookError(
+                f"{cls.__module__}.{cls.__qualname__} {problem}; correct the name, or choose another"
+            )
+
+
+def overrides(part: object, hook: Any) -> bool:
+    """Whether the class of `part` has a definition of its own of `hook`, a method or property of a base class.
+
+    `overrides(recipe, Recipe.train_each)` is true for a recipe that can train a stack.
+    """
+    name: str = getattr(hook, "fget", hook).__name__  # of a property, the name of its function
+    return getattr(type(part), name) is not hook
+
+
+def _public(base: type) -> set[str]:
+    annotated = {name for cls in base.__mro__ for name in vars(cls).get("__annotations__", {})}
+    return {name for name in {*dir(base), *annotated} if not name.startswith("_")}
