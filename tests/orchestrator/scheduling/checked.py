@@ -3,12 +3,13 @@
 from orchestrator.records import Outcome
 from orchestrator.scheduling.events import Completed, Failed, Tick, WorkerJoined
 from orchestrator.scheduling.scheduler import Scheduler
+from tests.orchestrator.scheduling.invariants import check_invariants
 
 
 class Checked(Scheduler):
     def handle(self, event):
         instructions = super().handle(event)
-        self.check()
+        check_invariants(self)
         return instructions
 
 
