@@ -128,11 +128,6 @@ class Arm:
         more = (getattr(task, "encoding", None), *getattr(task, "properties", ()), *self.config.observers)
         return (task, self.part, task.model, task.recipe, *more)
 
-    def last_step(self) -> int:
-        """The number of the last update of a whole training."""
-        epochs = float(getattr(self.task.recipe, "epochs", 1))
-        return self.task.recipe.checkpoint_step(len(self.train), epochs)
-
     # --- queries -------------------------------------------------------------------------------------------------
 
     @property

@@ -11,9 +11,9 @@ from typing import Any
 from orchestrator.records import Work
 from orchestrator.runtime.backend import Backend
 from orchestrator.runtime.clock import Clock, SystemClock
-from orchestrator.runtime.progress import Progress, ProgressListener, ProgressMeter
+from orchestrator.runtime.progress import ProgressListener, ProgressMeter, SessionProgress
 from orchestrator.runtime.publisher import LedgerUnwritableError, Publisher, WriteRows
-from orchestrator.runtime.results import Results
+from orchestrator.runtime.results import SessionResults
 from orchestrator.runtime.spend_meter import SpendMeter
 from orchestrator.runtime.stop import StopSignal, stop_on_signals
 from orchestrator.runtime.story import StoryWriter, WriteStories
@@ -95,11 +95,13 @@ def drive(
     written, InputError if a worker reports that the store refuses, KeyboardInterrupt on a second Ctrl-C.
     """
     clock, options = clock or SystemClock(), options or DriveOptions()
-    results = Results(scheduler, works, clock, code_version)
+    results = SessionResults(scheduler, works, clock, code_version)
     publisher = Publisher(ledger_publish, results.rows, options.backoff, clock, stop.is_signalled)
     told = ProgressMeter(scheduler, progress, clock, options.progress_s)
     story = StoryWriter(scheduler, works, write_stories, clock)
-    session = _Session(scheduler, backend, works, results, publisher, told, story, stop, clock, meter, options.poll_s)
+    session = _DriveSession(
+        scheduler, backend, works, results, publisher, told, story, stop, clock, meter, options.poll_s
+    )
     try:
         return session.run()
     finally:
@@ -108,11 +110,11 @@ def drive(
 
 
 @dataclass
-class _Session:
+class _DriveSession:
     scheduler: Scheduler
     backend: Backend
     works: Mapping[str, Work]
-    results: Results
+    results: SessionResults
     publisher: Publisher
     progress: ProgressMeter
     story: StoryWriter
@@ -277,8 +279,8 @@ __all__ = [
     "DriveOptions",
     "DriveResult",
     "LedgerUnwritableError",
-    "Progress",
     "ProgressListener",
+    "SessionProgress",
     "SpendMeter",
     "StopSignal",
     "SystemClock",

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from orchestrator.scheduling.events import FailureKind, Published, PublishFailed
-from orchestrator.scheduling.policies import Spent, charge
+from orchestrator.scheduling.policies import ChargedFailures, charge
 from orchestrator.scheduling.story import LONGEST_CAUSE, TRANSITIONS, State, Story, Transition, Trigger
 from orchestrator.scheduling.workers import Attempt
 
@@ -28,7 +28,7 @@ class Specs:
             raise ValueError("a spec id appears twice in the order")
         self.count: Counter[State] = Counter(self.state.values())
         self.attempts: dict[str, int] = {}
-        self.spent: dict[str, Spent] = {}
+        self.spent: dict[str, ChargedFailures] = {}
         self.quarantined: dict[str, str] = {}  # -> the last error
         self.unpublished: dict[str, None] = {}
         self.publishing: tuple[str, ...] = ()
@@ -63,9 +63,9 @@ class Specs:
         number = self.attempts[spec_id] = self.attempts.get(spec_id, 0) + 1
         return number
 
-    def charge(self, spec_id: str, kind: FailureKind) -> Spent:
+    def charge(self, spec_id: str, kind: FailureKind) -> ChargedFailures:
         """What a spec has spent of its budgets after one more failure."""
-        spent = self.spent[spec_id] = charge(self.spent.get(spec_id, Spent()), kind)
+        spent = self.spent[spec_id] = charge(self.spent.get(spec_id, ChargedFailures()), kind)
         return spent
 
     def begin_write(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from orchestrator.stages.stages import ANALYSE, run_stage, stages_until
 
 
 class Pipeline(RunState):
-    """A run that can be brought on: its state, and the stages over it."""
+    """The run of one config: its state, and the stages that complete it."""
 
     def run(self, until: str = "analyse") -> Report:
         """All stages up to `until`. Raises Stopped, InputError or RefitError; what is finished is kept."""

@@ -21,7 +21,7 @@ from orchestrator.records import LedgerRow
 from orchestrator.runtime.backend import WorkerContext
 from orchestrator.runtime.driver import SpendMeter, StopSignal
 from orchestrator.stages.retraining import Retraining
-from orchestrator.stages.score_shards import ScoreStage
+from orchestrator.stages.score_shards import GroupScores
 from orchestrator.stages.score_warnings import score_warnings
 from orchestrator.stages.scoring_models import ScoringModels, Unfinished
 from orchestrator.stages.workforce import BackendFactory, Workforce
@@ -141,12 +141,12 @@ class RunState:
         return self.models.models
 
     @property
-    def stages(self) -> dict[str, ScoreStage]:
+    def stages(self) -> dict[str, GroupScores]:
         """The score stage of every scoring group."""
         return self.models.stages
 
     @property
-    def scores(self) -> ScoreStage:
+    def scores(self) -> GroupScores:
         """The score stage of the first scoring group, the only one in most campaigns. Raises ValueError if there is none."""
         return self.models.first
 

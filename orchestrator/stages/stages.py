@@ -50,7 +50,7 @@ def run_stage(stage: Stage, run: RunState) -> None:
     stage.write(run)
 
 
-class Train(Stage):
+class TrainStage(Stage):
     """The scoring models, with the weights that the scores and the retrains with a parent start from."""
 
     name = "train"
@@ -71,7 +71,7 @@ class Train(Stage):
 
 
 def _lost_weights(run: RunState) -> set[str]:
-    """Scoring models whose weights are not in the store, if there is one that still has to be trained or whose weights are needed."""
+    """Scoring models whose weights are not in the store; none where those of a finished model are lost and no later stage needs them."""
     missing = run.retraining.without_weights(run.models.works)
     if not missing.isdisjoint(run.ledger.index().rows) and not _needs_weights(run):
         return set()
@@ -89,7 +89,7 @@ def _needs_weights(run: RunState) -> bool:
         return True
 
 
-class Score(Stage):
+class ScoreStage(Stage):
     """The score matrix of every method on every scoring group, by shards of the train set."""
 
     name = "score"
@@ -117,7 +117,7 @@ class Score(Stage):
             log.warning("%s", warning)
 
 
-class Plan(Stage):
+class PlanStage(Stage):
     """The removal sets, and the distinct retrains that serve them: derived from the scores and the ledger, without a worker."""
 
     name = "plan"
@@ -130,20 +130,20 @@ class Plan(Stage):
         run.run_dir.note({"references": run.planned.references()})
 
 
-class Retrain(Stage):
+class RetrainStage(Stage):
     """The retrains of the plan, wave by wave; of an adaptive plan until it asks for no more."""
 
     name = "retrain"
 
     def is_done(self, run: RunState) -> bool:
-        """Whether the plan is final and all its retrains are in the ledger; those that this session tries again are not."""
+        """Whether the plan is final and all its retrains are in the ledger. A row that this session is to replace does not count."""
         if not run.planned.is_final:
             return False
         finished = run.ledger.index().rows.keys() - run.again
         return all(work.spec_id in finished for work in run.planned.works)
 
     def compute(self, run: RunState) -> None:
-        """Retrain what is missing, and plan again while the plan is not final."""
+        """Retrain what is missing, and plan anew while the plan is not final."""
         while True:
             works = run.planned.works
             run.retraining.bring_in_waves(works, "retrains", run.again)
@@ -162,8 +162,8 @@ class Retrain(Stage):
         run.report.quarantined = tuple(sorted(planned & run.retraining.quarantined()))
 
 
-class Pilot(Stage):
-    """In the place of Retrain: no more than `run.pilot` retrains of every class, to learn how long they take."""
+class PilotStage(Stage):
+    """In the place of RetrainStage: no more than `run.pilot` retrains of every class, to learn how long they take."""
 
     name = "retrain"
 
@@ -179,7 +179,7 @@ class Pilot(Stage):
         return pilot_works(run.planned.works, run.ledger.index().rows.keys(), run.pilot)
 
 
-class Analyse(Stage):
+class AnalyseStage(Stage):
     """Tables, verdicts and checks: derived from the ledger, without a worker."""
 
     name = "analyse"
@@ -194,10 +194,10 @@ class Analyse(Stage):
         run.report.quarantined = tuple(sorted(quarantined))
 
 
-PLAN, ANALYSE = Plan(), Analyse()
+PLAN, ANALYSE = PlanStage(), AnalyseStage()
 
 
 def stages_until(name: str, pilot: int = 0) -> list[Stage]:
     """The stages of a run in their order, up to and with the one of this name. Raises ValueError for a name that no stage has."""
-    stages: list[Stage] = [Train(), Score(), PLAN, Pilot() if pilot else Retrain(), ANALYSE]
+    stages: list[Stage] = [TrainStage(), ScoreStage(), PLAN, PilotStage() if pilot else RetrainStage(), ANALYSE]
     return stages[: [stage.name for stage in stages].index(name) + 1]

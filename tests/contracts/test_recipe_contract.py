@@ -12,6 +12,7 @@ from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.errors import InputError
 from tasks.training import check_micro_batch
+from tests.edits import reweighting
 
 NUMERICS = Numerics()
 
@@ -111,7 +112,7 @@ def test_weights_of_one_are_no_edit(task, mode):
 
 def test_weights_are_respected(task, mode):
     first = int(task.splits["train"].ids[0])
-    assert bits(task, Edit.reweighting({first: 2.0}, mode)) != bits(task)
+    assert bits(task, reweighting({first: 2.0}, mode)) != bits(task)
 
 
 def test_everything_removed_still_gives_a_network(task, mode):

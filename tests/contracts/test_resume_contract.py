@@ -10,8 +10,8 @@ from influence.registry import OBSERVERS
 from orchestrator.storage.blobs import LocalBlobs
 from orchestrator.storage.snapshots import StoredSnapshot
 from tasks.base import Numerics, SnapshotStore
-from tasks.data.edits import Edit
 from tasks.errors import GivenBack
+from tests.edits import reweighting
 
 RESUMABLE = {name: cls for name, cls in REGISTERED.items() if getattr(cls, "resumable", False)}
 # options beside those of `small` that keep other state; a recipe that is not here is tested as it comes
@@ -90,7 +90,7 @@ def run(name, kind, options, bert, keep_steps, kept, snapshots=None):
 
     trained = task.recipe.train(
         task,
-        edit=Edit.reweighting({int(ids[0]): 0.0, int(ids[1]): 0.0, int(ids[2]): 0.3}),
+        edit=reweighting({int(ids[0]): 0.0, int(ids[1]): 0.0, int(ids[2]): 0.3}),
         seed=11,
         numerics=Numerics(),
         keep_steps=keep_steps,
