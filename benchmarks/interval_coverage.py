@@ -18,7 +18,7 @@ import scipy
 
 from benchmarks.harness import machine
 from benchmarks.interval_shapes import false_alarms, shape_lines, shape_rows, skewed_size
-from orchestrator.analysis.intervals import Estimate, estimate
+from orchestrator.analysis.intervals import MeanEstimate, estimate
 from orchestrator.analysis.layout import Layout
 
 RATIOS = [(q, r, e) for q, r, e in product((0.0, 0.3, 1.0), repeat=3) if q or r or e]
@@ -134,7 +134,7 @@ def choose_cells(rng: np.random.Generator, n_queries: int, n_repeats: int, n_mis
             return complete
 
 
-def counts(result: Estimate, fixed_truth: np.ndarray) -> np.ndarray:
+def counts(result: MeanEstimate, fixed_truth: np.ndarray) -> np.ndarray:
     """Replicates covered and sum of half-widths, by ci and then by ci_fixed: [4]."""
     sums = []
     for (low, high), truth in ((result.ci, 0.0), (result.ci_fixed, fixed_truth)):

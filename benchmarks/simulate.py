@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import resource
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
@@ -23,6 +24,7 @@ from benchmarks.virtual_fleet import Fleet
 from benchmarks.virtual_parts import Conditions, Faults
 from orchestrator.records import RetrainSpec, Work
 from orchestrator.scheduling.scheduler import Scheduler
+from orchestrator.storage.story_file import StoryFile
 from tasks.base import Numerics
 from tasks.data.edits import Edit
 
@@ -52,8 +54,11 @@ def simulate(conditions: Conditions) -> dict:
     with_works = resident_bytes()
     scheduler = Scheduler(list(works))
     with_scheduler = resident_bytes()
-    fleet, begun = Fleet(conditions, works, scheduler), time.process_time()
-    fleet.run()
+    with tempfile.TemporaryDirectory() as folder:
+        story = StoryFile(Path(folder) / "story.jsonl")
+        fleet, begun = Fleet(conditions, works, scheduler, story.append), time.process_time()
+        fleet.run()
+        fleet.counts["story bytes"] = story.path.stat().st_size
     return {
         "conditions": asdict(conditions),
         "utilisation": utilisation(fleet),
@@ -85,9 +90,9 @@ def utilisation(fleet: Fleet) -> dict[str, float]:
 
 
 def driver_cost(fleet: Fleet) -> dict[str, float]:
-    """CPU of Scheduler.handle (ticks included), and of rows and parquet encoding: median over chunks of 2% of the retrains."""
-    scheduling, encoding = fleet.cpu.medians()
-    return {"scheduling": 1e3 * scheduling, "encoding": 1e3 * encoding, "both": 1e3 * (scheduling + encoding)}
+    """CPU of Scheduler.handle (ticks included), of rows and parquet encoding, and of story.jsonl: median over chunks of 2% of the retrains."""
+    scheduling, encoding, story = (1e3 * seconds for seconds in fleet.cpu.medians())
+    return {"scheduling": scheduling, "encoding": encoding, "story": story, "all": scheduling + encoding + story}
 
 
 def resident_bytes() -> int:
@@ -111,7 +116,7 @@ def summary(result: dict) -> str:
     return (
         f"{'faults' if conditions['faults'] else 'quiet'}, median {conditions['median_s']:g} s: "
         f"utilisation {share['whole']:.4f} (before the tail {share['before_tail']:.4f}, machines {share['of_machines_with_boot']:.4f}), "
-        f"{cost['scheduling']:.4f} + {cost['encoding']:.4f} ms, {result['rows_per_part']:.1f} rows a part, "
+        f"{cost['scheduling']:.4f} + {cost['encoding']:.4f} + {cost['story']:.4f} ms, {result['rows_per_part']:.1f} rows a part, "
         f"{result['memory_mb']['peak']:.0f} MB"
     )
 

@@ -10,12 +10,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
 from itertools import count
 
 import numpy as np
 
 from benchmarks.virtual_parts import Conditions, CpuMeter, Node, Worker
 from orchestrator.records import LedgerRow, Outcome, Work
+from orchestrator.runtime.story import StoryWriter, WriteStories
 from orchestrator.scheduling.events import (
     Completed,
     Event,
@@ -39,10 +41,28 @@ COMMITTED_AT = "2025-01-01T00:00:00.000000+00:00"
 SAMPLED_ROWS = 10_000  # encoding is timed on about so many rows, spread over the whole campaign
 
 
+class VirtualClock:
+    """The time of a fleet, as its driver would see it."""
+
+    def __init__(self, fleet: Fleet):
+        self._fleet = fleet
+
+    def now(self) -> float:
+        return self._fleet.now_s
+
+    def utc(self) -> datetime:
+        return datetime.fromisoformat(COMMITTED_AT) + timedelta(seconds=self._fleet.now_s)
+
+    def sleep(self, seconds: float) -> None:
+        raise NotImplementedError("nothing sleeps in virtual time")
+
+
 class Fleet:
     """Runs `works` to the end of the campaign; afterwards `seconds` and `counts` say where the time went."""
 
-    def __init__(self, conditions: Conditions, works: Mapping[str, Work], scheduler: Scheduler):
+    def __init__(
+        self, conditions: Conditions, works: Mapping[str, Work], scheduler: Scheduler, write: WriteStories | None = None
+    ):
         self.conditions, self.faults, self.works, self.scheduler = conditions, conditions.faults, works, scheduler
         self.random = random.Random(conditions.seed)
         generator = np.random.default_rng(conditions.seed)
@@ -54,6 +74,7 @@ class Fleet:
         self.demand = 0
         self.seconds: Counter[str] = Counter()  # worker time by what became of it
         self.counts: Counter[str] = Counter()
+        self.story = StoryWriter(scheduler, works, write, VirtualClock(self))
         self.cpu = CpuMeter(max(1, len(works) // 50))
         self.at_tail: dict[str, float] = {}  # when the last waiting spec was handed out
         self.nodes: list[Node] = []
@@ -139,8 +160,11 @@ class Fleet:
     def _published(self, spec_ids: tuple[str, ...]) -> None:
         for spec_id in spec_ids:
             self._outcomes.pop(spec_id, None)
-        self.cpu.published(len(spec_ids))
         self._tell([Published(spec_ids)])
+        begun = time.process_time()
+        self.story.write()
+        self.cpu.story_s += time.process_time() - begun
+        self.cpu.published(len(spec_ids))
 
     def _note_tail(self) -> None:
         busy = sum(self.now_s - w.begun_s for w in self._workers.values() if w.busy)

@@ -67,26 +67,26 @@ class Worker:
 
 @dataclass
 class CpuMeter:
-    """CPU seconds of this process in the scheduler and in making ledger parts, by chunks of published retrains."""
+    """CPU seconds of this process in the scheduler, in making ledger parts and in writing the story, by chunks of published retrains."""
 
     chunk: int
     n: int = 0
     scheduling_s: float = 0.0
     encoding_s: float = 0.0
     n_encoded: int = 0
-    chunks: list[tuple[float, float]] = field(default_factory=list)  # seconds per retrain: scheduling, encoding
+    story_s: float = 0.0
+    chunks: list[tuple[float, ...]] = field(default_factory=list)  # seconds per retrain: scheduling, encoding, story
 
     def published(self, n: int) -> None:
         """Count published retrains; a chunk that is full is closed."""
         self.n += n
         if self.n >= self.chunk:
-            self.chunks.append(
-                (self.scheduling_s / self.n, self.encoding_s / self.n_encoded if self.n_encoded else np.nan)
-            )
+            encoding_s = self.encoding_s / self.n_encoded if self.n_encoded else np.nan
+            self.chunks.append((self.scheduling_s / self.n, encoding_s, self.story_s / self.n))
             self.n = self.n_encoded = 0
-            self.scheduling_s = self.encoding_s = 0.0
+            self.scheduling_s = self.encoding_s = self.story_s = 0.0
 
-    def medians(self) -> tuple[float, float]:
-        """Median over chunks of the seconds per retrain: scheduling, encoding."""
-        scheduling, encoding = np.nanmedian(np.array(self.chunks), axis=0)
-        return float(scheduling), float(encoding)
+    def medians(self) -> tuple[float, float, float]:
+        """Median over chunks of the seconds per retrain: scheduling, encoding, story."""
+        scheduling, encoding, story = np.nanmedian(np.array(self.chunks), axis=0)
+        return float(scheduling), float(encoding), float(story)

@@ -26,7 +26,7 @@ OUTSIDE, ROUNDING = 1e-6, 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Solved:
+class SolvedBlocks:
     """x and what is left over, A x - v, both [q, n d] for n blocks; |part of v along zero eigenvalues| [q] and how many there are."""
 
     x: Tensor
@@ -35,7 +35,7 @@ class Solved:
     n_flat: int = 0
 
 
-def solved_damped(blocks: Tensor, right: Tensor, damping: float) -> Solved:
+def solved_damped(blocks: Tensor, right: Tensor, damping: float) -> SolvedBlocks:
     """(A + damping I)^-1 v for blocks A [n, d, d] and `right` [n, d, q], by Cholesky.
 
     Raises InputError naming the damping that is needed when a damped block is not positive definite.
@@ -47,10 +47,10 @@ def solved_damped(blocks: Tensor, right: Tensor, damping: float) -> Solved:
     if bool((info != 0).any()):
         raise InputError("solver.damping", _not_definite(float(torch.linalg.eigvalsh(blocks).min()), damping))
     x = torch.cholesky_solve(right, factors)
-    return Solved(_by_vector(x), _by_vector(damped @ x - right), right.new_zeros(right.shape[-1]))
+    return SolvedBlocks(_by_vector(x), _by_vector(damped @ x - right), right.new_zeros(right.shape[-1]))
 
 
-def solved_on_range(blocks: Tensor, right: Tensor, *, absolute: bool) -> Solved:
+def solved_on_range(blocks: Tensor, right: Tensor, *, absolute: bool) -> SolvedBlocks:
     """A^+ v, or |A|^+ v with `absolute`, for blocks A [n, d, d] and `right` [n, d, q]: pseudo-inverses by eigenvalues.
 
     Raises InputError naming the damping that is needed when an eigenvalue is negative and `absolute` is false.
@@ -67,7 +67,7 @@ def solved_on_range(blocks: Tensor, right: Tensor, *, absolute: bool) -> Solved:
     solved = torch.where(flat[..., None], torch.zeros_like(along), along / sizes)
     left = _by_vector(directions @ (sizes * solved - along))
     outside = torch.where(flat[..., None], along, torch.zeros_like(along)).square().sum((0, 1)).sqrt()
-    return Solved(_by_vector(directions @ solved), left, outside, int(flat.sum()))
+    return SolvedBlocks(_by_vector(directions @ solved), left, outside, int(flat.sum()))
 
 
 def check_in_range(outside: Sequence[Tensor], vectors: Tensor, n_flat: int) -> None:

@@ -127,26 +127,6 @@ class GradientSource:
         return CheckpointGradients(weight, embedding, {name: found[name] for name in self._chosen}, last)
 
 
-def gradient_shard(
-    task: Task,
-    split: str,
-    rows: np.ndarray,
-    labels: np.ndarray,
-    checkpoints: Sequence[Checkpoint],
-    needs: frozenset[str],
-    layers: frozenset[str] = frozenset(),
-    *,
-    batch_size: int = BATCH_SIZE,
-    device: torch.device | str = "cpu",
-) -> GradientShard:
-    """Gradients of -log p(labels[i]) for rows[i] of `split` at each checkpoint, in evaluation mode.
-
-    For repeated use make a GradientSource.
-    """
-    source = GradientSource(task, task.network(0), checkpoints, needs, layers, device)
-    return source.shard(split, rows, labels, batch_size)
-
-
 def embedding_name(task: Task, network: nn.Module) -> str:
     """Name of the word embedding. Raises InputError if the model has none."""
     name = task.model.embedding_module(network)

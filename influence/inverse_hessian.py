@@ -44,7 +44,7 @@ class SolveOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Solved:
+class SolvedModel:
     """One scoring model: its `weight` in the mean over models, its curvature, and the solutions of all queries."""
 
     checkpoint: Checkpoint
@@ -60,7 +60,7 @@ class QuerySolutions:
     solver tells, its lists in the order of the queries.
     """
 
-    def __init__(self, name: str, queries: QueryBlock, models: Sequence[Solved]):
+    def __init__(self, name: str, queries: QueryBlock, models: Sequence[SolvedModel]):
         self.models, self.n_queries = models, len(queries.ids)
         self.diverged = np.any([model.solution.diverged for model in models], axis=0)
         self.diagnostics: dict[str, Any] = {
@@ -95,7 +95,7 @@ class QuerySolutions:
             return [(number, float("nan")) for number in total]
         return sorted(((n, part) for n, part in total.items() if part), key=lambda item: (-abs(item[1]), item[0]))
 
-    def _terms(self, model: Solved, query: int, row: int) -> np.ndarray:
+    def _terms(self, model: SolvedModel, query: int, row: int) -> np.ndarray:
         """s_q times grad l_i, number by number, with what the model counts: float64 [P]."""
         curvature = model.curvature
         batch = curvature.task.batch("train", np.array([row]), device=curvature.theta.device)
@@ -146,7 +146,7 @@ def solve_queries(
         network = loaded(fresh, checkpoint, device)
         curvature = Curvature(task, Selection(network, chosen), options.batch_size, options.pass_size)
         vectors = _gradients(options, curvature, queries)
-        models.append(Solved(checkpoint, weight, curvature, options.solver.solve(curvature, vectors)))
+        models.append(SolvedModel(checkpoint, weight, curvature, options.solver.solve(curvature, vectors)))
     return QuerySolutions(options.name, queries, models)
 
 
@@ -176,7 +176,7 @@ def _losses(
     return lambda network: options.query_losses(curvature.task, network, split, rows, labels)
 
 
-def _told(model: Solved) -> dict[str, Any]:
+def _told(model: SolvedModel) -> dict[str, Any]:
     point, curvature = model.checkpoint, model.curvature
     where = {"spec_id": point.spec_id, "step": point.step, "n_parameters": len(curvature.theta)}
     return {**where, "n_train_touching": int(curvature.touching.sum()), **model.solution.diagnostics}

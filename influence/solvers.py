@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from influence.flat_directions import Solved, absolute, check_in_range, solved_damped, solved_on_range
+from influence.flat_directions import SolvedBlocks, absolute, check_in_range, solved_damped, solved_on_range
 from tasks.errors import InputError
 from tasks.seeds import generator
 from tasks.suggestions import did_you_mean
@@ -101,7 +101,7 @@ class Exact(_Options):
             problem = f"{size} parameters are more than max_parameters {self.max_parameters}"
             raise InputError("solver", f"{problem}; choose fewer parameters, or the solver cg or lissa")
 
-    def _of_blocks(self, blocks: Tensor, vectors: Tensor) -> Solved:
+    def _of_blocks(self, blocks: Tensor, vectors: Tensor) -> SolvedBlocks:
         """The solution for blocks [n, d, d] and vectors [q, n d]."""
         n, width, _ = blocks.shape
         right = vectors.view(len(vectors), n, width).permute(1, 2, 0)
@@ -255,7 +255,7 @@ def _known_keys(options: Any) -> Any:
 Solver = Annotated[Exact | ConjugateGradients | LiSSA, Field(discriminator="name"), BeforeValidator(_known_keys)]
 
 
-def _joined(solved: Sequence[Solved], vectors: Tensor) -> tuple[Tensor, Tensor]:
+def _joined(solved: Sequence[SolvedBlocks], vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Solutions [q, P] in the dtype of `vectors`, and |left over| / |v| [q]."""
     import torch
 

@@ -100,10 +100,14 @@ def _parser() -> argparse.ArgumentParser:
     text = "first retrain N (default 5) of every class, which is kept: what the estimate then rests on"
     plan.add_argument("--pilot", nargs="?", const=5, type=int, metavar="N", help=text)
     _machine_arguments(plan)
-    status = _command(commands, "status", _status, "progress and failures, while it runs or after")
+    status = _command(
+        commands, "status", _status, "progress, failures, the story of a retrain (--spec); also while it runs"
+    )
     _run_dir_argument(status)
     status.add_argument("--watch", action="store_true", help="again every two seconds until complete")
     status.add_argument("--json", action="store_true")
+    text = "one retrain instead: which it is, its state and what happened to it; the first digits of its id are enough"
+    status.add_argument("--spec", metavar="ID", help=text)
     _run_dir_argument(_command(commands, "report", _report, "results/ and report.html from the ledger"))
     verify = _command(commands, "verify", _verify, "digests, completeness, tables re-derived and compared")
     _run_dir_argument(verify)
@@ -229,6 +233,8 @@ def _status(options: argparse.Namespace) -> int:
     from orchestrator.inspection.status import StatusReader
     from orchestrator.storage.blobs import StoreAwayError
 
+    if options.spec is not None:
+        return _spec_status(options)
     reader = StatusReader(options.run_dir)
     while True:
         try:
@@ -242,6 +248,16 @@ def _status(options: argparse.Namespace) -> int:
             if not options.watch or now.stage == "complete" or not is_heard():
                 return EXIT_QUARANTINED if now.complete and now.quarantined else EXIT_COMPLETE
         time.sleep(2)
+
+
+def _spec_status(options: argparse.Namespace) -> int:
+    from orchestrator.inspection.spec_story import spec_status
+
+    if options.watch:
+        raise InputError("--watch", "shows the progress of a whole run; leave it out with --spec")
+    found = spec_status(options.run_dir, options.spec)
+    print(json.dumps(found.json()) if options.json else "\n".join(found.lines()))
+    return EXIT_COMPLETE
 
 
 def _report(options: argparse.Namespace) -> int:

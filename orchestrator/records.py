@@ -1,4 +1,4 @@
-"""RetrainSpec, RemovalRequest, Outcome, LedgerRow: what is asked, and what came of it. Pure."""
+"""RetrainSpec, Work, Outcome, LedgerRow: what is asked, and what came of it. Pure."""
 
 from __future__ import annotations
 
@@ -84,18 +84,6 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class RemovalRequest:
-    """One cell of a campaign: remove the top `k` of `group` for `query_id` by `method`, in repeat `repeat`; many requests may share a spec."""
-
-    method: str
-    query_id: int
-    group: str
-    k: int
-    repeat: int
-    spec_id: str
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
     """What one retrain recorded. `outputs` maps a measured split, or `<observer>/<key>@<step>`, to a float32 array.
 
@@ -132,7 +120,6 @@ __all__ = [
     "Edit",
     "LedgerRow",
     "Outcome",
-    "RemovalRequest",
     "RetrainSpec",
     "Status",
     "Work",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.models.skip_gram import Loss
+from tasks.models.skip_gram import PairLoss
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class TouchedTargets:
     factors: np.ndarray
     sentences: np.ndarray
 
-    def hessians(self, inner: np.ndarray, outer: np.ndarray, loss: Loss) -> np.ndarray:
+    def hessians(self, inner: np.ndarray, outer: np.ndarray, loss: PairLoss) -> np.ndarray:
         """Sum over sentences of the second derivative in each word's vector: float64 [n_words, d, d].
 
         `inner` [n_words, d]: the words' vectors; `outer` [V, d]: output vectors. H_w = sum_t f_t l''(u_w . v_t) v_t v_t^T.
@@ -57,7 +57,7 @@ class TouchedTargets:
         return np.stack(blocks)
 
     def derivatives(
-        self, inner: np.ndarray, outer: np.ndarray, loss: Loss, vectors: np.ndarray, rows: np.ndarray
+        self, inner: np.ndarray, outer: np.ndarray, loss: PairLoss, vectors: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
         """<gradient of a sentence's loss, vector> for train rows `rows` along `vectors` [q, n_words, d]: float64 [q, len(rows)]."""
         inner, outer = np.asarray(inner, np.float64), np.asarray(outer, np.float64)
@@ -71,13 +71,13 @@ class TouchedTargets:
             found[q] = np.bincount(order[place], factors * along, minlength=len(rows))
         return found
 
-    def _slopes(self, inner: np.ndarray, outer: np.ndarray, loss: Loss) -> np.ndarray:
+    def _slopes(self, inner: np.ndarray, outer: np.ndarray, loss: PairLoss) -> np.ndarray:
         """l'(u . v) of every target: float64 [n_targets]."""
         scores = (inner @ outer.T)[self.centres, self.targets]
         return loss.terms(scores, self.positive, with_terms=False)[1]
 
 
-def second_derivatives(scores: np.ndarray, positive: bool, loss: Loss) -> np.ndarray:
+def second_derivatives(scores: np.ndarray, positive: bool, loss: PairLoss) -> np.ndarray:
     """l''(x) of a target's term, elementwise: s(x) s(-x), and for the loss without a logarithm -sign s(x) s(-x) (1 - 2 s(x))."""
     s = 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
     product = s * (1 - s)
@@ -107,7 +107,7 @@ class ClosedForms(Task):
 
         inner, outer = (weight.detach().cpu().numpy() for weight in weights_of(network))
         touched = self._touched(rows)
-        found = touched.hessians(inner[rows], outer, Loss(self.recipe.loss)) / len(self.corpus.ids)
+        found = touched.hessians(inner[rows], outer, PairLoss(self.recipe.loss)) / len(self.corpus.ids)
         return torch.from_numpy(found + self.model.l2 * np.eye(found.shape[-1]))
 
     def row_derivatives(
@@ -118,7 +118,7 @@ class ClosedForms(Task):
 
         inner, outer = (weight.detach().cpu().numpy() for weight in weights_of(network))
         touched, along = self._touched(rows), vectors.detach().cpu().numpy()
-        return torch.from_numpy(touched.derivatives(inner[rows], outer, Loss(self.recipe.loss), along, train_rows))
+        return torch.from_numpy(touched.derivatives(inner[rows], outer, PairLoss(self.recipe.loss), along, train_rows))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cached": None}  # workers make their own

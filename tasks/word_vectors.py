@@ -17,7 +17,7 @@ from tasks.data.corpus import Corpus, CorpusConfig, VocabularyConfig, read_corpu
 from tasks.data.pairs import Pairs, PairSampler
 from tasks.digests import digest
 from tasks.errors import InputError
-from tasks.models.skip_gram import Loss
+from tasks.models.skip_gram import PairLoss
 from tasks.properties import ResolvedProperty
 from tasks.recipe import Recipe
 from tasks.recipes.pair_options import PairOptions
@@ -186,7 +186,7 @@ class WordVectorTask(ClosedForms):
             self.corpus.sentences, rows[used], self.corpus.ids[rows[used]], self._influence_key
         )
         sizes = np.diff(pairs.starts)
-        factors = Loss(self.recipe.loss).factors(self.recipe.negatives)
+        factors = PairLoss(self.recipe.loss).factors(self.recipe.negatives)
         return {
             "centres": np.repeat(pairs.centres, sizes).astype(np.int64),
             "targets": pairs.targets.astype(np.int64),
@@ -211,7 +211,7 @@ class WordVectorTask(ClosedForms):
         """Train loss of every sentence: the sum over its pairs, [n]; twice differentiable."""
         inner, outer = weights_of(network)
         scores = (inner[batch["centres"]] * outer[batch["targets"]]).sum(1)
-        terms = Loss(self.recipe.loss).term_tensor(scores, batch["positive"]) * batch["factors"].to(scores.dtype)
+        terms = PairLoss(self.recipe.loss).term_tensor(scores, batch["positive"]) * batch["factors"].to(scores.dtype)
         return terms.new_zeros(len(batch["labels"])).index_add(0, batch["owners"], terms)
 
     def penalty(self, network: nn.Module) -> Tensor:

@@ -171,6 +171,15 @@ def test_every_room_has_files_and_the_top_of_the_orchestrator_few():
     assert sum(source.count("/") == 1 and source.startswith("orchestrator/") for source in SOURCES) <= FILES_AT_THE_TOP
 
 
+def test_no_two_classes_have_the_same_name():
+    found: dict[str, list[str]] = {}
+    for source in SOURCES:
+        for node in ast.walk(ast.parse((ROOT / source).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(source)
+    assert not {name: sources for name, sources in found.items() if len(sources) > 1}
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_no_layer_imports_a_higher_one(source):
     level = LAYERS.index(source.split("/")[0])

@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.config.load import load_config
 from orchestrator.experiment.experiment import Experiment
-from orchestrator.stages.score_shards import ScoreStage
+from orchestrator.stages.score_shards import GroupScores
 from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.digests import digest
@@ -74,7 +74,7 @@ def score_ids(experiment: Experiment) -> dict[str, list[str]]:
     for group in experiment.scoring_groups(NUMERICS):
         arm = experiment.arms[group.arm]
         outputs = {name: np.zeros((len(rows), 3), np.float32) for name, rows in arm.task.measured.items()}
-        stage = ScoreStage(experiment, cast(Any, None), group, arm.queries(outputs if arm.needs_outputs else None))
+        stage = GroupScores(experiment, cast(Any, None), group, arm.queries(outputs if arm.needs_outputs else None))
         for label, method in experiment.scored.items():
             found.setdefault(label, []).append(stage.score_id(method))
     return found

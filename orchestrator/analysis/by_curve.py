@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from orchestrator.analysis.cells import Cells
-from orchestrator.analysis.intervals import Estimate, estimate
+from orchestrator.analysis.intervals import MeanEstimate, estimate
 
 
-def by_curve(cells: Cells, y: np.ndarray, queries: slice = slice(None)) -> Estimate:
+def by_curve(cells: Cells, y: np.ndarray, queries: slice = slice(None)) -> MeanEstimate:
     """`estimate` of every curve over its own complete cells: y [n_methods, n_groups, ..., n_queries, n_repeats].
 
     `queries`: those that y holds. The counts `n_queries`, `n_repeats` are int arrays like the rest, [n_methods, n_groups, ...].
@@ -16,7 +16,7 @@ def by_curve(cells: Cells, y: np.ndarray, queries: slice = slice(None)) -> Estim
     return joined_estimate(cells, np.asarray(y, np.float64), cells.asked_repeats, queries)
 
 
-def joined_estimate(cells: Cells, y: np.ndarray, n_repeats: np.ndarray, queries: slice = slice(None)) -> Estimate:
+def joined_estimate(cells: Cells, y: np.ndarray, n_repeats: np.ndarray, queries: slice = slice(None)) -> MeanEstimate:
     """`estimate` of layouts y [*n_repeats.shape, ..., n_queries, n_repeats], each over its first n_repeats: arrays [...]."""
     blank = np.full(y.shape[:-2], np.nan)
     fields = {name: blank.copy() for name in ("mean", "se", "df", "se_fixed", "df_fixed")}
@@ -26,4 +26,4 @@ def joined_estimate(cells: Cells, y: np.ndarray, n_repeats: np.ndarray, queries:
         found = estimate(y[chosen][..., :n], cells.complete[queries, :n], cells.widening(int(n)))
         for name, array in (fields | counts).items():
             array[chosen] = getattr(found, name)
-    return Estimate(**fields, **counts)  # type: ignore[arg-type]
+    return MeanEstimate(**fields, **counts)  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ def compared_pairs(methods: Sequence[str], controls: Sequence[str] = ("random",)
 def holm(p: np.ndarray) -> np.ndarray:
     """Holm's step-down adjusted p of one family: float64 [n]; NaN stays NaN and does not count (Holm 1979).
 
-    The i-th smallest of n becomes max over j <= i of min(1, (n - j + 1) p_j).
+    The i-th smallest of n becomes max over j <= i of min(1, (n - j + 1) p_j). SciPy has no correction of Holm's.
     """
     p = np.asarray(p, np.float64)
     order = np.argsort(p, kind="stable")[: int(np.isfinite(p).sum())]

@@ -9,7 +9,7 @@ import numpy as np
 
 from orchestrator.analysis.by_curve import by_curve
 from orchestrator.analysis.cells import Cells
-from orchestrator.analysis.intervals import Estimate
+from orchestrator.analysis.intervals import MeanEstimate
 from orchestrator.analysis.over_queries import joined_levels, query_columns
 
 Row = dict[str, Any]
@@ -64,7 +64,7 @@ def summary_rows(cells: Cells) -> list[Row]:
 
 
 def estimate_columns(
-    found: Estimate, name: str, n_excluded: np.ndarray, *, only_seeds_vary: bool = False
+    found: MeanEstimate, name: str, n_excluded: np.ndarray, *, only_seeds_vary: bool = False
 ) -> dict[str, Any]:
     """An estimate as the columns `name, se, ci_low, ..., n_excluded`: arrays [...], counts among them int."""
     se, (low, high) = (found.se_fixed, found.ci_fixed) if only_seeds_vary else (found.se, found.ci)

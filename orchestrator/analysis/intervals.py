@@ -17,7 +17,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanEstimate:
     """Mean, standard errors and degrees of freedom; arrays [...], NaN where the layout cannot tell.
 
     A table without any spread (se 0: every cell is the same number) shows nothing of how much queries or seeds differ. It
@@ -80,7 +80,7 @@ def bounds(mean: np.ndarray, se: np.ndarray, df: np.ndarray, level: float = LEVE
     return mean - half, mean + half
 
 
-def estimate(y: np.ndarray, complete: np.ndarray | None = None, widening: float = 1.0) -> Estimate:
+def estimate(y: np.ndarray, complete: np.ndarray | None = None, widening: float = 1.0) -> MeanEstimate:
     """Mean of a two-way layout with both standard errors, at once for any number of layouts that share their holes.
 
     y: float64 [..., n_queries, n_repeats]; complete: bool [n_queries, n_repeats], cells outside it are not read.
@@ -102,17 +102,17 @@ def estimate(y: np.ndarray, complete: np.ndarray | None = None, widening: float 
     y = y[..., layout.rows, :][..., layout.columns]
     blank = np.full(y.shape[:-2], np.nan)
     if not layout.n_cells:
-        return Estimate(blank, blank, blank, blank, blank, 0, 0)
+        return MeanEstimate(blank, blank, blank, blank, blank, 0, 0)
     mean = layout.mean(y)
     if not layout.is_connected:
-        return Estimate(mean, blank, blank, blank, blank, layout.n_queries, layout.n_repeats)
+        return MeanEstimate(mean, blank, blank, blank, blank, layout.n_queries, layout.n_repeats)
     ms = mean_squares(layout, y)
     ms = replace(ms, repeats=ms.repeats * widening**2)
     variance, df = _variance(layout, ms)
     variance_fixed = max(layout.c_residual, layout.c_repeats) * ms.repeats
     df_fixed = np.full(y.shape[:-2], layout.n_repeats - 1.0)
     se, se_fixed = np.sqrt(variance), np.sqrt(variance_fixed)
-    return Estimate(mean, se, df, se_fixed, df_fixed, layout.n_queries, layout.n_repeats)
+    return MeanEstimate(mean, se, df, se_fixed, df_fixed, layout.n_queries, layout.n_repeats)
 
 
 def _variance(layout: Layout, ms: MeanSquares) -> tuple[np.ndarray, np.ndarray]:

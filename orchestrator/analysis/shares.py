@@ -12,7 +12,8 @@ def clopper_pearson(count: float, n: float) -> tuple[float, float]:
     """Exact 95% interval of a share from `count` of `n` independent trials: (low, high), NaN without trials.
 
     low = Beta(count, n - count + 1) at 2.5%, 0 if count is 0; high = Beta(count + 1, n - count) at 97.5%, 1 if count
-    is n. Both may be fractions, as an effective number of trials is (Clopper & Pearson 1934).
+    is n. Both may be fractions, as an effective number of trials is, which scipy.stats.binomtest does not take (Clopper &
+    Pearson 1934).
     """
     if not n > 0:
         return np.nan, np.nan

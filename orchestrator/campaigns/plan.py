@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import numpy as np
 
 from orchestrator.analysis.stopping import Stopping
-from orchestrator.records import RemovalRequest, RetrainSpec, Work
+from orchestrator.records import RetrainSpec, Work
 from tasks.data.edits import Edit
 
 SpecFactory = Callable[[Edit, int], RetrainSpec]
@@ -94,14 +94,6 @@ class Plan:
             "spec_id": spec_ids[cell[repeat, query, method, group, k]],
         }
         return {name: column.tolist() for name, column in columns.items()}
-
-    def requests(self) -> Iterator[RemovalRequest]:
-        """The cells one by one, in the order of dispatch."""
-        for r, q, m, g, k in np.ndindex(*(self.cell.shape[axis] for axis in (4, 3, 0, 1, 2))):
-            index = self.cell[m, g, k, q, r]
-            if index != NOT_ASKED:
-                spec_id = self.works[index].spec_id
-                yield RemovalRequest(self.methods[m], self.query_ids[q], self.groups[g], self.ks[k], r, spec_id)
 
 
 @dataclass(frozen=True)

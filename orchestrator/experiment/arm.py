@@ -130,10 +130,6 @@ class Arm:
         more = (task.encoding, *(task.properties or ()), *self.config.observers)
         return (task, self.part, task.model, task.recipe, *more)
 
-    def last_step(self) -> int:
-        """The number of the last update of a whole training."""
-        return self.task.recipe.checkpoint_step(len(self.train), self.task.recipe.last_epoch())
-
     # --- queries -------------------------------------------------------------------------------------------------
 
     @property

@@ -71,6 +71,11 @@ class RunDir:
         return self.path / "plan.parquet"
 
     @property
+    def story(self) -> Path:
+        """What happened to every retrain of this run, attempt by attempt."""
+        return self.path / "story.jsonl"
+
+    @property
     def provenance_path(self) -> Path:
         return self.path / "provenance.json"
 

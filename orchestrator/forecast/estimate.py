@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.forecast.outlook import BETWEEN_PREEMPTIONS_S, Demand, History, Outlook, Pool, Span, outlook, total_s
+from orchestrator.forecast.outlook import (
+    BETWEEN_PREEMPTIONS_S,
+    Demand,
+    History,
+    Outlook,
+    Span,
+    WorkerPlan,
+    outlook,
+    total_s,
+)
 from orchestrator.records import Work
 from orchestrator.stages.pilot import RetrainClass, class_of
 from orchestrator.stages.pipeline import Pipeline, Unfinished
@@ -161,7 +170,7 @@ def _advice(pipeline: Pipeline, works: Sequence[Work]) -> str:
     return pipeline.campaign.advice(pipeline.scored, pipeline.planned, rows) if rows else ""
 
 
-def _figures(found: Outlook | None, history: History, pool: Pool, n_left: int) -> dict[str, Any]:
+def _figures(found: Outlook | None, history: History, pool: WorkerPlan, n_left: int) -> dict[str, Any]:
     """Time, GPU-hours and cost with their ranges, and what they rest on."""
     nothing = Span(0.0, 0.0, 0.0)
     time, gpu_hours = (found.time_s, found.gpu_hours) if found else (None, None)
@@ -182,7 +191,7 @@ def _figures(found: Outlook | None, history: History, pool: Pool, n_left: int) -
     }
 
 
-def _assumptions(found: Outlook | None, history: History, pool: Pool, n_left: int) -> str:
+def _assumptions(found: Outlook | None, history: History, pool: WorkerPlan, n_left: int) -> str:
     """What the figures rest on, in one line."""
     if found is None:
         return (
@@ -212,10 +221,12 @@ def _mean_s(kinds: Demand, history: History) -> float | None:
     return total.mean / kinds.total() if total and kinds.total() else None
 
 
-def _pool(pipeline: Pipeline) -> Pool:
+def _pool(pipeline: Pipeline) -> WorkerPlan:
     settings = pipeline.experiment.settings
     compute, prices = settings.compute, settings.prices
-    return Pool(compute.workers, compute.gpus_per_worker, compute.market.retrains, prices.table() if prices else None)
+    return WorkerPlan(
+        compute.workers, compute.gpus_per_worker, compute.market.retrains, prices.table() if prices else None
+    )
 
 
 def _history(pipeline: Pipeline, works: Sequence[Work], rows: Mapping[str, IndexEntry]) -> History:

@@ -106,7 +106,7 @@ def _t(df: int) -> float:
 
 
 @dataclass(frozen=True)
-class Pool:
+class WorkerPlan:
     """Workers and the nodes they are taken to run on: one a GPU, or one a worker where they have none; booted if there are prices."""
 
     workers: int
@@ -150,7 +150,7 @@ class Outlook:
     cost: Span | None
 
 
-def outlook(least: Demand, most: Demand, history: History, pool: Pool) -> Outlook | None:
+def outlook(least: Demand, most: Demand, history: History, pool: WorkerPlan) -> Outlook | None:
     """Time and cost of `most`, ranging down to those of `least`; None if the history has nothing like it.
 
     Time: seconds of training / workers, no more workers than retrains, and the boot but in the lower bound. Nodes are paid for the

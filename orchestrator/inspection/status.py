@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from orchestrator.config.schema import LoadedConfig
 from orchestrator.experiment.edited_plugins import edited_plugins
@@ -84,12 +86,10 @@ class StatusReader:
     def now(self) -> Status:
         """The status now. Raises InputError if there is no run directory, StoreAwayError while the store does not answer."""
         run_dir = existing(self._path)
-        provenance, config = run_dir.provenance(), self._config or run_dir.config()
-        if not provenance:
-            problem = "is missing, so that it is not known which ledger the run writes to; refit run writes it again"
-            raise InputError(run_dir.provenance_path, problem)
+        config = self._config or run_dir.config()
+        provenance = known_provenance(run_dir)
         self._config = config  # from now on it stays; plugins may be edited while somebody watches
-        task_ids = tuple(provenance.get("task_ids") or [provenance.get("task_id", "")])
+        task_ids = ledgers_of(provenance)
         store, prices = Store(config.settings.output, run_dir.path), config.settings.prices
         book = SpendBook(store.blobs, provenance.get("run", run_dir.path.name))
         spent = book.read(prices.table() if prices else None).summary()
@@ -100,8 +100,7 @@ class StatusReader:
             stage = "scoring" if rows and provenance else "not started"
             status = Status(run_dir.path.name, stage, 0, 0, 0, 0, 0, {}, 0, None, None, False, spent)
             return replace(status, store=store.uri, notes=_notes(run_dir, store))
-        about = {"run": provenance["run"]} if "run" in provenance else {}
-        wanted = {*_planned(run_dir.plan, about), *provenance.get("references", ())}
+        wanted = {*planned_cells(run_dir)["spec_id"], *provenance.get("references", ())}
         found = [entry for spec_id, entry in rows.items() if spec_id in wanted]
         return replace(_counted(run_dir, found, len(wanted), spent), store=store.uri, notes=_notes(run_dir, store))
 
@@ -111,12 +110,27 @@ def _notes(run_dir: RunDir, store: Store) -> tuple[str, ...]:
     return (*([note] if note else []), *edited_plugins(run_dir.provenance()))
 
 
-def _planned(path: Path, about: Mapping[str, str]) -> Iterable[str]:
-    """The spec ids of the plan that `about` describes. Raises InputError if the file is damaged or another's."""
+def known_provenance(run_dir: RunDir) -> dict[str, Any]:
+    """What provenance.json holds. Raises InputError if it is missing or damaged."""
+    if not (provenance := run_dir.provenance()):
+        problem = "is missing, so that it is not known which ledger the run writes to; refit run writes it again"
+        raise InputError(run_dir.provenance_path, problem)
+    return provenance
+
+
+def ledgers_of(provenance: Mapping[str, Any]) -> tuple[str, ...]:
+    """The task ids of the ledgers that a run writes to."""
+    return tuple(provenance.get("task_ids") or [provenance.get("task_id", "")])
+
+
+def planned_cells(run_dir: RunDir) -> dict[str, np.ndarray]:
+    """The columns of plan.parquet. Raises InputError if the file is damaged or another run's, FileNotFoundError if there is none."""
+    provenance = run_dir.provenance()
     try:
-        return read_plan(path, about)["spec_id"]
+        return read_plan(run_dir.plan, {"run": provenance["run"]} if "run" in provenance else {})
     except DamagedError as error:
-        raise InputError(path, f"{str(error).removeprefix(f'{path}: ')}; refit run writes it again") from error
+        problem = f"{str(error).removeprefix(f'{run_dir.plan}: ')}; refit run writes it again"
+        raise InputError(run_dir.plan, problem) from error
 
 
 def _counted(run_dir: RunDir, found: Sequence[IndexEntry], n_wanted: int, spent: dict[str, Any] | None) -> Status:

@@ -17,7 +17,7 @@ from orchestrator.runtime.backend import WorkerContext
 from orchestrator.runtime.worker import configure, make_scorer, retrain
 from orchestrator.spending.book import SpendBook
 from orchestrator.stages.pipeline import Pipeline, Unfinished
-from orchestrator.stages.score_shards import ScoreStage
+from orchestrator.stages.score_shards import GroupScores
 from orchestrator.storage.blobs import StoreAwayError
 from orchestrator.storage.ledger import record_key
 from orchestrator.storage.tables import about_scores, read_plan, read_scores_table
@@ -104,7 +104,7 @@ def _scores(pipeline: Pipeline, found: Verification) -> bool:
     return True
 
 
-def _older(stage: ScoreStage, label: str) -> str:
+def _older(stage: GroupScores, label: str) -> str:
     n_older = stage.store.scores.unlabelled(stage.score_id(stage.experiment.scored[label]))
     return (
         f" ({n_older} are of an older version and do not say what they are; refit run scores them again)"

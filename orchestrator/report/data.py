@@ -13,7 +13,7 @@ from orchestrator.analysis.checks import Check
 
 
 @dataclass(frozen=True)
-class Example:
+class ShownExample:
     """A training example beside a query. `train_spans`/`query_spans`: (start, end, contribution) into the texts, for methods that decompose word by word."""
 
     train_id: int
@@ -40,7 +40,7 @@ class QueryPage:
     label: str
     predicted: str
     probability: float  # of the gold label, by the scoring model
-    examples: Mapping[str, Mapping[str, Sequence[Example]]]  # method -> proponents | opponents -> examples
+    examples: Mapping[str, Mapping[str, Sequence[ShownExample]]]  # method -> proponents | opponents -> examples
     given_id: str = ""  # the id as the data has it, where that is text
 
     @property

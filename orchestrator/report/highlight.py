@@ -15,7 +15,7 @@ Span = tuple[int, int, float]
 
 
 @dataclass(frozen=True)
-class Piece:
+class MarkedText:
     """A stretch of text. `level` 0: no mark, 1-5: its intensity; `value`: the contribution, positive = helpful."""
 
     text: str
@@ -32,16 +32,16 @@ class Piece:
 class Passage:
     """A text in two parts: what is shown, and what an expander holds."""
 
-    shown: tuple[Piece, ...]
-    hidden: tuple[Piece, ...]
+    shown: tuple[MarkedText, ...]
+    hidden: tuple[MarkedText, ...]
     n_hidden_words: int
 
 
 def passage(text: str, spans: Sequence[Span] = (), words_shown: int = WORDS_SHOWN) -> Passage:
     """`text` cut after `words_shown` words and marked by `spans` (start, end, contribution)."""
     cut = _cut(text, words_shown)
-    shown: list[Piece] = []
-    hidden: list[Piece] = []
+    shown: list[MarkedText] = []
+    hidden: list[MarkedText] = []
     start = 0
     for piece in pieces(text, spans):
         inside = len(piece.text) if piece.level else max(cut - start, 0)  # a marked word is never cut in two
@@ -59,21 +59,21 @@ def _cut(text: str, words_shown: int) -> int:
     return len(text) if len(ends) <= words_shown * 4 // 3 else ends[words_shown - 1]
 
 
-def pieces(text: str, spans: Sequence[Span]) -> list[Piece]:
+def pieces(text: str, spans: Sequence[Span]) -> list[MarkedText]:
     """`text` split at `spans`; the pieces joined are `text` again.
 
     Spans that are empty, reach outside the text or overlap an earlier one are left out.
     """
     largest = max((abs(value) for _, _, value in spans if math.isfinite(value)), default=0.0)
-    result: list[Piece] = []
+    result: list[MarkedText] = []
     position = 0
     for start, end, value in sorted(spans):
         level = _level(value, largest)
         if level and position <= start < end <= len(text):
-            result += [Piece(text[position:start])] * (position < start)
-            result.append(Piece(text[start:end], value, level))
+            result += [MarkedText(text[position:start])] * (position < start)
+            result.append(MarkedText(text[start:end], value, level))
             position = end
-    return result + [Piece(text[position:])] * (position < len(text))
+    return result + [MarkedText(text[position:])] * (position < len(text))
 
 
 def _level(value: float, largest: float) -> int:

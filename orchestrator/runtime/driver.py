@@ -6,16 +6,17 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from orchestrator.records import Work
 from orchestrator.runtime.backend import Backend
 from orchestrator.runtime.clock import Clock, SystemClock
-from orchestrator.runtime.progress import Progress, ProgressListener, ProgressMeter
+from orchestrator.runtime.progress import ProgressListener, ProgressMeter, SessionProgress
 from orchestrator.runtime.publisher import LedgerUnwritableError, Publisher, WriteRows
-from orchestrator.runtime.results import Results
+from orchestrator.runtime.results import SessionResults
+from orchestrator.runtime.spend_meter import SpendMeter
 from orchestrator.runtime.stop import StopSignal, stop_on_signals
-from orchestrator.scheduling.budget import Node
+from orchestrator.runtime.story import StoryWriter, WriteStories
 from orchestrator.scheduling.events import (
     ENDS_SESSION,
     Completed,
@@ -41,30 +42,6 @@ from orchestrator.scheduling.scheduler import Scheduler
 from tasks.errors import InputError
 
 log = logging.getLogger(__name__)
-
-
-class SpendMeter(Protocol):
-    """What the machines cost. `reason`: which limit is reached, for people."""
-
-    @property
-    def reason(self) -> str: ...
-
-    @property
-    def is_used_up(self) -> bool:
-        """Whether a limit is reached already: then nothing need be started."""
-        ...
-
-    def workers_within(self, seconds: float) -> float:
-        """How many workers may be wanted, if they are to boot and work for `seconds` before a limit; infinite without one."""
-        ...
-
-    def close(self) -> None:
-        """Charge what is there until now; idempotent."""
-        ...
-
-    def tick(self, nodes: Sequence[Node]) -> float | None:
-        """Charge these machines until now; seconds left until a limit at the present rate, None without limits."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -105,36 +82,42 @@ def drive(
     code_version: str,
     options: DriveOptions | None = None,
     meter: SpendMeter | None = None,
+    write_stories: WriteStories | None = None,
 ) -> DriveResult:
     """Run the scheduler on a backend until everything is in the ledger, or a stop was asked for.
 
     `ledger_publish` makes rows durable or raises; it runs in a thread of its own. The backend is started if there is
     anything to do; closing it is the owner's affair, except if the session ends early (a stop was asked for, or `meter`
     leaves no time): then it is closed, and what is finished is published. If the backend breaks, what is finished is
-    published before its exception is raised.
+    published before its exception is raised. `write_stories` keeps the transitions of the specs, for people to read.
 
     Raises LedgerUnwritableError if the ledger stays unwritable (after a stop signal: for five seconds) or refuses to be
     written, InputError if a worker reports that the store refuses, KeyboardInterrupt on a second Ctrl-C.
     """
     clock, options = clock or SystemClock(), options or DriveOptions()
-    results = Results(scheduler, works, clock, code_version)
+    results = SessionResults(scheduler, works, clock, code_version)
     publisher = Publisher(ledger_publish, results.rows, options.backoff, clock, stop.is_signalled)
     told = ProgressMeter(scheduler, progress, clock, options.progress_s)
-    session = _Session(scheduler, backend, works, results, publisher, told, stop, clock, meter, options.poll_s)
+    story = StoryWriter(scheduler, works, write_stories, clock)
+    session = _DriveSession(
+        scheduler, backend, works, results, publisher, told, story, stop, clock, meter, options.poll_s
+    )
     try:
         return session.run()
     finally:
+        story.write()
         publisher.close()
 
 
 @dataclass
-class _Session:
+class _DriveSession:
     scheduler: Scheduler
     backend: Backend
     works: Mapping[str, Work]
-    results: Results
+    results: SessionResults
     publisher: Publisher
     progress: ProgressMeter
+    story: StoryWriter
     stop: StopSignal
     clock: Clock
     meter: SpendMeter | None
@@ -156,6 +139,7 @@ class _Session:
             for event in events:
                 self.handle(event)
             self.progress.report()
+            self.story.write_if_due()
         self.progress.report(now=True)
         if self.broken:
             raise self.broken
@@ -223,6 +207,8 @@ class _Session:
         self.note(event)
         for instruction in self.scheduler.handle(event):
             self.execute(instruction)
+        if isinstance(event, Published):
+            self.story.write()
         early = self.finish is not None and not self.finish.complete
         if (early or self.scheduler.stopping) and not self.closed:
             log.info("stopping: %s", self.why())
@@ -293,8 +279,8 @@ __all__ = [
     "DriveOptions",
     "DriveResult",
     "LedgerUnwritableError",
-    "Progress",
     "ProgressListener",
+    "SessionProgress",
     "SpendMeter",
     "StopSignal",
     "SystemClock",

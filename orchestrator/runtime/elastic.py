@@ -143,11 +143,6 @@ class ElasticBackend:
             if slot.name in pool.slots and not slot.is_idle:
                 self._events += self._tell(pool.lose(slot, Lost("error", "nobody waits for its answer")))
 
-    def device_ids(self) -> dict[str, tuple[str, ...]]:
-        """Worker -> the GPUs it holds, as `<node>:<id>`; of the workers that have joined."""
-        slots = self._pool.slots.values() if self._pool else ()
-        return {slot.name: slot.place.gpus for slot in slots if slot.has_joined and slot.place}
-
     def close(self) -> None:
         """End our actors, and Ray itself if it was started here; idempotent."""
         try:

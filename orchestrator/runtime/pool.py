@@ -16,7 +16,7 @@ from orchestrator.runtime.draining import NodeWatch
 from orchestrator.runtime.placement import Placement, Role
 from orchestrator.runtime.ray_calls import FREE_KINDS, Ending, Happening, Left, Slot, Task
 from orchestrator.runtime.ray_worker import Attempted, Failure, Joined, Lost, Place
-from orchestrator.runtime.starts import FailedStarts, NoWorkerError, Waiting
+from orchestrator.runtime.starts import FailedStarts, NoWorkerError, WaitClock
 from tasks.base import Numerics
 from tasks.errors import RefitError
 
@@ -59,7 +59,7 @@ class Pool:
         self.slots: dict[str, Slot] = {}
         self._target = 0
         self._failed = FailedStarts()
-        self._waiting = Waiting(options.start_timeout_s, options.stuck_after_s)
+        self._waiting = WaitClock(options.start_timeout_s, options.stuck_after_s)
         self._nodes = NodeWatch(cluster, options.drain_poll_s)
 
     # --- size ----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Progress:
+class SessionProgress:
     """Counts of specs, and times. `done` counts what is in the ledger, earlier sessions included."""
 
     done: int
@@ -27,7 +27,7 @@ class Progress:
     elapsed_s: float
 
 
-ProgressListener = Callable[[Progress], None]
+ProgressListener = Callable[[SessionProgress], None]
 
 
 class ProgressMeter:
@@ -71,11 +71,11 @@ class ProgressMeter:
         except OSError as error:
             log.warning("progress could not be reported: %s", error)
 
-    def progress(self) -> Progress:
+    def progress(self) -> SessionProgress:
         """The state of things."""
         scheduler = self._scheduler
         left = len(scheduler) - scheduler.count("finished")
-        return Progress(
+        return SessionProgress(
             done=scheduler.count("finished"),
             total=len(scheduler),
             running=scheduler.count("running"),

@@ -58,11 +58,6 @@ class Publisher:
         self._n_failures = 0
         self._wait_s = 0.0
 
-    @property
-    def writing(self) -> bool:
-        """Whether a part is being written or waits for its next try."""
-        return self._part is not None
-
     def publish(self, spec_ids: tuple[str, ...]) -> None:
         """Write these specs' rows, after the waiting time if the last write failed."""
         assert self._part is None, "one write at a time"

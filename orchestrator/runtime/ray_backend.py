@@ -80,7 +80,7 @@ class RayBackend(ElasticBackend):
         drain_poll_s: float = 3.0,
         stuck_after_s: float = 600.0,
     ):
-        session = _Session(address, math.ceil(workers * cpus_per_worker), gpus_per_worker > 0)
+        session = _RaySession(address, math.ceil(workers * cpus_per_worker), gpus_per_worker > 0)
         session.worker_arguments = (context.numerics.threads, recycle_after, min(gpus_per_worker, 1.0) or 1.0)
         options = PoolOptions(
             workers,
@@ -118,7 +118,7 @@ def _find() -> str | None:
     return get_ray_address_from_environment("auto", None)
 
 
-class _Session:
+class _RaySession:
     """The connection: a Ray of our own, a cluster, or a Ray that this process is in already, which is left as it is."""
 
     worker_arguments: tuple[Any, ...] = ()  # of every actor, after its name

@@ -12,7 +12,7 @@ from orchestrator.scheduling.scheduler import Scheduler
 
 
 @dataclass
-class Results:
+class SessionResults:
     """Makes ledger rows of what the scheduler says is done. An outcome that is published is let go."""
 
     scheduler: Scheduler

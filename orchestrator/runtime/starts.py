@@ -45,7 +45,7 @@ class FailedStarts:
         self.n, self.message, self.n_pauses, self.again_at_s = 0, "", 0, -math.inf
 
 
-class Waiting:
+class WaitClock:
     """For how long a pool has been without a worker, and without any answer."""
 
     def __init__(self, start_timeout_s: float | None, stuck_after_s: float):
@@ -76,4 +76,4 @@ class Waiting:
         return True
 
 
-__all__ = ["START_ATTEMPTS", "FailedStarts", "NoWorkerError", "Waiting"]
+__all__ = ["START_ATTEMPTS", "FailedStarts", "NoWorkerError", "WaitClock"]

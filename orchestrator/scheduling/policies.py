@@ -33,21 +33,16 @@ class Budgets:
     retries: int = 2
     preemptions: int = 20
 
-    @property
-    def most_attempts(self) -> int:
-        """The largest number of attempts one spec can take: 1 + retries + preemptions."""
-        return 1 + self.retries + self.preemptions
-
 
 @dataclass(frozen=True)
-class Spent:
+class ChargedFailures:
     """What one spec has used of its budgets."""
 
     retries: int = 0
     preemptions: int = 0
 
 
-def charge(spent: Spent, kind: FailureKind) -> Spent:
+def charge(spent: ChargedFailures, kind: FailureKind) -> ChargedFailures:
     """`spent` after one more failure of this kind."""
     purse = CHARGED_TO[kind]
     if purse is None:
@@ -55,7 +50,7 @@ def charge(spent: Spent, kind: FailureKind) -> Spent:
     return replace(spent, **{purse: getattr(spent, purse) + 1})
 
 
-def is_exhausted(spent: Spent, budgets: Budgets) -> bool:
+def is_exhausted(spent: ChargedFailures, budgets: Budgets) -> bool:
     """Whether a spec that has spent this much is quarantined rather than tried again."""
     return spent.retries > budgets.retries or spent.preemptions > budgets.preemptions
 

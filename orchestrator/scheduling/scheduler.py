@@ -29,7 +29,8 @@ from orchestrator.scheduling.events import (
     WorkerLost,
 )
 from orchestrator.scheduling.policies import Budgets, Timing, is_exhausted
-from orchestrator.scheduling.states import Specs, State, Trigger
+from orchestrator.scheduling.states import Specs
+from orchestrator.scheduling.story import State, Trigger
 from orchestrator.scheduling.tail import Tail
 from orchestrator.scheduling.waiting import KindOf, Queue
 from orchestrator.scheduling.workers import Attempt, Workers
@@ -63,6 +64,7 @@ class Scheduler:
         self.n_duplicates = 0  # second attempts beside one that took long
         self._kind_of = kind_of
         self._specs = Specs(order, finished)
+        self.story = self._specs.story  # the transitions of this session, of which the last ones are kept
         self._queue = Queue(order, (s for s in order if self._specs.state[s] == "waiting"), kind_of)
         self._tail = Tail(self.timing, self.durations)
         self._workers = Workers()
@@ -142,6 +144,7 @@ class Scheduler:
     def _tick(self, event: Tick) -> None:
         time = self._time
         time.tick(event)
+        self._specs.now_s = time.now_s
         self._tail.tick(time.now_s)
         for worker in self._workers.going_by(time.now_s + self.timing.drain_margin_s):
             self._ask_back(worker)
@@ -164,69 +167,71 @@ class Scheduler:
         attempt = self._workers.remove(event.worker, self._time.now_s)
         if not attempt or not self._counts(event.worker, attempt.spec_id):
             return
-        if not self._goes_on_elsewhere(event.worker, attempt.spec_id):  # it left before what it was given reached it
-            self._move(attempt.spec_id, "give_up")
+        cause = "the worker left before the retrain reached it"
+        if not self._goes_on_elsewhere(attempt, cause):
+            self._move(attempt.spec_id, "give_up", attempt, cause)
 
     def _worker_lost(self, event: WorkerLost) -> None:
         attempt = self._workers.remove(event.worker, self._time.now_s)
         if attempt and self._counts(event.worker, attempt.spec_id):
-            self._attempt_failed(event.worker, attempt, event.kind, event.message)
+            self._attempt_failed(attempt, event.kind, event.message)
 
     def _completed(self, event: Completed) -> None:
         spec_id = event.outcome.spec_id
         accepted = self._specs.accepts(spec_id)
-        self._workers.end(event.worker, spec_id, self._time.now_s)
+        attempt = self._workers.end(event.worker, spec_id, self._time.now_s)
+        attempt = attempt or Attempt(event.worker, spec_id, 0, self._time.now_s)  # of a worker that was counted as lost
         self.durations.add(self._kind_of(spec_id), event.outcome.seconds)
         if accepted:
             for other in self._runners.get(spec_id, ()):
                 if other != event.worker:  # nobody waits for it any more
                     self._workers.dismiss(other, self._time.now_s)
             self._specs.quarantined.pop(spec_id, None)
-            self._move(spec_id, "result")
+            self._move(spec_id, "result", attempt, event.outcome.status)
 
     def _failed(self, event: Failed) -> None:
-        attempt = self._workers.busy.get(event.worker)
-        self._workers.end(event.worker, event.spec_id, self._time.now_s)
+        attempt = self._workers.end(event.worker, event.spec_id, self._time.now_s)
         if attempt and self._counts(event.worker, event.spec_id):  # else it was charged when its worker was lost
-            self._attempt_failed(event.worker, attempt, event.kind, event.message)
+            self._attempt_failed(attempt, event.kind, event.message)
 
-    def _attempt_failed(self, worker: str, attempt: Attempt, kind: FailureKind, message: str) -> None:
-        spec_id = attempt.spec_id
-        if self._goes_on_elsewhere(worker, spec_id):
+    def _attempt_failed(self, attempt: Attempt, kind: FailureKind, message: str) -> None:
+        spec_id, cause = attempt.spec_id, f"{kind}: {message}"
+        if self._goes_on_elsewhere(attempt, cause):
             return
         self.failures[kind] += 1
         hopeless = kind == "out_of_memory" and attempt.alone
         if is_exhausted(self._specs.charge(spec_id, kind), self.budgets) or hopeless:
             self._specs.quarantined[spec_id] = message
-            self._move(spec_id, "quarantine")
+            self._move(spec_id, "quarantine", attempt, cause)
         else:
             if kind == "out_of_memory":
                 self._queue.needs_device.add(spec_id)
-            self._move(spec_id, "retry")
+            self._move(spec_id, "retry", attempt, cause)
 
-    def _goes_on_elsewhere(self, worker: str, spec_id: str) -> bool:
+    def _goes_on_elsewhere(self, attempt: Attempt, cause: str) -> bool:
         """Whether a running spec goes on elsewhere now that this worker does not; then it costs nothing."""
-        if len(self._runners[spec_id]) == 1:
+        if len(runners := self._runners[attempt.spec_id]) == 1:
             return False
-        self._runners[spec_id].remove(worker)
-        self._move(spec_id, "drop")
+        runners.remove(attempt.worker)
+        self._move(attempt.spec_id, "drop", attempt, cause)
         return True
 
     def _write_ended(self, event: Published | PublishFailed) -> None:
-        self._specs.end_write(event.spec_ids, "published" if isinstance(event, Published) else "publish_failed")
+        self._specs.end_write(event)
 
     def _stop(self, event: StopRequested | None = None) -> None:
         self._stopping = True
+        cause = event.reason if event else "the time or the money of the run is used up"
         for spec_id in list(self._runners):
-            self._move(spec_id, "give_up")
+            self._move(spec_id, "give_up", cause=cause)
 
     # --- what follows --------------------------------------------------------------------------------------------
 
     def _counts(self, worker: str, spec_id: str) -> bool:
         return worker in self._runners.get(spec_id, ())
 
-    def _move(self, spec_id: str, trigger: Trigger) -> None:
-        old, new = self._specs.move(spec_id, trigger)
+    def _move(self, spec_id: str, trigger: Trigger, attempt: Attempt | None = None, cause: str = "") -> None:
+        old, new = self._specs.move(spec_id, trigger, attempt, cause)
         if old == new:
             return
         if old == "running":
@@ -258,15 +263,16 @@ class Scheduler:
 
     def _submit(self, worker: str, spec_id: str) -> None:
         alone = worker in self._workers.keepers
-        self._workers.begin(worker, Attempt(spec_id, self._time.now_s, alone))
-        self._move(spec_id, "submit")
+        attempt = Attempt(worker, spec_id, self._specs.begin_attempt(spec_id), self._time.now_s, alone)
+        self._workers.begin(attempt)
+        self._move(spec_id, "submit", attempt)
         runners = self._runners.setdefault(spec_id, [])
         runners.append(worker)
         if len(runners) > 1:
             self._tail.end(spec_id, self._kind_of(spec_id))
         elif not alone:  # a second attempt would need a device alone, too
             self._tail.begin(spec_id, self._kind_of(spec_id), self._time.now_s)
-        self._out.append(Submit(worker, spec_id, self._specs.begin_attempt(spec_id)))
+        self._out.append(Submit(worker, spec_id, attempt.number))
 
     def _ask_back(self, worker: str) -> None:
         attempt = self._workers.busy[worker]

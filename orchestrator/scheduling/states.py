@@ -7,31 +7,12 @@ beyond their budget take the same way to the ledger as results do, with a flag (
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
+from collections.abc import Collection, Sequence
 
-from orchestrator.scheduling.events import FailureKind
-from orchestrator.scheduling.policies import Spent, charge
-
-State = Literal["waiting", "running", "done_unpublished", "publishing", "finished"]
-Trigger = Literal[
-    "submit", "result", "retry", "drop", "quarantine", "give_up", "publish", "published", "publish_failed"
-]
-
-TRANSITIONS: Mapping[tuple[State, Trigger], State] = {
-    ("waiting", "submit"): "running",
-    ("waiting", "result"): "done_unpublished",  # late, from a worker that was counted as lost
-    ("running", "submit"): "running",  # a second attempt beside one that takes long
-    ("running", "drop"): "running",  # one of two attempts failed, the other goes on
-    ("running", "result"): "done_unpublished",
-    ("running", "retry"): "waiting",
-    ("running", "quarantine"): "done_unpublished",
-    ("running", "give_up"): "waiting",
-    ("done_unpublished", "result"): "done_unpublished",  # quarantined, and a lost worker delivers after all
-    ("done_unpublished", "publish"): "publishing",
-    ("publishing", "published"): "finished",
-    ("publishing", "publish_failed"): "done_unpublished",
-}
+from orchestrator.scheduling.events import FailureKind, Published, PublishFailed
+from orchestrator.scheduling.policies import ChargedFailures, charge
+from orchestrator.scheduling.story import LONGEST_CAUSE, TRANSITIONS, State, Story, Transition, Trigger
+from orchestrator.scheduling.workers import Attempt
 
 
 class Specs:
@@ -47,18 +28,22 @@ class Specs:
             raise ValueError("a spec id appears twice in the order")
         self.count: Counter[State] = Counter(self.state.values())
         self.attempts: dict[str, int] = {}
-        self.spent: dict[str, Spent] = {}
+        self.spent: dict[str, ChargedFailures] = {}
         self.quarantined: dict[str, str] = {}  # -> the last error
         self.unpublished: dict[str, None] = {}
         self.publishing: tuple[str, ...] = ()
+        self.story = Story()
+        self.now_s = 0.0  # as the last Tick said
 
     def accepts(self, spec_id: str) -> bool:
         """Whether a result of this spec would count; what is done is not replaced, but a result beats a quarantine."""
         state = self.state[spec_id]
         return state in ("waiting", "running") or (state == "done_unpublished" and spec_id in self.quarantined)
 
-    def move(self, spec_id: str, trigger: Trigger) -> tuple[State, State]:
-        """Change the state of a spec: (old, new). Raises RuntimeError if the table has no such transition."""
+    def move(
+        self, spec_id: str, trigger: Trigger, attempt: Attempt | None = None, cause: str = ""
+    ) -> tuple[State, State]:
+        """Change the state of a spec, and add this to its story: (old, new). Raises RuntimeError if the table has no such transition."""
         old = self.state[spec_id]
         new = TRANSITIONS.get((old, trigger))
         if new is None:
@@ -69,6 +54,8 @@ class Specs:
             self.count[new] += 1
         if new == "done_unpublished":
             self.unpublished[spec_id] = None
+        number, worker = (attempt.number, attempt.worker) if attempt else (0, "")
+        self.story.add(Transition(self.now_s, spec_id, trigger, old, new, number, worker, cause[:LONGEST_CAUSE]))
         return old, new
 
     def begin_attempt(self, spec_id: str) -> int:
@@ -76,9 +63,9 @@ class Specs:
         number = self.attempts[spec_id] = self.attempts.get(spec_id, 0) + 1
         return number
 
-    def charge(self, spec_id: str, kind: FailureKind) -> Spent:
+    def charge(self, spec_id: str, kind: FailureKind) -> ChargedFailures:
         """What a spec has spent of its budgets after one more failure."""
-        spent = self.spent[spec_id] = charge(self.spent.get(spec_id, Spent()), kind)
+        spent = self.spent[spec_id] = charge(self.spent.get(spec_id, ChargedFailures()), kind)
         return spent
 
     def begin_write(self) -> tuple[str, ...]:
@@ -91,10 +78,12 @@ class Specs:
             self.move(spec_id, "publish")
         return self.publishing
 
-    def end_write(self, spec_ids: tuple[str, ...], trigger: Literal["published", "publish_failed"]) -> None:
-        """The write of these ended. Raises ValueError if it is not the one in progress."""
-        if not self.publishing or spec_ids != self.publishing:
-            raise ValueError(f"{trigger}: {len(spec_ids)} specs that are not the write in progress")
+    def end_write(self, event: Published | PublishFailed) -> None:
+        """A write ended. Raises ValueError if it is not the one in progress."""
+        trigger: Trigger = "published" if isinstance(event, Published) else "publish_failed"
+        cause = "" if isinstance(event, Published) else event.message
+        if not self.publishing or event.spec_ids != self.publishing:
+            raise ValueError(f"{trigger}: {len(event.spec_ids)} specs that are not the write in progress")
         self.publishing = ()
-        for spec_id in spec_ids:
-            self.move(spec_id, trigger)
+        for spec_id in event.spec_ids:
+            self.move(spec_id, trigger, cause=cause)

@@ -17,9 +17,11 @@ LOOK_AT = 64  # idle workers looked at for one whose devices are free already
 
 @dataclass(slots=True)
 class Attempt:
-    """What a worker is doing. `alone`: nothing else runs on its devices meanwhile."""
+    """What `worker` is doing: attempt `number` (1-based) of a spec. `alone`: nothing else runs on its devices meanwhile."""
 
+    worker: str
     spec_id: str
+    number: int
     began_s: float
     alone: bool = False
     asked_back: bool = False
@@ -95,17 +97,17 @@ class Workers:
 
     # --- work ----------------------------------------------------------------------------------------------------
 
-    def begin(self, worker: str, attempt: Attempt) -> None:
+    def begin(self, attempt: Attempt) -> None:
         """An idle worker, or a keeper that is ready, gets work."""
-        if self.idle.pop(worker, None) is None:
-            del self.keepers[worker]
-        self.busy[worker] = attempt
+        if self.idle.pop(attempt.worker, None) is None:
+            del self.keepers[attempt.worker]
+        self.busy[attempt.worker] = attempt
 
-    def end(self, worker: str, spec_id: str, now_s: float) -> None:
-        """A worker has no work any more, if this is what it was doing."""
+    def end(self, worker: str, spec_id: str, now_s: float) -> Attempt | None:
+        """A worker has no work any more, if this is what it was doing: the attempt that ended, else None."""
         attempt = self.busy.get(worker)
         if attempt is None or attempt.spec_id != spec_id:
-            return
+            return None
         del self.busy[worker]
         if attempt.alone:
             self._unkeep(worker, now_s)
@@ -114,6 +116,7 @@ class Workers:
         else:
             self._rest(worker, now_s)
             self._tell_keepers(worker)
+        return attempt
 
     # --- alone on a device ---------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from orchestrator.stages.workforce import Stopped, Workforce
 from orchestrator.storage.checkpoints import CheckpointStore
 from orchestrator.storage.ledger import LedgerIndex
 from orchestrator.storage.ledgers import Ledgers
+from orchestrator.storage.story_file import StoryFile
 from orchestrator.terminal.progress import Progress, duration
 
 
@@ -103,6 +104,7 @@ class Retraining:
             code_version=code_version(),
             progress=lambda p: self.progress.update(n_before + p.done, n_all, _note(p)),
             meter=self.meter,
+            write_stories=StoryFile(self.workforce.run_dir.story).append,
         )
 
     def _publisher(self, todo: Sequence[Work]) -> WriteRows:

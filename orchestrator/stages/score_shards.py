@@ -22,7 +22,7 @@ from tasks.sources import require_late_imports
 
 
 @dataclass(frozen=True)
-class ScoreStage:
+class GroupScores:
     """Scores of every scored method on one group of scoring models, by score id in the store."""
 
     experiment: Experiment

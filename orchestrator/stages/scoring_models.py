@@ -14,7 +14,7 @@ from orchestrator.experiment.scoring_work import ScoringGroup, ScoringWork
 from orchestrator.records import LedgerRow, Work
 from orchestrator.runtime.backend import Backend, ScoreBlock
 from orchestrator.runtime.patience import patient
-from orchestrator.stages.score_shards import ScoreStage
+from orchestrator.stages.score_shards import GroupScores
 from orchestrator.storage.store import Store
 from orchestrator.terminal.progress import Progress
 from tasks.base import Numerics
@@ -79,7 +79,7 @@ class ScoringModels:
         return rows
 
     @cached_property
-    def stages(self) -> dict[str, ScoreStage]:
+    def stages(self) -> dict[str, GroupScores]:
         """The score stage of every group; where a group's first model judges its queries, its outputs are read from the ledger."""
         judges = {
             group.key: group.models[0].work.spec_id
@@ -89,16 +89,16 @@ class ScoringModels:
         rows = self.ledger_rows(judges.values()) if judges else {}
         return {group.key: self._stage(group, rows.get(judges.get(group.key, ""))) for group in self.groups}
 
-    def _stage(self, group: ScoringGroup, judge: LedgerRow | None) -> ScoreStage:
+    def _stage(self, group: ScoringGroup, judge: LedgerRow | None) -> GroupScores:
         arm, outputs = self.experiment.arms[group.arm], None
         if arm.needs_outputs:
             if judge is None or judge.outcome.status != "ok":
                 raise Unfinished("the scoring model has not been trained yet; refit run does it")
             outputs = judge.outcome.outputs
-        return ScoreStage(self.experiment, self.store, group, arm.queries(outputs))
+        return GroupScores(self.experiment, self.store, group, arm.queries(outputs))
 
     @property
-    def first(self) -> ScoreStage:
+    def first(self) -> GroupScores:
         """The score stage of the first group, the only one in most campaigns. Raises ValueError if there is none."""
         if not self.stages:
             raise ValueError(f"{self.experiment.settings.campaign} asks no queries and has no scores")
@@ -155,7 +155,7 @@ class ScoringModels:
         }
 
 
-def _keep(stage: ScoreStage, block: ScoreBlock, missing: Missing) -> None:
+def _keep(stage: GroupScores, block: ScoreBlock, missing: Missing) -> None:
     """Store what a block holds of the missing shards, and what the methods said of their work."""
     for label, said in block.diagnostics.items():
         stage.tell(label, said)

@@ -66,7 +66,7 @@ def read_scores_table(path: Path, about: About | None = None) -> tuple[np.ndarra
 
 
 def write_plan(path: Path, columns: Mapping[str, Sequence | np.ndarray], about: About | None = None) -> None:
-    """Write the cells of a campaign: a deletion campaign's are RemovalRequests, `method, query_id, group, k, repeat, spec_id`.
+    """Write the cells of a campaign: a deletion campaign's are `method, query_id, group, k, repeat, spec_id`.
 
     `about` is said inside.
     Other campaigns have other columns of text or whole numbers, `spec_id` among them. Raises ValueError without it.

@@ -53,12 +53,6 @@ class Edit:
             raise ValueError("a selection needs at least one id")
         return Edit(tuple(i for i, _ in items), tuple(w for _, w in items), "select")
 
-    @staticmethod
-    def reweighting(weights: Mapping[int, float], mode: Mode = "mask") -> Edit:
-        """The edit that gives each TrainId of `weights` its weight; weights of one are left out."""
-        items = sorted((int(i), float(w)) for i, w in weights.items() if w != 1)
-        return Edit(tuple(i for i, _ in items), tuple(w for _, w in items), mode if items else "mask")
-
     @property
     def is_empty(self) -> bool:
         """Whether this is the reference: nothing removed, nothing re-weighted."""

@@ -19,7 +19,7 @@ LossName = Literal["word2vec", "code", "paper"]
 
 
 @dataclass(frozen=True)
-class Loss:
+class PairLoss:
     """The loss of a pair: centre vector u, context v, negatives n_1 .. n_K; s is the logistic function.
 
     word2vec: -log s(u.v) - sum_k log s(-u.n_k) (Mikolov et al. 2013, Eq. 4)

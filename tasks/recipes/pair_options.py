@@ -16,7 +16,7 @@ class PairOptions(Recipe):
     """Which pairs sentences are shown as, and their loss.
 
     `window`, `dynamic_window`, `window_shape`, `negatives`, `negatives_per`, `subsample`: see tasks.data.pairs.PairSampler;
-    `noise_power`: see NoiseTable; `loss`: see tasks.models.skip_gram.Loss. `reduction`: a batch's loss is the sum of w l
+    `noise_power`: see NoiseTable; `loss`: see tasks.models.skip_gram.PairLoss. `reduction`: a batch's loss is the sum of w l
     over its pairs (word2vec), or their mean, sum(w l) / max(sum w, 1) (Silva et al.'s code). `max_uses`: with sgd on sums,
     a word's vector that n > max_uses pairs of a batch use moves by max_uses / n of the step; all of a batch's pairs are
     seen at the same weights, and vectors of frequent words blow up when hundreds of pairs push them at once.

@@ -14,7 +14,7 @@ from scipy.sparse import (
 from torch import Tensor, nn
 
 from tasks.data.pairs import Pairs
-from tasks.models.skip_gram import Loss
+from tasks.models.skip_gram import PairLoss
 from tasks.recipes.pair_options import PairOptions
 
 BETAS, EPS = (0.9, 0.999), 1e-8
@@ -80,7 +80,7 @@ class BatchGradient:
 class Skipgrams:
     """Gradients of the loss of pairs at a network's vectors, which `inner` and `outer` are views of."""
 
-    def __init__(self, network: nn.Module, loss: Loss, negatives: int):
+    def __init__(self, network: nn.Module, loss: PairLoss, negatives: int):
         self._outer_tensor = network.get_parameter("output.weight").detach()
         self.inner: np.ndarray = network.get_parameter("input.weight").detach().numpy()
         self.outer: np.ndarray = self._outer_tensor.numpy()
@@ -208,7 +208,7 @@ class Updates:
     """
 
     def __init__(self, network: nn.Module, options: PairOptions, optimizer: str, l2: float):
-        self.skipgrams = Skipgrams(network, Loss(options.loss), options.negatives)
+        self.skipgrams = Skipgrams(network, PairLoss(options.loss), options.negatives)
         self.mean, self.l2 = options.reduction == "mean", l2
         matrices = self.skipgrams.inner, self.skipgrams.outer
         max_uses = math.inf if self.mean else options.max_uses  # steps along a mean are short

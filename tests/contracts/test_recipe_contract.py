@@ -14,6 +14,7 @@ from tasks.errors import InputError
 from tasks.hooks import overrides
 from tasks.recipe import Recipe, Training
 from tasks.training import check_micro_batch
+from tests.edits import reweighting
 
 NUMERICS = Numerics()
 
@@ -113,7 +114,7 @@ def test_weights_of_one_are_no_edit(task, mode):
 
 def test_weights_are_respected(task, mode):
     first = int(task.splits["train"].ids[0])
-    assert bits(task, Edit.reweighting({first: 2.0}, mode)) != bits(task)
+    assert bits(task, reweighting({first: 2.0}, mode)) != bits(task)
 
 
 def test_everything_removed_still_gives_a_network(task, mode):

@@ -10,9 +10,9 @@ from influence.registry import OBSERVERS
 from orchestrator.storage.blobs import LocalBlobs
 from orchestrator.storage.snapshots import StoredSnapshot
 from tasks.base import Numerics
-from tasks.data.edits import Edit
 from tasks.errors import GivenBack
 from tasks.recipe import SnapshotStore, Training
+from tests.edits import reweighting
 
 RESUMABLE = {name: cls for name, cls in REGISTERED.items() if cls.resumable}
 # options beside those of `small` that keep other state; a recipe that is not here is tested as it comes
@@ -92,7 +92,7 @@ def run(name, kind, options, bert, keep_steps, kept, snapshots=None):
     trained = task.recipe.train(
         task,
         Training(
-            edit=Edit.reweighting({int(ids[0]): 0.0, int(ids[1]): 0.0, int(ids[2]): 0.3}),
+            edit=reweighting({int(ids[0]): 0.0, int(ids[1]): 0.0, int(ids[2]): 0.3}),
             seed=11,
             numerics=Numerics(),
             keep_steps=keep_steps,

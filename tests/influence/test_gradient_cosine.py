@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from small_task import SmallCNN, SmallTask, autograd_gradients, autograd_scores, checkpoint, query_block
 
 from influence.checkpoint import QueryBlock
-from influence.gradients import gradient_shard
+from influence.gradients import GradientSource
 from influence.layers import Layers
 from influence.methods.gradient_cosine import GradientCosine
 from influence.methods.tracin import TracIn
@@ -102,7 +102,7 @@ def test_on_the_last_layers_weights_it_is_the_cosine_of_logit_gradients_times_th
     task = SmallTask(SmallCNN(), dtype=torch.float64)
     point = checkpoint(task)
     labels = task.splits["train"].labels
-    last = gradient_shard(task, "train", np.arange(30), labels, [point], frozenset({"last"}))
+    last = GradientSource(task, task.network(0), [point], frozenset({"last"})).shard("train", np.arange(30), labels)
     hidden = last.checkpoints[0].last
     logit_gradients, activations = hidden.logit_gradients.numpy(), hidden.activations.numpy()
     expected = (unit(logit_gradients) @ unit(logit_gradients).T) * (unit(activations) @ unit(activations).T)
@@ -147,9 +147,8 @@ def test_squared_norms_equal_the_diagonal_of_products(model, bias):
     task = SmallTask(model, dtype=torch.float64)
     names = frozenset(Layers.of(task, task.network(0)).choose("all"))
     rows = np.arange(30)
-    shard = gradient_shard(
-        task, "train", rows, task.splits["train"].labels, [checkpoint(task)], frozenset({"layers"}), names
-    )
+    source = GradientSource(task, task.network(0), [checkpoint(task)], frozenset({"layers"}), names)
+    shard = source.shard("train", rows, task.splits["train"].labels)
     kinds = set()
     for name, gradients in shard.checkpoints[0].layers.items():
         kinds.add(type(gradients))

@@ -9,7 +9,7 @@ from small_task import CLASSES, SmallBert, SmallCNN, SmallTask, autograd_gradien
 from torch import nn
 
 from influence.capture import Call, layer_gradients
-from influence.gradients import gradient_shard, loaded
+from influence.gradients import BATCH_SIZE, GradientSource, loaded
 from influence.layers import Layers
 from influence.products import PositionGradients, TokenGradients
 from tasks.errors import InputError
@@ -17,11 +17,12 @@ from tasks.errors import InputError
 ALL = frozenset({"embedding", "layers", "last"})
 
 
-def shard_of(task, needs=ALL, layers=frozenset({"conv1"}), points=None, rows=None, **options):
+def shard_of(task, needs=ALL, layers=frozenset({"conv1"}), points=None, rows=None, batch_size=BATCH_SIZE):
     split = task.splits["train"]
     rows = np.arange(len(split)) if rows is None else rows
     points = points or [checkpoint(task)]
-    return gradient_shard(task, "train", rows, split.labels[rows], points, needs, layers, **options)
+    source = GradientSource(task, task.network(0), points, needs, layers)
+    return source.shard("train", rows, split.labels[rows], batch_size)
 
 
 def test_dense_layer_gradients_equal_autograd():

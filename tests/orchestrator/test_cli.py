@@ -196,7 +196,7 @@ def test_3_a_full_disk_is_nobodys_bug_and_the_same_command_resumes(own_copy, mon
 
     command = ["run", str(own_copy.config.path), "--yes", "--address", "local"]
     with monkeypatch.context() as patch:
-        patch.setattr("orchestrator.stages.pipeline.write_file", full)
+        patch.setattr("orchestrator.stages.stages.write_file", full)
         assert main(command) == 3
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.endswith(".csv: No space left on device; the same command resumes")

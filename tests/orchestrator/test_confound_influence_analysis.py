@@ -33,7 +33,6 @@ def test_welch_equals_scipy_on_the_influences_and_on_their_moments():
     for row, (same, other) in enumerate(GROUPS):
         expected = stats.ttest_ind(same, other, equal_var=False)
         assert found.t[row] == pytest.approx(expected.statistic, rel=1e-10)
-        assert found.df[row] == pytest.approx(expected.df, rel=1e-10)
         assert found.p[row] == pytest.approx(expected.pvalue, rel=1e-8)
     n_s, m_s, s_s, n_o, m_o, s_o = MOMENTS.T
     expected = stats.ttest_ind_from_stats(m_s, s_s, n_s, m_o, s_o, n_o, equal_var=False)
@@ -43,7 +42,7 @@ def test_welch_equals_scipy_on_the_influences_and_on_their_moments():
 def test_swapped_groups_turn_the_sign_and_nothing_else():
     turned, found = welch(MOMENTS[:, [3, 4, 5, 0, 1, 2]]), welch(MOMENTS)
     np.testing.assert_allclose(turned.t, -found.t)
-    np.testing.assert_allclose([turned.df, turned.p], [found.df, found.p])
+    np.testing.assert_allclose(turned.p, found.p)
 
 
 @pytest.mark.parametrize(
@@ -53,13 +52,12 @@ def test_swapped_groups_turn_the_sign_and_nothing_else():
 )
 def test_without_a_spread_of_both_groups_there_is_no_test(row):
     found = welch(np.array([row, MOMENTS[0]]))
-    assert np.isnan([found.t[0], found.df[0], found.p[0]]).all()
-    assert np.isfinite([found.t[1], found.df[1], found.p[1]]).all()
+    assert np.isnan([found.t[0], found.p[0]]).all()
+    assert np.isfinite([found.t[1], found.p[1]]).all()
 
 
 def test_one_group_without_spread_can_be_tested():
     found = welch(np.array([[4, 0.3, 0.0, 6, 0.1, 0.2]]))
-    assert found.df[0] == pytest.approx(5)
     assert found.p[0] == pytest.approx(2 * stats.t.sf(0.2 / (0.2 / np.sqrt(6)), 5))
 
 

@@ -78,7 +78,8 @@ def test_adding_a_method_adds_only_new_sets():
     before, after = plan_of({"a": SCORES}), plan_of({"a": SCORES, "b": SCORES[:, [2, 5, 0, 7, 1, 3, 6, 4]]})
     ids_before, ids_after = ({w.spec_id for w in p.works} for p in (before, after))
     assert ids_before < ids_after
-    assert {p.spec_id for p in after.requests() if p.method == "a"} <= ids_before
+    cells = after.columns()
+    assert {s for s, method in zip(cells["spec_id"], cells["method"], strict=True) if method == "a"} <= ids_before
 
 
 def test_random_is_shared_by_all_queries_and_differs_by_seed():
@@ -152,11 +153,11 @@ def test_dispatch_is_breadth_first_over_repeats():
     assert plan.works[0].edit.is_empty
 
 
-def test_requests_name_every_cell_once():
+def test_columns_name_every_cell_once():
     plan = plan_of({"a": SCORES})
-    requests = list(plan.requests())
-    assert len(requests) == len(set(requests)) == plan.n_requested == plan.cell.size
-    assert [len(column) for column in plan.columns().values()] == [len(requests)] * 6
+    cells = list(zip(*plan.columns().values(), strict=True))
+    assert len(cells) == len(set(cells)) == plan.n_requested == plan.cell.size
+    assert {len(cell) for cell in cells} == {6}
 
 
 def test_deltas_are_paired_with_the_reference_of_their_repeat():

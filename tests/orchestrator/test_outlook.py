@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from orchestrator.forecast.outlook import BETWEEN_PREEMPTIONS_S, History, Pool, Span, outlook, total_s
+from orchestrator.forecast.outlook import BETWEEN_PREEMPTIONS_S, History, Span, WorkerPlan, outlook, total_s
 from orchestrator.scheduling.budget import HOUR_S, Prices
 from orchestrator.stages.pilot import RetrainClass
 
@@ -75,7 +75,7 @@ def test_coverage_of_the_range_is_what_it_says():
 def test_workers_share_the_time_and_no_more_of_them_than_retrains():
     history = History({A: [10.0, 10.0]})
     for workers, seconds in ((1, 40.0), (2, 20.0), (4, 10.0), (100, 10.0)):
-        found = outlook(Counter({A: 4}), Counter({A: 4}), history, Pool(workers))
+        found = outlook(Counter({A: 4}), Counter({A: 4}), history, WorkerPlan(workers))
         assert found is not None
         assert (found.time_s, found.cost) == (Span(seconds, seconds, seconds), None)
 
@@ -84,14 +84,14 @@ def test_spot_machines_waste_half_a_retrain_each_time_they_go():
     wasted = total_s(Counter({A: 10}), History({A: [600.0, 600.0]}), BETWEEN_PREEMPTIONS_S)
     assert wasted is not None
     assert wasted.mean == pytest.approx(6000 * (1 + 600 / (2 * BETWEEN_PREEMPTIONS_S)))
-    assert Pool(1, market="spot").between_preemptions_s == BETWEEN_PREEMPTIONS_S
-    assert Pool(1, market="on-demand").between_preemptions_s == Pool(1).between_preemptions_s == math.inf
+    assert WorkerPlan(1, market="spot").between_preemptions_s == BETWEEN_PREEMPTIONS_S
+    assert WorkerPlan(1, market="on-demand").between_preemptions_s == WorkerPlan(1).between_preemptions_s == math.inf
 
 
 @pytest.mark.parametrize(("market", "least", "most"), [(None, 0.5, 2.0), ("on-demand", 2.0, 2.0), ("spot", 0.5, 1.0)])
 def test_cost_is_for_booted_nodes_over_the_prices_of_the_market(market, least, most):
     """4 retrains of 1800 s on 2 GPU workers: 1 h, booted after 100 s; GPUs: one a node."""
-    pool = Pool(2, 1.0, market, PRICES)
+    pool = WorkerPlan(2, 1.0, market, PRICES)
     assert pool.per_hour == (least, most)
     found = outlook(Counter({A: 4}), Counter({A: 4}), History({A: [1800.0, 1800.0]}), pool)
     assert found is not None
@@ -112,10 +112,10 @@ def test_cost_is_for_booted_nodes_over_the_prices_of_the_market(market, least, m
 
 @pytest.mark.parametrize(("workers", "gpus", "nodes"), [(8, 0.25, 2), (3, 0.5, 2), (3, 1, 3), (3, 2, 6), (3, 0, 3)])
 def test_nodes_are_one_a_gpu_or_one_a_worker(workers, gpus, nodes):
-    assert Pool(workers, gpus).n_nodes(workers) == nodes
+    assert WorkerPlan(workers, gpus).n_nodes(workers) == nodes
 
 
 def test_a_campaign_that_may_end_early_ranges_from_its_least_to_its_most():
-    found = outlook(Counter({A: 2}), Counter({A: 10}), History({A: [1.0, 1.0]}), Pool(1))
+    found = outlook(Counter({A: 2}), Counter({A: 10}), History({A: [1.0, 1.0]}), WorkerPlan(1))
     assert found is not None
     assert found.time_s == Span(10.0, 2.0, 10.0)

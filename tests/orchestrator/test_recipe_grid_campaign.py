@@ -119,7 +119,7 @@ def test_the_influence_difference_is_that_of_the_recorded_moments(done):
     pipeline, cid = done.pipeline, table(done, "cid")
     arm = pipeline.experiment.arms[chosen]
     rows = cid.loc[cid["arm"] == "long"]
-    last = arm.last_step()
+    last = arm.task.recipe.checkpoint_step(len(arm.train), float(arm.task.recipe.epochs))
     assert rows["step"].tolist() == [*range(12, last, 12), last]
     assert set(rows["stage"]) == {"update"}
     works = [work for work in pipeline.planned.works if work.arm == chosen]

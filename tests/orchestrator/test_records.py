@@ -16,6 +16,7 @@ from orchestrator.records import RetrainSpec
 from tasks.data.edits import Edit
 from tasks.digests import canonical_json, digest, digest_arrays, digest_texts
 from tasks.seeds import generator, purpose_seed, repeat_seed
+from tests.edits import reweighting
 
 SPEC = RetrainSpec(
     "t", {"name": "m"}, {"name": "r", "epochs": 2}, Edit.removal([3, 1]).identity(), 7, {"device": "cpu"}
@@ -47,8 +48,8 @@ def test_every_field_is_identity(change):
 
 def test_equal_sets_are_equal_edits_whatever_their_order():
     assert Edit.removal([5, 1, 5, 3]) == Edit.removal(np.array([3, 1, 5]))
-    assert Edit.removal([1, 2]).edit_id == Edit.reweighting({2: 0.0, 1: 0.0}).edit_id
-    assert Edit.removal([1, 2]).edit_id != Edit.reweighting({2: 0.0, 1: 0.5}).edit_id
+    assert Edit.removal([1, 2]).edit_id == reweighting({2: 0.0, 1: 0.0}).edit_id
+    assert Edit.removal([1, 2]).edit_id != reweighting({2: 0.0, 1: 0.5}).edit_id
 
 
 def test_the_empty_edit_is_the_same_in_both_modes():
@@ -58,7 +59,7 @@ def test_the_empty_edit_is_the_same_in_both_modes():
 
 def test_weights_follow_ids_not_positions():
     ids = np.array([30, 10, 20])
-    assert Edit.reweighting({10: 0.0, 20: 2.0}).weights_of(ids).tolist() == [1.0, 0.0, 2.0]
+    assert reweighting({10: 0.0, 20: 2.0}).weights_of(ids).tolist() == [1.0, 0.0, 2.0]
     with pytest.raises(KeyError, match="11"):
         Edit.removal([11]).weights_of(ids)
 

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.runtime.clock import SystemClock
 from orchestrator.stages.retraining import Stopped
-from orchestrator.stages.score_shards import ScoreStage
+from orchestrator.stages.score_shards import GroupScores
 from orchestrator.storage.blobs import LocalBlobs, StoreAwayError
 from orchestrator.storage.scores import ScoreStore
 from orchestrator.storage.tables import read_scores_table
@@ -78,7 +78,7 @@ def test_ids_follow_the_labels_that_are_explained(tmp_path, base):
     pipeline = pipeline_of(small_config(tmp_path, measurement="predicted_probability"))
     outputs = np.eye(2, dtype=np.float32)[[1, 0, 1, 0, 1, 0]]  # the scoring model is wrong everywhere
     [group] = pipeline.groups
-    stage = ScoreStage(pipeline.experiment, pipeline.store, group, pipeline.experiment.queries({"test": outputs}))
+    stage = GroupScores(pipeline.experiment, pipeline.store, group, pipeline.experiment.queries({"test": outputs}))
     assert stage.score_id(pipeline.experiment.methods["tracin_last"]) != base["tracin_last"]
 
 

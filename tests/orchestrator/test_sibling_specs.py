@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.records import RetrainSpec, Work
 from tasks.data.edits import Edit
 from tasks.digests import canonical_json
+from tests.edits import reweighting
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
@@ -50,7 +51,7 @@ def test_work_arrives_at_a_worker_as_it_was_sent():
 
 
 def test_identities_are_those_of_the_first_ledgers():
-    edit = Edit.reweighting({3: 0.0, 10: 2.5})
+    edit = reweighting({3: 0.0, 10: 2.5})
     assert edit.edit_id == "9dc44b0df85bce37e631af6f699fbf8f"
     assert SPEC.spec_id == "53075793e8f1632b9a7c1ec7279b748c"
     assert SPEC.sibling(edit.identity(), 11).spec_id == "38fdb4a9a643884fe84aca27a3bc89b5"

@@ -7,6 +7,7 @@ from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.recipe import Training
 from tasks.training import EditedTrainSet, Watch, deterministic, is_finite, n_batches
+from tests.edits import reweighting
 from tests.fakes import token_task
 
 
@@ -41,13 +42,13 @@ def test_a_dropped_example_leaves_the_order_of_the_others():
 
 
 def test_a_reweighted_example_is_not_dropped():
-    assert epochs(lambda ids: Edit.reweighting({int(ids[0]): 0.5}, "drop")) == epochs(lambda ids: Edit())
+    assert epochs(lambda ids: reweighting({int(ids[0]): 0.5}, "drop")) == epochs(lambda ids: Edit())
 
 
 def test_weights_follow_the_ids_not_the_positions():
     task = token_task(None, None)
     ids = task.splits["train"].ids
-    train_set = EditedTrainSet.of(task, Edit.reweighting({int(ids[3]): 0.0, int(ids[9]): 2.0}))
+    train_set = EditedTrainSet.of(task, reweighting({int(ids[3]): 0.0, int(ids[9]): 2.0}))
     expected = np.ones(24)
     expected[[3, 9]] = 0, 2
     assert train_set.weights.tolist() == expected.tolist()

@@ -12,7 +12,7 @@ from influence.base import Method
 from influence.scoring import word_contributions
 from orchestrator.campaigns.finished import FinishedRun
 from orchestrator.records import LedgerRow
-from orchestrator.report.data import Example, QueryPage
+from orchestrator.report.data import QueryPage, ShownExample
 from orchestrator.storage.checkpoints import CheckpointError
 from tasks.hooks import overrides
 from tasks.measurements import GoldProbability
@@ -82,7 +82,7 @@ def _words(finished: FinishedRun) -> dict[str, dict[tuple[int, int], list[tuple[
     return found
 
 
-def _examples(finished: FinishedRun, label: str, group: str, query: int, words: Mapping) -> list[Example]:
+def _examples(finished: FinishedRun, label: str, group: str, query: int, words: Mapping) -> list[ShownExample]:
     train, matrix = finished.experiment.train, finished.matrix(label)
     ids = _top(finished, label, group, query)
     found = []
@@ -90,7 +90,7 @@ def _examples(finished: FinishedRun, label: str, group: str, query: int, words: 
         score = float(matrix.scores[query, np.flatnonzero(matrix.train_ids == train_id)[0]])
         parts = words.get((int(finished.queries.ids[query]), train_id), ())
         found.append(
-            Example(
+            ShownExample(
                 train_id,
                 score,
                 train.classes[int(train.labels[row])],

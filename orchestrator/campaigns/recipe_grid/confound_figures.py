@@ -28,7 +28,7 @@ _RAMP = ("#c29000", "#d9601a", "#b45fa6", "#2a7fc1")  # of levels, low to high: 
 _MARKERS_UP_TO = 12  # points of a curve: more would hide it
 
 
-class Distribution(Protocol):
+class InfluencesToDraw(Protocol):
     """Influences of the train examples that share a probe's label: `same` confound as the probe, `other` ones."""
 
     @property
@@ -71,7 +71,7 @@ def cid_svg(cid: pd.DataFrame, arms: Sequence[str], baseline: str, level_word: s
     return out.getvalue()
 
 
-def influence_svg(distributions: Sequence[Distribution], probes: pd.DataFrame, name: str = "influence") -> str:
+def influence_svg(distributions: Sequence[InfluencesToDraw], probes: pd.DataFrame, name: str = "influence") -> str:
     """Densities of the influence of same-confound and of other-confound examples on a probe, a panel each (figure 1).
 
     `probes`: `arm, level, seed, probe_id, cid, p`: the difference of the two means, and the p of its Welch test.
@@ -102,7 +102,7 @@ def influence_svg(distributions: Sequence[Distribution], probes: pd.DataFrame, n
     return out.getvalue()
 
 
-def shown_distributions(distributions: Sequence[Distribution], arms: Sequence[str]) -> list[Distribution]:
+def shown_distributions(distributions: Sequence[InfluencesToDraw], arms: Sequence[str]) -> list[InfluencesToDraw]:
     """One per arm and level, in their order: the same probe in all, under the same seed, where there is one.
 
     Nothing is chosen by its looks: of the probes and seeds that most arms and levels share, the first. Above 24 panels only the
@@ -112,7 +112,7 @@ def shown_distributions(distributions: Sequence[Distribution], arms: Sequence[st
     for one in distributions:
         held[one.seed, one.probe_id] = held.get((one.seed, one.probe_id), 0) + 1
     shared = max(held, key=lambda key: held[key], default=None)
-    found: dict[tuple[str, str], Distribution] = {}
+    found: dict[tuple[str, str], InfluencesToDraw] = {}
     for one in sorted(distributions, key=lambda one: _distance(one, shared)):
         found.setdefault((one.arm, level_text(one.level)), one)
     keys = pd.DataFrame(list(found), columns=["arm", "level"])
@@ -122,7 +122,7 @@ def shown_distributions(distributions: Sequence[Distribution], arms: Sequence[st
     return [found[arm, level] for arm, level in zip(kept["arm"], kept["level"], strict=True)]
 
 
-def _distance(one: Distribution, shared: tuple[int, int] | None) -> tuple[bool, bool]:
+def _distance(one: InfluencesToDraw, shared: tuple[int, int] | None) -> tuple[bool, bool]:
     """(False, False) first: the shared probe under the shared seed, then under another one, then other probes."""
     seed, probe = shared or (one.seed, one.probe_id)
     return one.probe_id != probe, one.seed != seed
@@ -169,7 +169,7 @@ def _draw_curve(ax: Axes, rows: pd.DataFrame, key: tuple[str, str], label: str, 
     return Line2D([], [], label=label, **style)
 
 
-def _edges(distributions: Sequence[Distribution]) -> np.ndarray:
+def _edges(distributions: Sequence[InfluencesToDraw]) -> np.ndarray:
     """Bins that all panels share, over all that is shown."""
     values = np.concatenate([_finite(side) for one in distributions for side in (one.same, one.other)])
     low, high = (float(values.min()), float(values.max())) if len(values) else (-1.0, 1.0)
@@ -194,11 +194,11 @@ def _density_handles() -> list[Any]:
     return [handle for pair in zip(patches, lines, strict=True) for handle in pair]
 
 
-def _panel_name(one: Distribution) -> str:
+def _panel_name(one: InfluencesToDraw) -> str:
     return series_name(one.arm, level_text(one.level), 28)
 
 
-def _tested(one: Distribution, probes: pd.DataFrame) -> str:
+def _tested(one: InfluencesToDraw, probes: pd.DataFrame) -> str:
     """The difference of the means and the p of its Welch test, as the table has them."""
     if not len(probes):
         return ""

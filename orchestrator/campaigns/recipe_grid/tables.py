@@ -95,7 +95,8 @@ def unpaired_p(a: np.ndarray, b: np.ndarray) -> float:
     """Two-sided p of Student's t test with equal variances; NaN are left out.
 
     t = (mean a - mean b) / sqrt(s^2 (1/n_a + 1/n_b)), s^2 the pooled variance, n_a + n_b - 2 degrees of freedom. NaN below two
-    values on either side; without any spread 1 where the means agree, else NaN.
+    values on either side; without any spread 1 where the means agree, else NaN. scipy.stats.ttest_ind gives the same but for
+    the last bits, which finished tables show, and warns where there is no spread.
     """
     first, second = over_units(a), over_units(b)
     n_a, n_b = int(first.n), int(second.n)

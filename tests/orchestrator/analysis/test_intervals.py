@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from orchestrator.analysis.intervals import Estimate, estimate
+from orchestrator.analysis.intervals import MeanEstimate, estimate
 from orchestrator.analysis.layout import Layout, mean_squares
 
 
@@ -161,7 +161,7 @@ def test_without_spread_p_is_that_of_a_sign_test_of_the_scarcer_units_whatever_t
 
 
 def test_without_spread_every_table_of_a_stack_has_the_floor_of_its_own_units():
-    both = Estimate(*(np.array([a, a]) for a in (-1e-6, 0.0, np.nan, 0.0, 2.0)), np.array([5, 9]), np.array([3, 9]))
+    both = MeanEstimate(*(np.array([a, a]) for a in (-1e-6, 0.0, np.nan, 0.0, 2.0)), np.array([5, 9]), np.array([3, 9]))
     np.testing.assert_array_equal(both.p, [2**-2, 2**-8])
 
 

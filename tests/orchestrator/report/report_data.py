@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.campaigns.deletion.page import EXPLAINED, deletion_sections
-from orchestrator.report.data import Example, QueryPage, ReportData
+from orchestrator.report.data import QueryPage, ReportData, ShownExample
 
 CLASSES = ("business", "entertainment", "politics", "sport", "tech")
 WORDS = (
@@ -63,7 +63,7 @@ def example(rng, train_id, query_text, *, decomposes, n_words=60, sign=1, text=N
         (str(word), float(value))
         for word, value in zip(rng.choice(WORDS, 8), sorted(rng.normal(size=8), key=abs)[::-1], strict=True)
     ]
-    return Example(
+    return ShownExample(
         train_id=train_id,
         score=sign * abs(float(rng.normal())),
         label=str(rng.choice(CLASSES)),

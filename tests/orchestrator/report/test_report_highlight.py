@@ -3,7 +3,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.report.highlight import LEVELS, Piece, passage, pieces
+from orchestrator.report.highlight import LEVELS, MarkedText, passage, pieces
 
 VALUES = st.floats(allow_nan=True, allow_infinity=True, width=32)
 SPANS = st.lists(st.tuples(st.integers(-5, 60), st.integers(-5, 60), VALUES), max_size=12)
@@ -27,12 +27,18 @@ def test_marks_are_spans_and_carry_their_value(text, spans):
 
 def test_intensity_grows_with_magnitude_and_colour_follows_sign():
     found = pieces("aa bb cc dd", [(0, 2, 1.0), (3, 5, -0.5), (6, 8, 0.01), (9, 11, -1.0)])
-    assert found == [Piece("aa", 1.0, 5), Piece(" "), Piece("bb", -0.5, 3), Piece(" cc "), Piece("dd", -1.0, 5)]
+    assert found == [
+        MarkedText("aa", 1.0, 5),
+        MarkedText(" "),
+        MarkedText("bb", -0.5, 3),
+        MarkedText(" cc "),
+        MarkedText("dd", -1.0, 5),
+    ]
     assert [piece.mark for piece in found if piece.level] == ["h5", "x3", "x5"]
 
 
 def test_a_span_that_overlaps_an_earlier_one_is_left_out():
-    assert pieces("abcd", [(0, 3, 1.0), (2, 4, 1.0)]) == [Piece("abc", 1.0, 5), Piece("d")]
+    assert pieces("abcd", [(0, 3, 1.0), (2, 4, 1.0)]) == [MarkedText("abc", 1.0, 5), MarkedText("d")]
 
 
 def test_long_texts_are_cut_between_words_and_say_how_much_is_hidden():

@@ -7,6 +7,7 @@ import signal
 import sys
 import warnings
 
+from joined import device_ids
 from ray_fixtures import join, run_all
 from ray_tiny_task import HANGS, WatchedRecipe, WatchedTask, tiny_context
 from tiny_task import tiny_work, tiny_works
@@ -37,7 +38,7 @@ def hang(pool: RayBackend) -> None:
             pool.wait(1.0)
     except KeyboardInterrupt:
         assert pool.wait(1.0) == []
-        print(f"interrupted with {len(pool.device_ids())} workers", flush=True)
+        print(f"interrupted with {len(device_ids(pool))} workers", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from joined import device_ids
 from ray_tiny_task import tiny_context, tiny_job
 from small_cluster import SmallCluster
 from tiny_task import tiny_work
@@ -77,7 +78,7 @@ def test_who_has_enough_of_a_probe_that_hangs_leaves_a_pool_that_works(cluster, 
     backend = make()
     cluster.hangs = {"probe"}
     backend.start()
-    while not backend.device_ids():
+    while not device_ids(backend):
         events = backend.wait(0.0)
     with pytest.raises(Enough):
         backend.probe(Numerics(), Patience(n_calls))

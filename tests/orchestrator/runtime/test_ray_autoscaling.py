@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from autoscaling import autoscaling_cluster
+from joined import device_ids
 from ray_fixtures import wait_until
 from ray_tiny_task import WaitingRecipe, WatchedTask, tiny_context
 from tiny_task import tiny_work, tiny_works
@@ -65,7 +66,7 @@ def test_nodes_come_for_a_campaign_and_go_one_by_one_while_it_ends(tmp_path):
             assert result.complete
             assert (result.n_ok, dict(result.failures), meter.peak) == (40, {}, 2)
             pool.want(0)
-            for worker in pool.device_ids():
+            for worker in device_ids(pool):
                 pool.release(worker)
             wait_until(lambda: [node.n_gpus for node in pool.nodes()] == [0])
         finally:

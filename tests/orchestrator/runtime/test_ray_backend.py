@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray_tiny_task
+from joined import device_ids
 from ray_fixtures import events_until, join, ray_of_our_own, results, run_all, wait_until
 from ray_tiny_task import HANGS, WatchedRecipe, WatchedTask, tiny_context, tiny_job
 from tiny_task import make_context, tiny_work, tiny_works
@@ -51,7 +52,7 @@ def shared(context):
 def pool(shared):
     """Two workers at hand; what happened to them in other tests is over."""
     shared.want(2)
-    wait_until(lambda: shared.wait(0.1) == [] and len(shared.device_ids()) == 2)
+    wait_until(lambda: shared.wait(0.1) == [] and len(device_ids(shared)) == 2)
     shared.start()
     assert [type(event) for event in shared.wait(1.0)] == [WorkerJoined, WorkerJoined]
     return shared
@@ -109,7 +110,7 @@ def test_workers_have_the_threads_of_the_numerics(pool):
 
 
 def test_a_killed_worker_is_lost_and_replaced_and_the_rest_goes_on(pool, hang_in, context):
-    workers, hanging = list(pool.device_ids()), tiny_work(HANGS)
+    workers, hanging = list(device_ids(pool)), tiny_work(HANGS)
     pool.submit(workers[0], hanging, 1)
     pool.submit(workers[1], tiny_work(1), 1)
     killed = kill_the_one_that_hangs(hang_in / str(HANGS))
@@ -163,7 +164,7 @@ def test_workers_that_fit_nowhere_end_in_one_error_that_says_what_is_missing(bac
 
 
 def test_scoring_waits_for_no_retrain_it_is_refused(pool):
-    pool.submit(next(iter(pool.device_ids())), tiny_work(), 1)
+    pool.submit(next(iter(device_ids(pool))), tiny_work(), 1)
     with pytest.raises(ValueError, match="retrains are running"):
         next(pool.score(tiny_job(RANGES)))
 
@@ -181,13 +182,13 @@ def test_each_gradient_worker_holds_a_gpu_of_its_own(backend):
     pool = backend(workers=2, gpus_per_worker=1)
     join(pool, 2)
     assert len(list(pool.score(tiny_job(RANGES)))) == len(RANGES)
-    held = pool.device_ids()
+    held = device_ids(pool)
     assert [len(gpus) for gpus in held.values()] == [1, 1]
     assert len({gpu for gpus in held.values() for gpu in gpus}) == 2
 
 
 def test_the_range_of_a_killed_gradient_worker_is_computed_elsewhere(pool, tmp_path):
-    workers = list(pool.device_ids())
+    workers = list(device_ids(pool))
     scoring = pool.score(tiny_job(RANGES, hang_in=str(tmp_path)))
     blocks = [next(scoring)]
     kill_the_one_that_hangs(tmp_path / "scorer")

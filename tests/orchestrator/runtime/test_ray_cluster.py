@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from joined import device_ids
 from ray_fixtures import join, marked, refused, results, run_all, wait_until, wait_until_gone
 from ray_tiny_task import HANGS, ResumableRecipe, WatchedRecipe, WatchedTask, tiny_context, tiny_job
 from tiny_task import TinyTask, tiny_work, tiny_works
@@ -57,7 +58,7 @@ def cluster(own_temp_dir):
 
 
 def node_of(cluster, pool, worker):
-    [gpu] = pool.device_ids()[worker]
+    [gpu] = device_ids(pool)[worker]
     return next(node for node in cluster.worker_nodes if node.node_id == gpu.partition(":")[0])
 
 
@@ -81,7 +82,7 @@ def add_node(cluster, market: str):
 
 def lose_node(cluster, pool, work, at) -> list:
     """Take the node away from under the first worker while it trains; the events that follow, replacement included."""
-    worker = next(iter(pool.device_ids()))
+    worker = next(iter(device_ids(pool)))
     pool.submit(worker, work, 1)
     wait_until(at.exists)
     node = node_of(cluster, pool, worker)
@@ -103,7 +104,7 @@ def test_preemption_and_loss_of_a_node_are_told_from_a_crash_and_the_rest_goes_o
     pool = RayBackend(tiny_context(task), workers=2, gpus_per_worker=1, address=cluster.address)
     try:
         join(pool, 2)
-        assert len({node_of(cluster, pool, worker).node_id for worker in pool.device_ids()}) == 2
+        assert len({node_of(cluster, pool, worker).node_id for worker in device_ids(pool)}) == 2
         assert lose_node(cluster, pool, tiny_work(HANGS), tmp_path / f"{HANGS}")[0].kind == "preempted"
         assert lose_node(cluster, pool, tiny_work(HANGS + 1), tmp_path / f"{HANGS + 1}")[0].kind == "node_lost"
         assert len(run_all(pool, tiny_works(4))[0]) == 4
@@ -149,7 +150,7 @@ def test_a_retrain_on_a_draining_node_is_given_back_and_goes_on_elsewhere_at_no_
     try:
         scheduler = Scheduler([long.spec_id, *tiny_works(4)], Budgets(retries=0), timing=Timing(drain_margin_s=10.0))
         result = drive(scheduler, pool, publish, works, None, StopSignal(), code_version="test", meter=meter)
-        assert all(not gpu.startswith(meter.drained) for gpus in pool.device_ids().values() for gpu in gpus)
+        assert all(not gpu.startswith(meter.drained) for gpus in device_ids(pool).values() for gpu in gpus)
         assert meter.drained in {node.node_id for node in cluster.worker_nodes}
     finally:
         pool.close()

@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 
 from orchestrator.scheduling.events import FailureKind
-from orchestrator.scheduling.policies import CHARGED_TO, Backoff, Budgets, Spent, charge, is_exhausted
+from orchestrator.scheduling.policies import CHARGED_TO, Backoff, Budgets, ChargedFailures, charge, is_exhausted
 
 
 def test_every_kind_of_failure_has_a_budget():
@@ -12,20 +12,19 @@ def test_every_kind_of_failure_has_a_budget():
 
 @pytest.mark.parametrize("kind", ["error", "timeout", "out_of_memory"])
 def test_failures_of_the_retrain_use_retries_only(kind):
-    assert charge(Spent(1, 5), kind) == Spent(2, 5)
+    assert charge(ChargedFailures(1, 5), kind) == ChargedFailures(2, 5)
 
 
 @pytest.mark.parametrize("kind", ["preempted", "node_lost", "storage"])
 def test_machines_and_stores_that_are_away_use_preemptions_only(kind):
-    assert charge(Spent(1, 5), kind) == Spent(1, 6)
+    assert charge(ChargedFailures(1, 5), kind) == ChargedFailures(1, 6)
 
 
 def test_a_budget_of_n_allows_n_failures():
     budgets = Budgets(retries=2, preemptions=3)
-    assert not is_exhausted(Spent(2, 3), budgets)
-    assert is_exhausted(Spent(3, 0), budgets)
-    assert is_exhausted(Spent(0, 4), budgets)
-    assert budgets.most_attempts == 6
+    assert not is_exhausted(ChargedFailures(2, 3), budgets)
+    assert is_exhausted(ChargedFailures(3, 0), budgets)
+    assert is_exhausted(ChargedFailures(0, 4), budgets)
 
 
 def test_backoff_doubles_up_to_its_longest_wait_and_then_gives_up():

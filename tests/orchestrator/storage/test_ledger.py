@@ -14,6 +14,7 @@ from stored_rows import by_spec, keys_of, ledger_at, make_row, part_key
 from orchestrator.storage.ledger import BadPart
 from orchestrator.storage.ledger_parts import SCHEMA, decode_index, decode_rows, encode_rows, index_of, row_key
 from tasks.data.edits import Edit
+from tests.edits import reweighting
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
 ARRAYS = hnp.arrays(np.float32, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4), elements=FLOATS)
@@ -32,7 +33,7 @@ def rows(draw):
         error=draw(st.none() | NAMES | st.sampled_from(["", "naïve – 漢字 \U0001f642\x00\n"])),
         seconds=draw(st.floats(0, 1e9)),
     )
-    return replace(row, attempts=draw(st.integers(1, 2**31 - 1)), edit=Edit.reweighting(draw(WEIGHTS)))
+    return replace(row, attempts=draw(st.integers(1, 2**31 - 1)), edit=reweighting(draw(WEIGHTS)))
 
 
 @settings(max_examples=40, deadline=None)

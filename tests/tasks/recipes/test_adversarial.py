@@ -15,6 +15,7 @@ from tasks.recipes.adversarial import Adversarial, reverse_gradient
 from tasks.recipes.finetune import Finetune
 from tasks.seeds import torch_generator
 from tasks.training import Watch
+from tests.edits import reweighting
 from tests.fakes import tiny_bert, token_task
 
 SEED, N_TRAIN = 3, 24
@@ -61,7 +62,7 @@ def two_losses(task, network, head, rows):
 
 def test_the_network_descends_label_minus_lambda_confound_and_the_adversary_confound():
     task = make(reversal=0.7)
-    run = begin(task, Edit.reweighting({int(task.splits["train"].ids[2]): 2.5}))
+    run = begin(task, reweighting({int(task.splits["train"].ids[2]): 2.5}))
     torch.nn.init.normal_(
         run.adversary.weight, generator=torch.Generator().manual_seed(1)
     )  # not small, so that it counts
@@ -158,7 +159,7 @@ def test_weight_decay_spares_the_adversarys_bias():
 def test_confound_accuracy_is_the_weighted_share_that_the_adversary_reads_in_the_last_epoch():
     task = make(optimizer="sgd", learning_rate=1e-12)
     ids, weights = task.splits["train"].ids, np.r_[0, 0, 3.0, np.ones(N_TRAIN - 3)]
-    edit = Edit.reweighting(dict(zip(ids.tolist(), weights, strict=True)))
+    edit = reweighting(dict(zip(ids.tolist(), weights, strict=True)))
     run = begin(task, edit)
     features = []
     run.network["linear"].register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))

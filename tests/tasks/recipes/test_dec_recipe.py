@@ -11,6 +11,7 @@ from tasks.models.cluster_network import ClusterNetwork, cluster_masses, objecti
 from tasks.recipe import Training
 from tasks.recipes.dec import DecTraining, each_weights
 from tasks.stacked import ClusterStack, StackedAdam, StackedSGD, finite_or_nan
+from tests.edits import reweighting
 from tests.gaussian_fakes import every_one_left_out, mixture_task
 
 OBJECTIVES = ("dec", "nll")
@@ -64,7 +65,7 @@ def test_members_have_the_weights_of_the_edit(objective):
     task = mixture_task(DecTraining(objective=objective, optimizer="sgd", learning_rate=0.1))
     ids, weights = tuple(sorted(int(i) for i in task.splits["train"].ids[:3])), (0.5, 2.0, -1.0)
     found = train_each(task, Edit(ids, weights, "each")).outputs
-    expected = singles(task, [Edit.reweighting({i: w}) for i, w in zip(ids, weights, strict=True)])
+    expected = singles(task, [reweighting({i: w}) for i, w in zip(ids, weights, strict=True)])
     for split in expected:
         np.testing.assert_allclose(found[split], expected[split], rtol=0, atol=1e-5)
 

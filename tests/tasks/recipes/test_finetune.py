@@ -11,6 +11,7 @@ from tasks.models.text_cnn import TextCNN
 from tasks.recipe import Training
 from tasks.recipes.finetune import Finetune
 from tasks.seeds import generator
+from tests.edits import reweighting
 from tests.fakes import tiny_bert, token_task
 
 SEED, N_TRAIN = 3, 24
@@ -85,7 +86,7 @@ def assert_same_weights(one, other, atol=1e-9):
 def test_one_step_with_a_weight_of_two_is_the_closed_form():
     task = make(optimizer="sgd", learning_rate=0.5, batch_size=N_TRAIN, epochs=1)
     heavy = 4
-    trained = train(task, Edit.reweighting({int(task.splits["train"].ids[heavy]): 2.0}))
+    trained = train(task, reweighting({int(task.splits["train"].ids[heavy]): 2.0}))
     start = task.network(SEED).double()
     total = [torch.zeros_like(parameter) for parameter in start.parameters()]
     for row in range(N_TRAIN):
@@ -100,7 +101,7 @@ def test_training_under_an_edit_is_the_sum_over_examples(mode):
     task = make(optimizer="sgd", learning_rate=0.3, momentum=0.9, schedule="linear", warmup_frac=0.25)
     ids, weights = task.splits["train"].ids, np.ones(N_TRAIN)
     weights[:7], weights[7] = 0, 2.5
-    edit = Edit.reweighting({int(ids[row]): weights[row] for row in range(8)}, mode)
+    edit = reweighting({int(ids[row]): weights[row] for row in range(8)}, mode)
     kept = weights != 0 if mode == "drop" else None
     assert_same_weights(train(task, edit).network, reference(task, weights, kept, momentum=0.9))
 
@@ -133,7 +134,7 @@ def test_train_loss_is_the_weighted_mean_over_the_last_epoch():
     network = task.network(SEED).double()
     losses = task.losses(network, task.batch("train", np.arange(N_TRAIN))).detach().numpy()
     weights = np.r_[0, 0, 3, np.ones(N_TRAIN - 3)]
-    trained = train(task, Edit.reweighting(dict(zip(ids.tolist(), weights, strict=True))))
+    trained = train(task, reweighting(dict(zip(ids.tolist(), weights, strict=True))))
     assert trained.metrics["train_loss"] == pytest.approx(np.average(losses, weights=weights), abs=1e-9)
 
 

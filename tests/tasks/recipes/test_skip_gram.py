@@ -8,11 +8,12 @@ from pydantic import ValidationError
 from tasks.base import Numerics
 from tasks.data.corpus import Corpus, Sentences, Vocabulary
 from tasks.data.edits import Edit
-from tasks.models.skip_gram import Loss, SkipGram
+from tasks.models.skip_gram import PairLoss, SkipGram
 from tasks.recipe import Training
 from tasks.recipes.sgns import Skipgrams, Updates
 from tasks.recipes.skip_gram import SkipGramTraining
 from tasks.word_vectors import WordVectorTask
+from tests.edits import reweighting
 from tests.word_fakes import parent_of, word_task
 
 DOUBLE = Numerics(dtype="float64")
@@ -67,7 +68,7 @@ def objective(task, network, rows, mean):
 
 
 def batch_gradient(task, network, rows, mean):
-    kernel = Skipgrams(network, Loss(task.recipe.loss), task.recipe.negatives)
+    kernel = Skipgrams(network, PairLoss(task.recipe.loss), task.recipe.negatives)
     pairs = task._sampler.sample(task.corpus.sentences, rows, task.corpus.ids[rows], task._influence_key)
     return kernel.gradient(pairs, SENTENCE_WEIGHTS, mean=mean, with_loss=True)
 
@@ -102,7 +103,7 @@ def test_closed_form_gradients_are_those_of_the_task_loss(loss, options, mean):
 )
 def test_losses_of_one_pair_are_the_published_ones(name, closed_form):
     scores, positive = np.array([0.7, -1.2, 0.3, 2.0]), np.array([True, False, False, False])
-    loss, s = Loss(name), 1 / (1 + np.exp(-scores))
+    loss, s = PairLoss(name), 1 / (1 + np.exp(-scores))
     factors = np.where(positive, *loss.factors(3))
     assert (factors * loss.terms(scores, positive)[0]).sum() == pytest.approx(closed_form(s[0], s[1:]))
     tensor = loss.term_tensor(torch.from_numpy(scores), torch.from_numpy(positive))
@@ -111,7 +112,7 @@ def test_losses_of_one_pair_are_the_published_ones(name, closed_form):
 
 @pytest.mark.parametrize("name", ["word2vec", "code", "paper"])
 def test_large_scores_neither_overflow_nor_warn(name):
-    terms, slopes = Loss(name).terms(np.array([900.0, -900.0], np.float32), np.array([True, True]))
+    terms, slopes = PairLoss(name).terms(np.array([900.0, -900.0], np.float32), np.array([True, True]))
     assert np.isfinite(terms).all()
     assert np.isfinite(slopes).all()
 
@@ -205,7 +206,7 @@ def test_a_weight_of_minus_one_steps_away(options):
     task.recipe.train(task, Training(edit=Edit(), seed=1, numerics=DOUBLE))
     network, first = network_of(task), int(task.splits["train"].ids[0])
     start = state_of(network)
-    there, away = (weights_of(task, network, Edit.reweighting({first: weight})) for weight in (2.0, -2.0))
+    there, away = (weights_of(task, network, reweighting({first: weight})) for weight in (2.0, -2.0))
     moves = [(weights["input.weight"] - start["input.weight"]).ravel() for weights in (there, away)]
     assert np.abs(moves[0]).max() > 0
     assert moves[0] @ moves[1] < 0
@@ -286,7 +287,7 @@ def test_stepping_away_from_a_sentence_is_minus_stepping_towards_it(mean):
     network.get_parameter("output.weight").data.normal_(generator=torch.Generator().manual_seed(0))
     weights = np.array([1, 2, 0.5, 1, 0, 3], np.float32)
     towards, away = (
-        Skipgrams(network, Loss("word2vec"), 5).gradient(pairs, sign * weights, mean=mean, with_loss=False)
+        Skipgrams(network, PairLoss("word2vec"), 5).gradient(pairs, sign * weights, mean=mean, with_loss=False)
         for sign in (1, -1)
     )
     np.testing.assert_allclose(away.by_centre, -towards.by_centre, rtol=1e-6)
