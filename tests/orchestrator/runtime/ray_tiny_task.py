@@ -68,11 +68,11 @@ class ResumableRecipe(TinyRecipe):
 class WatchedTask(TinyTask):
     """A TinyTask that counts how often it is pickled and may refuse to prepare."""
 
-    refuses: str = ""
+    problem: str = ""
 
     def prepare(self) -> None:
-        if self.refuses:
-            raise OSError(self.refuses)
+        if self.problem:
+            raise OSError(self.problem)
 
     def __getstate__(self) -> dict[str, Any]:
         pickled.append(id(self))

@@ -150,7 +150,7 @@ def test_what_does_not_fit_yet_does_not_hold_up_what_does(backend):
 
 
 def test_workers_that_cannot_start_end_in_one_error_that_says_why(backend):
-    pool = backend(tiny_context(WatchedTask(refuses="no space left")))
+    pool = backend(tiny_context(WatchedTask(problem="no space left")))
     pool.start()
     with pytest.raises(RefitError, match="no worker can be started: OSError: no space left"):
         events_until(pool, lambda seen: False)
