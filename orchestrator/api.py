@@ -26,7 +26,7 @@ from orchestrator.spending.meter import RunMeter, parse_limits
 from orchestrator.stages.pipeline import Pipeline, Report
 from orchestrator.storage.hold import held
 from orchestrator.storage.lease import Lease
-from orchestrator.storage.refusals import told
+from orchestrator.storage.refusals import describe_os_error
 from orchestrator.storage.run_mirror import RunMirror
 from orchestrator.storage.store import Store
 from orchestrator.storage.uris import is_object_uri
@@ -236,7 +236,7 @@ def logged(path: Path) -> Iterator[None]:
         path.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(path / "refit.log", encoding="utf-8")
     except OSError as error:
-        raise InputError(path, f"cannot be written: {told(error)}") from error
+        raise InputError(path, f"cannot be written: {describe_os_error(error)}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("refit", "orchestrator")]
     before = [(logger.level, logger.propagate) for logger in loggers]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.storage.refusals import StoreRefusesError, is_permanent, told
+from orchestrator.storage.refusals import StoreRefusesError, describe_os_error, is_permanent
 from orchestrator.terminal.streams import is_heard, unheard_streams
 from tasks.errors import InputError, RefitError
 
@@ -69,7 +69,8 @@ def _outcome(options: argparse.Namespace) -> int:
 def _refused(error: OSError) -> int:
     """A path that is wrong or forbidden: no waiting mends it, so that it is for the user to see to."""
     return _fail(
-        f"refit: {told(error)}; what is finished is kept, and the same command goes on once this is mended", EXIT_INPUT
+        f"refit: {describe_os_error(error)}; finished work is kept; correct this and repeat the command to continue",
+        EXIT_INPUT,
     )
 
 

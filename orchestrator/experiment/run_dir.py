@@ -17,7 +17,7 @@ from orchestrator.config.schema import LoadedConfig
 from orchestrator.config.yaml_files import read_yaml
 from orchestrator.runtime.environment import differences
 from orchestrator.storage.blobs import write_file
-from orchestrator.storage.refusals import told
+from orchestrator.storage.refusals import describe_os_error
 from orchestrator.storage.store import Store
 from orchestrator.storage.uris import is_object_uri, parent_uri
 from tasks.base import Numerics
@@ -90,7 +90,7 @@ class RunDir:
         try:
             value = json.loads(self.provenance_path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            problem = told(error) if isinstance(error, OSError) else str(error)
+            problem = describe_os_error(error) if isinstance(error, OSError) else str(error)
             raise self._damaged(f"cannot be read ({problem})") from error
         if not isinstance(value, dict):
             raise self._damaged("does not hold a mapping")

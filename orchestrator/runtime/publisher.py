@@ -12,7 +12,7 @@ from orchestrator.records import LedgerRow
 from orchestrator.runtime.clock import Clock
 from orchestrator.scheduling.events import Published, PublishFailed
 from orchestrator.scheduling.policies import Backoff
-from orchestrator.storage.refusals import is_permanent, told
+from orchestrator.storage.refusals import describe_os_error, is_permanent
 from tasks.errors import RefitError
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class Publisher:
         lost = f"{len(part.spec_ids)} finished retrains are not in it and will be repeated"
         if is_permanent(error):
             return (
-                f"ledger: it cannot be written: {told(error)}; {lost} once this is mended and the same command is given"
+                f"ledger: it cannot be written: {describe_os_error(error)}; correct this and repeat the command; {lost}"
             )
         what = f"{self._n_failures} writes in a row failed, the last with {type(error).__name__}: {error}"
         return f"ledger: {'stopped while ' if self._hurries else ''}{what}; {lost}"
