@@ -13,8 +13,8 @@ Result = TypeVar("Result")
 def each(function: Callable[[Item], Result], items: Sequence[Item], at_once: int) -> Iterator[Result]:
     """Yield `function(item)` for every item, in the order of `items`, with up to `at_once` calls at a time.
 
-    If a call raises, its exception is raised when its turn comes. Calls that have not started by then are cancelled, and
-    so they are when the caller stops iterating.
+    If a call raises, its exception is raised when its turn comes. Calls that have not started are then cancelled, as they
+    are when the caller stops iterating.
     """
     if at_once == 1 or len(items) < 2:
         yield from map(function, items)

@@ -53,7 +53,7 @@ class Ledgers:
         self.expected.update(home)
         return home
 
-    def _at_home(self, found: Mapping[str, Mapping[str, Row]]) -> Mapping[str, Row]:
+    def _in_own_ledgers(self, found: Mapping[str, Mapping[str, Row]]) -> Mapping[str, Row]:
         """Select the rows that lie in the ledger of their own arm. With one ledger the mapping is returned without a copy,
         since it may hold a million rows.
         """
@@ -77,14 +77,14 @@ class Ledgers:
     def read(self, spec_ids: Collection[str] | None = None) -> LedgerView:
         """Read the rows with outputs, all or those of `spec_ids`."""
         views = {task_id: self.retrying(ledger.read)(spec_ids) for task_id, ledger in self.parts.items()}
-        rows = self._at_home({task_id: view.rows for task_id, view in views.items()})
+        rows = self._in_own_ledgers({task_id: view.rows for task_id, view in views.items()})
         conflicts = tuple(spec_id for view in views.values() for spec_id in view.conflicts)
         return LedgerView(rows, conflicts, tuple(bad for view in views.values() for bad in view.bad_parts))
 
     def index(self) -> LedgerIndex:
         """Return all rows without outputs."""
         found = {task_id: self.retrying(ledger.index)() for task_id, ledger in self.parts.items()}
-        rows = self._at_home({task_id: index.rows for task_id, index in found.items()})
+        rows = self._in_own_ledgers({task_id: index.rows for task_id, index in found.items()})
         return LedgerIndex(rows, tuple(bad for index in found.values() for bad in index.bad_parts))
 
     def verify(self) -> list[BadPart]:

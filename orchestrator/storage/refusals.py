@@ -53,7 +53,7 @@ class StoreRefusesError(OSError, RefitError):
 
 
 def refused(error: OSError) -> StoreRefusesError:
-    """Convert `error` to the type that marks a fault of the store, so that a worker's failure is not blamed on its spec."""
+    """Convert `error` to a StoreRefusesError, so that the scheduler attributes a worker's failure to the store."""
     return StoreRefusesError(error.errno, error.strerror or str(error), error.filename)
 
 
