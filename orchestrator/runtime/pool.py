@@ -21,7 +21,7 @@ from tasks.base import Numerics
 from tasks.errors import RefitError
 
 log = logging.getLogger(__name__)
-LONGEST_WAIT_S = 1.0  # waits are short, since a ray.wait without a time-out has hung for days (ray#44909)
+LONGEST_WAIT_S = 1.0  # short, since a ray.wait without time-out has ended after days with nothing ready (ray#44909)
 PROBE_TIMEOUT_S = 300.0
 UNREACHABLE_S = 60.0  # how long an unreachable worker may take to answer or to be declared dead
 
