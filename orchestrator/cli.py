@@ -102,7 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--pilot", nargs="?", const=5, type=int, metavar="N", help=text)
     _machine_arguments(plan)
     status = _command(
-        commands, "status", _status, "progress and failures, or the story of a retrain (--spec), during a run or after it"
+        commands,
+        "status",
+        _status,
+        "progress and failures, or the story of a retrain (--spec), during a run or after it",
     )
     _run_dir_argument(status)
     status.add_argument("--watch", action="store_true", help="repeat every two seconds until complete")

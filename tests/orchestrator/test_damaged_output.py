@@ -192,4 +192,4 @@ def test_a_value_of_another_kind_in_provenance_is_named(output: Output, key: str
     output.mend()
     assert (code, out) == (2, "")
     assert err.startswith(f"refit: {path}: {told}")
-    assert err.endswith("move the run directory away to start anew\n")
+    assert err.endswith("move the run directory away to start again\n")
