@@ -135,7 +135,7 @@ class Arm:
     def asked(self) -> QueriesConfig:
         """The block `queries`. Raises ValueError in a campaign that has none."""
         if self.config.settings.queries is None:
-            raise ValueError(f"the campaign {self.config.settings.campaign} has no queries")
+            raise ValueError(f"the campaign {self.config.settings.campaign} asks no queries")
         return self.config.settings.queries
 
     @property

@@ -110,7 +110,7 @@ def test_what_is_about_queries_is_refused(tmp_path, capsys, key, value):
 
 def test_the_queries_of_a_campaign_without_are_an_error_that_says_so(done):
     for ask in (lambda: done.pipeline.queries, lambda: done.pipeline.experiment.queries(None)):
-        with pytest.raises(ValueError, match="recipe_grid has no queries"):
+        with pytest.raises(ValueError, match="recipe_grid asks no queries"):
             ask()
 
 
