@@ -1,4 +1,4 @@
-"""load_config, plan, run, open_run: what the command line does, callable from Python."""
+"""The Python interface: load_config, plan, run and open_run do the same as the command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from orchestrator.spending.meter import RunMeter, parse_limits
 from orchestrator.stages.pipeline import Pipeline, Report
 from orchestrator.storage.hold import held
 from orchestrator.storage.lease import Lease
-from orchestrator.storage.refusals import told
+from orchestrator.storage.refusals import describe_os_error
 from orchestrator.storage.run_mirror import RunMirror
 from orchestrator.storage.store import Store
 from orchestrator.storage.uris import is_object_uri
@@ -45,13 +45,13 @@ EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended: exit code as on the command line, the run directory, and what was done."""
+    """The result of a run: the exit code as on the command line, the run directory, and a report of what was done."""
 
     exit_code: int
     run_dir: Path
     report: Report
     results: Results | None = None
-    uri: str = ""  # of the run directory in an object store; what status, report and verify take elsewhere
+    uri: str = ""  # URI of the run directory in an object store, which status, report and verify accept on any machine
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig:
@@ -67,16 +67,22 @@ def open_pipeline(
     progress: Progress | None = None,
     stop: StopSignal | None = None,
 ) -> Pipeline:
-    """A pipeline over the config's store, nothing started. `address`: 'local' in-process, None a local Ray, else a cluster."""
+    """Open a pipeline on the config's store without starting anything.
+
+    `address`: 'local' runs in this process, None on a local Ray, anything else on the cluster at that address.
+    Raises InputError.
+    """
     store = Store(config.settings.output, f"{config.where}: output")
     experiment = Experiment(config, store.cache_dir)
     if run_dir and is_object_uri(str(run_dir)):
-        raise InputError("--run-dir", f"{run_dir}: a folder of this machine; output may be an object store")
+        raise InputError(
+            "--run-dir", f"{run_dir} is a URI; allowed: a local folder (only output may be an object store)"
+        )
     path = Path(run_dir) if run_dir else store.run_path(experiment.run_name)
     mirror = store.mirror(path)
     mirror.fetch()
     if path.exists() and not path.is_dir():
-        raise InputError(path, "is a file; a run directory is asked for")
+        raise InputError(path, "is a file; allowed: a folder for the run directory")
     provenance = RunDir(path).provenance()
     holds = provenance.get("run", "")
     if holds and holds.rpartition("-")[2] != experiment.run_hex:
@@ -97,7 +103,7 @@ def open_pipeline(
 
 
 def backend_for(config: LoadedConfig, address: str | None, context: WorkerContext) -> Backend:
-    """The in-process twin for 'local', else Ray. Imported on demand."""
+    """Return the in-process backend for 'local', else the Ray backend. Each is imported only when it is used."""
     compute = config.settings.compute
     if address == "local":
         from orchestrator.runtime.local import LocalBackend
@@ -121,7 +127,7 @@ def backend_for(config: LoadedConfig, address: str | None, context: WorkerContex
 
 
 def check_cluster(address: str | None) -> None:
-    """Raises InputError unless a cluster answers at `address`; None and 'local' need none."""
+    """Check that a cluster answers at `address`; None and 'local' need no cluster. Raises InputError."""
     if address not in (None, "local"):
         from orchestrator.runtime.ray_backend import check_cluster as answers
 
@@ -129,7 +135,7 @@ def check_cluster(address: str | None) -> None:
 
 
 def plan(config: LoadedConfig, run_dir: str | Path | None = None) -> Estimate:
-    """Dry run: what a run would do, without torch and without starting anything. Raises InputError for what cannot start."""
+    """Estimate what a run would do, without torch and without starting anything. Raises InputError if it cannot start."""
     pipeline = open_pipeline(config, run_dir=run_dir)
     check_output(pipeline, run_dir)
     edited = edited_since_other_runs(pipeline.experiment, pipeline.store.root)
@@ -137,9 +143,9 @@ def plan(config: LoadedConfig, run_dir: str | Path | None = None) -> Estimate:
 
 
 def check_output(pipeline: Pipeline, run_dir: str | Path | None) -> None:
-    """Raises InputError where the store or the run directory cannot be written to; nothing is left behind."""
+    """Check that the store and the run directory can be written to, and leave no file behind. Raises InputError."""
     where = f"{pipeline.experiment.config.where}: output"
-    check_writable(pipeline.store.root, where)  # of a bucket: the work folder of this machine
+    check_writable(pipeline.store.root, where)  # for a bucket this is the local work folder
     if run_dir:
         check_writable(Path(run_dir), "--run-dir")
 
@@ -158,13 +164,14 @@ def run(
     wait: bool = False,
     pilot: int = 0,
 ) -> RunResult:
-    """Run a campaign to the end, or to a stage; the same call resumes. `retry_quarantined`: try given-up retrains again.
+    """Run a campaign up to the stage `until`; the same call resumes it.
 
-    Limits hold for all sessions of the run together: GPU-hours and cost (in the currency of `prices`) of the machines that are
-    there, busy or not; `deadline`: a time, or a duration from now. `wait`: until another driver gives the ledger back, instead of
-    raising LeaseHeld. `pilot`: at most so many retrains of every class.
+    `max_gpu_hours` and `max_cost` (in the currency of `prices`) limit the charges for existing nodes, busy or idle, over
+    all sessions of the run. `deadline`: a time, or a duration from now. `retry_quarantined`: repeat quarantined retrains.
+    `wait`: wait until another driver releases the lease of the ledger, instead of raising LeaseHeld. `pilot`: if above 0,
+    train at most so many retrains of every class.
 
-    Raises InputError (bad input), Stopped or LeaseHeld (resumable), RefitError (it cannot go on).
+    Raises InputError for invalid input, Stopped or LeaseHeld if the run can be resumed, RefitError if it cannot continue.
     """
     limits, prices = limits_of(config, max_gpu_hours, max_cost, deadline)
     with stop_on_signals(StopSignal()) as stop:
@@ -175,10 +182,11 @@ def run(
             for task_id in sorted(set(pipeline.experiment.task_ids.values())):
                 lease = Lease(pipeline.store.blobs, task_id)
                 leases.enter_context(held(lease, wait, pipeline.progress.say, lambda: stop.reason, stop.request))
-            leases.enter_context(published(pipeline.mirror, pipeline.progress.say))  # first to end: under the leases
+            # Entered after the leases, so that they are still held during the last upload.
+            leases.enter_context(published(pipeline.mirror, pipeline.progress.say))
             for one in edited_since_other_runs(pipeline.experiment, pipeline.store.root):
                 logging.getLogger("refit").warning(one)
-            pipeline.mirror.fetch()  # another driver may have pinned the numerics meanwhile
+            pipeline.mirror.fetch()  # another driver may have pinned the numerics before the leases were acquired
             book = SpendBook(pipeline.store.blobs, pipeline.experiment.run_name)
             compute = config.settings.compute
             pipeline.meter = RunMeter.open(
@@ -198,21 +206,21 @@ def run(
 def limits_of(
     config: LoadedConfig, max_gpu_hours: float | None, max_cost: float | None, deadline: str | None
 ) -> tuple[Limits, Prices | None]:
-    """The limits of a run, and the prices that cost is reckoned by. Raises InputError for what is no limit."""
+    """Return the limits of a run, and the prices for its cost. Raises InputError for an invalid limit."""
     prices = config.settings.prices.table() if config.settings.prices else None
     return parse_limits(max_gpu_hours, max_cost, deadline, prices, datetime.now(UTC)), prices
 
 
 @contextmanager
 def published(mirror: RunMirror, say: Callable[[str], object]) -> Iterator[None]:
-    """Bring the run directory to the store now and then while the body runs, and when it ends, however it ends."""
+    """Upload the run directory to the store every PUBLISH_EVERY_S seconds while the body runs, and at its end."""
     done = threading.Event()
 
-    def now_and_then() -> None:
+    def upload_regularly() -> None:
         while not done.wait(PUBLISH_EVERY_S):
             _publish(mirror, logging.getLogger("refit").warning)
 
-    thread = threading.Thread(target=now_and_then, name="refit-mirror", daemon=True)
+    thread = threading.Thread(target=upload_regularly, name="refit-mirror", daemon=True)
     thread.start()
     try:
         yield
@@ -226,17 +234,17 @@ def _publish(mirror: RunMirror, say: Callable[[str], object]) -> None:
     try:
         mirror.publish()
     except OSError as error:
-        say(f"warning: the run directory could not be brought to the store ({error}); the same command does it later")
+        say(f"warning: the run directory could not be uploaded ({error}); repeat the command to upload it")
 
 
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
-    """Write what Refit logs to refit.log in the run directory while the body runs."""
+    """Write Refit's log to refit.log in the run directory while the body runs. Raises InputError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(path / "refit.log", encoding="utf-8")
     except OSError as error:
-        raise InputError(path, f"cannot be written: {told(error)}") from error
+        raise InputError(path, f"cannot be written: {describe_os_error(error)}") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("refit", "orchestrator")]
     before = [(logger.level, logger.propagate) for logger in loggers]
@@ -259,7 +267,7 @@ def logged(path: Path) -> Iterator[None]:
 
 
 class RunView:
-    """A run directory opened for reading: its tables as pandas data frames."""
+    """A run directory opened for reading, with its tables as pandas data frames."""
 
     def __init__(self, path: str | Path):
         self.run_dir = existing(path)
@@ -274,31 +282,31 @@ class RunView:
 
     @property
     def store(self) -> str:
-        """The store that this run is read from: the one around it, or the recorded one (see RunDir.store)."""
+        """The store that this run is read from, chosen by RunDir.store."""
         return str(self.run_dir.config().settings.output)
 
     def curves(self) -> pd.DataFrame:
-        """Deletion curves: one row per method, group and k."""
+        """Return the deletion curves, one row per method, group and k."""
         return self._table("curves")
 
     def query_curves(self) -> pd.DataFrame:
-        """The same per query."""
+        """Return the deletion curves of each query."""
         return self._table("query_curves")
 
     def summary(self) -> pd.DataFrame:
-        """AUC-DEL per method and group with both intervals."""
+        """Return AUC-DEL per method and group with both intervals."""
         return self._table("summary")
 
     def contrasts(self) -> pd.DataFrame:
-        """Differences between methods, with Holm-corrected p-values."""
+        """Return the differences between methods, with Holm-corrected p values."""
         return self._table("contrasts")
 
     def checks(self) -> pd.DataFrame:
-        """What would make a careful reader doubt the verdicts: name, status, sentence, and numbers as JSON."""
+        """Return the checks of the verdicts: name, status, sentence, and numbers as JSON."""
         return self._table("checks")
 
     def scores(self, label: str) -> pd.DataFrame:
-        """query_id, train_id, score of one method."""
+        """Return the scores of one method, [n_queries, n_train], with query ids as index and train ids as columns."""
         import pandas as pd
 
         from orchestrator.storage.tables import about_scores, read_scores_table
@@ -311,7 +319,7 @@ class RunView:
         )
 
     def pipeline(self) -> Pipeline:
-        """The pipeline behind this run, to re-derive or extend it."""
+        """Open the pipeline of this run, read-only, to derive its results again."""
         pipeline = open_pipeline(self.run_dir.config(), run_dir=self.run_dir.path, address="local")
         pipeline.read_only = True
         return pipeline

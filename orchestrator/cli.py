@@ -1,4 +1,4 @@
-"""refit: the composition root. Parses, dispatches, and turns errors into one line and an exit code."""
+"""The command `refit`: parses the command line, calls the command, and reports errors as one line and an exit code."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.storage.refusals import StoreRefusesError, is_permanent, told
-from orchestrator.terminal.streams import is_heard, unheard_streams
+from orchestrator.storage.refusals import StoreRefusesError, describe_os_error, is_permanent
+from orchestrator.terminal.streams import have_readers, unbroken_streams
 from tasks.errors import InputError, RefitError
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
 STAGES = ("train", "score", "plan", "retrain", "analyse")
-LONGEST_LINE = 1200  # characters of an error message
+LONGEST_LINE = 1200  # most characters of an error message
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
-PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP)  # no such path can exist: somebody wrote it down
+PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP)  # the user has given a path that cannot exist
 EXIT_CODES = (
     "exit codes: 0 complete, 1 error or verification mismatch, 2 invalid input, "
     "3 stopped early (the same command resumes), 4 complete with quarantined retrains"
@@ -32,9 +32,9 @@ EXIT_CODES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is returned."""
+    """Run one command and return its exit code."""
     options = _parser().parse_args(arguments)
-    with unheard_streams():
+    with unbroken_streams():
         return _outcome(options)
 
 
@@ -48,7 +48,7 @@ def _outcome(options: argparse.Namespace) -> int:
     except RefitError as error:
         return _fail(f"refit: {error}", EXIT_STOPPED if error.is_resumable else EXIT_ERROR)
     except KeyboardInterrupt:
-        return _fail("refit: interrupted; what is finished is kept, the same command resumes", EXIT_STOPPED)
+        return _fail("refit: interrupted; finished work is kept, and the same command resumes", EXIT_STOPPED)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in PATH_ERRORS:
             return _fail(f"refit: {error.filename}: {error.strerror}", EXIT_INPUT)
@@ -67,15 +67,16 @@ def _outcome(options: argparse.Namespace) -> int:
 
 
 def _refused(error: OSError) -> int:
-    """A path that is wrong or forbidden: no waiting mends it, so that it is for the user to see to."""
+    """Report a wrong path or a missing permission, which the user must correct."""
     return _fail(
-        f"refit: {told(error)}; what is finished is kept, and the same command goes on once this is mended", EXIT_INPUT
+        f"refit: {describe_os_error(error)}; finished work is kept; correct this and repeat the command to continue",
+        EXIT_INPUT,
     )
 
 
 def _fail(message: str, code: int) -> int:
     line = " ".join(message.split())
-    if len(line) > LONGEST_LINE:  # the place stands at the beginning, what is allowed or meant at the end
+    if len(line) > LONGEST_LINE:  # keep the place, at the beginning, and what is allowed, at the end
         line = f"{line[: LONGEST_LINE * 2 // 3]} ... {line[-LONGEST_LINE // 3 :]}"
     print(line, file=sys.stderr)
     return code
@@ -84,7 +85,7 @@ def _fail(message: str, code: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="refit",
-        description="Finds out whether influence methods are right: remove the examples, retrain, measure.",
+        description="Tests influence methods: removes the examples, retrains, and measures the change of the predictions.",
         epilog=EXIT_CODES,
     )
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -92,30 +93,33 @@ def _parser() -> argparse.ArgumentParser:
     _config_arguments(run)
     run.add_argument("--until", choices=STAGES, default="analyse", help="stop after this stage")
     _machine_arguments(run)
-    run.add_argument("--retry-quarantined", action="store_true", help="try retrains that were given up again")
-    run.add_argument("--yes", action="store_true", help="do not ask before starting")
-    plan = _command(commands, "plan", _plan, "dry run: cells, distinct retrains, what is to do, time")
+    run.add_argument("--retry-quarantined", action="store_true", help="repeat quarantined retrains")
+    run.add_argument("--yes", action="store_true", help="start without a question")
+    plan = _command(commands, "plan", _plan, "dry run: cells, distinct retrains, retrains to do, time and cost")
     _config_arguments(plan)
     plan.add_argument("--json", action="store_true")
-    text = "first retrain N (default 5) of every class, which is kept: what the estimate then rests on"
+    text = "first train N (default 5) retrains of every class, keep them, and base the estimate on them"
     plan.add_argument("--pilot", nargs="?", const=5, type=int, metavar="N", help=text)
     _machine_arguments(plan)
     status = _command(
-        commands, "status", _status, "progress, failures, the story of a retrain (--spec); also while it runs"
+        commands,
+        "status",
+        _status,
+        "progress and failures, or the story of a retrain (--spec), during a run or after it",
     )
     _run_dir_argument(status)
-    status.add_argument("--watch", action="store_true", help="again every two seconds until complete")
+    status.add_argument("--watch", action="store_true", help="repeat every two seconds until complete")
     status.add_argument("--json", action="store_true")
-    text = "one retrain instead: which it is, its state and what happened to it; the first digits of its id are enough"
+    text = "show one retrain instead: its spec, its state and its events; the first digits of its id suffice"
     status.add_argument("--spec", metavar="ID", help=text)
-    _run_dir_argument(_command(commands, "report", _report, "results/ and report.html from the ledger"))
-    verify = _command(commands, "verify", _verify, "digests, completeness, tables re-derived and compared")
+    _run_dir_argument(_command(commands, "report", _report, "write results/ and report.html from the ledger"))
+    verify = _command(commands, "verify", _verify, "check digests and completeness, derive the tables again, compare")
     _run_dir_argument(verify)
     verify.add_argument(
-        "--rerun", type=int, default=0, metavar="N", help="retrain N random specs, score N random shards, compare bytes"
+        "--rerun", type=int, default=0, metavar="N", help="also retrain N random specs, score N random shards, compare"
     )
     _run_dir_argument(_command(commands, "sync", _sync, "rebuild the MLflow projection"))
-    listing = _command(commands, "list", _list, "what is available")
+    listing = _command(commands, "list", _list, "list what is available")
     listing.add_argument("kind", choices=("methods", "tasks", "recipes", "campaigns", "observers"))
     return parser
 
@@ -129,15 +133,15 @@ def _command(commands: argparse._SubParsersAction, name: str, function: Callable
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="dotted.key=value", dest="overrides")
-    parser.add_argument("--run-dir", help="the run directory; the store stays where the config says")
+    parser.add_argument("--run-dir", help="another folder for the run directory; the store does not change")
 
 
 def _machine_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--address", help="'local' in-process; default a local Ray; 'auto' or an address: a cluster")
-    parser.add_argument("--max-gpu-hours", type=float, metavar="H", help="of the machines there, over all sessions")
-    parser.add_argument("--max-cost", type=float, metavar="C", help="in the currency of the config's prices, likewise")
+    parser.add_argument("--address", help="'local': this process; 'auto' or host:port: a cluster; default: a local Ray")
+    parser.add_argument("--max-gpu-hours", type=float, metavar="H", help="limit for all sessions, busy or idle nodes")
+    parser.add_argument("--max-cost", type=float, metavar="C", help="the same in the currency of the config's prices")
     parser.add_argument("--deadline", metavar="T", help="a time (2026-12-01T08:00) or from now (90m, 2h30m, 1d)")
-    parser.add_argument("--wait", action="store_true", help="wait while another driver has the ledger")
+    parser.add_argument("--wait", action="store_true", help="wait while another driver holds the ledger's lease")
 
 
 def _run_dir_argument(parser: argparse.ArgumentParser) -> None:
@@ -148,11 +152,11 @@ def _run(options: argparse.Namespace) -> int:
     from orchestrator import api
 
     config = api.load_config(options.config, options.overrides)
-    api.limits_of(config, options.max_gpu_hours, options.max_cost, options.deadline)  # before anything is said or asked
+    api.limits_of(config, options.max_gpu_hours, options.max_cost, options.deadline)  # raises before any output
     is_nothing = _estimated(config, options)
     if not is_nothing:
-        api.check_cluster(options.address)  # before torch is imported and data are prepared
-    if not (options.yes or is_nothing or not _is_asked()) and not _confirmed():
+        api.check_cluster(options.address)  # checked before torch is imported and data are prepared
+    if not (options.yes or is_nothing or not _is_interactive()) and not _confirmed():
         return EXIT_STOPPED
     result = api.run(
         config,
@@ -177,10 +181,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _estimated(config: LoadedConfig, options: argparse.Namespace) -> bool:
-    """Print the estimate on stderr; whether nothing is left to train.
+    """Print the estimate on stderr; return whether nothing is left to train.
 
-    Where scores are there and a method ranks nothing, no retrain can be planned: `run --until score` asks for none, and
-    says what it said when it made the scores.
+    If the scores exist but a method ranks no example, no retrain can be planned. `run --until score` needs no plan and
+    only repeats its warnings about the scores.
     """
     from orchestrator import api
     from orchestrator.campaigns.scored import UnrankedError
@@ -196,7 +200,7 @@ def _estimated(config: LoadedConfig, options: argparse.Namespace) -> bool:
 
 
 def _on_machines(options: argparse.Namespace) -> dict[str, Any]:
-    """What `run` and a pilot share."""
+    """Return the arguments that `run` and a pilot share."""
     from orchestrator.terminal.progress import Progress
 
     names = ("run_dir", "address", "max_gpu_hours", "max_cost", "deadline", "wait")
@@ -205,12 +209,12 @@ def _on_machines(options: argparse.Namespace) -> dict[str, Any]:
 
 def _confirmed() -> bool:
     try:
-        return input("go on? [y/N] ").strip().lower() in {"y", "yes"}
+        return input("start? [y/N] ").strip().lower() in {"y", "yes"}
     except EOFError:
         return False
 
 
-def _is_asked() -> bool:
+def _is_interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
@@ -220,7 +224,7 @@ def _plan(options: argparse.Namespace) -> int:
     config = api.load_config(options.config, options.overrides)
     if options.pilot is not None:
         if options.pilot < 1:
-            raise InputError("--pilot", f"{options.pilot}: a count of retrains, 1 or more")
+            raise InputError("--pilot", f"{options.pilot} is not a valid number of retrains; allowed: 1 or more")
         api.run(config, until="retrain", pilot=options.pilot, **_on_machines(options))
     estimate = api.plan(config, options.run_dir)
     print(json.dumps(estimate.json(), indent=2) if options.json else "\n".join(estimate.lines()))
@@ -240,12 +244,12 @@ def _status(options: argparse.Namespace) -> int:
         try:
             now = reader.now()
         except StoreAwayError as error:
-            if not options.watch or not is_heard():
+            if not options.watch or not have_readers():
                 raise
             print(f"refit: {error}", file=sys.stderr)
         else:
             print(json.dumps(now.json()) if options.json else "\n".join(now.lines()), flush=True)
-            if not options.watch or now.stage == "complete" or not is_heard():
+            if not options.watch or now.stage == "complete" or not have_readers():
                 return EXIT_QUARANTINED if now.complete and now.quarantined else EXIT_COMPLETE
         time.sleep(2)
 
@@ -266,7 +270,7 @@ def _report(options: argparse.Namespace) -> int:
     from orchestrator.report.render import write_report
 
     pipeline = open_run(options.run_dir).pipeline()
-    _tell_store(pipeline)
+    _note_store(pipeline)
     pipeline.write_results()
     print(write_report(report_data(pipeline), pipeline.run_dir.path))
     pipeline.mirror.publish()
@@ -278,7 +282,7 @@ def _verify(options: argparse.Namespace) -> int:
     from orchestrator.inspection.verify import verify
 
     if options.rerun < 0:
-        raise InputError("--rerun", f"{options.rerun}: a count of retrains, 0 or more")
+        raise InputError("--rerun", f"{options.rerun} is not a valid number of retrains; allowed: 0 or more")
     found = verify(open_run(options.run_dir).pipeline(), options.rerun)
     for line in found.checked:
         print(f"checked  {line}")
@@ -292,14 +296,14 @@ def _sync(options: argparse.Namespace) -> int:
     from orchestrator.inspection.projections import sync
 
     pipeline = open_run(options.run_dir).pipeline()
-    _tell_store(pipeline)
+    _note_store(pipeline)
     result = sync(pipeline)
     print(f"MLflow: {result.created} runs created, {result.updated} updated")
     return EXIT_COMPLETE
 
 
-def _tell_store(pipeline: Pipeline) -> None:
-    """Say so if the store that is read is not the one that the run was made in."""
+def _note_store(pipeline: Pipeline) -> None:
+    """Print a note if the store that is read is not the one that the run was made in."""
     if note := pipeline.run_dir.store_note(pipeline.store.uri):
         print(f"note: {note}", file=sys.stderr)
 

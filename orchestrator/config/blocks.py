@@ -1,4 +1,4 @@
-"""The blocks of a config file that are no components: queries, scores, repeats, compute, tracking."""
+"""The blocks of a config file with a fixed schema: queries, scores, repeats, compute and tracking."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Block(BaseModel):
-    """A mapping of the config file: unknown keys are refused."""
+    """A mapping in the config file; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class WhereConfig(Block):
-    """Which measured points may be queries, judged by the first scoring model."""
+    """Conditions on the queries, evaluated with the outputs of the first scoring model."""
 
     correct: bool | None = None
     probability: tuple[float, float] | None = None
@@ -27,15 +27,15 @@ class WhereConfig(Block):
     @model_validator(mode="after")
     def _ordered(self) -> WhereConfig:
         if self.probability and not 0 <= self.probability[0] < self.probability[1] <= 1:
-            raise ValueError("probability: two numbers, 0 <= low < high <= 1")
+            raise ValueError("probability: give two numbers with 0 <= low < high <= 1")
         return self
 
 
 class QueriesConfig(Block):
-    """Which test points are explained.
+    """The test points that are explained.
 
-    `ids` as the data has them, or a draw of `per_class` or `count` (or `all`) from the measured rows of `split`, after
-    `where`.
+    Either `ids` lists them as in the data, or they are drawn from the measured rows of `split` that fulfil `where`:
+    `per_class` of each class, or `count` (or `all`) in total.
     """
 
     split: str = "test"
@@ -49,16 +49,21 @@ class QueriesConfig(Block):
     def _one_way(self) -> QueriesConfig:
         chosen = [name for name in ("ids", "per_class", "count") if getattr(self, name) is not None]
         if len(chosen) > 1 or (not chosen and self.where is None):
-            raise ValueError("give exactly one of ids, per_class, count (where alone takes every point that fits)")
+            raise ValueError(
+                "give exactly one of ids, per_class, count (where alone selects every point that fulfils it)"
+            )
         if self.ids is not None and (not self.ids or len(set(self.ids)) != len(self.ids)):
-            raise ValueError("ids: at least one, each once")
+            raise ValueError("ids: give at least one id, and each only once")
         if self.ids is not None and self.where is not None:
-            raise ValueError("ids and where exclude each other")
+            raise ValueError("ids and where exclude each other; give one of them")
         return self
 
 
 class ScoresConfig(Block):
-    """Scoring models: how many, from which seed, and the epochs whose weights multi-checkpoint methods use (default: the last)."""
+    """The scoring models: their number, their seed, and the epochs whose weights methods use (default: the last epoch).
+
+    `rows_per_shard`: number of train rows per score shard.
+    """
 
     models: Annotated[int, Field(ge=1, le=1000)] = 1
     checkpoints: tuple[Annotated[float, Field(gt=0)], ...] | None = None
@@ -70,15 +75,15 @@ class ScoresConfig(Block):
         if self.checkpoints is not None and (
             not self.checkpoints or len(set(self.checkpoints)) != len(self.checkpoints)
         ):
-            raise ValueError("checkpoints: at least one epoch, each once")
+            raise ValueError("checkpoints: give at least one epoch, and each only once")
         return self
 
 
 class RepeatsConfig(Block):
-    """How often every retrain is repeated with another seed: a count, literal seeds, or as often as `target_se` asks for.
+    """The number of repeats of every retrain, each with another seed: a count, literal seeds, or as `target_se` requires.
 
-    `target_se`: the standard error over seeds, for these queries, at which a curve needs no more repeats; at least `min`, at
-    most `max` are made. Only the fixed designs are in the papers.
+    `target_se`: a curve gets no further repeat once its standard error over seeds, for these queries, is at most this;
+    at least `min` and at most `max` repeats are made. The papers use fixed numbers of repeats only.
     """
 
     count: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -96,19 +101,19 @@ class RepeatsConfig(Block):
         if [self.count is not None, self.seeds is not None, all(adaptive)].count(True) != 1:
             raise ValueError("give one of count (with base_seed), seeds, or min, max and target_se (with base_seed)")
         if self.seeds is not None and (not self.seeds or len(set(self.seeds)) != len(self.seeds)):
-            raise ValueError("seeds: at least one, each once")
+            raise ValueError("seeds: give at least one seed, and each only once")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}")
         return self
 
     @property
     def is_adaptive(self) -> bool:
-        """Whether the ledger decides how many repeats there are."""
+        """Whether the number of repeats depends on the results in the ledger."""
         return self.target_se is not None
 
     @property
     def most(self) -> int:
-        """The largest number of repeats there can be."""
+        """The largest possible number of repeats."""
         return len(self.seeds) if self.seeds is not None else self.count or self.max or 0
 
 
@@ -116,9 +121,9 @@ Market = Literal["spot", "on-demand"]
 
 
 class MarketConfig(Block):
-    """Which machines of a cluster do what, by the label ray.io/market-type; null: any.
+    """The market of the nodes for each role, by the node label ray.io/market-type; null allows any node.
 
-    `tail`: the last retrains, when there are no more of them than workers.
+    `tail`: the last retrains, once no more of them are left than there are workers.
     """
 
     gradients: Market | None = None
@@ -127,7 +132,7 @@ class MarketConfig(Block):
 
 
 class ComputeConfig(Block):
-    """Workers, what each gets, and when to give up. Not part of any identity but for threads, device and micro-batch."""
+    """Workers, their resources, and limits. Only threads, device and micro-batch are part of an identity."""
 
     workers: Annotated[int, Field(ge=1, le=100_000)] = 2
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1
@@ -153,16 +158,16 @@ class ComputeConfig(Block):
 
     @property
     def threads(self) -> int:
-        """Threads of one worker: the whole part of its CPUs, at least one."""
+        """The number of threads of one worker: its CPUs rounded down, at least one."""
         return max(1, math.floor(self.cpus_per_worker))
 
     @property
     def trains_on(self) -> str:
-        """The device retrains run on: a GPU where workers have one, unless `device` says otherwise."""
+        """The device that retrains run on: `device` if given, else a GPU if workers have one, else the CPU."""
         return self.device or ("cuda" if self.gpus_per_worker > 0 else "cpu")
 
 
 class TrackingConfig(Block):
-    """Where MLflow keeps its projection of the ledger."""
+    """The tracking store for the MLflow projection of the ledger."""
 
     uri: str = "sqlite:///runs/mlflow.db"

@@ -1,4 +1,4 @@
-"""Reads and validates a config file, and writes a resolved one. Everything that can be refused without torch is refused here."""
+"""Reads and validates a config file, and writes a resolved one, without importing torch."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tasks.suggestions import did_you_mean
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig:
-    """Read, override and validate a config file.
+    """Read a config file, apply `overrides` and validate it.
 
-    Raises ConfigError (an InputError) naming the file and the dotted key, with the offending value and what is allowed.
+    Raises ConfigError (an InputError), which names the file, the dotted key, the value and what is allowed.
     """
     path = Path(path)
     raw = apply_overrides(read_yaml(path), overrides, path)
@@ -36,14 +36,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig
 def parse_config(
     raw: dict[str, Any], path: Path, overrides: Sequence[str] = (), where: str | None = None
 ) -> LoadedConfig:
-    """Validate an already-read config; `path` anchors relative data paths, and names it in errors unless `where` does."""
+    """Validate a config that has been read.
+
+    Relative data paths are relative to the directory of `path`. Errors name `where`, by default `path`.
+    """
     where = str(path) if where is None else where
     _refuse_secrets(raw, where)
     block_name = raw.get("campaign")
     block = raw.get(block_name, {}) if isinstance(block_name, str) else {}
     top = {key: value for key, value in raw.items() if key != block_name or key in Settings.model_fields}
     if isinstance(block_name, str) and ":" not in block_name and block_name not in CAMPAIGNS.entries():
-        CAMPAIGNS.load(block_name, f"{where}: campaign")  # refuses it; else its block would be called an unknown key
+        CAMPAIGNS.load(block_name, f"{where}: campaign")  # raises; else its block would be called an unknown key
     also = (block_name,) if isinstance(block_name, str) else ()
     settings: Settings = parse_component(Settings, top, where, "", also)
     if settings.tracking is not None:
@@ -70,7 +73,7 @@ def parse_config(
 
 
 def _measuring_queries(settings: Settings, splits: Collection[str], where: str) -> Settings:
-    """The settings with the default of a task that leaves `measure` open: the split that the queries are drawn from."""
+    """Return the settings with the default of `task.measure`: the split that the queries are drawn from."""
     assert settings.queries is not None
     split = settings.queries.split
     if split not in splits:
@@ -86,13 +89,13 @@ def _parse_measurement(settings: Settings, where: str) -> Any:
 
 
 def _parse_observers(settings: Settings, where: str) -> tuple[ObserverConfig, ...]:
-    """What looks at every retrain. Two of one name are refused: their records would have the same keys."""
+    """Parse the observers. Two observers of one name are refused, because their records would have the same keys."""
     observers: dict[str, ObserverConfig] = {}
     for position, block in enumerate(settings.observe):
         key = f"observe.{position}"
         observer = parse_named(OBSERVERS, block, where, key, settings.plugins)
         if observer.name in observers:
-            raise ConfigError(f"{where}: {key}", f"duplicate observer {observer.name!r}; one of a name is recorded")
+            raise ConfigError(f"{where}: {key}", f"duplicate observer {observer.name!r}; give each observer once")
         observers[observer.name] = observer
     return tuple(observers.values())
 
@@ -106,12 +109,12 @@ def _parse_methods(settings: Settings, measurement: Measurement | None, where: s
         method = parse_named(METHODS, options, where, key, settings.plugins)
         if not isinstance(label, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}", label):
             raise ConfigError(
-                f"{where}: {key}.as", f"{label!r}: give an `as:` of letters, digits, _ . + - only, at most 80"
+                f"{where}: {key}.as", f"{label!r}: give an `as:` of at most 80 letters, digits and _ . + -"
             )
         if label in CONTROLS and method.name != label:
             raise ConfigError(f"{where}: {key}.as", f"{label!r} is the label of the control {label}; give another")
         if label in methods:
-            raise ConfigError(f"{where}: {key}", f"duplicate label {label!r}; give one of the two an `as:` of its own")
+            raise ConfigError(f"{where}: {key}", f"duplicate label {label!r}; give one of the two another `as:`")
         if measurement and measurement.label != "gold" and not method.follows_query_loss:
             raise ConfigError(
                 f"{where}: {key}", f"{label!r} cannot follow the measurement {measurement.name!r}; choose another"
@@ -132,11 +135,15 @@ def _refuse_secrets(value: Any, where: str, key: str = "") -> None:
 
 
 def dump_config(config: LoadedConfig, task: Any) -> str:
-    """The resolved config as YAML text, defaults included; reading it gives the same campaign. `task` is the first arm's, opened."""
+    """Return the resolved config, with defaults, as YAML text; reading it gives the same campaign.
+
+    `task` is the opened task of the first arm.
+    """
     resolved = config.settings.model_dump(
         mode="json", exclude=None if config.campaign.asks_queries else {*ABOUT_QUERIES}
     )
-    # what an arm changes is changed from what the user wrote: defaults of another optimiser or recipe must not stand there
+    # Arms change the block that the user wrote. Writing the first arm's defaults into a changed block would give another
+    # arm the defaults of a different optimiser or recipe.
     changed = {key.partition(".")[0] for changes in config.arms.values() for key in changes}
     for part in {"model", "recipe"} & resolved["task"].keys() - changed:
         resolved["task"][part] = {**_named(getattr(task, part)), "name": resolved["task"][part]["name"]}
@@ -153,7 +160,7 @@ def dump_config(config: LoadedConfig, task: Any) -> str:
 
 
 def _resolved_queries(config: LoadedConfig) -> dict[str, Any]:
-    """The measurement and the methods with their defaults."""
+    """Return the measurement and the methods with their defaults."""
     given = config.settings.measurement
     methods = zip(config.settings.methods, config.methods.items(), strict=True)
     return {

@@ -1,4 +1,4 @@
-"""What a config file holds: its top level, what it needs to know of a campaign, and the config as it is once it is read."""
+"""The top level of a config file, the properties of a campaign that configs need, and the parsed config."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tasks.task import TaskConfig
 
 
 class Settings(Block):
-    """The top level of a config file; component blocks are parsed by the class they name."""
+    """The top level of a config file. Blocks of components (task, methods ...) are parsed by the class that they name."""
 
     name: Label
     campaign: str
@@ -45,22 +45,23 @@ class Settings(Block):
 
 
 class QuerySettings(Settings):
-    """The top level for a campaign that asks about queries: it must say which, and by which methods."""
+    """The top level for a campaign about queries, which must give the queries and the methods."""
 
     queries: QueriesConfig = Field(...)
     methods: list[dict[str, Any]] = Field(..., min_length=1)
 
 
 CONTROLS = ("random", "random_same_label")  # labels that reports and figures treat as controls
-ABOUT_QUERIES = ("queries", "measurement", "scores", "methods")  # keys that other campaigns do not take
+ABOUT_QUERIES = ("queries", "measurement", "scores", "methods")  # keys that only campaigns about queries have
 
 
 class CampaignBlock(Component):
-    """What a config and an experiment need to know of a campaign; `orchestrator.campaigns.base.Campaign` is the whole of it.
+    """The part of a campaign that a config and an experiment use; `orchestrator.campaigns.base.Campaign` extends it.
 
-    `asks_queries`: the campaign asks which training examples influence some test points, by some methods; without queries there
-    are no scoring models. `judges_own_model`: scores are judged on retrains of the model they came from. `gives_parents`: retrains
-    of arms beyond the first start from a parent's weights. `adapts`: it can take as many repeats as `repeats.target_se` needs.
+    `asks_queries`: the campaign asks which training examples influence its queries according to its methods; without
+    queries there are no scoring models. `judges_own_model`: scores are judged by retrains of the model that they were
+    computed from. `gives_parents`: retrains of all arms but the first start from a parent's weights. `adapts`: the
+    campaign supports `repeats.target_se`.
     """
 
     asks_queries: ClassVar[bool] = True
@@ -69,25 +70,25 @@ class CampaignBlock(Component):
     adapts: ClassVar[bool] = False
 
     def task_variants(self, task: Mapping[str, Any], where: str) -> Mapping[str, Mapping[str, Any]]:
-        """Label of an arm -> what it changes in the block `task`: {dotted key: value}. By default one arm, the task as it stands.
+        """Return the label of each arm -> its changes of the block `task`, {dotted key: value}.
 
-        Raises InputError with `where` (the config file).
+        By default there is one arm without changes. Raises InputError that names `where`, the config file.
         """
         return {"": {}}
 
     def check(self, experiment: Any) -> None:
-        """Refuse what does not fit the data, before anything is trained. Raises InputError."""
+        """Check the campaign's options against the data, before anything is trained. Raises InputError."""
 
     def scoring_groups(self, experiment: Any, numerics: Numerics) -> list[Any]:
-        """The scoring models of the experiment, in groups; none by default."""
+        """Return the scoring models of the experiment in groups; by default there are none."""
         return []
 
 
 @dataclass(frozen=True)
 class LoadedConfig:
-    """A config whose every block has been parsed by the class it names. `raw` is the resolved YAML.
+    """A config whose blocks have been parsed by the classes that they name. `raw` is the YAML with overrides applied.
 
-    A campaign that asks no queries has no measurement and no methods.
+    Without queries there are no measurement and no methods.
     """
 
     path: Path
@@ -97,12 +98,12 @@ class LoadedConfig:
     measurement: Any
     methods: Mapping[str, Method]
     campaign: CampaignBlock
-    where: str  # how errors name this config
+    where: str  # name of this config in error messages
     overrides: tuple[str, ...] = ()
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})  # label -> changes of the task
     observers: tuple[ObserverConfig, ...] = ()
 
     @property
     def base_dir(self) -> Path:
-        """Where relative data paths resolve: the config file's directory."""
+        """The directory of the config file, to which data paths are relative."""
         return self.path.parent

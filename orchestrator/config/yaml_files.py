@@ -1,4 +1,4 @@
-"""YAML files and --set as plain values: what is no mapping of text keys to plain values is refused."""
+"""Reads YAML files and --set options as mappings of text keys to plain values; everything else is refused."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ import yaml
 from orchestrator.config.yaml_limits import MOST_BYTES, check_size
 from tasks.errors import InputError
 
-_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML has it, is five times as fast
-LARGEST = 2**63  # whole numbers stay below it: ids and seeds are 64-bit
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is five times as fast
+LARGEST = 2**63  # integers must be below it, since ids are 64-bit
 
 
 class ConfigError(InputError):
-    """A config that cannot be run: names the file, the dotted key, the value and what is allowed."""
+    """An invalid config; the message names the file, the dotted key, the value and what is allowed."""
 
 
 class _Loader(_SafeLoader):
-    """SafeLoader that reads 1e-3 as a number and refuses duplicate keys."""
+    """A SafeLoader that reads 1e-3 as a number and refuses duplicate keys."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes text which _Loader would read as a number."""
+    """A SafeDumper that quotes text which _Loader would read as a number."""
 
 
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
     )
-_Loader.yaml_implicit_resolvers = {  # 2026-11-01 stays text: the block it stands in knows what a date is
+_Loader.yaml_implicit_resolvers = {  # 2026-11-01 is read as text, and the block that holds it parses the date
     first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
     for first, found in _Loader.yaml_implicit_resolvers.items()
 }
@@ -69,7 +69,7 @@ def _parse_yaml(text: str, where: str) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError for anything else."""
+    """Read the mapping in a YAML file. Raises ConfigError if it cannot be read or holds no mapping."""
     if path.is_dir():
         raise ConfigError(path, "is a directory; give a config file")
     try:
@@ -83,11 +83,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(path, error.strerror or str(error)) from error
     if len(data) > MOST_BYTES:
-        raise ConfigError(path, f"is larger than {MOST_BYTES} bytes; a config is not")
+        raise ConfigError(path, f"is too large for a config; allowed: at most {MOST_BYTES} bytes")
     value = _parse_yaml(text, str(path))
     if not isinstance(value, dict):
         raise ConfigError(
-            path, f"holds {'nothing' if value is None else type(value).__name__}; a config is a mapping of keys"
+            path, f"holds {'nothing' if value is None else type(value).__name__}; a config must be a mapping of keys"
         )
     _check_keys(value, str(path))
     return value
@@ -100,7 +100,7 @@ def _check_keys(value: Any, where: str, key: str = "") -> None:
                 raise ConfigError(f"{where}: {key or 'top level'}", f"key {name!r} is not text; quote it")
             if _NO_TEXT.search(name):
                 raise ConfigError(
-                    f"{where}: {key or 'top level'}", f"key {name!r} has a character that no name can have"
+                    f"{where}: {key or 'top level'}", f"key {name!r} contains a character that is not allowed in names"
                 )
             _check_keys(item, where, f"{key}.{name}".lstrip("."))
     elif isinstance(value, list):
@@ -109,17 +109,18 @@ def _check_keys(value: Any, where: str, key: str = "") -> None:
     elif isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{where}: {key}", f"{value} is not a finite number")
     elif isinstance(value, int) and not -LARGEST <= value < LARGEST:
-        raise ConfigError(f"{where}: {key}", f"a whole number of {value.bit_length()} bits; allowed: 64 bits")
+        raise ConfigError(f"{where}: {key}", f"this integer has {value.bit_length()} bits; allowed: 64 bits")
     elif isinstance(value, str) and (found := _NO_TEXT.search(value)):
         raise ConfigError(
-            f"{where}: {key}", f"text with the character {found.group()!r}, which no name or path can have"
+            f"{where}: {key}",
+            f"the text contains the character {found.group()!r}, which is not allowed in names or paths",
         )
     elif not isinstance(value, (str, int, float, bool, type(None))):
         raise ConfigError(f"{where}: {key}", f"{value!r} is a {type(value).__name__}; quote it to make it text")
 
 
 def apply_overrides(raw: dict[str, Any], overrides: Sequence[str], path: Path) -> dict[str, Any]:
-    """`raw` with `dotted.key=value` applied in order; values are YAML, list items are addressed by number."""
+    """Apply `dotted.key=value` overrides to a copy of `raw`, in order; values are YAML, list items have numbers as keys."""
     result = json.loads(json.dumps(raw))
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -133,7 +134,7 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str], path: Path) -
 
 
 def changed_task(task: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A copy of the task block with `changes` ({dotted key: value}) made. Raises ConfigError on a key that cannot be reached."""
+    """Apply `changes`, {dotted key: value}, to a copy of the task block. Raises ConfigError for a key without a place."""
     result = json.loads(json.dumps(task))
     for key, value in changes.items():
         _set(result, key.split("."), value, f"{where}: task.{key}")
@@ -160,5 +161,5 @@ def _set(target: Any, parts: list[str], value: Any, where: str) -> None:
 
 
 def write_yaml(value: Mapping[str, Any]) -> str:
-    """YAML text that `read_yaml` reads as the same mapping, keys in their order."""
+    """Return YAML text that `read_yaml` reads as the same mapping, with keys in the same order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -32,13 +32,13 @@ Outputs = Mapping[str, np.ndarray]  # measured split -> recorded outputs
 
 
 def where_of(label: str, config: LoadedConfig) -> str:
-    """How errors name an arm: the config file, and the label of an arm that changes the task."""
+    """Return the name of an arm in errors: the config file, and the arm's label if it changes the task."""
     return f"{config.where} (arm {label})" if config.arms[label] else config.where
 
 
 @contextmanager
 def placed(where: str) -> Iterator[None]:
-    """What a task refuses by a dotted key of its block alone is refused with the config file before it."""
+    """Add the config file to an InputError of the body that names only a dotted key of the task block."""
     try:
         yield
     except InputError as error:
@@ -48,16 +48,15 @@ def placed(where: str) -> Iterator[None]:
 
 
 class Arm:
-    """A task as one arm trains it; most campaigns have one arm, called "". Identities are computed once."""
+    """One variant of the task. Most campaigns have one arm, with the label "". Identities are computed once."""
 
     def __init__(self, label: str, task: Task, config: LoadedConfig, part: Any = None):
-        """`part`: the block of the config that opened the task; by default the config's own."""
+        """`part`: the parsed task block that opened the task, by default that of the config."""
         self.label, self.task, self.config = label, task, config
         self.where = where_of(label, config)
         self.part = config.task if part is None else part
-        self._families: dict[
-            tuple, RetrainSpec
-        ] = {}  # one spec of each numerics and parent: its siblings share their text
+        # One spec per numerics and parent, from which siblings with another edit or seed are made faster.
+        self._families: dict[tuple, RetrainSpec] = {}
 
     @property
     def train(self) -> Split:
@@ -66,44 +65,44 @@ class Arm:
 
     @cached_property
     def train_digest(self) -> str:
-        """Digest of everything the train set and its preprocessing are."""
+        """Digest of the train set and its preprocessing."""
         made_by = (self.task, self.part, self.task.encoding)
         with placed(self.where):
             return digest(with_sources(self.task.train_identity(), *made_by))
 
     @cached_property
     def model_identity(self) -> Any:
-        """Identity of the model's weights and options."""
+        """The identity of the model's weights and options."""
         with placed(self.where):
             return with_sources(self.task.model_identity(), self.task.model)
 
     @cached_property
     def recipe_identity(self) -> Any:
-        """Name, version and hyperparameters of the recipe."""
+        """The name, version and hyperparameters of the recipe."""
         return self._identity_of(self.task.recipe)
 
     def _identity_of(self, part: Any) -> dict[str, Any]:
         return with_sources(with_selections(part.identity(), part, self.task, self.config.base_dir), part)
 
     def method_identity(self, method: Method) -> dict[str, Any]:
-        """Name, version and options of a method on this arm's model, and its source if it is not built in."""
+        """Return name, version and options of a method on this arm's model, and its source if it is a plugin's."""
         options = method.options_identity(self.config.base_dir)
         return with_sources(with_selections(options, method, self.task, self.config.base_dir), method)
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What is recorded: the measured splits, and what observers see where there are any."""
+        """The task record, which describes what every retrain records: the measured splits and the observers."""
         observers = {observer.name: self._identity_of(observer) for observer in self.config.observers}
         recorded = with_sources(self.task.record_identity(), self.task, *(self.task.properties or ()))
         return {**recorded, **({"observers": observers} if observers else {})}
 
     @cached_property
     def task_id(self) -> str:
-        """Digest of what is recorded: the ledger's directory."""
+        """Digest of the task record, which is the name of the ledger's directory."""
         return digest(self.record)
 
     def spec(self, numerics: Numerics, edit: Edit, seed: int, parent: Any = None) -> RetrainSpec:
-        """The identity of one retrain; `parent` is {spec_id, step} of the checkpoint it starts from."""
+        """Return the spec of one retrain; `parent` is {spec_id, step} of the checkpoint that it starts from."""
         family = (numerics, *(parent or {}).values())
         if family not in self._families:
             self._families[family] = RetrainSpec(
@@ -120,12 +119,12 @@ class Arm:
     def work(
         self, numerics: Numerics, edit: Edit, seed: int, *, keep_steps: tuple[int, ...] = (), parent: Any = None
     ) -> Work:
-        """One retrain of this arm."""
+        """Return one retrain of this arm: its spec, its edit, and the steps whose weights are kept."""
         return Work(self.spec(numerics, edit, seed, parent), edit, keep_steps, self.label)
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """Everything of this arm that a plugin may have made."""
+        """All components of this arm that may come from a plugin."""
         task = self.task
         more = (task.encoding, *(task.properties or ()), *self.config.observers)
         return (task, self.part, task.model, task.recipe, *more)
@@ -136,7 +135,7 @@ class Arm:
     def asked(self) -> QueriesConfig:
         """The block `queries`. Raises ValueError in a campaign that has none."""
         if self.config.settings.queries is None:
-            raise ValueError(f"{self.config.settings.campaign} asks no queries")
+            raise ValueError(f"the campaign {self.config.settings.campaign} asks no queries")
         return self.config.settings.queries
 
     @property
@@ -146,29 +145,29 @@ class Arm:
 
     @property
     def measured_rows(self) -> np.ndarray:
-        """Rows of the queries' split whose outputs every retrain records."""
+        """The rows of the queries' split whose outputs every retrain records."""
         return self.task.measured[self.asked.split]
 
     @property
     def measured_ids(self) -> np.ndarray:
-        """Ids of those rows."""
+        """The ids of the measured rows."""
         return self.query_split.ids[self.measured_rows]
 
     @property
     def needs_outputs(self) -> bool:
-        """Whether the queries or their labels cannot be known before a model is trained."""
+        """Whether the queries or their labels depend on the outputs of a trained model."""
         if self.config.settings.queries is None:
             return False
         judged = self.asked.where is not None or self.config.measurement.label == "predicted"
         return judged or overrides(self.task, Task.query_labels)
 
     def check_queries(self) -> None:
-        """Refuse what no model could make right: `where` only takes points away. Raises InputError."""
+        """Check the queries without a model: enough points must exist before `where` removes some. Raises InputError."""
         where, split = self.config.where, self.asked.split
         if split not in self.task.measured:
             raise ConfigError(
                 f"{where}: queries.split",
-                f"{split!r} is not measured; task.measure lists {sorted(self.task.measured)}"
+                f"split {split!r} is not measured; task.measure lists {sorted(self.task.measured)}"
                 f"{did_you_mean(split, self.task.measured)}",
             )
         self._check_measurement(split)
@@ -178,27 +177,27 @@ class Arm:
         self._draw(self.measured_rows)
 
     def _check_measurement(self, split: str) -> None:
-        """Refuse to measure a class where there is one only: its probability is 1 whatever happens; and the other way round."""
+        """Refuse a measurement of classes on one class, whose probability is always 1, and one of a number on several."""
         n_classes, measurement = len(self.task.splits[split].classes), self.config.measurement
         of_classes = measurement.of_classes
         where = f"{self.config.where}: measurement"
         if of_classes and n_classes == 1:
             raise ConfigError(
-                where, f"{measurement.name!r} needs classes and split {split!r} has none; allowed: output"
+                where, f"{measurement.name!r} needs classes, and split {split!r} has none; allowed: output"
             )
         if not of_classes and n_classes > 1:
             raise ConfigError(
-                where, f"{measurement.name!r} is for one number a row, and split {split!r} has {n_classes} classes"
+                where, f"{measurement.name!r} needs one number per row, and split {split!r} has {n_classes} classes"
             )
 
     def queries(self, outputs: Outputs | None) -> QueryBlock:
-        """The queries, with the labels whose loss is explained.
+        """Return the queries, with the labels whose loss is explained.
 
-        `outputs` are those recorded of the model that judges; needed where `needs_outputs`. Raises InputError if too
-        few points fit.
+        `outputs`: the recorded outputs of the model that evaluates `where` or predicts the labels; required if
+        `needs_outputs`. Raises InputError if too few points fulfil the conditions.
         """
         if self.needs_outputs and outputs is None:
-            raise ValueError("these queries are judged by a model's recorded outputs")
+            raise ValueError("these queries depend on a model's recorded outputs, and none are given")
         block, split = self.asked, self.query_split
         rows = self.measured_rows
         if block.where is not None and outputs is not None:
@@ -247,9 +246,10 @@ class Arm:
             return np.sort(np.concatenate(picked))
         count = block.count if isinstance(block.count, int) else len(rows)
         if count > len(rows) or not len(rows):
+            wanted = block.count if isinstance(block.count, int) else "at least one"
             raise InputError(
                 f"{key}.count" if block.count else f"{key}.where",
-                f"only {len(rows)} measured points fit, {block.count if isinstance(block.count, int) else 'at least one'} asked for",
+                f"only {len(rows)} measured points fit, and {wanted} is needed",
             )
         return np.sort(rows[order[:count]])
 
@@ -265,23 +265,23 @@ class Arm:
         return chosen
 
     def _numbers(self, ids: tuple[int | str, ...], key: str) -> list[int]:
-        """The numbers of the queries' ids as the config gives them. Raises InputError naming one that the split does not have."""
+        """Return the integer ids of the ids in the config. Raises InputError that names an id which the split lacks."""
         split, name = self.query_split, self.asked.split
         if split.given_ids is None:
             numbers = [one for one in ids if isinstance(one, int)]
             if len(numbers) < len(ids):
                 text = next(one for one in ids if isinstance(one, str))
-                raise InputError(key, f"{shown(text)} is text, and the ids of split {name!r} are whole numbers")
+                raise InputError(key, f"{shown(text)} is text, and the ids of split {name!r} are integers")
             return numbers
         number_of = dict(zip(split.given_ids, split.ids.tolist(), strict=True))
         missing = next((str(one) for one in ids if str(one) not in number_of), None)
         if missing is not None:
             raise InputError(
-                key, f"{shown(missing)} is no id of split {name!r}{did_you_mean(missing, split.given_ids)}"
+                key, f"{shown(missing)} is not an id of split {name!r}{did_you_mean(missing, split.given_ids)}"
             )
         twice = next((one for one, n in Counter(map(str, ids)).items() if n > 1), None)
         if twice is not None:
-            problem = f"{shown(twice)} is there twice; the ids of split {name!r} are text, so a number and its text are the same id"
+            problem = f"{shown(twice)} is given twice; the ids of split {name!r} are text, so 7 and '7' are the same id"
             raise InputError(key, problem)
         return [number_of[str(one)] for one in ids]
 
@@ -291,6 +291,6 @@ class Arm:
         if len(fitting) < wanted:
             raise InputError(
                 f"{key}.per_class",
-                f"class {split.classes[label]!r} has {len(fitting)} measured points that fit, {wanted} asked for",
+                f"class {split.classes[label]!r} has {len(fitting)} measured points that fit, and {wanted} are needed",
             )
         return fitting[:wanted]

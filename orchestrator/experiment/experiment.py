@@ -1,4 +1,4 @@
-"""An opened config: data read, arms opened, identities and seeds known. Needs no torch."""
+"""A config resolved against its data: the opened arms, their identities and the seeds. Needs no torch."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from tasks.training import check_micro_batch
 
 
 class Experiment:
-    """What a config asks for, resolved against its data: arms, seeds, scoring models.
+    """A config resolved against its data: arms, seeds and scoring models.
 
-    Campaigns with one arm are asked about it directly: `task`, `spec`, `queries` ... are the first arm's.
+    For campaigns with one arm, `task`, `spec`, `queries` ... give those of the first arm.
     """
 
     def __init__(self, config: LoadedConfig, cache_dir: Path | None):
@@ -53,7 +53,7 @@ class Experiment:
         return Arm(label, task, self.config, part)
 
     def _open(self, label: str, changes: Mapping[str, Any]) -> tuple[Task, Any]:
-        """The task of an arm, and the block that opened it; arms that differ in the recipe alone share the data."""
+        """Open the task of an arm; return it and the parsed block. Arms that differ only in the recipe share the data."""
         config, where = self.config, self._where(label)
         block = changed_task(config.settings.task, changes, where)
         data = canonical_json({key: value for key, value in block.items() if key != "recipe"})
@@ -70,7 +70,7 @@ class Experiment:
         return task, parsed
 
     def _with_recipe(self, task: Task, options: Any, where: str) -> Task:
-        """The same task trained by another recipe, which the task chooses itself where it must fit the data."""
+        """Return the same task with another recipe; the task itself makes it if the recipe depends on the data."""
         request = self._request(where).at("recipe")
         fitted = task.with_recipe(options, request)
         if fitted is not None:
@@ -86,10 +86,10 @@ class Experiment:
         for arm in self.arms.values() if self.campaign.asks_queries else ():
             arm.check_queries()
         if self.campaign.judges_own_model and (n_models := self.settings.scores.models) > 1:
-            problem = f"{n_models}; {self.settings.campaign} scores the one reference of every repeat: 1"
+            problem = f"{n_models} is not allowed: {self.settings.campaign} scores the one reference of every repeat; allowed: 1"
             raise ConfigError(f"{self.config.where}: scores.models", problem)
         if self.settings.repeats.is_adaptive and not self.campaign.adapts:
-            problem = f"{self.settings.campaign} takes fixed repeats: count, or seeds"
+            problem = f"{self.settings.campaign} needs a fixed number of repeats; allowed: count or seeds"
             raise ConfigError(f"{self.config.where}: repeats.target_se", problem)
         self.campaign.check(self)
         self._check_recipes()
@@ -103,23 +103,29 @@ class Experiment:
             for arm in scored_arms:
                 method.check(arm.task, self.config.base_dir, f"{self.config.where}: methods[{position}]")
                 self._check_explained(method, arm, position)
-            if not method.needs and not self.needs_scoring_outputs:  # a file of scores: does it hold these queries?
+            if not method.needs and not self.needs_scoring_outputs:  # checks that a file of scores has these queries
                 method.prepare(self.task, self.config.base_dir, self.queries(None))
 
     def _check_explained(self, method: Method, arm: Arm, position: int) -> None:
-        """Refuse queries of a split whose rows have not the loss that a method explains."""
+        """Check that the rows of the queries' split have the loss that a method explains. Raises ConfigError."""
         allowed, split = method.explained_splits(arm.task), arm.asked.split
         if allowed is not None and split not in allowed:
-            problem = f"{method.name} explains a loss that rows of {split!r} have not; allowed: queries of {listed(sorted(allowed))}"
+            problem = (
+                f"{method.name} explains a loss that rows of {split!r} do not have; "
+                f"allowed: queries of {listed(sorted(allowed))}"
+            )
             raise ConfigError(f"{self.config.where}: methods[{position}]", problem)
 
     def _check_recipes(self) -> None:
-        """Refuse an arm whose recipe does not fit its task or the first arm's kind, or changes a parent that it does not get."""
+        """Check that each recipe fits its task and the first arm's kind of task, and gets the parent that it needs.
+
+        Raises ConfigError.
+        """
         wanted = self.task.recipe.fits
         for label, arm in self.arms.items():
             has_parent = self.campaign.gives_parents and arm is not self.main
             if arm.task.recipe.needs_parent and not has_parent:
-                problem = f"{arm.task.recipe.name!r} changes a parent's weights, and trains nothing of its own"
+                problem = f"{arm.task.recipe.name!r} changes a parent's weights, and this arm has no parent"
                 raise ConfigError(f"{self.config.where}: task.recipe.name", problem)
             if (fits := arm.task.recipe.fits) != wanted:
                 problem = f"{arm.task.recipe.name!r} fits tasks of {fits}, not of {wanted}"
@@ -129,13 +135,16 @@ class Experiment:
             arm.task.recipe.check_task(arm.task, f"{self._where(label)}: task.recipe")
 
     def _check_observers(self) -> None:
-        """Refuse an observer that an arm's data has nothing for."""
+        """Check that the data of every arm has what each observer needs. Raises InputError."""
         for position, observer in enumerate(self.config.observers):
             for label, arm in self.arms.items():
                 observer.check_task(arm.task, f"{self._where(label)}: observe.{position}")
 
     def check_networks(self) -> None:
-        """Refuse what only a built network can tell, such as names of layers: in the driver, once the tasks are prepared."""
+        """Check options that need a network, such as names of layers; called in the driver once the tasks are prepared.
+
+        Raises InputError.
+        """
         networks: dict[str, Any] = {}
 
         def network_of(arm: Arm) -> Any:
@@ -159,12 +168,12 @@ class Experiment:
                     method.check_network(arm.task, network_of(arm), queries, f"{arm.where}: methods[{position}]")
 
     def _scored_arms(self) -> list[Arm]:
-        """The arms whose models are scored."""
+        """Return the arms whose models are scored."""
         groups = self.campaign.scoring_groups(self, Numerics())
         return [self.arms[label] for label in dict.fromkeys(group.arm for group in groups)]
 
     def _check_names(self) -> None:
-        """Refuse to go on if patterns of names are not known to select what identities say."""
+        """Check that patterns of names select the parameters that the identities record. Raises InputError."""
         for arm in self.arms.values():
             parts = (arm.task.recipe, *self.config.observers, *self.methods.values())
             if overrides(arm.task.model, Model.require_names) and any(map(has_selections, parts)):
@@ -172,85 +181,88 @@ class Experiment:
                 arm.task.model.require_names(self.config.base_dir, names)
 
     def _check_ledgers(self) -> None:
-        """Refuse arms that train the same thing and record different splits: a spec id has one row."""
+        """Check that arms with equal trainings record the same splits, since a spec id has one row. Raises ConfigError."""
         first: dict[str, Arm] = {}
         for label, arm in self.arms.items():
             trained = canonical_json([arm.train_digest, arm.model_identity, arm.recipe_identity])
             other = first.setdefault(trained, arm)
             if other.task_id != arm.task_id:
-                problem = f"arms {other.label} and {label} train the same and record different splits; one recording serves both"
+                problem = (
+                    f"arms {other.label} and {label} train the same models but record different splits; "
+                    "let them record the same splits"
+                )
                 raise ConfigError(f"{self.config.where}: {self.config.settings.campaign}", problem)
 
     # --- the first arm -------------------------------------------------------------------------------------------
 
     @property
     def task(self) -> Task:
-        """The task."""
+        """The task of the first arm."""
         return self.main.task
 
     @property
     def train(self) -> Split:
-        """The train split."""
+        """The train split of the first arm."""
         return self.main.train
 
     @property
     def train_digest(self) -> str:
-        """Digest of everything the train set and its preprocessing are."""
+        """Digest of the first arm's train set and its preprocessing."""
         return self.main.train_digest
 
     @property
     def model_identity(self) -> Any:
-        """Identity of the model's weights and options."""
+        """The identity of the first arm's model."""
         return self.main.model_identity
 
     @property
     def recipe_identity(self) -> Any:
-        """Name, version and hyperparameters of the recipe."""
+        """The identity of the first arm's recipe."""
         return self.main.recipe_identity
 
     @property
     def task_id(self) -> str:
-        """Digest of what is recorded: the ledger's directory."""
+        """Digest of the first arm's task record, which is the name of its ledger's directory."""
         return self.main.task_id
 
     def spec(self, numerics: Numerics, edit: Edit, seed: int) -> RetrainSpec:
-        """The identity of one retrain."""
+        """Return the spec of one retrain of the first arm."""
         return self.main.spec(numerics, edit, seed)
 
     def queries(self, outputs: Outputs | None) -> QueryBlock:
-        """The queries, judged by `outputs` where that is needed."""
+        """Return the queries of the first arm; `outputs` are required if `needs_scoring_outputs`."""
         return self.main.queries(outputs)
 
     @property
     def needs_scoring_outputs(self) -> bool:
-        """Whether the queries cannot be known before a scoring model is trained."""
+        """Whether the queries or their labels depend on the outputs of a scoring model."""
         return self.main.needs_outputs
 
     # --- methods and seeds ---------------------------------------------------------------------------------------
 
     @property
     def task_ids(self) -> dict[str, str]:
-        """Arm -> the ledger its retrains are recorded in."""
+        """The arms' labels -> the task ids of the ledgers that record their retrains."""
         return {label: arm.task_id for label, arm in self.arms.items()}
 
     @property
     def methods(self) -> Mapping[str, Method]:
-        """Label -> method, in the config's order, controls included."""
+        """Label -> method in the config's order, controls included."""
         return self.config.methods
 
     @property
     def scored(self) -> dict[str, Method]:
-        """Methods that have scores."""
+        """Label -> method, for the methods that have scores."""
         return {label: method for label, method in self.methods.items() if not method.is_control}
 
     @property
     def controls(self) -> dict[str, bool]:
-        """Label -> whether the planner makes its sets itself."""
+        """Label -> whether the method is a control, whose removal sets the planner draws."""
         return {label: method.is_control for label, method in self.methods.items()}
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
-        """One seed a repeat: of every repeat there can be."""
+        """The seeds of all possible repeats, one per repeat."""
         repeats = self.settings.repeats
         return (
             repeats.seeds
@@ -260,7 +272,7 @@ class Experiment:
 
     @cached_property
     def scoring_seeds(self) -> tuple[int, ...]:
-        """Seeds of the scoring models, apart from every repeat's; none where no queries are asked."""
+        """The seeds of the scoring models, which differ from those of all repeats; none without queries."""
         taken, seeds, draw = set(self.seeds), [], 0
         while self.campaign.asks_queries and len(seeds) < self.settings.scores.models:
             seed = purpose_seed(self.settings.scores.seed, "scoring model", draw) % 2**32
@@ -272,7 +284,7 @@ class Experiment:
 
     @cached_property
     def run_hex(self) -> str:
-        """16 hex digits of what is asked; compute, tracking, output and budgets stay out."""
+        """16 hex digits that identify what the run computes; compute, tracking, output and budgets do not enter."""
         asked = {
             "train": self.train_digest,
             "model": self.model_identity,
@@ -287,7 +299,7 @@ class Experiment:
             ),
             **(self._asked_queries() if self.campaign.asks_queries else {}),
         }
-        if self.task.properties is not None:  # a label is no content of the task, and says what is asked about
+        if self.task.properties is not None:  # labels are not in its identity, but campaigns use them
             asked["properties"] = {p.label: i for i, p in enumerate(self.task.properties)}
         if len(self.arms) > 1:
             asked["arms"] = {
@@ -297,7 +309,7 @@ class Experiment:
         return digest(asked)[:16]
 
     def _asked_queries(self) -> dict[str, Any]:
-        """What is asked about the queries, and by which methods."""
+        """Return the part of the run's identity that concerns queries and methods."""
         return {
             "queries": self.main.asked.model_dump(mode="json"),
             "measurement": with_sources(self.config.measurement.identity(), self.config.measurement),
@@ -308,34 +320,34 @@ class Experiment:
 
     @cached_property
     def sources(self) -> Sources:
-        """The modules of all parts that are not built in, with the digests of their files."""
+        """The modules of all plugin components, with the digests of their files."""
         others = (self.campaign, self.config.measurement, *self.methods.values())
         parts = (*others, *(part for arm in self.arms.values() for part in arm.parts))
         return sources_of(*(part for part in parts if part is not None))
 
     @property
     def run_name(self) -> str:
-        """Name of the run directory."""
+        """The name of the run directory."""
         return f"{self.settings.name}-{self.run_hex}"
 
     # --- scoring models ------------------------------------------------------------------------------------------
 
     def checkpoint_epochs(self, arm: Arm) -> tuple[float, ...]:
-        """Epochs whose weights are kept: `scores.checkpoints`, or the last one."""
+        """Return the epochs whose weights are kept: `scores.checkpoints`, or the last epoch."""
         epochs = self.settings.scores.checkpoints
         return epochs if epochs is not None else (arm.task.recipe.last_epoch(),)
 
     def scoring_work(self, arm: Arm, numerics: Numerics, seed: int) -> ScoringWork:
-        """The reference of an arm under a seed, with the weights that methods score."""
+        """Return the scoring model of an arm with a seed: an empty edit, with the steps whose weights methods use."""
         n, recipe = len(arm.train), arm.task.recipe
         steps = tuple(sorted({recipe.checkpoint_step(n, epoch) for epoch in self.checkpoint_epochs(arm)}))
         rates = {step: recipe.learning_rate_at(n, step) for step in steps}
         return ScoringWork(arm.work(numerics, Edit(), seed, keep_steps=steps), rates)
 
     def scoring_works(self, numerics: Numerics) -> list[ScoringWork]:
-        """The scoring models of the first arm, under seeds of their own."""
+        """Return the scoring models of the first arm, one per scoring seed."""
         return [self.scoring_work(self.main, numerics, seed) for seed in self.scoring_seeds]
 
     def scoring_groups(self, numerics: Numerics) -> list[ScoringGroup]:
-        """The scoring models, as the campaign groups them."""
+        """Return the scoring models in the campaign's groups."""
         return self.campaign.scoring_groups(self, numerics)

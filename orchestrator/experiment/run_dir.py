@@ -1,4 +1,4 @@
-"""The run directory: resolved config, provenance with pinned numerics, scores, plan, results, report."""
+"""The run directory, which holds the resolved config, provenance with pinned numerics, scores, plan, results and report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from orchestrator.config.schema import LoadedConfig
 from orchestrator.config.yaml_files import read_yaml
 from orchestrator.runtime.environment import differences
 from orchestrator.storage.blobs import write_file
-from orchestrator.storage.refusals import told
+from orchestrator.storage.refusals import describe_os_error
 from orchestrator.storage.store import Store
 from orchestrator.storage.uris import is_object_uri, parent_uri
 from tasks.base import Numerics
@@ -37,7 +37,7 @@ PACKAGES = (
     "pydantic",
 )
 
-# What is read again of provenance.json: key -> type, and the type in words.
+# The keys of provenance.json that Refit reads -> their type, and its description for errors.
 _PROVENANCE: dict[str, tuple[type, str]] = {
     "run": (str, "a name"),
     "task_id": (str, "an id"),
@@ -52,12 +52,12 @@ _PROVENANCE: dict[str, tuple[type, str]] = {
 
 
 class NumericsMismatchError(InputError):
-    """A campaign was pinned to other numerics: no delta is ever taken across them."""
+    """The campaign is pinned to other numerics, and no delta is ever taken across numerics."""
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """Paths and small files of one run directory. `home`: the URI of the store it was fetched from, if it was."""
+    """The paths and small files of one run directory. `home`: the URI of the store that it was fetched from, or None."""
 
     path: Path
     home: str | None = None
@@ -80,17 +80,17 @@ class RunDir:
         return self.path / "provenance.json"
 
     def scores(self, label: str, group: str = "") -> Path:
-        """Where the scores of one method lie, on one scoring group where there are several."""
+        """Return the path of the scores of one method; `group` names the scoring group if there are several."""
         return self.path / "scores" / group / f"{label}.parquet"
 
     def provenance(self) -> dict[str, Any]:
-        """What provenance.json holds; empty before the first retrain. Raises InputError if it is damaged."""
+        """Read provenance.json; it is empty before the first retrain. Raises InputError if it is damaged."""
         if not os.path.lexists(self.provenance_path):
             return {}
         try:
             value = json.loads(self.provenance_path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            problem = told(error) if isinstance(error, OSError) else str(error)
+            problem = describe_os_error(error) if isinstance(error, OSError) else str(error)
             raise self._damaged(f"cannot be read ({problem})") from error
         if not isinstance(value, dict):
             raise self._damaged("does not hold a mapping")
@@ -104,26 +104,26 @@ class RunDir:
         return value
 
     def _damaged(self, problem: str) -> InputError:
-        return InputError(self.provenance_path, f"{problem}; move the run directory away to start anew")
+        return InputError(self.provenance_path, f"{problem}; move the run directory away to start again")
 
     def numerics(self) -> Numerics | None:
-        """The numerics this campaign is pinned to, if it has begun."""
+        """Return the numerics that this campaign is pinned to; None before its first retrain."""
         pinned = self.provenance().get("numerics")
         if pinned is not None and not isinstance(pinned, dict):
             raise self._damaged(f"numerics: {str(pinned)[:80]!r} is not a mapping")
         try:
             return Numerics(**pinned) if pinned else None
-        except (TypeError, ValueError) as error:  # a field that Numerics does not have, or of another kind
+        except (TypeError, ValueError) as error:  # an unknown field, or a value of another type
             raise self._damaged(f"numerics: {error}") from error
 
     def write(self, config: LoadedConfig, task: Any, provenance: Mapping[str, Any]) -> None:
-        """Write config.yaml and provenance.json; what provenance.json already holds for other keys stays."""
+        """Write config.yaml, and add `provenance` to provenance.json, whose other keys stay."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_file(self.path / "config.yaml", dump_config(config, task).encode())
         self.note(provenance)
 
     def note(self, facts: Mapping[str, Any]) -> None:
-        """Add facts to provenance.json; the code that began a run stays on record beside the code that resumed it."""
+        """Add facts to provenance.json. It keeps the code version that began the run, and lists those that resumed it."""
         before = self.provenance()
         merged = {**before, **facts}
         if "code_version" in before and before["code_version"] != merged["code_version"]:
@@ -134,7 +134,7 @@ class RunDir:
         write_file(self.provenance_path, (json.dumps(merged, indent=2, sort_keys=True) + "\n").encode())
 
     def config(self) -> LoadedConfig:
-        """The config this run was made with; relative data paths resolve against the directory of the original file."""
+        """Return the config of this run; data paths are relative to the directory of the original config file."""
         path = self.path / "config.yaml"
         if not os.path.lexists(path):
             raise InputError(self.path, "is not a run directory (no config.yaml)")
@@ -144,10 +144,12 @@ class RunDir:
         return parse_config({**raw, "output": self.store(raw.get("output"))}, original, overrides, where=str(path))
 
     def store(self, default: Any) -> Any:
-        """Where the store lies: the one that it was fetched from, else the one around it if it was made in its store, else as recorded.
+        """Return the store of this run.
 
-        A copy of a store is thereby looked at itself, and not the original. Beside a run directory that was made elsewhere
-        (`--run-dir`), or was copied alone, there is no store of its own: the recorded one counts, unless it is gone.
+        This is the store that the run directory was fetched from; otherwise the store that contains it, if the run was
+        made inside its store, so that a copy of a store is read and not the original; otherwise the recorded store. A run
+        directory that was made elsewhere (`--run-dir`) or copied alone uses the store around it only if the recorded
+        store is gone.
         """
         if self.home is not None:
             return self.home
@@ -160,33 +162,30 @@ class RunDir:
         return str(around) if is_in_its_store or _is_gone(recorded) else recorded
 
     def store_note(self, looked_at: str) -> str:
-        """A sentence if the store that was looked at is not the one that the run was made in; else "".
-
-        `looked_at`: as a Store calls itself.
-        """
+        """Return a message if the store that was read, `looked_at` (a Store's `uri`), is not the recorded one; else ""."""
         recorded = self.provenance().get("store")
         if not isinstance(recorded, str) or recorded == looked_at or _is_same(Path(looked_at), recorded):
             return ""
-        why = "is gone" if _is_gone(recorded) else "was not looked at"
-        return f"this is the store {looked_at}; the run was made in {recorded}, which {why}"
+        state = "does not exist any more" if _is_gone(recorded) else "was not read"
+        return f"the store {looked_at} was read; the run was made in {recorded}, which {state}"
 
 
 def _is_store(folder: Path) -> bool:
-    """Whether a folder is a store: it has a ledger, or, where that was lost, at least two of the other folders of a store.
+    """Return whether a folder is a store: it has a ledger, or at least two of a store's other folders if that was lost.
 
-    One of these alone may be anybody's: training programs keep a folder `checkpoints`, too.
+    One of them does not suffice, since other training programs also have a folder `checkpoints`.
     """
     n_others = sum((folder / name).is_dir() for name in ("checkpoints", "scores", "spend"))
     return (folder / "ledger").is_dir() or n_others > 1
 
 
 def _is_gone(recorded: Any) -> bool:
-    """Whether the recorded store is a local folder that does not exist."""
+    """Return whether the recorded store is a local folder that does not exist."""
     return isinstance(recorded, str) and not is_object_uri(recorded) and not Path(recorded).exists()
 
 
 def _is_same(folder: Path, recorded: Any) -> bool:
-    """Whether a folder is the recorded store, by whatever path."""
+    """Return whether a folder is the recorded store, possibly under another path."""
     try:
         return isinstance(recorded, str) and folder.samefile(recorded)
     except OSError:
@@ -194,7 +193,7 @@ def _is_same(folder: Path, recorded: Any) -> bool:
 
 
 def require_same_numerics(pinned: Numerics | None, now: Numerics, where: object) -> None:
-    """Raise NumericsMismatchError naming every difference between the pinned numerics and those here."""
+    """Check that the numerics equal the pinned ones. Raises NumericsMismatchError with every difference."""
     if pinned is None or pinned == now:
         return
     old, new = pinned.identity(), now.identity()
@@ -203,30 +202,32 @@ def require_same_numerics(pinned: Numerics | None, now: Numerics, where: object)
     changed = ", ".join(filter(None, [*fields, differences(before, here)]))
     raise NumericsMismatchError(
         where,
-        f"this campaign is pinned to other numerics: {changed}; resume it where they are the same, or start anew elsewhere",
+        f"this campaign is pinned to other numerics: {changed}; "
+        "resume it on a machine with the same numerics, or give another --run-dir to retrain with these",
     )
 
 
 def require_same_settings(recorded: Any, now: Mapping[str, str], where: object) -> None:
-    """Raise NumericsMismatchError naming every variable in which numpy's environment is not what was recorded.
+    """Check that numpy's environment variables equal the recorded ones. Raises NumericsMismatchError with the differences.
 
-    Runs of before recorded none: they go on.
+    Runs of older versions have recorded none and pass.
     """
     changed = differences(recorded, now) if isinstance(recorded, Mapping) else ""
     if changed:
-        problem = f"this campaign was begun under other settings of numpy: {changed}"
-        raise NumericsMismatchError(where, f"{problem}; resume it where they are the same, or start anew elsewhere")
+        problem = f"this campaign was begun with other settings of numpy: {changed}"
+        remedy = "resume it with the same settings, or give another --run-dir to retrain with these"
+        raise NumericsMismatchError(where, f"{problem}; {remedy}")
 
 
 def code_version() -> str:
-    """Version of the package, and the commit when it runs from a git checkout."""
+    """Return the version of the package, and the commit if it runs from a git checkout."""
     commit = git_commit()
     version = metadata.version("refit")
     return f"{version}+{commit[:12]}" if commit else version
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout this code runs from; None when installed from a wheel."""
+    """Return the commit of the git checkout that this code runs from; None if it was installed from a wheel."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
@@ -240,7 +241,7 @@ def git_commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, the platform and the packages whose numbers matter."""
+    """Return the versions of Python, the platform and the packages in PACKAGES."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:
@@ -251,7 +252,7 @@ def versions() -> dict[str, str]:
 
 
 def existing(path: str | Path) -> RunDir:
-    """The run directory at `path`; of an s3:// or gs:// URI its mirror here, fetched. Raises InputError if there is none."""
+    """Open the run directory at `path`; for an s3:// or gs:// URI its local mirror is fetched. Raises InputError."""
     if isinstance(path, str) and is_object_uri(path):
         return _fetched(path)
     path = Path(path)

@@ -1,4 +1,4 @@
-"""The retrains whose weights are scored, and the groups that make one score matrix per method together."""
+"""The scoring models, and the groups of them that together give one score matrix per method."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestrator.records import Work
 
 @dataclass(frozen=True)
 class ScoringWork:
-    """One scoring model: its retrain with the steps whose weights are kept, and the learning rate at each."""
+    """One scoring model: its retrain, and the learning rate at each step whose weights are kept."""
 
     work: Work
     learning_rates: Mapping[int, float]
@@ -18,7 +18,7 @@ class ScoringWork:
 
 @dataclass(frozen=True)
 class ScoringGroup:
-    """Scoring models of one arm that make one score matrix per method together. `key`: "" where there is one group."""
+    """Scoring models of one arm that together give one score matrix per method. `key` is "" if there is one group."""
 
     key: str
     arm: str

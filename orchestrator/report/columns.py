@@ -1,4 +1,4 @@
-"""Any table as columns of text for people: what names a row left, numbers right, both ends of an interval in one column."""
+"""Formats any table as columns of text: row labels first, and both ends of an interval in one column."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _P_VALUE = re.compile(r"p|p_.+|.+_p")
 
 @dataclass(frozen=True)
 class Column:
-    """One column as text. `is_number`: to be set right-aligned."""
+    """One column as text. `is_number`: the column holds numbers and is right-aligned."""
 
     title: str
     cells: tuple[str, ...]
@@ -27,11 +27,12 @@ class Column:
 
 
 def columns(frame: pd.DataFrame, labels: Sequence[str] = ()) -> list[Column]:
-    """The columns of `frame` as text, those in `labels` first and as they are.
+    """Format the columns of `frame` as text; those in `labels` come first, as plain text.
 
-    `ci_low` and `ci_high` become one interval, as do `<name>_ci_low` and `<name>_ci_high`, `ci_<kind>_low` and
-    `ci_<kind>_high`; integers are counts, `p` and `p_<kind>` p values; other numbers share the decimals that suit
-    the column's largest. Columns that hold nothing at all are left out, unless they name rows.
+    `ci_low` and `ci_high` become one interval, and so do `<name>_ci_low` and `<name>_ci_high`, and `ci_<kind>_low` and
+    `ci_<kind>_high`. Integers are shown as counts, `p`, `p_<kind>` and `<kind>_p` as p values. All other numbers of a
+    column have the same number of decimals, which suits the largest. Columns without any value are left out, except
+    those in `labels`.
     """
     first = [name for name in labels if name in frame.columns]
     found = [_text(frame, name, name) for name in first]
@@ -93,7 +94,7 @@ def _title(name: str) -> str:
 
 
 def _scale(values: Iterable[Any]) -> tuple[int, bool]:
-    """Decimals for numbers of this size, three below 10, fewer above, more below 0.1; and whether some are negative."""
+    """Return the number of decimals, three below 10, fewer above, more below 0.1, and whether some value is negative."""
     finite = [float(v) for v in values if not numbers.is_missing(v) and math.isfinite(v)]
     largest = max(map(abs, finite), default=0.0)
     whole = math.floor(math.log10(largest)) + 1 if largest > 0 else 1

@@ -1,4 +1,4 @@
-"""What the report shows, as plain data: the report computes nothing that is not in the tables."""
+"""The content of the report as plain data. The report computes no numbers; all of them are in the tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from orchestrator.analysis.checks import Check
 
 @dataclass(frozen=True)
 class ShownExample:
-    """A training example beside a query. `train_spans`/`query_spans`: (start, end, contribution) into the texts, for methods that decompose word by word."""
+    """A training example that is shown for a query.
+
+    `train_spans` and `query_spans`: (start, end, contribution) of words in the two texts, for methods whose scores are
+    sums over words.
+    """
 
     train_id: int
     score: float
@@ -23,17 +27,17 @@ class ShownExample:
     train_spans: Sequence[tuple[int, int, float]] = ()
     query_spans: Sequence[tuple[int, int, float]] = ()
     words: Sequence[tuple[str, float]] = ()  # token -> contribution, largest magnitude first
-    given_id: str = ""  # the id as the data has it, where that is text
+    given_id: str = ""  # the id in the user's data, if it is text
 
     @property
     def shown_id(self) -> str:
-        """The id as the user gave it."""
+        """The id in the user's data."""
         return self.given_id or str(self.train_id)
 
 
 @dataclass(frozen=True)
 class QueryPage:
-    """One query: its text, gold label, what the scoring model says, and its top examples per method and group."""
+    """One query: its text, gold label, the scoring model's prediction, and its top examples per method and group."""
 
     query_id: int
     text: str
@@ -41,22 +45,21 @@ class QueryPage:
     predicted: str
     probability: float  # of the gold label, by the scoring model
     examples: Mapping[str, Mapping[str, Sequence[ShownExample]]]  # method -> proponents | opponents -> examples
-    given_id: str = ""  # the id as the data has it, where that is text
+    given_id: str = ""  # the id in the user's data, if it is text
 
     @property
     def shown_id(self) -> str:
-        """The id as the user gave it."""
+        """The id in the user's data."""
         return self.given_id or str(self.query_id)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page that only some campaigns have.
+    """A section of the page that a campaign adds.
 
-    `id` is its anchor, `nav` its name in the list of sections (default the title). `template`: the name of one of the report's
-    own templates, or the path of a file of the campaign's; it is rendered with the section as `section`.
-    `figures` (name -> SVG text) are also written to figures/<name>.svg, so no two sections may
-    share a name.
+    `id` is its anchor, `nav` its name in the list of sections (default: the title). `template` is the name of one of the
+    report's own templates, or the absolute path of a file of the campaign; it is rendered with the section as `section`.
+    `figures` (name -> SVG text) are also written to figures/<name>.svg, so their names must differ between sections.
     """
 
     id: str
@@ -69,7 +72,11 @@ class Section:
 
 @dataclass(frozen=True)
 class CampaignPage:
-    """What a campaign adds to the common frame: its rows of "What was asked", how to read it, notes, costs, sections."""
+    """A campaign's own part of the report.
+
+    `asked`: rows (label, value) of "What was asked"; `explained`: how to read these; and the campaign's sections, notes
+    and rows of "Cost".
+    """
 
     asked: Sequence[tuple[str, str]]
     explained: str = ""
@@ -80,21 +87,21 @@ class CampaignPage:
 
 @dataclass(frozen=True)
 class ReportData:
-    """All of report.html. Tables are those of results/*.csv, as data frames with the same columns."""
+    """The whole content of report.html. Data frames have the columns of results/*.csv."""
 
     name: str
     campaign: str
-    asked: Sequence[tuple[str, str]]  # label, value: what was asked
-    explained: str  # how to read what was asked
+    asked: Sequence[tuple[str, str]]  # rows (label, value) of "What was asked"
+    explained: str  # how to read these rows
     data_card: Sequence[Mapping[str, Any]]  # one per split: split, n, n_measured, classes {name: count}, digest
     model_card: Sequence[tuple[str, str]]
     accuracies: Sequence[Mapping[str, Any]]  # role (scoring model | reference), split, mean, sd, n
-    verdicts: Sequence[str]  # sentences made from the tables
+    verdicts: Sequence[str]  # sentences derived from the tables
     notes: Sequence[str]  # conditional-on-one-scoring-model, exclusions, warnings
     sections: Sequence[Section]
     failures: pd.DataFrame  # spec_id, status, attempts, error
-    holes: pd.DataFrame | None  # the cells that could not be used; None where a campaign keeps no list of them
+    holes: pd.DataFrame | None  # the cells without a usable result; None if the campaign keeps no list of them
     cost: Sequence[tuple[str, str]]
     reproduce: Sequence[str]  # shell commands
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    checks: Sequence[Check] = ()  # shown beside the verdicts
+    checks: Sequence[Check] = ()  # shown together with the verdicts

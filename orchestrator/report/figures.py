@@ -1,4 +1,4 @@
-"""Figures as SVG that campaigns share: curves over k, AUC-DEL, and the intervals of any table."""
+"""SVG figures that several campaigns use: curves over k, AUC-DEL, and the intervals of any table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DIRECTIONS = {
 
 
 def curves_svg(curves: pd.DataFrame) -> str:
-    """Deletion curves, a panel per group, bands `ci_low` to `ci_high`; more than six methods take further rows."""
+    """Draw deletion curves with one panel per group, bands from `ci_low` to `ci_high`, and six methods per row of panels."""
     methods, groups = unique(curves, "method"), unique(curves, "group")
     style = looks(methods)
     rows = [methods[i : i + METHODS_PER_PANEL] for i in range(0, len(methods), METHODS_PER_PANEL)]
@@ -53,7 +53,7 @@ def curves_svg(curves: pd.DataFrame) -> str:
 
 
 def query_svg(query_id: int, curves: pd.DataFrame, methods: Sequence[str]) -> str:
-    """One query's curves, small; bands `ci_fixed_low` to `ci_fixed_high`: the query is given, only seeds vary."""
+    """Draw the curves of one query; the bands, `ci_fixed_low` to `ci_fixed_high`, cover the variation of seeds only."""
     groups, style = unique(curves, "group"), looks(methods)
     shown = [method for method in methods if method in set(curves["method"])]
     width = max(3.6 * len(groups), 4.4)
@@ -70,7 +70,7 @@ def query_svg(query_id: int, curves: pd.DataFrame, methods: Sequence[str]) -> st
 
 
 def forest_svg(summary: pd.DataFrame) -> str:
-    """AUC-DEL of every method: thin line `ci_low` to `ci_high`, thick line `ci_fixed_low` to `ci_fixed_high`."""
+    """Draw AUC-DEL of every method: a thin line from `ci_low` to `ci_high`, a thick one for `ci_fixed_low` to `ci_fixed_high`."""
     methods, groups = unique(summary, "method"), unique(summary, "group")
     style = looks(methods)
     with canvas((max(4.6 * len(groups), 5.2), 0.34 * len(methods) + 1.3), "auc-del") as (figure, out):
@@ -87,7 +87,7 @@ def forest_svg(summary: pd.DataFrame) -> str:
 
 
 def intervals_svg(table: pd.DataFrame, labels: Sequence[str], value: str) -> str:
-    """The column `value` of every row with its interval `ci_low` to `ci_high`; the columns `labels` name the rows."""
+    """Draw the column `value` of every row with its interval `ci_low` to `ci_high`; the columns `labels` name the rows."""
     named = [label for label in labels if label in table.columns]
     names = [", ".join(numbers.plain(row[label]) for label in named) for row in table.to_dict("records")]
     style = looks(list(dict.fromkeys(table[named[0]].astype(str)))) if named else {}
@@ -109,12 +109,12 @@ def intervals_svg(table: pd.DataFrame, labels: Sequence[str], value: str) -> str
 
 
 def _frame(ax: Axes, group: str, *, horizontal: bool = True) -> None:
-    """Title, zero line and grid. Groups the planner does not know get no direction."""
+    """Draw title, zero line and grid, and for the groups in DIRECTIONS a hint how to read the panel."""
     ax.set_title(
         f"{short(group).capitalize()} removed",
         loc="left",
         fontweight="bold",
-        y=1.0,  # a fixed place: looking for a free one takes a tenth of the time
+        y=1.0,  # fixed, since matplotlib's search for a free position takes a tenth of the drawing time
         pad=18 if group in DIRECTIONS else 6,
     )
     ax.text(0, 1.025, DIRECTIONS.get(group, ""), transform=ax.transAxes, fontsize=8.5)

@@ -1,4 +1,4 @@
-"""Texts as pieces a page can show: which words helped or harmed, and how much of a long text is shown at once."""
+"""Splits texts into pieces for the page: words marked as helpful or harmful, and the hidden rest of a long text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 LEVELS = 5
-FAINTEST = 0.06  # of the text's largest contribution: fainter marks would drown the page
+FAINTEST = 0.06  # fraction of the text's largest contribution below which a word is not marked
 WORDS_SHOWN = 70
 
 Span = tuple[int, int, float]
@@ -16,7 +16,7 @@ Span = tuple[int, int, float]
 
 @dataclass(frozen=True)
 class MarkedText:
-    """A stretch of text. `level` 0: no mark, 1-5: its intensity; `value`: the contribution, positive = helpful."""
+    """A piece of text. `level`: 0 for no mark, 1-5 for its intensity; `value`: the contribution, positive = helpful."""
 
     text: str
     value: float = 0.0
@@ -24,13 +24,13 @@ class MarkedText:
 
     @property
     def mark(self) -> str:
-        """CSS class of the mark: h1-h5 helpful, x1-x5 harmful."""
+        """The CSS class of the mark: h1-h5 if helpful, x1-x5 if harmful."""
         return f"{'h' if self.value > 0 else 'x'}{self.level}"
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A text in two parts: what is shown, and what an expander holds."""
+    """A text in two parts: the shown part, and the part that the reader must expand."""
 
     shown: tuple[MarkedText, ...]
     hidden: tuple[MarkedText, ...]
@@ -38,13 +38,13 @@ class Passage:
 
 
 def passage(text: str, spans: Sequence[Span] = (), words_shown: int = WORDS_SHOWN) -> Passage:
-    """`text` cut after `words_shown` words and marked by `spans` (start, end, contribution)."""
+    """Cut `text` after `words_shown` words and mark it by `spans` (start, end, contribution)."""
     cut = _cut(text, words_shown)
     shown: list[MarkedText] = []
     hidden: list[MarkedText] = []
     start = 0
     for piece in pieces(text, spans):
-        inside = len(piece.text) if piece.level else max(cut - start, 0)  # a marked word is never cut in two
+        inside = len(piece.text) if piece.level else max(cut - start, 0)  # a marked word is not cut
         if start < cut:
             shown.append(replace(piece, text=piece.text[:inside]))
         if start >= cut or inside < len(piece.text):
@@ -54,15 +54,15 @@ def passage(text: str, spans: Sequence[Span] = (), words_shown: int = WORDS_SHOW
 
 
 def _cut(text: str, words_shown: int) -> int:
-    """Where to cut: nowhere when less than a third more words would be hidden."""
+    """Return the position of the cut; the text is not cut if it has at most a third more words than are shown."""
     ends = [match.end() for match in re.finditer(r"\S+", text)]
     return len(text) if len(ends) <= words_shown * 4 // 3 else ends[words_shown - 1]
 
 
 def pieces(text: str, spans: Sequence[Span]) -> list[MarkedText]:
-    """`text` split at `spans`; the pieces joined are `text` again.
+    """Split `text` at `spans`; the joined pieces are `text` again.
 
-    Spans that are empty, reach outside the text or overlap an earlier one are left out.
+    Spans that are empty, reach outside the text or overlap an earlier span are left out.
     """
     largest = max((abs(value) for _, _, value in spans if math.isfinite(value)), default=0.0)
     result: list[MarkedText] = []

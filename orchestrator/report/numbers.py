@@ -1,4 +1,4 @@
-"""How numbers are written for people: a real minus sign, an em dash for what is missing."""
+"""Formats numbers for display, with a real minus sign and an em dash for missing values."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _MINUS = "\N{MINUS SIGN}"
 
 
 def is_missing(value: Any) -> bool:
-    """None, NaN, NA and the empty string."""
+    """Return whether a value is None, NaN, NA or the empty string."""
     return bool(pd.isna(value)) or value == "" if pd.api.types.is_scalar(value) else False
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """A float with `digits` decimals, an integer with none; smaller than the last decimal: two significant digits."""
+    """Format a number with `digits` decimals; a value below the last decimal has two significant digits."""
     if is_missing(value):
         return MISSING
     value = float(value)
@@ -28,20 +28,20 @@ def number(value: Any, digits: int = 4) -> str:
 
 
 def signed(value: Any, digits: int = 4) -> str:
-    """As `number`, with a plus sign where the value is positive."""
+    """Format a number as `number` does, with a plus sign if it is positive."""
     text = number(value, digits)
     return f"+{text}" if not is_missing(value) and float(value) > 0 else text
 
 
 def significant(value: Any, digits: int = 3) -> str:
-    """With its sign and `digits` significant digits: for scores, whose scale is the method's own."""
+    """Format a score with its sign and `digits` significant digits, since each method has its own scale."""
     if is_missing(value):
         return MISSING
     return f"{float(value):+.{digits}g}".replace("-", _MINUS).replace("inf", "∞") if float(value) else "0"
 
 
 def rough(value: Any, digits: int = 2) -> str:
-    """`digits` significant digits, written out between a thousandth and a million: for ratios and slopes."""
+    """Format a ratio or slope with `digits` significant digits, without exponent between 0.001 and a million."""
     if is_missing(value):
         return MISSING
     text = f"{float(value):.{digits}g}"
@@ -50,24 +50,24 @@ def rough(value: Any, digits: int = 2) -> str:
 
 
 def interval(low: Any, high: Any, digits: int = 4) -> str:
-    """Both ends in brackets."""
+    """Format an interval as both ends in brackets."""
     return MISSING if is_missing(low) or is_missing(high) else f"[{signed(low, digits)}, {signed(high, digits)}]"
 
 
 def count(value: Any) -> str:
-    """An integer with thin spaces between thousands."""
+    """Format an integer with thin spaces between thousands."""
     return MISSING if is_missing(value) else f"{int(value):,}".replace(",", "\N{THIN SPACE}")
 
 
 def p_value(value: Any) -> str:
-    """A p value: three decimals, or an upper bound below 0.001."""
+    """Format a p value with three decimals, or as `< 0.001`."""
     if is_missing(value):
         return MISSING
     return "< 0.001" if float(value) < 0.001 else f"{float(value):.3f}"
 
 
 def plain(value: Any) -> str:
-    """Any other value as text."""
+    """Format any other value as text."""
     if is_missing(value):
         return MISSING
     return number(value) if isinstance(value, float) else str(value)

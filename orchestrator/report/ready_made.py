@@ -1,4 +1,4 @@
-"""The page of a campaign that has none of its own: the figure of its headline table, and every table."""
+"""The default page of a campaign: a figure of its headline table, and all tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROWS_SHOWN = 200
 def tables_page(
     asked: Sequence[tuple[str, Any]], tables: Mapping[str, pd.DataFrame], labels: Sequence[str], headline: str
 ) -> CampaignPage:
-    """What was asked, the intervals of the table `headline` as a figure where it has some, and a section per table.
+    """Make a page of what was asked, a figure of the intervals in the table `headline`, and one section per table.
 
     `labels`: the columns that name a row.
     """
@@ -29,9 +29,9 @@ def tables_page(
 
 
 def interval_section(table: pd.DataFrame, labels: Sequence[str]) -> list[Section]:
-    """The figure of a table with the columns `ci_low` and `ci_high`; no section for one without them, or without rows.
+    """Make a section with a figure of the first numeric column outside `labels` and its interval `ci_low` to `ci_high`.
 
-    What is drawn is the first column of numbers that names no row.
+    There is no section for a table without these columns or without rows.
     """
     if not len(table) or not {"ci_low", "ci_high"} <= set(table.columns):
         return []
@@ -43,7 +43,7 @@ def interval_section(table: pd.DataFrame, labels: Sequence[str]) -> list[Section
 
 
 def table_sections(tables: Mapping[str, pd.DataFrame], labels: Sequence[str], headline: str = "") -> list[Section]:
-    """A section per table, `headline` first; of a long table the first ROWS_SHOWN rows."""
+    """Make one section per table, `headline` first, with at most ROWS_SHOWN rows each."""
     names = sorted(tables, key=lambda name: name != headline)
     return [_section(name, tables[name], labels) for name in names]
 

@@ -1,4 +1,4 @@
-"""report.html and figures/*.svg from ReportData: one self-contained page, user text only ever as escaped text."""
+"""Renders ReportData as report.html, one self-contained page, and figures/*.svg. All user text is escaped."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from orchestrator.report.data import QueryPage, ReportData
 
 _HERE = Path(__file__).parent
 HOLES_SHOWN = 40
-WORDS_SHOWN = 12  # in the list below a pair of texts; the texts themselves mark them all
+WORDS_SHOWN = 12  # length of the word list below a pair of texts; in the texts all words are marked
 HOLE_LABELS = ("method", "group")
 
 
 def write_report(data: ReportData, run_dir: Path) -> Path:
-    """Write `figures/*.svg` and `report.html` under `run_dir`; returns the page. The same data give the same bytes.
+    """Write `figures/*.svg` and `report.html` under `run_dir` and return the page's path. Equal data give equal bytes.
 
-    Raises ValueError when two sections have a figure of the same name.
+    Raises ValueError if two sections have a figure of the same name.
     """
     drawn = _figures(data)
     (run_dir / "figures").mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def write_report(data: ReportData, run_dir: Path) -> Path:
 
 
 def page(data: ReportData) -> str:
-    """The page as HTML, with the figures of its sections."""
+    """Return the page as HTML, with the figures of its sections."""
     script = (_HERE / "report.js").read_text(encoding="utf-8")
     holes = data.holes if data.holes is not None else pd.DataFrame()
     return (
@@ -49,7 +49,7 @@ def page(data: ReportData) -> str:
         .get_template("report.html.jinja")
         .render(
             data=data,
-            # matplotlib escapes labels
+            # safe as markup, since matplotlib escapes labels
             figures={name: Markup(inline(svg)) for name, svg in _figures(data).items()},
             script=Markup(script),
             script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -106,7 +106,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _template_of_campaign(name: str) -> str | None:
-    """The text of a template that a section names by its full path; None for the names of the report's own templates."""
+    """Return the text of a template that is named by its absolute path; None for the report's own templates."""
     path = Path(name)
     return path.read_text(encoding="utf-8") if path.is_absolute() else None
 
@@ -116,7 +116,7 @@ def _interval(row: Mapping[str, Any], prefix: str) -> str:
 
 
 def _span(row: Mapping[str, Any], prefix: str, digits: int) -> str:
-    """An interval of what has no sign, such as a share."""
+    """Format an interval of an unsigned quantity, such as a fraction."""
     low, high = row.get(f"{prefix}_low"), row.get(f"{prefix}_high")
     return f"[{numbers.number(low, digits)}, {numbers.number(high, digits)}]"
 
@@ -138,7 +138,7 @@ def _rows(found: Sequence[Column]) -> list[tuple[str, ...]]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Nested mappings as dotted keys; anything else that is not text as JSON."""
+    """Flatten nested mappings to dotted keys; sequences and empty mappings are shown as JSON."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")
@@ -149,7 +149,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, st
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write atomically: a reader sees the old file or the new one."""
+    """Write a file atomically, so that a reader sees either the old or the new content."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(text, encoding="utf-8", errors="replace", newline="\n")
     os.replace(partial, path)

@@ -1,4 +1,4 @@
-"""What a backend is: the in-process twin and Ray are interchangeable, and pass one contract suite."""
+"""The interface of a backend. The in-process backend and the Ray backend are interchangeable and pass one contract suite."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tasks.recipe import KeepCheckpoint, SnapshotStore
 from tasks.sources import Sources
 from tasks.task import Task
 
-Alive = Callable[[], None]  # called at least once a second while nothing comes; it may raise, and then the wait is over
+Alive = Callable[[], None]  # called at least once a second during a wait; an exception that it raises ends the wait
 
 
 class CheckpointSink(Protocol):
-    """Where a worker stores weights while it trains, and reads those of a parent (implemented by orchestrator.storage.checkpoints)."""
+    """Stores the weights of a training and loads those of a parent; implemented by orchestrator.storage.checkpoints."""
 
     def keeper(self, spec_id: str) -> KeepCheckpoint: ...
 
@@ -34,45 +34,47 @@ class CheckpointSink(Protocol):
     def may_have_progress(self, spec_id: str) -> bool: ...
 
     def require(self, key: str) -> None:
-        """Raise RefitError unless the store, as this process sees it, has the key."""
+        """Check that this process finds `key` in the store. Raises RefitError if it does not."""
         ...
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """All a worker needs, shipped once: the prepared task of every arm (data and base weights), numerics, and where checkpoints go.
+    """Everything a worker needs; it is sent to each worker once.
 
-    `task` is the first arm's; `tasks` holds them all by label where there are several. `observers`: the components that look
-    at every retrain; each has `start(task, device) -> Observer`.
+    `task` is the prepared task (data and base weights) of the first arm; `tasks` holds the tasks of all arms by label if
+    there are several. `observers`: components that observe every retrain; each has `start(task, device) -> Observer`.
     """
 
     task: Task
     numerics: Numerics
     checkpoints: CheckpointSink | None = None
-    faults: Mapping[str, str] = field(
-        default_factory=dict
-    )  # tests only: spec_id or "*" -> "raise" | "exit" | "hang" | "oom"
+    # For tests only: spec id or "*" -> "raise" | "exit" | "hang" | "oom" | "nan".
+    faults: Mapping[str, str] = field(default_factory=dict)
     tasks: Mapping[str, Task] = field(default_factory=dict)
     observers: tuple[Any, ...] = ()
-    landmark: str = ""  # a key of the store that the driver sees: who does not see it would write where nobody reads
-    sources: Sources = field(
-        default_factory=dict
-    )  # of parts that are not built in: what a worker runs must be the same
-    snapshot_s: float | None = None  # a retrain that has run for this long is stored about as often; None: never
+    # A key that the driver has written to the store. A worker that does not find it has another store, where the driver
+    # would not find the worker's checkpoints, and refuses to start.
+    landmark: str = ""
+    # Digests of the source files of plugins; a worker refuses to run other source than the driver has.
+    sources: Sources = field(default_factory=dict)
+    # Seconds of training after which the first snapshot is stored; None: snapshots are not stored at intervals.
+    snapshot_s: float | None = None
 
     def task_of(self, arm: str) -> Task:
-        """The task of an arm."""
+        """Return the task of an arm."""
         return self.tasks[arm] if self.tasks else self.task
 
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """Score these train rows for all queries by several methods in one pass over gradients.
+    """A request to score train rows for all queries by several methods, in one pass over the gradients.
 
-    `ranges` are [start, stop) rows of the train split. They are fixed by the data, never by the number of workers: same bits whatever the pool.
+    `ranges` are [start, stop) rows of the train split. They depend on the data and not on the number of workers, so that
+    the scores have the same bits with any pool.
     """
 
-    methods: Mapping[str, Method]  # label -> method; only those with something to compute
+    methods: Mapping[str, Method]  # label -> method; methods with nothing to compute, such as random, are left out
     prepared: Mapping[str, Any]
     checkpoints: Sequence[Checkpoint]
     queries: QueryBlock
@@ -84,7 +86,7 @@ class ScoreJob:
 class ScoreBlock:
     """Scores of train rows [start, stop): label -> float32 [n_queries, stop - start].
 
-    `diagnostics`: label -> what a method has to say of its own work (plain JSON values), the same in every block.
+    `diagnostics`: label -> the method's diagnostics (plain JSON values), the same in every block.
     """
 
     start: int
@@ -96,58 +98,65 @@ class ScoreBlock:
 
 
 class Backend(Protocol):
-    """A pool of workers. One thread drives it; `wait` is the only call that blocks."""
+    """A pool of workers. It is used by one thread; of the calls during retraining only `wait` blocks."""
 
     def start(self) -> None:
-        """Bring the pool up; `WorkerJoined` events follow from `wait`."""
+        """Start the pool; `wait` returns a `WorkerJoined` event for each worker."""
         ...
 
     def want(self, n_workers: int, at_most: float = math.inf) -> None:
-        """How many workers there is work for: the pool grows towards it, a few pending requests at a time, never above its own limit
-        nor `at_most`, which is what a budget bears.
+        """Let the pool grow towards `n_workers`, the number of workers for which there is work.
 
-        It never shrinks by this, but for requests that have no place yet: workers go by `release`.
+        The pool never exceeds its own limit, nor `at_most`, the number that the budget allows, and it has only a few
+        pending requests at a time. A lower number withdraws pending requests but ends no worker; `release` does that.
         """
         ...
 
     def submit(self, worker: str, work: Work, attempt: int) -> None:
-        """Hand one retrain to a worker that is idle."""
+        """Hand one retrain to an idle worker."""
         ...
 
     def give_back(self, worker: str) -> None:
-        """Ask a worker to store how far its retrain is, if its recipe can, and to stop; nothing happens if it cannot, or has ended."""
+        """Request that a worker stores a snapshot of its retrain and stops.
+
+        This has no effect if the recipe cannot be resumed or the retrain has ended.
+        """
         ...
 
     def release(self, worker: str) -> None:
-        """Let a worker go, whatever it is doing, so that the node under it can go; no event follows."""
+        """End a worker, even a busy one, so that its node can be removed; no event follows."""
         ...
 
     def nodes(self) -> list[Node]:
-        """The machines that are there now, busy or not: what the bill is for."""
+        """Return the nodes that exist now, busy or idle; these are the nodes that are charged."""
         ...
 
     def wait(self, timeout_s: float) -> list[Event]:
-        """Events since the last call, in the order they came; blocks until there is one or `timeout_s` has passed."""
+        """Return the events since the last call, in order; block until there is one or `timeout_s` has passed."""
         ...
 
     def score(self, job: ScoreJob, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
-        """Blocks in whatever order they are done; each range exactly once. A lost gradient worker's ranges are recomputed elsewhere.
+        """Yield the score blocks in the order in which they are finished, each range exactly once.
 
-        What `alive` raises is passed on, and the ranges in flight are given up.
+        The ranges of a lost worker are computed by another one. An exception raised by `alive` is passed on, and the
+        ranges in progress are abandoned.
         """
         ...
 
     def probe(self, numerics: Numerics, alive: Alive = lambda: None) -> Numerics:
-        """`numerics` with what only a worker knows filled in (device model). What `alive` raises while none is there is passed on."""
+        """Return `numerics` with the fields that only a worker knows (such as the device model) filled in.
+
+        An exception that `alive` raises while no worker has answered is passed on.
+        """
         ...
 
     def close(self) -> None:
-        """Stop what this backend started, and nothing else; idempotent."""
+        """Stop what this backend started, and nothing else. Further calls have no effect."""
         ...
 
 
 def ranges_of(n_train: int, rows_per_shard: int) -> list[tuple[int, int]]:
-    """Fixed-size score shards covering [0, n_train)."""
+    """Return the row ranges of the score shards: they cover [0, n_train), `rows_per_shard` rows each."""
     return [(start, min(start + rows_per_shard, n_train)) for start in range(0, n_train, rows_per_shard)]
 
 

@@ -1,4 +1,4 @@
-"""Time as the driver sees it, so that tests can have their own."""
+"""The clock of the driver, an interface so that tests can use a simulated one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Now, today, and waiting."""
+    """Monotonic time, calendar time and sleeping."""
 
     def now(self) -> float:
-        """Seconds, monotonic."""
+        """Return the monotonic time in seconds."""
         ...
 
     def utc(self) -> datetime:
-        """The date, in UTC."""
+        """Return the calendar time in UTC."""
         ...
 
     def sleep(self, seconds: float) -> None:
@@ -24,14 +24,14 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clocks."""
+    """The clocks of this machine."""
 
     def now(self) -> float:
-        """Seconds, monotonic."""
+        """Return the monotonic time in seconds."""
         return time.monotonic()
 
     def utc(self) -> datetime:
-        """The date, in UTC."""
+        """Return the calendar time in UTC."""
         return datetime.now(UTC)
 
     def sleep(self, seconds: float) -> None:

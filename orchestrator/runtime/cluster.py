@@ -1,4 +1,4 @@
-"""What a pool needs of a cluster, and how one says that it is too small. Imports no ray."""
+"""The interface of a cluster that a pool uses, and the message for a cluster that is too small. Imports no ray."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from orchestrator.scheduling.budget import Node
 
 
 @dataclass(frozen=True)
-class Doubt:
-    """The connection to a worker broke, and nobody knows yet whether it lives."""
+class Unreachable:
+    """The connection to a worker broke, and Ray does not know yet whether its process is alive."""
 
     message: str
 
 
 class Cluster(Protocol):
-    """The only implementation is in ray_backend.py. Actors and calls are opaque."""
+    """A Ray cluster; the only implementation is in ray_backend.py. Actors and calls are opaque objects."""
 
     def start_worker(self, name: str, resources: Mapping[str, float], labels: Mapping[str, str]) -> Any: ...
 
@@ -26,7 +26,7 @@ class Cluster(Protocol):
 
     def ready(self, calls: list[Any], timeout_s: float) -> list[Any]: ...
 
-    def answer(self, call: Any) -> Answer | Lost | Doubt: ...
+    def answer(self, call: Any) -> Answer | Lost | Unreachable: ...
 
     def nodes(self) -> list[Node]: ...
 
@@ -36,11 +36,13 @@ class Cluster(Protocol):
 
 
 def shortage(cluster: Cluster, resources: Mapping[str, float], labels: Mapping[str, str]) -> str:
-    """What each worker needs and what there is: `each needs 1 GPU on nodes labelled k=v, the cluster has 4 CPU and 0 GPU`."""
+    """Say what a worker needs and what the cluster has, as in
+    `each needs 1 GPU on nodes labelled k=v, the cluster has 4 CPU and 0 GPU`.
+    """
     wanted = " and ".join(f"{amount:g} {name[4:7].upper()}" for name, amount in resources.items() if amount)
     offered = " and ".join(f"{cluster.offered(name):g} {name}" for name in ("CPU", "GPU"))
     on = f" on nodes labelled {', '.join(f'{k}={v}' for k, v in labels.items())}" if labels else ""
     return f"each needs {wanted}{on}, the cluster has {offered}"
 
 
-__all__ = ["Cluster", "Doubt", "shortage"]
+__all__ = ["Cluster", "Unreachable", "shortage"]

@@ -1,4 +1,4 @@
-"""Which nodes are about to be taken away or have gone, and so whose fault the death of a worker is. Imports no ray."""
+"""Tracks which nodes are being drained or are gone, which decides why a worker died. Imports no ray."""
 
 from __future__ import annotations
 
@@ -8,39 +8,42 @@ import time
 from orchestrator.runtime.cluster import Cluster
 from orchestrator.runtime.ray_worker import Lost
 
-UNKNOWN_S = 30.0  # until a node goes of which nobody says when: the shortest notice a cloud gives
+UNKNOWN_S = 30.0  # assumed time until a draining node without a deadline is gone: the shortest notice of any cloud
 
 
 class NodeWatch:
-    """Asks which nodes drain every few seconds, and remembers: such a node is gone from Ray's list before its workers are missed."""
+    """Polls the draining nodes every `poll_s` seconds and remembers them.
+
+    It must remember them, because Ray removes a node from its list before it reports the node's workers as dead.
+    """
 
     def __init__(self, cluster: Cluster, poll_s: float):
         self._cluster, self._poll_s = cluster, poll_s
-        self._asked_at_s = -math.inf
+        self._polled_at_s = -math.inf
         self._deadlines: dict[str, float] = {}  # draining node -> Unix time
         self._alive: set[str] | None = None
 
-    def look(self) -> None:
-        """Ask which nodes drain, if it is time to."""
-        if time.monotonic() - self._asked_at_s >= self._poll_s:
-            self._asked_at_s = time.monotonic()
+    def poll(self) -> None:
+        """Update the draining nodes, if the last update is at least `poll_s` old."""
+        if time.monotonic() - self._polled_at_s >= self._poll_s:
+            self._polled_at_s = time.monotonic()
             for node, deadline in self._cluster.draining().items():
                 self._deadlines[node] = deadline or self._deadlines.get(node, time.time() + UNKNOWN_S)
 
     def drains(self, node: str) -> bool:
-        """Whether a node is, or was, about to go."""
+        """Return whether a node is or was being drained."""
         return node in self._deadlines
 
     def seconds_left(self, node: str) -> float:
-        """Until a draining node goes; if nobody says when, `UNKNOWN_S` after it was seen first."""
+        """Return the seconds until a draining node is gone; without a deadline it goes `UNKNOWN_S` after it was first seen."""
         return max(self._deadlines[node] - time.time(), 0.0)
 
-    def news(self) -> None:
-        """Answers are about to come: a node that took workers with it may still be in the list at hand."""
+    def forget_alive(self) -> None:
+        """Drop the cached list of nodes, which may still contain a node that has died since."""
         self._alive = None
 
-    def blame(self, node: str, lost: Lost) -> Lost:
-        """A death on a node that was drained, or that is gone, is not the worker's fault."""
+    def attribute(self, node: str, lost: Lost) -> Lost:
+        """Correct the kind of a loss: preempted if the node was being drained, node_lost if the node is gone."""
         if lost.kind not in ("error", "node_lost"):
             return lost
         if self.drains(node):

@@ -1,4 +1,4 @@
-"""The backend over a cluster: which pool does what, when it grows and what the scheduler is told. Imports no ray."""
+"""The backend on a cluster: it assigns work to pools, sizes them and reports events to the scheduler. Imports no ray."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from orchestrator.scheduling.events import Event, WorkerLeft, WorkerLost
 from tasks.base import Numerics
 from tasks.errors import RefitError
 
-PROBE_ATTEMPTS = 3  # workers that may be lost while they are asked
-NODES_AGE_S = 1.0  # the list of nodes is asked for in every loop of the driver
+PROBE_ATTEMPTS = 3  # how many workers may be lost during a probe before it fails
+NODES_AGE_S = 1.0  # how long the list of nodes is cached, since the driver reads it in every iteration of its loop
 
 
 class Session(Cluster, Protocol):
@@ -36,10 +36,11 @@ class Session(Cluster, Protocol):
 
 
 class ElasticBackend:
-    """Retrains and scores in a pool that follows demand; `session` is what is known of Ray.
+    """Retrains and scores in pools of actors that grow with demand; `session` is the connection to Ray.
 
-    The same actors retrain and score, never both at once, so that what suffices for one suffices for the other; where
-    gradients have a market of their own, scoring has a pool of its own, which stays until workers are wanted for retrains.
+    The same actors retrain and score, but never at the same time, so that resources that suffice for one suffice for the
+    other. If gradients have their own market (spot or on-demand), scoring has its own pool, which exists until workers
+    are wanted for retrains.
     """
 
     def __init__(self, context: WorkerContext, session: Session, options: PoolOptions):
@@ -47,18 +48,19 @@ class ElasticBackend:
         self._serials = count(1)
         self._shared: Any = None
         self._pool: Pool | None = None
-        self._scoring: Pool | None = None  # where gradients have a pool of their own
-        self._wanted = 1  # enough to ask a worker what it runs on
-        self._role: Role | None = None  # until somebody wants workers for something
+        self._scoring: Pool | None = None  # used only if gradients have their own market
+        self._wanted = 1  # one worker suffices for the probe
+        self._role: Role | None = None  # not known before the first `want`
         self._events: list[Event] = []
         self._gone: set[str] = set()
         self._nodes: list[Node] = []
         self._nodes_at = 0.0
 
     def start(self) -> None:
-        """Ask for a worker, or for as many as are wanted, without waiting; called again, those at hand join again.
+        """Request the wanted workers (one before the first `want`) without waiting for them.
 
-        Raises InputError if there is no cluster to start or join.
+        A further call reports every present worker as joined again, for a new scheduler. Raises InputError if no cluster
+        can be started or joined.
         """
         self._end_gradient_pool()
         if self._pool is None:
@@ -67,10 +69,14 @@ class ElasticBackend:
             self._pool = Pool(self._session, self._shared, self._options, self._role, self._serials)
             self._pool.want(self._wanted)
         else:
-            self._events = [happening.event() for happening in self._pool.retell()]
+            self._events = [happening.event() for happening in self._pool.announce_workers()]
 
     def want(self, n_workers: int, at_most: float = math.inf) -> None:
-        """Grow towards `n_workers`, `at_most` so many. Few enough to fit in the pool at once: what is left is the tail."""
+        """Let the pool grow towards `n_workers`, but not beyond `at_most`.
+
+        If `n_workers` fits in the pool at once, the remaining retrains are the tail of the campaign, which may have its
+        own market.
+        """
         self._wanted = int(min(n_workers, at_most))
         self._role = "tail" if n_workers <= self._options.workers else "retrains"
         self._end_gradient_pool()
@@ -78,52 +84,54 @@ class ElasticBackend:
             self._pool.want(self._wanted, self._role)
 
     def submit(self, worker: str, work: Work, attempt: int) -> None:
-        """Hand one retrain to an idle worker. Raises ValueError if it is unknown or has work already."""
-        if worker not in self._gone:  # else the event that says so takes this attempt with it
+        """Hand one retrain to an idle worker. Raises ValueError if the worker is unknown or busy."""
+        # For a worker that is gone an event is pending, with which the scheduler ends this attempt.
+        if worker not in self._gone:
             self._the_pool().submit(worker, work, attempt)
 
     def give_back(self, worker: str) -> None:
-        """Ask a worker that retrains to store how far it is, and to stop."""
+        """Request that a retraining worker stores a snapshot and stops."""
         self._the_pool().give_back(worker)
 
     def release(self, worker: str) -> None:
-        """Let a worker go, whatever it is doing. Raises ValueError if it is unknown."""
+        """End a worker, even a busy one. Raises ValueError if it is unknown."""
         if worker not in self._gone:
             self._the_pool().release(worker)
 
     def nodes(self) -> list[Node]:
-        """The machines of the cluster, at most about a second old; none before the start."""
+        """Return the nodes of the cluster, at most about a second old; none before `start`."""
         if self._pool is not None and time.monotonic() - self._nodes_at > NODES_AGE_S:
             self._nodes, self._nodes_at = self._session.nodes(), time.monotonic()
         return list(self._nodes)
 
     def wait(self, timeout_s: float) -> list[Event]:
-        """Events since the last call, in the order they were seen. Raises RefitError if no worker can be started."""
+        """Return the events since the last call, in order. Raises RefitError if no worker can be started."""
         if not self._events:
-            self._events = self._tell(self._the_pool().poll(timeout_s))
+            self._events = self._events_of(self._the_pool().poll(timeout_s))
         events, self._events = self._events, []
         return events
 
     def probe(self, numerics: Numerics, alive: Alive = lambda: None) -> Numerics:
-        """`numerics` as the first worker at hand resolves them, in whatever market of those asked for.
+        """Return `numerics` as the first idle worker resolves them.
 
-        Raises RefitError, ValueError while all are busy, and what `alive` raises while an answer is waited for.
+        Raises RefitError if the probe fails, ValueError if all workers are busy, and any exception of `alive`, which is
+        called during the wait.
         """
         pool = self._the_pool()
         pool.want(max(self._wanted, 1))
-        n_lost, why = 0, ""
+        n_lost, reason = 0, ""
         while n_lost < PROBE_ATTEMPTS:
             answer = self._ask(pool, self._first_worker(pool, alive), numerics, alive)
             if isinstance(answer, Numerics):
                 return answer
             if isinstance(answer, Failure):
-                raise RefitError(f"a worker cannot say what it runs on: {answer.message}")
-            n_lost, why = n_lost + (answer.kind not in FREE_KINDS), answer.message
-        raise RefitError(f"{n_lost} workers were lost while they were asked for their device: {why}")
+                raise RefitError(f"a worker could not determine its device: {answer.message}")
+            n_lost, reason = n_lost + (answer.kind not in FREE_KINDS), answer.message
+        raise RefitError(f"{n_lost} workers were lost while they determined their device: {reason}")
 
     def _first_worker(self, pool: Pool, alive: Alive) -> Slot:
         while not any(slot.has_joined for slot in pool.slots.values()):
-            self._events += self._tell(heard(pool, alive))
+            self._events += self._events_of(poll_or_check(pool, alive))
         slot = next((slot for slot in pool.slots.values() if slot.is_idle), None)
         if slot is None:
             raise ValueError("every worker is busy")
@@ -133,18 +141,18 @@ class ElasticBackend:
         pool.probe(slot, numerics)
         try:
             while True:
-                happened = heard(pool, alive)
+                happened = poll_or_check(pool, alive)
                 answers = [h.what for h in happened if h.worker == slot.name]
-                self._events += self._tell([h for h in happened if not isinstance(h.what, (Numerics, Failure))])
+                self._events += self._events_of([h for h in happened if not isinstance(h.what, (Numerics, Failure))])
                 for answer in answers:
                     if isinstance(answer, (Numerics, Failure, Lost)):
                         return answer
         finally:
             if slot.name in pool.slots and not slot.is_idle:
-                self._events += self._tell(pool.lose(slot, Lost("error", "nobody waits for its answer")))
+                self._events += self._events_of(pool.lose(slot, Lost("error", "the probe was abandoned")))
 
     def close(self) -> None:
-        """End our actors, and Ray itself if it was started here; idempotent."""
+        """End the actors, and Ray itself if this backend started it. Further calls have no effect."""
         try:
             for pool in filter(None, (self._pool, self._scoring)):
                 pool.close()
@@ -157,7 +165,7 @@ class ElasticBackend:
             raise ValueError("this backend is not started")
         return self._pool
 
-    def _tell(self, happenings: list[Happening]) -> list[Event]:
+    def _events_of(self, happenings: list[Happening]) -> list[Event]:
         events = [happening.event() for happening in happenings]
         self._gone.update(event.worker for event in events if isinstance(event, (WorkerLost, WorkerLeft)))
         return events
@@ -165,12 +173,12 @@ class ElasticBackend:
     # --- scoring -------------------------------------------------------------------------------------------------
 
     def score(self, job: ScoreJob, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
-        """Each range once, in whatever order they are done; those of a lost worker are done again elsewhere.
+        """Yield each range once, in the order in which they are finished; ranges of a lost worker go to another one.
 
-        Raises ValueError while retrains run, RefitError if a range fails in every attempt, and what `alive` raises.
+        Raises ValueError while retrains run, RefitError if a range fails in every attempt, and any exception of `alive`.
         """
         if any(slot.task is not None for slot in self._the_pool().slots.values()):
-            raise ValueError("scores are asked for while retrains are running")
+            raise ValueError("scores cannot be computed while retrains are running")
         pool = self._gradient_pool()
         yield from self._score(pool, job, alive)
         if pool is self._pool:
@@ -193,7 +201,7 @@ class ElasticBackend:
             self._scoring = None
 
     def _empty(self, pool: Pool) -> None:
-        """Workers of the other market, and those on their way, would only be paid for meanwhile."""
+        """End all workers of a pool and withdraw its requests, since they would be paid for while another pool works."""
         pool.want(0)
         for slot in list(pool.slots.values()):
             pool.release(slot.name)
@@ -207,7 +215,7 @@ class ElasticBackend:
             while queue.left:
                 pool.want(queue.left, "gradients")
                 hand_out(pool, queue, shared)
-                for happening in heard(pool, alive):
+                for happening in poll_or_check(pool, alive):
                     if isinstance(happening.what, ScoreBlock):
                         queue.left -= 1
                         yield happening.what
@@ -215,36 +223,37 @@ class ElasticBackend:
                         self._set_back(pool, queue, happening)
         finally:
             if queue.left:
-                pool.want(0)  # given up: nobody is to replace those who are
+                pool.want(0)  # scoring was abandoned; otherwise the workers ended below would be replaced
             self._end_scoring(pool)
 
     def _set_back(self, pool: Pool, queue: RangeQueue, happening: Happening) -> None:
         if pool is self._pool and (happening.task is None or isinstance(happening.what, Lost)):
-            self._events += self._tell([happening])
+            self._events += self._events_of([happening])
         queue.set_back(happening)
 
     def _end_scoring(self, pool: Pool) -> None:
         for slot in list(pool.slots.values()):
-            if slot.task is not None:  # given up half-way: a range in flight cannot be called back
-                lost = pool.lose(slot, Lost("error", "the score stage was given up"))
-                self._events += self._tell(lost) if pool is self._pool else []
+            # If scoring was abandoned, a range in progress can be ended only together with its worker.
+            if slot.task is not None:
+                lost = pool.lose(slot, Lost("error", "scoring was abandoned"))
+                self._events += self._events_of(lost) if pool is self._pool else []
             elif slot.has_job:
                 slot.actor.release.remote()
                 slot.has_job = False
 
 
 def hand_out(pool: Pool, queue: RangeQueue, shared: Any) -> None:
-    """One range for every idle worker; those whose node is being drained make room for others."""
+    """Hand one range to every idle worker; mark idle workers on draining nodes to be replaced."""
     for slot in [slot for slot in pool.slots.values() if slot.is_idle]:
         if slot.is_ending:
-            slot.is_worn = True
+            slot.must_be_replaced = True
         elif queue.waiting:
             task = queue.waiting.popleft()
             pool.begin(slot, slot.actor.score.remote(None if slot.has_job else shared, *task), task)
 
 
-def heard(pool: Pool, alive: Alive) -> list[Happening]:
-    """What happened within a second; if nothing did, `alive` is called."""
+def poll_or_check(pool: Pool, alive: Alive) -> list[Happening]:
+    """Poll the pool for at most a second; if nothing happened, call `alive`, which may raise."""
     happened = pool.poll(LONGEST_WAIT_S)
     if not happened:
         alive()

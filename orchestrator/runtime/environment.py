@@ -1,6 +1,6 @@
-"""Environment variables that change bits of a result on the same machine. No torch: known before anything starts.
+"""Environment variables that change bits of a result on the same machine; found without importing torch.
 
-Which do, and by how much they were measured: docs/decisions/0034-environment-in-numerics.md.
+docs/decisions/0034-environment-in-numerics.md lists them with the measured differences.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-# They choose the instructions, and with them the order of sums, of what torch computes on a CPU.
+# These choose the CPU instructions that torch uses, and thereby the order of summation.
 CPU_VARIABLES = (
     "ATEN_CPU_CAPABILITY",
     "DNNL_DEFAULT_FPMATH_MODE",
@@ -19,7 +19,7 @@ CPU_VARIABLES = (
     "ONEDNN_DEFAULT_FPMATH_MODE",
     "ONEDNN_MAX_CPU_ISA",
 )
-# They choose how many threads share a sum: nothing to a worker with one.
+# These choose how many threads share a sum, so they do not matter to a worker with one thread.
 THREAD_VARIABLES = ("KMP_DETERMINISTIC_REDUCTION", "MKL_DYNAMIC", "OMP_DYNAMIC", "OMP_THREAD_LIMIT")
 CUDA_VARIABLES = (
     "CUBLAS_EMULATE_SINGLE_PRECISION",
@@ -29,16 +29,16 @@ CUDA_VARIABLES = (
     "NVIDIA_TF32_OVERRIDE",
     "TORCH_BLAS_PREFER_CUBLASLT",
 )
-# Only numpy and scipy read these. No training was seen to change by them, so they are no part of a spec; a run still
-# refuses to go on under others.
+# Only numpy and scipy read these. No measured training depends on them, so they are not part of a spec; a run still
+# refuses to resume when their values have changed.
 NUMPY_VARIABLES = ("NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES", "OPENBLAS_CORETYPE")
-USUAL = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # what every worker sets where nothing is set
+USUAL = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # the value that every worker sets by default
 
 Settings = tuple[tuple[str, str], ...]
 
 
 def settings(device: str, threads: int, environment: Mapping[str, str] | None = None) -> Settings:
-    """(name, value) of the variables that are set and change bits of a training, sorted; nothing in the usual case."""
+    """Return (name, value) of the set variables that change bits of a training, sorted; usually there are none."""
     names = [*CPU_VARIABLES]
     names += THREAD_VARIABLES if threads > 1 else ()
     names += CUDA_VARIABLES if device.startswith("cuda") else ()
@@ -46,12 +46,12 @@ def settings(device: str, threads: int, environment: Mapping[str, str] | None = 
 
 
 def numpy_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """(name, value) of the variables that are set and that only numpy and scipy read, sorted."""
+    """Return (name, value) of the set variables that only numpy and scipy read, sorted."""
     return _set(NUMPY_VARIABLES, environment)
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """`NAME was 'a' and is not set, ...`: every variable that differs; empty if none does."""
+    """Describe every variable that differs, as in `NAME was 'a' and is not set, ...`; empty if none differs."""
     names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     return ", ".join(f"{name} was {_shown(before.get(name))} and is {_shown(now.get(name))}" for name in names)
 

@@ -1,4 +1,4 @@
-"""The in-process twin: the same worker functions, without Ray, one retrain at a time in the calling thread."""
+"""The in-process backend: it runs the worker functions without Ray, one retrain at a time in the calling thread."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ WORKER = "local"
 class LocalBackend:
     """A pool of one worker, which is the calling thread: `wait` trains.
 
-    `timeout_s`, of a retrain or a score range, is kept by SIGALRM, so only in the main thread; elsewhere it takes as long as it takes. A process
-    that dies takes the driver with it. KeyboardInterrupt passes through `wait`: it is a wish to stop, not a failure.
-    Start it in the thread that waits: some settings of torch belong to a thread.
+    `timeout_s` limits a retrain or a score range by SIGALRM, so it has an effect in the main thread only. If the worker's
+    process dies, the driver dies with it. KeyboardInterrupt passes through `wait`, since it requests a stop and is not a
+    failure. `start` must be called in the thread that calls `wait`, because some settings of torch apply to one thread.
     """
 
-    trains_in_wait = True  # the driver may cut `wait` short with KeyboardInterrupt when a stop is asked for
+    trains_in_wait = True  # so the driver may interrupt `wait` with KeyboardInterrupt when a stop is requested
 
     def __init__(self, context: WorkerContext, timeout_s: float | None = None):
         self._context = context
@@ -42,31 +42,31 @@ class LocalBackend:
         self._queue: deque[tuple[Work, int]] = deque()
 
     def start(self) -> None:
-        """Configure this process; its worker joins (again, if called again)."""
+        """Configure this process; every call makes the next `wait` report its worker as joined."""
         worker.configure(self._context)
         self._events.append(WorkerJoined(WORKER))
 
     def want(self, n_workers: int, at_most: float = math.inf) -> None:
-        """There is one worker, whatever is wanted."""
+        """Do nothing: there is always one worker."""
 
     def submit(self, worker: str, work: Work, attempt: int) -> None:
-        """Queue one retrain. Raises ValueError if the worker is unknown or has one already."""
+        """Queue one retrain. Raises ValueError if the worker is unknown or busy."""
         if worker != WORKER or self._queue:
             raise ValueError(f"worker {worker!r} is not an idle worker of this backend")
         self._queue.append((work, attempt))
 
     def give_back(self, worker: str) -> None:
-        """Nothing: whoever could ask is the thread that trains."""
+        """Do nothing: the calling thread trains, so it cannot call this during a retrain."""
 
     def release(self, worker: str) -> None:
-        """Nothing: the worker is this process."""
+        """Do nothing: the worker is this process."""
 
     def nodes(self) -> list[Node]:
-        """This machine, with the GPU that is used of it."""
+        """Return this machine as one node, with one GPU if the numerics use one."""
         return [Node("local", "local", n_gpus=float(self._context.numerics.device.startswith("cuda")))]
 
     def wait(self, timeout_s: float) -> list[Event]:
-        """Events at hand; else the queued retrain, however long it takes; else [] after `timeout_s`."""
+        """Return pending events; if there are none, run the queued retrain to its end; otherwise sleep for `timeout_s`."""
         if self._events:
             events, self._events = self._events, []
             return events
@@ -85,7 +85,10 @@ class LocalBackend:
             return Failed(WORKER, work.spec_id, worker.classify(error), worker.describe(error), seconds)
 
     def score(self, job: ScoreJob, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
-        """Blocks in the order of `job.ranges`; `alive` is called before each. Raises RefitError if one takes too long."""
+        """Yield the blocks in the order of `job.ranges`, calling `alive` before each.
+
+        Raises RefitError if a block takes longer than `timeout_s`.
+        """
         scorer = worker.make_scorer(self._context, job)
         for start, stop in job.ranges:
             alive()
@@ -99,18 +102,21 @@ class LocalBackend:
             raise RefitError(f"scoring train rows {start} to {stop - 1}: {error}") from error
 
     def probe(self, numerics: Numerics, alive: Alive = lambda: None) -> Numerics:
-        """`numerics` with this machine's device model and torch version."""
+        """Return `numerics` with this machine's device model, torch version and environment variables."""
         return worker.resolve_numerics(numerics)
 
     def close(self) -> None:
-        """Forget what is queued; idempotent."""
+        """Drop the queued retrain and pending events."""
         self._queue.clear()
         self._events.clear()
 
 
 @contextmanager
 def time_limit(limit_s: float | None) -> Iterator[None]:
-    """Raise TimeoutError in the body after `limit_s`; no limit outside the main thread. An outer timer goes on."""
+    """Raise TimeoutError in the body after `limit_s` seconds; there is no limit outside the main thread.
+
+    A timer that was running before is continued afterwards.
+    """
     if limit_s is None or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""What can be known of this machine without importing torch."""
+"""The numerics of this machine, as far as they can be determined without importing torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.base import Numerics
 
 
 def cpu_model() -> str:
-    """The processor's name."""
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -21,7 +21,7 @@ def cpu_model() -> str:
 
 
 def cpu_numerics(threads: int, micro_batch: int = 0) -> Numerics:
-    """Numerics of a CPU worker on this machine."""
+    """Return the numerics of a CPU worker on this machine."""
     return Numerics(
         device="cpu",
         device_model=cpu_model(),

@@ -1,4 +1,4 @@
-"""Waiting for a store that is away: an outage of minutes is nobody's fault, and costs nothing but time."""
+"""Retries store operations while the store is unavailable, so that an outage of minutes costs only time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.storage.blobs import StoreAwayError
 from orchestrator.storage.refusals import is_permanent, refused
 
 log = logging.getLogger(__name__)
-LOOK_EVERY_S = 1.0  # how often `meanwhile` is asked during a wait: a stop signal is heeded within this time
+LOOK_EVERY_S = 1.0  # how often `meanwhile` is called during a wait, and so the longest delay of a stop signal
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -26,15 +26,14 @@ def patient(
     clock: Clock = SystemClock(),  # noqa: B008  (stateless)
     meanwhile: Callable[[], object] = lambda: None,
 ) -> Callable[Arguments, Result]:
-    """`function`, which reads or writes a store and may be called again: while the store is away it waits and tries again.
+    """Wrap `function`, which reads or writes a store and is safe to repeat, so that it is retried during an outage.
 
-    `meanwhile` is called at least once a second while it waits, and may raise to end the wait. Raises StoreAwayError when
-    the backoff gives up, and StoreRefusesError at once for a path that is wrong or forbidden. What is no outage passes
-    through at once: a missing file, the time limit of a retrain, Ctrl-C.
+    `meanwhile` is called at least once a second between the attempts, and may raise to end the wait. The wrapped function
+    raises StoreAwayError when the backoff is exhausted, and StoreRefusesError at once for a wrong path or a missing
+    permission. Exceptions that are no outage pass unchanged: a missing file, the time limit of a retrain, Ctrl-C.
     """
 
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        """One call, or as many as it takes."""
         n_failures = 0
         while True:
             try:
@@ -62,7 +61,7 @@ def _wait(delay_s: float, clock: Clock, meanwhile: Callable[[], object]) -> None
 
 
 def is_alarm(error: OSError) -> bool:
-    """Whether this is the alarm of a retrain's time limit: a TimeoutError, too, but no system call's."""
+    """Return whether this is the TimeoutError of a retrain's time limit, and not one of a system call."""
     return isinstance(error, TimeoutError) and error.errno is None
 
 

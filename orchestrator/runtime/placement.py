@@ -1,4 +1,4 @@
-"""Which nodes of a cluster an actor may be placed on, as Ray's node labels. Imports no ray."""
+"""Chooses the nodes of a cluster on which an actor may be placed, by Ray's node labels. Imports no ray."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from tasks.base import Numerics
 
 ACCELERATOR, MARKET, NODE_GROUP = "ray.io/accelerator-type", "ray.io/market-type", "ray.io/node-group"
 Role = Literal["gradients", "retrains", "tail"]
-DATACENTRE_MODEL = re.compile(r"\w+\s+((?:[A-Z]+\s+)*[A-Z0-9]*\d[A-Z0-9]*)")  # Ray's pattern
+DATACENTRE_MODEL = re.compile(r"\w+\s+((?:[A-Z]+\s+)*[A-Z0-9]*\d[A-Z0-9]*)")  # the pattern that Ray uses
 
 
 def accelerator_type(device_model: str) -> str | None:
-    """What Ray calls a GPU: "NVIDIA A10G" -> A10G, "Tesla V100-SXM2-16GB" -> V100, "NVIDIA GeForce RTX 4090" -> GeForce-RTX-4090."""
+    """Return Ray's name of a GPU model.
+
+    "NVIDIA A10G" -> A10G, "Tesla V100-SXM2-16GB" -> V100, "NVIDIA GeForce RTX 4090" -> GeForce-RTX-4090.
+    """
     match = DATACENTRE_MODEL.match(device_model)
     if match and len(match[1]) > 1:
         return match[1].replace(" ", "-")
@@ -24,9 +27,9 @@ def accelerator_type(device_model: str) -> str | None:
 
 @dataclass(frozen=True)
 class Placement:
-    """Label selectors by role. Only on a cluster: the nodes of a Ray of our own have no labels.
+    """The label selectors of actors by role. They are used on a cluster only: a Ray that Refit starts has no node labels.
 
-    `accelerator` None: the type that the numerics are pinned to, if they are pinned to a GPU. `market`: role -> spot | on-demand | None.
+    `accelerator`: the accelerator type, or None for any. `market`: role -> spot | on-demand | None.
     """
 
     accelerator: str | None = None
@@ -34,22 +37,22 @@ class Placement:
 
     @staticmethod
     def of(numerics: Numerics, accelerator: str | None, market: Mapping[str, str | None]) -> Placement:
-        """The placement of a campaign: its pool follows from its numerics, unless the user names one."""
+        """Return the placement of a campaign; without `accelerator` it is the GPU type that the numerics are pinned to."""
         pinned = accelerator_type(numerics.device_model) if numerics.device.startswith("cuda") else None
         return Placement(accelerator or pinned, market)
 
     def labels(self, role: Role | None) -> dict[str, str]:
-        """The label selector of new actors of a role; None: of one whose role is not known yet."""
+        """Return the label selector of new actors of a role; `role` None: the role is not known yet."""
         market = self._market(role) if role else self._common_market()
         found = {ACCELERATOR: self.accelerator, MARKET: market}
         return {label: value for label, value in found.items() if value}
 
     def _market(self, role: Role) -> str | None:
-        """The tail goes where the retrains go unless it has a market of its own."""
+        """Return the market of a role; the tail uses the market of the retrains unless it has its own."""
         return self.market.get(role) or (self.market.get("retrains") if role == "tail" else None)
 
     def _common_market(self) -> str | None:
-        """The market of all roles, if they have the same."""
+        """Return the market of all roles if they have the same one, else None."""
         markets = {self._market(role) for role in get_args(Role)}
         return markets.pop() if len(markets) == 1 else None
 

@@ -1,4 +1,4 @@
-"""A pool of actors that grows towards the work there is, one at a time or in bounded batches. Imports no ray."""
+"""A pool of Ray actors that grows with the amount of work, with a bounded number of pending requests. Imports no ray."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, assert_never
 
 from orchestrator.records import Work
 from orchestrator.runtime.backend import ScoreBlock
-from orchestrator.runtime.cluster import Cluster, Doubt, shortage
+from orchestrator.runtime.cluster import Cluster, Unreachable, shortage
 from orchestrator.runtime.draining import NodeWatch
 from orchestrator.runtime.placement import Placement, Role
 from orchestrator.runtime.ray_calls import FREE_KINDS, Ending, Happening, Left, Slot, Task
@@ -21,16 +21,18 @@ from tasks.base import Numerics
 from tasks.errors import RefitError
 
 log = logging.getLogger(__name__)
-LONGEST_WAIT_S = 1.0  # ray.wait has returned empty after days without a time-out (ray#44909): short waits in a loop
+LONGEST_WAIT_S = 1.0  # short, since a ray.wait without time-out has ended after days with nothing ready (ray#44909)
 PROBE_TIMEOUT_S = 300.0
-DOUBT_S = 60.0  # how long an unreachable worker may take to answer or to be declared dead
+UNREACHABLE_S = 60.0  # how long an unreachable worker may take to answer or to be declared dead
 
 
 @dataclass(frozen=True)
 class PoolOptions:
-    """How large a pool may grow, what each worker needs, and how long it is waited for.
+    """The size limits of a pool, the resources of each worker, and time limits in seconds.
 
-    `timeout_s`: longest time of one retrain, or of one score range. `start_timeout_s`: of a pool without any worker; None: no limit.
+    `timeout_s` limits one retrain or one score range, `start_timeout_s` the time of a pool without any worker (None: no
+    limit for either), `join_timeout_s` the time from an actor's placement until it is ready for work. A warning follows
+    if no actor has answered for `stuck_after_s`. Draining nodes are polled every `drain_poll_s`.
     """
 
     workers: int = 1
@@ -45,11 +47,12 @@ class PoolOptions:
 
 
 class Pool:
-    """At most `workers` actors of one role, at most `pending_workers` of them waiting for a place.
+    """At most `workers` actors of one role, of which at most `pending_workers` have not been placed on a node yet.
 
-    An actor is asked where it is, then to join with `shared` (the context); from then on it is a worker. One that is lost
-    is replaced by one with a new name as long as there is demand. When three starts in a row have failed, the pool raises
-    RefitError if it has no worker; else it goes on with those it has, and tries one more after each of ever longer pauses.
+    An actor first reports its node and GPUs, then joins with `shared`, a reference to the context; from then on it is a
+    worker. A lost worker is replaced by one with a new name as long as workers are wanted. When three starts in a row
+    have failed, the pool raises RefitError if it has no worker; otherwise it continues with the workers that it has, and
+    starts one more after a pause that doubles each time.
     """
 
     def __init__(self, cluster: Cluster, shared: Any, options: PoolOptions, role: Role | None, serials: Iterator[int]):
@@ -65,9 +68,9 @@ class Pool:
     # --- size ----------------------------------------------------------------------------------------------------
 
     def want(self, n_workers: int, role: Role | None = None) -> None:
-        """Grow towards `n_workers`; actors without a place that nobody needs any more are taken back, workers stay.
+        """Grow towards `n_workers`. Unplaced actors beyond that number are withdrawn; workers stay.
 
-        `role`: that of new actors from now on; those without a place whose labels differ are asked for anew.
+        `role` is the role of new actors from now on; unplaced actors whose labels differ from it are requested again.
         """
         self._role = role or self._role
         if not self._target:
@@ -81,13 +84,13 @@ class Pool:
         self._fill()
 
     def release(self, name: str) -> None:
-        """Let a worker go, whatever it is doing. Raises ValueError if it is unknown."""
+        """End a worker, even a busy one. Raises ValueError if it is unknown."""
         if name not in self.slots:
             raise ValueError(f"worker {name!r} is not a worker of this backend")
         self._drop(self.slots[name])
 
     def idle(self, name: str) -> Slot:
-        """The slot of an idle worker. Raises ValueError if it is unknown or has work already."""
+        """Return the slot of an idle worker. Raises ValueError if the worker is unknown or busy."""
         slot = self.slots.get(name)
         if slot is None or not slot.is_idle:
             raise ValueError(f"worker {name!r} is not an idle worker of this backend")
@@ -103,7 +106,7 @@ class Pool:
         del self.slots[slot.name]
         self._cluster.kill(slot.actor)
         if slot.has_joined and not self._has_worker():
-            self._failed.clear()  # what failed beside it may be long ago
+            self._failed.clear()  # failures recorded while the last worker was alive may be old, so they do not count
 
     def _unplaced(self) -> list[Slot]:
         return [slot for slot in self.slots.values() if slot.place is None]
@@ -115,11 +118,11 @@ class Pool:
         return self._options.placement.labels(self._role)
 
     def _fill(self) -> None:
-        """Ask for what is missing: Ray places actors as nodes come, and the autoscaler sees the bounded rest as demand."""
+        """Request missing actors. Ray places them when nodes are available, and the autoscaler sees the others as demand."""
         missing = min(self._target - len(self.slots), self._options.pending_workers - len(self._unplaced()))
         if self._failed.are_many:
             is_starting = any(not slot.has_joined for slot in self.slots.values())
-            missing = min(missing, int(not is_starting and time.monotonic() >= self._failed.again_at_s))
+            missing = min(missing, int(not is_starting and time.monotonic() >= self._failed.retry_at_s))
         for _ in range(missing):
             name, labels = f"ray-{next(self._serials)}", self._labels()
             actor = self._cluster.start_worker(name, self._options.resources, labels)
@@ -128,38 +131,41 @@ class Pool:
     # --- work ----------------------------------------------------------------------------------------------------
 
     def submit(self, name: str, work: Work, attempt: int) -> None:
-        """Hand one retrain to an idle worker; `attempt`: its number in this session. Raises ValueError if it is unknown or has work already."""
+        """Hand one retrain to an idle worker; `attempt` counts the attempts of its spec in this session.
+
+        Raises ValueError if the worker is unknown or busy.
+        """
         slot = self.idle(name)
         slot.ticket += 1
         self.begin(slot, slot.actor.retrain.remote(slot.ticket, work, attempt), work.spec_id)
 
     def begin(self, slot: Slot, call: Any, task: Task) -> None:
-        """A task has been handed to a worker, which has `timeout_s` for it."""
+        """Record that a task was handed to a worker, and start its time limit `timeout_s`."""
         slot.begin(call, task)
         if self._options.timeout_s is not None:
-            whose = f"{task} was " if isinstance(task, str) else ""
-            late = Lost("timeout", f"{whose}still running after {self._options.timeout_s:g} s")
+            subject = f"{task} was " if isinstance(task, str) else ""
+            late = Lost("timeout", f"{subject}still running after {self._options.timeout_s:g} s")
             slot.limit(self._options.timeout_s, late)
 
     def probe(self, slot: Slot, numerics: Numerics) -> None:
-        """Ask an idle worker what it runs on; numerics, a failure or a loss follow from `poll`."""
+        """Start the probe of an idle worker; `poll` then returns numerics, a failure or a loss."""
         slot.begin(slot.actor.probe.remote(numerics))
         slot.limit(PROBE_TIMEOUT_S, Lost("error", f"no answer within {PROBE_TIMEOUT_S:g} s"))
 
     def give_back(self, name: str) -> None:
-        """Ask a worker that retrains to stop and to say so."""
+        """Request that a retraining worker stores a snapshot, if its recipe can, and stops."""
         slot = self.slots.get(name)
         if slot is not None and isinstance(slot.task, str):
             slot.actor.give_back.remote(slot.ticket)
 
     def poll(self, timeout_s: float) -> list[Happening]:
-        """What happened, as soon as something did; [] after `timeout_s`. Raises RefitError if no worker can be started."""
+        """Return what happened, as soon as something has; [] after `timeout_s`. Raises RefitError if no worker can start."""
         until = time.monotonic() + timeout_s
         while True:
-            self._nodes.news()
+            self._nodes.forget_alive()
             self._check()
             self._fill()
-            happened = self._worn()
+            happened = self._replaced()
             happened += [h for slot in self._answered(until, bool(happened)) for h in self._settle(slot)]
             happened += [h for slot in self._late() for h in self.lose(slot, slot.overdue)]
             happened += self._drained()
@@ -182,19 +188,19 @@ class Pool:
     # --- answers -------------------------------------------------------------------------------------------------
 
     def _settle(self, slot: Slot) -> list[Happening]:
-        """What the answer of a call means; [] if nobody has to know."""
+        """Handle the answer to a call; return [] if the backend need not know of it."""
         answer = self._cluster.answer(slot.call)
-        self._waiting.heard()
-        if isinstance(answer, Doubt):
-            return self._doubt(slot, answer.message)
+        self._waiting.answered()
+        if isinstance(answer, Unreachable):
+            return self._check_process(slot, answer.message)
         if isinstance(answer, Lost):
             return self.lose(slot, answer)
-        if slot.in_doubt:
-            return self.lose(slot, Lost("node_lost", slot.in_doubt))
+        if slot.unreachable:
+            return self.lose(slot, Lost("node_lost", slot.unreachable))
         if isinstance(answer, Place):
             slot.place = answer
             slot.begin(slot.actor.join.remote(self._shared))
-            late = f"not ready for work {self._options.join_timeout_s:g} s after it got its place"
+            late = f"not ready for work {self._options.join_timeout_s:g} s after it was placed on a node"
             slot.limit(self._options.join_timeout_s, Lost("error", late))
             return []
         return self._answer(slot, answer)
@@ -209,26 +215,27 @@ class Pool:
                 slot.has_joined = True
                 self._failed.clear()
                 return [slot.joined()]
-            case Attempted(result, is_worn):
-                return [*self._wears_out(slot, is_worn), Happening(slot.name, task, result)]
+            case Attempted(result, must_be_replaced):
+                return [*self._mark_replaced(slot, must_be_replaced), Happening(slot.name, task, result)]
             case Failure() | ScoreBlock() | Numerics():
                 return [Happening(slot.name, task, answer)]
         assert_never(answer)
 
-    def _doubt(self, slot: Slot, message: str) -> list[Happening]:
-        """Ask again until Ray knows whether the process lives.
+    def _check_process(self, slot: Slot, message: str) -> list[Happening]:
+        """Call an unreachable worker until Ray knows whether its process is alive.
 
-        The answer is lost in any case (calls are at-most-once), so a worker that turns out to live is given up too.
+        The answer to the original call is lost in any case, since calls are made at most once. A worker whose process
+        turns out to be alive is therefore ended too.
         """
-        if not slot.in_doubt:
-            slot.in_doubt = message
-            slot.limit(DOUBT_S, Lost("node_lost", message))
+        if not slot.unreachable:
+            slot.unreachable = message
+            slot.limit(UNREACHABLE_S, Lost("node_lost", message))
         slot.call = slot.actor.__ray_ready__.remote()
         return []
 
     def lose(self, slot: Slot, lost: Lost) -> list[Happening]:
-        """Take a worker out and ask for another; one that had not joined is in the log only."""
-        lost = self._nodes.blame(slot.place.node, lost) if slot.place else lost
+        """Remove an actor and request another; the loss of one that had not joined is only logged."""
+        lost = self._nodes.attribute(slot.place.node, lost) if slot.place else lost
         self._drop(slot)
         if not slot.has_joined:
             log.warning("worker %s could not be started (%s): %s", slot.name, lost.kind, lost.message)
@@ -239,15 +246,18 @@ class Pool:
 
     # --- endings -------------------------------------------------------------------------------------------------
 
-    def retell(self) -> list[Happening]:
-        """All workers at hand, as if they had just joined; what is wrong with them is told again too."""
+    def announce_workers(self) -> list[Happening]:
+        """Report all workers as if they had just joined; their draining or replacement will be reported again too."""
         for slot in self.slots.values():
             slot.is_ending = False
         return [slot.joined() for slot in self.slots.values() if slot.has_joined]
 
     def _drained(self) -> list[Happening]:
-        """Workers whose node is being drained, each once. Ray places nothing new there, but neither moves nor ends what is there."""
-        self._nodes.look()
+        """Report workers whose node is being drained, each once.
+
+        Ray places no new actor on such a node, but it neither moves nor ends the actors that run there.
+        """
+        self._nodes.poll()
         found = []
         for slot in self.slots.values():
             if slot.has_joined and not slot.is_ending and slot.place and self._nodes.drains(slot.place.node):
@@ -255,33 +265,33 @@ class Pool:
                 found.append(Happening(slot.name, slot.task, Ending(self._nodes.seconds_left(slot.place.node))))
         return found
 
-    def _wears_out(self, slot: Slot, is_worn: bool) -> list[Happening]:
-        """A worn worker is told to be ending before its last answer, so that it is not handed another retrain."""
-        slot.is_worn = slot.is_worn or is_worn
-        if not is_worn or slot.is_ending:
+    def _mark_replaced(self, slot: Slot, must_be_replaced: bool) -> list[Happening]:
+        """Report a worker to be replaced as ending, before its last answer, so that it gets no further retrain."""
+        slot.must_be_replaced = slot.must_be_replaced or must_be_replaced
+        if not must_be_replaced or slot.is_ending:
             return []
         slot.is_ending = True
         return [Happening(slot.name, None, Ending(math.inf))]
 
-    def _worn(self) -> list[Happening]:
-        """Replace the worn ones that are still idle."""
-        worn = [slot for slot in self.slots.values() if slot.is_worn and slot.is_idle]
-        for slot in worn:
+    def _replaced(self) -> list[Happening]:
+        """End the idle workers that must be replaced, and report them as left."""
+        ended = [slot for slot in self.slots.values() if slot.must_be_replaced and slot.is_idle]
+        for slot in ended:
             self._drop(slot)
-        return [Happening(slot.name, None, Left()) for slot in worn]
+        return [Happening(slot.name, None, Left()) for slot in ended]
 
-    # --- patience ------------------------------------------------------------------------------------------------
+    # --- time limits ---------------------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        """Raise RefitError if no worker can be started or none could for too long; warn once when the cluster does not grow."""
-        options, is_alone = self._options, self._target > 0 and not self._has_worker()
-        if is_alone and not self.slots and self._failed.are_many:
+        """Warn once if the cluster does not grow. Raises RefitError if no worker can be started, or not within the limit."""
+        options, is_empty = self._options, self._target > 0 and not self._has_worker()
+        if is_empty and not self.slots and self._failed.are_many:
             raise RefitError(f"no worker can be started: {self._failed.message}")
-        if self._waiting.is_too_long(is_alone):
+        if self._waiting.is_too_long(is_empty):
             raise NoWorkerError(f"no worker could start within {options.start_timeout_s:g} s: {self._shortage()}")
         if self._unplaced() and self._waiting.is_stuck():
             n, minutes = len(self._unplaced()), options.stuck_after_s / 60
-            log.warning("%d workers have waited for a place for %g min; %s", n, minutes, self._shortage())
+            log.warning("%d workers have waited %g min to be placed on a node; %s", n, minutes, self._shortage())
 
     def _shortage(self) -> str:
         return shortage(self._cluster, self._options.resources, self._labels())

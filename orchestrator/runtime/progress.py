@@ -1,4 +1,4 @@
-"""How far a campaign is, for people: told at most a few times a second."""
+"""Reports the progress of a campaign to a listener, at most a few times a second."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SessionProgress:
-    """Counts of specs, and times. `done` counts what is in the ledger, earlier sessions included."""
+    """Counts of specs, and times in seconds. `done` counts the specs in the ledger, earlier sessions included."""
 
     done: int
     total: int
     running: int
     failed: int  # attempts that failed in this session
-    quarantined: int  # specs given up in this session
-    stuck: int  # retrains that run ten times as long as is typical
-    seconds_per_retrain: float | None  # mean training time of this session's results
-    eta_s: float | None  # at this session's rate; None until something is in the ledger
+    quarantined: int  # specs quarantined in this session
+    stuck: int  # retrains that have run ten times as long as is typical
+    seconds_per_retrain: float | None  # mean training time of the retrains that ended in this session
+    eta_s: float | None  # time left at this session's rate; None until this session has written to the ledger
     elapsed_s: float
 
 
@@ -31,7 +31,7 @@ ProgressListener = Callable[[SessionProgress], None]
 
 
 class ProgressMeter:
-    """Tells a listener how far the scheduler is, at most every `interval_s`."""
+    """Calls a listener with the progress of the scheduler, at most every `interval_s` seconds."""
 
     def __init__(self, scheduler: Scheduler, listener: ProgressListener | None, clock: Clock, interval_s: float):
         self._scheduler, self._listener, self._clock, self._interval_s = scheduler, listener, clock, interval_s
@@ -47,23 +47,24 @@ class ProgressMeter:
 
     @property
     def n_finished(self) -> int:
-        """Specs that came into the ledger in this session."""
+        """The number of specs that were written to the ledger in this session."""
         return self._scheduler.count("finished") - self._done_before
 
     def trained(self, seconds: float) -> None:
-        """Count one result."""
+        """Count one retrain that ended after `seconds` of training."""
         self._n_results += 1
         self._train_s += seconds
 
     def report(self, *, now: bool = False) -> None:
-        """Tell the listener if it is time, or `now`. One that cannot write (OSError) never fails the campaign."""
+        """Call the listener if `interval_s` has passed, or `now`. Its OSErrors are logged and never fail the campaign."""
         if self._listener is None or (self._clock.now() < self._next and not now):
             return
         self._next = self._clock.now() + self._interval_s
         state = self.progress()
         if state.stuck > self._n_stuck:
             log.warning(
-                "%d retrains run ten times as long as is typical; compute.timeout_s would end them", state.stuck
+                "%d retrains have run ten times as long as is typical; set compute.timeout_s to end such retrains",
+                state.stuck,
             )
         self._n_stuck = state.stuck
         try:
@@ -72,7 +73,7 @@ class ProgressMeter:
             log.warning("progress could not be reported: %s", error)
 
     def progress(self) -> SessionProgress:
-        """The state of things."""
+        """Return the current progress."""
         scheduler = self._scheduler
         left = len(scheduler) - scheduler.count("finished")
         return SessionProgress(

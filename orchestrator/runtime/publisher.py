@@ -1,4 +1,4 @@
-"""Writes ledger parts in one background thread, so that training goes on; failed writes wait before the next try."""
+"""Writes ledger parts in a background thread, so that training continues, and retries failed writes after a pause."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from orchestrator.records import LedgerRow
 from orchestrator.runtime.clock import Clock
 from orchestrator.scheduling.events import Published, PublishFailed
 from orchestrator.scheduling.policies import Backoff
-from orchestrator.storage.refusals import is_permanent, told
+from orchestrator.storage.refusals import describe_os_error, is_permanent
 from tasks.errors import RefitError
 
 log = logging.getLogger(__name__)
 
 WriteRows = Callable[[Sequence[LedgerRow]], object]
-HURRIED = Backoff(first_s=0.5, longest_s=1.0, limit=5)  # after a stop signal: six tries within five seconds
+HURRIED = Backoff(first_s=0.5, longest_s=1.0, limit=5)  # after a stop signal: six attempts within five seconds
 MakeRows = Callable[[Sequence[str]], Sequence[LedgerRow]]
 
 
 class LedgerUnwritableError(RefitError):
-    """The ledger could not be written for as long as the backoff allows, or refuses to be written at all."""
+    """The ledger could not be written before the backoff was exhausted, or its path or permissions are wrong."""
 
     is_resumable = True
 
@@ -36,11 +36,11 @@ class _Part:
 
 
 class Publisher:
-    """One write at a time. `write` makes rows durable or raises: OSError (full disk, store away) is tried again.
+    """Writes one part at a time. `write` makes rows durable or raises.
 
-    A path that is wrong or forbidden is not tried again. `make_rows` is called in the driver's thread right before the
-    write starts. Once `hurried` returns true (somebody waits for the program to end), a write that has failed is tried
-    at once and then for five seconds more.
+    An OSError (full disk, unavailable store) is retried, unless it means a wrong path or a missing permission.
+    `make_rows` is called in the driver's thread right before a write starts. Once `hurried` returns true, because a
+    signal has requested the end of the program, a failed write is retried at once and for at most five seconds more.
     """
 
     def __init__(
@@ -59,15 +59,15 @@ class Publisher:
         self._wait_s = 0.0
 
     def publish(self, spec_ids: tuple[str, ...]) -> None:
-        """Write these specs' rows, after the waiting time if the last write failed."""
+        """Start to write the rows of these specs; if the last write failed, after the backoff's pause."""
         assert self._part is None, "one write at a time"
         self._part = _Part(spec_ids, self._clock.now() + self._wait_s)
         self._start_if_due(self._part)
 
     def poll(self) -> list[Published | PublishFailed]:
-        """How the write ended, once it has.
+        """Return the result of the write in a list; [] while it has not ended.
 
-        Raises LedgerUnwritableError when the backoff gives up, and whatever `write` raised besides OSError.
+        Raises LedgerUnwritableError when the backoff is exhausted, and any exception of `write` other than OSError.
         """
         part = self._part
         if part is None:
@@ -80,7 +80,7 @@ class Publisher:
         return [self._ended(part, part.future)]
 
     def wait(self, timeout_s: float) -> None:
-        """Return once the write has ended or may start, or after `timeout_s`."""
+        """Return once the write has ended or its pause is over, or after `timeout_s`."""
         part = self._part
         if part is not None and part.future is not None:
             wait_for([part.future], timeout_s)
@@ -89,11 +89,11 @@ class Publisher:
             self._clock.sleep(min(timeout_s, max(due_s, 0.0)))
 
     def close(self) -> None:
-        """Let a write in progress end; start none."""
+        """Wait for a write in progress to end, and start no other."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _hurry(self, part: _Part) -> None:
-        """At the first look after a stop signal: start now what waits, and count failures anew with little patience."""
+        """At the first call after a stop signal, end the pause and replace the backoff by the short one."""
         if not self._hurries and self._is_hurried():
             self._hurries, self._backoff, self._n_failures = True, HURRIED, 0
             part.start_at = self._clock.now()
@@ -115,15 +115,17 @@ class Publisher:
         delay_s = None if is_permanent(error) else self._backoff.delay_s(self._n_failures)
         if delay_s is None:
             raise LedgerUnwritableError(self._given_up(part, error)) from error
-        log.warning("ledger: %d rows not written (%s); next try in %.1f s", len(part.spec_ids), error, delay_s)
+        log.warning(
+            "ledger: %d rows could not be written (%s); next attempt in %.1f s", len(part.spec_ids), error, delay_s
+        )
         self._wait_s = delay_s
         return PublishFailed(part.spec_ids, str(error))
 
     def _given_up(self, part: _Part, error: OSError) -> str:
-        lost = f"{len(part.spec_ids)} finished retrains are not in it and will be repeated"
+        lost = f"{len(part.spec_ids)} finished retrains are not in the ledger and will be repeated"
         if is_permanent(error):
             return (
-                f"ledger: it cannot be written: {told(error)}; {lost} once this is mended and the same command is given"
+                f"ledger: it cannot be written: {describe_os_error(error)}; correct this and repeat the command; {lost}"
             )
         what = f"{self._n_failures} writes in a row failed, the last with {type(error).__name__}: {error}"
         return f"ledger: {'stopped while ' if self._hurries else ''}{what}; {lost}"

@@ -1,4 +1,4 @@
-"""Retrains and scores on Ray: long-lived actors, the task put once in the object store. Nothing else imports ray."""
+"""Retrains and scores on Ray with long-lived actors that share one copy of the task. No other module imports ray."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ray._raylet import Config  # pyright: ignore[reportAttributeAccessIssue]  c
 
 from orchestrator.runtime import ray_environment as environment
 from orchestrator.runtime.backend import WorkerContext
-from orchestrator.runtime.cluster import Doubt
+from orchestrator.runtime.cluster import Unreachable
 from orchestrator.runtime.elastic import ElasticBackend
 from orchestrator.runtime.placement import MARKET, NODE_GROUP, Placement
 from orchestrator.runtime.pool import PoolOptions
@@ -25,42 +25,45 @@ from orchestrator.scheduling.budget import Node
 from tasks.errors import InputError
 
 log = logging.getLogger(__name__)
-OBJECT_STORE_BYTES = 512 * 2**20  # of a Ray of our own; what does not fit is kept on disk
-FETCH_TIMEOUT_S = 300.0  # of a result that is here already
+OBJECT_STORE_BYTES = 512 * 2**20  # size of the object store of a Ray that Refit starts; Ray spills the rest to disk
+FETCH_TIMEOUT_S = 300.0  # limit for fetching a result that is ready
 CONTROL = "control"  # the concurrency group whose calls reach an actor that is busy
 
 
 class RayWorker(WorkerProcess):
-    """The actor. Ray hands it the objects behind references; their arrays are read-only views of the object store.
+    """The Ray actor. Ray replaces references in its arguments by objects whose arrays are read-only views.
 
-    With a concurrency group beside it, all other calls run in one thread, always the same, which is not the main one.
+    Calls of the concurrency group CONTROL run in their own thread. All other calls run in one thread, always the same,
+    which is not the main thread.
     """
 
     def arrive(self) -> Place:
-        """Where this is; answered as soon as the process is up, before anything heavy is imported."""
+        """Return the node and GPUs of this process, before torch or other large modules are imported."""
         node = ray.get_runtime_context().get_node_id()
         return Place(node, tuple(f"{node}:{gpu}" for gpu in ray.get_gpu_ids()))
 
     def join(self, context: WorkerContext) -> Joined | Failure:
-        """Get ready for work."""
+        """Prepare this process for work."""
         return self.get_ready(context)
 
     @ray.method(concurrency_group=CONTROL)
     def give_back(self, ticket: int) -> None:
-        """Ask the retrain that has `ticket` to stop; reaches it while it runs."""
+        """Request that the running retrain with number `ticket` stops."""
         super().give_back(ticket)
 
 
 class RayBackend(ElasticBackend):
-    """A pool of at most `workers` actors that follows `want`.
+    """A pool of at most `workers` actors, whose size follows `want`.
 
-    `address` None starts a Ray of our own, which `close` stops; else that cluster is joined, and left. Actors that cannot
-    be scheduled yet, at most `pending_workers` of them, join when the cluster has grown. A lost worker is replaced by one
-    with a new name. A retrain, or a score range, that takes longer than `timeout_s` is ended with its worker:
-    WorkerLost(kind="timeout"). Without any worker for `start_timeout_s` (None: no limit) NoWorkerError is raised.
+    With `address` None a local Ray is started, which `close` stops; otherwise the cluster at `address` is joined, and
+    `close` only disconnects. Actors that do not fit yet, at most `pending_workers` of them, join when the cluster has
+    grown. A lost worker is replaced by one with a new name. If a retrain or a score range takes longer than `timeout_s`
+    seconds, its worker is ended: WorkerLost(kind="timeout"). If there is no worker for `start_timeout_s` seconds (None:
+    no limit), NoWorkerError is raised.
 
-    On a cluster, actors go to nodes of the accelerator that the numerics are pinned to (`accelerator` overrides it) and of
-    the market of their role (`market`: gradients, retrains, tail -> spot | on-demand). `recycle_after`: retrains per process.
+    On a cluster, actors are placed on nodes with the accelerator that the numerics are pinned to (`accelerator` overrides
+    it), in the market of their role (`market`: gradients, retrains, tail -> spot | on-demand). `recycle_after`: number of
+    retrains after which a process is replaced.
     """
 
     def __init__(
@@ -96,15 +99,15 @@ class RayBackend(ElasticBackend):
 
 
 def secure_ray(*, make_token: bool) -> None:
-    """Token authentication on, here and in child processes; `make_token`: with a new token if there is none."""
+    """Turn token authentication on, here and in child processes; `make_token`: create a token if there is none."""
     environment.secure(os.environ, make_token=make_token)
-    Config.initialize("")  # Ray read the environment when it was imported; this reads it again
+    Config.initialize("")  # Ray has read the environment at import, before the change
 
 
 def check_cluster(address: str) -> str:
-    """See that a cluster answers at `address`, for `auto` at the one that Ray finds itself; joins nothing, and returns host:port.
+    """Check that a cluster answers at `address`, without joining it, and return its host:port.
 
-    Raises InputError.
+    For `auto` this is the cluster that Ray itself finds. Raises InputError.
     """
     found = environment.found_address(_find) if address == "auto" else address
     environment.check_address(found)
@@ -112,16 +115,22 @@ def check_cluster(address: str) -> str:
 
 
 def _find() -> str | None:
-    """The address that Ray takes for `auto`: RAY_ADDRESS, else of a Ray on this machine. Raises ConnectionError if there is none."""
+    """Return the address that Ray uses for `auto`: RAY_ADDRESS, else that of a Ray on this machine.
+
+    Raises ConnectionError if there is none.
+    """
     from ray._private.services import get_ray_address_from_environment
 
     return get_ray_address_from_environment("auto", None)
 
 
 class _RaySession:
-    """The connection: a Ray of our own, a cluster, or a Ray that this process is in already, which is left as it is."""
+    """The connection to a Ray that Refit starts, to a cluster, or to a Ray that this process has already joined.
 
-    worker_arguments: tuple[Any, ...] = ()  # of every actor, after its name
+    The last one is not shut down by `close`.
+    """
+
+    worker_arguments: tuple[Any, ...] = ()  # arguments of every actor after its name
 
     def __init__(self, address: str | None, num_cpus: int, gpus: bool):
         self._address, self._num_cpus, self._gpus = address, num_cpus, gpus
@@ -129,7 +138,7 @@ class _RaySession:
         self._opened = False
 
     def open(self) -> None:
-        """Connect. Raises InputError if there is no such cluster, no token for it, or no GPU where one is asked for."""
+        """Connect. Raises InputError if the cluster does not answer, has another token, or a required GPU is missing."""
         if not ray.is_initialized():
             self._connect()
         self._clear_requests()
@@ -157,19 +166,21 @@ class _RaySession:
         )
         if self._gpus and not ray.cluster_resources().get("GPU"):
             self.close()
-            raise InputError("compute.gpus_per_worker", "this machine has no GPU; allowed: 0, or a cluster (--address)")
+            raise InputError(
+                "compute.gpus_per_worker", "this machine has no GPU; allowed: 0, or a cluster with --address"
+            )
 
     def _join_cluster(self, address: str) -> None:
         found = check_cluster(address)
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        except (failures.AuthenticationError, ConnectionError) as error:  # something answers there, as was seen above
-            hint = "RAY_AUTH_TOKEN_PATH must name the cluster's token file (RAY_AUTH_MODE=disabled: it has none)"
-            problem = f"no Ray cluster that takes our token answers at {found!r}; {hint}"
+        except (failures.AuthenticationError, ConnectionError) as error:  # check_cluster has reached a server there
+            hint = "set RAY_AUTH_TOKEN_PATH to the cluster's token file, or RAY_AUTH_MODE=disabled if it uses no token"
+            problem = f"no Ray cluster at {found!r} accepts this machine's token; {hint}"
             raise InputError("--address", problem) from error
 
     def close(self) -> None:
-        """Disconnect, and stop Ray if it was started here; idempotent."""
+        """Disconnect, and stop Ray if it was started here. Further calls have no effect."""
         self._clear_requests()
         if self._opened:
             ray.shutdown()
@@ -178,50 +189,50 @@ class _RaySession:
         self._opened, self._temp_dir = False, None
 
     def _clear_requests(self) -> None:
-        """Take back what a driver that crashed may have asked the autoscaler for: such a request holds paid nodes for ever."""
+        """Withdraw requests that a crashed driver may have left at the autoscaler, since they keep paid nodes running."""
         if self._address is None or not ray.is_initialized():
             return
         from ray.autoscaler.sdk import request_resources
 
         try:
             request_resources(num_cpus=0)
-        except Exception as error:  # a cluster that is gone asks for nothing
+        except Exception as error:  # a cluster that is gone has no requests
             log.warning("cannot clear the cluster's resource requests: %s", _one_line(error))
 
     # --- what a pool needs -----------------------------------------------------------------------------------------
 
     def put(self, value: Any) -> Any:
-        """A reference that every worker can read."""
+        """Put `value` in the object store and return a reference that every worker can read."""
         return ray.put(value)
 
     def start_worker(self, name: str, resources: Mapping[str, float], labels: Mapping[str, str]) -> Any:
-        """Ask for an actor, without waiting for it."""
+        """Request an actor without waiting for it."""
         options = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False, **resources}
         options |= {"label_selector": dict(labels)} if labels else {}
         return self._actor_class.options(**options).remote(name, *self.worker_arguments)
 
     @cached_property
-    def _actor_class(self) -> Any:  # made once: that takes ten times as long as an actor
+    def _actor_class(self) -> Any:  # cached, since making the class takes ten times as long as making an actor
         return ray.remote(concurrency_groups={CONTROL: 1})(RayWorker)  # pyright: ignore[reportCallIssue]
 
     def kill(self, actor: Any) -> None:
-        """End an actor, or take back the request for one."""
+        """End an actor, or withdraw the request for it."""
         if ray.is_initialized():
             ray.kill(actor, no_restart=True)
 
     def ready(self, calls: list[Any], timeout_s: float) -> list[Any]:
-        """The calls that are answered, as soon as one is; [] after `timeout_s`."""
+        """Return all answered calls as soon as there is one; [] after `timeout_s`."""
         ready, _ = ray.wait(calls, timeout=timeout_s)
         return ray.wait(calls, num_returns=len(calls), timeout=0)[0] if ready else []
 
-    def answer(self, call: Any) -> Answer | Lost | Doubt:
-        """What a call has come to."""
+    def answer(self, call: Any) -> Answer | Lost | Unreachable:
+        """Return the answer to a call that is ready, or what its exception means."""
         try:
             return cast(Answer, ray.get(call, timeout=FETCH_TIMEOUT_S))
         except failures.RayTaskError as error:
             return Failure("error", describe(error.cause or error))
         except failures.ActorUnavailableError as error:
-            return Doubt(_one_line(error))
+            return Unreachable(_one_line(error))
         except failures.OutOfMemoryError as error:
             return Lost("host_memory", _one_line(error))
         except failures.RayError as error:
@@ -231,7 +242,7 @@ class _RaySession:
             return Lost("node_lost" if is_node else "error", _one_line(error))
 
     def nodes(self) -> list[Node]:
-        """The nodes that are alive; their kind is the node type of cluster.yaml, which Ray's launcher makes a label."""
+        """Return the nodes that are alive; their kind is the node type of cluster.yaml, which Ray's launcher sets as a label."""
         kind = "local" if self._address is None else "default"
         return [
             Node(
@@ -245,16 +256,19 @@ class _RaySession:
         ]
 
     def draining(self) -> dict[str, float]:
-        """Node -> Unix time at which it goes away (0: nobody says). A private API of Ray: nothing drains where it is not there."""
+        """Return draining node -> Unix time at which it is removed, 0 if unknown.
+
+        This uses a private API of Ray; if a version of Ray lacks it, no node counts as draining.
+        """
         try:
             deadlines_ms = ray._private.state.state.get_draining_nodes()  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
         except Exception as error:
-            log.debug("cannot ask which nodes are draining: %s", _one_line(error))
+            log.debug("cannot list the draining nodes: %s", _one_line(error))
             return {}
         return {node: deadline_ms / 1000 for node, deadline_ms in deadlines_ms.items()}
 
     def offered(self, resource: str) -> float:
-        """How much of a resource the cluster has now."""
+        """Return how much of a resource the cluster has now."""
         return ray.cluster_resources().get(resource, 0.0)
 
 

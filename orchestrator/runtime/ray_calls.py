@@ -1,4 +1,4 @@
-"""The driver's books: which worker is doing what, and what its answers mean as events. Imports no ray."""
+"""What the driver records of every actor: its state, its call in progress, and its answers as events. Imports no ray."""
 
 from __future__ import annotations
 
@@ -27,28 +27,33 @@ from tasks.errors import RefitError
 
 SCORE_ATTEMPTS = 3
 UNLIMITED = Lost("timeout", "")
-FREE_KINDS: tuple[FailureKind, ...] = ("preempted", "node_lost")  # nobody's fault: never charged
+# Losses that the task has not caused, so that they count towards no limit of attempts.
+FREE_KINDS: tuple[FailureKind, ...] = ("preempted", "node_lost")
 Range = tuple[int, int]
 Task = str | Range  # a spec id, or train rows to score
 
 
 @dataclass(frozen=True)
 class Ending:
-    """Nothing new for a worker: its node goes away in `seconds_left`; infinite: no node goes, the process is worn."""
+    """A worker must get no new task, because its node is removed in `seconds_left` seconds.
+
+    `seconds_left` is infinite if the node stays and only the process is replaced.
+    """
 
     seconds_left: float
 
 
 @dataclass(frozen=True)
 class Left:
-    """An idle worker was let go."""
+    """An idle worker was ended."""
 
 
 @dataclass
 class Slot:
-    """One actor as the driver sees it: at most one call in flight, due before `deadline` (monotonic seconds).
+    """One actor as the driver sees it, with at most one call in progress, due before `deadline` (monotonic seconds).
 
-    It waits for a place, gets one, joins; `ticket` counts the retrains it was given.
+    The actor is requested, then placed on a node (`place`), then joins. `ticket` counts the retrains handed to it.
+    `unreachable` is the error message if the connection to it broke. `has_job`: it holds the score job in memory.
     """
 
     name: str
@@ -60,26 +65,26 @@ class Slot:
     overdue: Lost = UNLIMITED
     place: Place | None = None
     has_joined: bool = False
-    in_doubt: str = ""
+    unreachable: str = ""
     has_job: bool = False
     ticket: int = 0
-    is_ending: bool = False  # its node is draining, or it is worn: nothing new for it, and whoever asks has been told
-    is_worn: bool = False
+    is_ending: bool = False  # an Ending was reported, so it must get no new task
+    must_be_replaced: bool = False
 
     def begin(self, call: Any, task: Task | None = None) -> None:
-        """A call is in flight."""
+        """Record the call in progress."""
         self.call, self.task = call, task
 
     def limit(self, seconds: float, overdue: Lost) -> None:
-        """Without an answer within `seconds` the worker is given up, as `overdue`."""
+        """Set the deadline of the call; a worker that misses it is lost for the reason `overdue`."""
         self.deadline, self.overdue = time.monotonic() + seconds, overdue
 
     def finish(self, has_job: bool) -> None:
-        """The call was answered; `has_job`: the worker holds the score job."""
+        """Record that the call was answered; `has_job`: the worker holds the score job in memory."""
         self.call, self.task, self.deadline, self.has_job = None, None, math.inf, has_job
 
     def joined(self) -> Happening:
-        """It is there; said again whenever the pool is started again."""
+        """Return the report that this worker has joined."""
         return Happening(self.name, None, self.place)
 
     @property
@@ -89,14 +94,14 @@ class Slot:
 
 @dataclass(frozen=True)
 class Happening:
-    """An answer, a warning or a loss, with the task that it concerns. A place: it has joined there."""
+    """What happened to a worker, with the task that it concerns. `what` is a Place if the worker has joined."""
 
     worker: str
     task: Task | None
     what: Place | Outcome | Failure | ScoreBlock | Numerics | Ending | Left | Lost | None
 
     def event(self) -> Event:
-        """The same for the scheduler."""
+        """Return this as an event for the scheduler."""
         match self.what:
             case Place(_, gpus):
                 return WorkerJoined(self.worker, gpus)
@@ -114,7 +119,7 @@ class Happening:
 
 @dataclass
 class RangeQueue:
-    """Score ranges still to hand out; each is done once, however often it is lost on the way."""
+    """The score ranges that are not handed out yet. `left` counts the ranges without a result."""
 
     waiting: deque[Range]
     left: int
@@ -122,12 +127,12 @@ class RangeQueue:
 
     @staticmethod
     def of(ranges: Iterable[Range]) -> RangeQueue:
-        """A queue of all `ranges`, in order."""
+        """Return a queue of all `ranges`, in order."""
         waiting = deque(ranges)
         return RangeQueue(waiting, len(waiting))
 
     def set_back(self, happening: Happening) -> None:
-        """Put the range of a failure or a loss first in the queue. Raises RefitError if every attempt has failed."""
+        """Put the range of a failure or a loss at the front of the queue. Raises RefitError if all attempts have failed."""
         task, what = happening.task, happening.what
         if not isinstance(what, (Failure, Lost)) or not isinstance(task, tuple):
             return

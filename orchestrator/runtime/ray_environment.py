@@ -1,4 +1,4 @@
-"""What a Ray of our own needs around it: token, quiet, a temp dir, the driver's import path. Imports no ray."""
+"""Prepares the environment of Ray: token, settings, temporary directory and the driver's import path. Imports no ray."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CONNECT_S = 5.0
 ALLOWED = "allowed: auto, host:port, local"
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else every worker without a GPU warns that Ray will stop doing it
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # otherwise every worker without a GPU prints a deprecation warning
 }
 
 
 def secure(environment: MutableMapping[str, str], *, make_token: bool, home: Path | None = None) -> None:
-    """Turn token authentication on unless the user has chosen a mode; `make_token`: make one when there is none.
+    """Turn token authentication on unless the user has chosen a mode; `make_token`: create a token if there is none.
 
-    The token stays in the environment of this process and its children: nothing is written to disk.
+    The token exists only in the environment of this process and its children and is not written to disk.
     """
     for name, value in QUIET.items():
         environment.setdefault(name, value)
@@ -37,13 +37,13 @@ def secure(environment: MutableMapping[str, str], *, make_token: bool, home: Pat
 
 
 def has_token(environment: Mapping[str, str], home: Path | None = None) -> bool:
-    """Whether Ray would find a token: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token."""
+    """Return whether Ray would find a token: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token."""
     default = (home or Path.home()) / ".ray" / "auth_token"
     return bool(environment.get("RAY_AUTH_TOKEN") or environment.get("RAY_AUTH_TOKEN_PATH")) or default.is_file()
 
 
 def check_address(address: str) -> None:
-    """See that something listens at `address`; Ray itself would try for more than a minute. Raises InputError."""
+    """Check that a server listens at `address`, since Ray itself would try for more than a minute. Raises InputError."""
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():
         raise InputError("--address", f"{address!r} is not an address of a Ray cluster; {ALLOWED}")
@@ -54,7 +54,10 @@ def check_address(address: str) -> None:
 
 
 def found_address(find: Callable[[], str | None]) -> str:
-    """What `auto` stands for; `find` is how Ray looks for it, and raises ConnectionError. Raises InputError if there is none."""
+    """Return the address that `auto` means. Raises InputError if there is none.
+
+    `find` is Ray's own search, which raises ConnectionError if it finds no cluster.
+    """
     try:
         found = find()
     except ConnectionError:
@@ -66,20 +69,20 @@ def found_address(find: Callable[[], str | None]) -> str:
 
 
 class TempDir:
-    """A directory for one Ray, removed at the end. Under /tmp: the sockets inside must fit in 107 bytes."""
+    """A temporary directory for one Ray. It is under /tmp, because the paths of its sockets may have at most 107 bytes."""
 
     def __init__(self) -> None:
         base = os.environ.get("RAY_TMPDIR") or ("/tmp" if os.access("/tmp", os.W_OK) else None)
         self.path = tempfile.mkdtemp(prefix="refit-", dir=base)
 
     def remove(self) -> None:
-        """Delete it with the logs in it; what Ray is still writing is left to the next clean-up of /tmp."""
+        """Delete the directory with Ray's logs. Files that Ray is still writing may stay behind."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 @contextmanager
 def driver_import_path() -> Iterator[None]:
-    """While it lasts, child processes import what this one can (plugins beside a config, a script's folder)."""
+    """Let child processes import what this process can, such as plugins next to a config, while the body runs."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     try:
@@ -93,7 +96,7 @@ def driver_import_path() -> Iterator[None]:
 
 @contextmanager
 def keeping_sigterm() -> Iterator[None]:
-    """Put this process's SIGTERM handler back afterwards: ray.init replaces it."""
+    """Restore this process's SIGTERM handler after the body, since ray.init replaces it."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield

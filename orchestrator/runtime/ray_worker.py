@@ -1,4 +1,4 @@
-"""What runs inside an actor, and what the driver sees of it. Imports no ray."""
+"""The code that runs inside an actor, and the messages that it returns to the driver. Imports no ray."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from orchestrator.records import Outcome, Work
 from orchestrator.runtime import worker
 from orchestrator.runtime.backend import ScoreBlock, ScoreJob, WorkerContext
-from orchestrator.runtime.wear import Wear, device_memory, free_cached_memory
+from orchestrator.runtime.recycling import RecyclePolicy, device_memory, free_cached_memory
 from orchestrator.scheduling.events import FailureKind
 from tasks.base import Numerics
 
@@ -25,7 +25,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 @dataclass(frozen=True)
 class Place:
-    """A worker's first answer: where it is. `gpus` are the ids it was given, as `<node>:<id>`."""
+    """An actor's first answer: the node that it runs on and its GPUs, each as `<node>:<id>`."""
 
     node: str
     gpus: tuple[str, ...]
@@ -33,14 +33,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Joined:
-    """Its second: it is ready for work."""
+    """An actor's second answer: it is ready for work."""
 
     pid: int
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An attempt failed in a worker that lives on: plain strings, so that no exception is pickled."""
+    """A failed call in a worker whose process continues. It holds plain strings, so that no exception is pickled."""
 
     kind: FailureKind
     message: str
@@ -49,15 +49,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Attempted:
-    """A retrain has ended. `is_worn`: the process has done its share, and should be replaced."""
+    """The result of a retrain. `must_be_replaced`: the recycling policy ends this worker process."""
 
     result: Outcome | Failure
-    is_worn: bool = False
+    must_be_replaced: bool = False
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker is gone."""
+    """A worker process has ended, or is given up."""
 
     kind: FailureKind
     message: str
@@ -67,9 +67,9 @@ Answer = Place | Joined | Failure | Attempted | ScoreBlock | Numerics
 
 
 class WorkerProcess:
-    """One long-lived process with the task in memory; does one retrain or one score range at a time.
+    """One long-lived process that holds the task in memory and does one retrain or one score range at a time.
 
-    `give_back` is called from another thread than the rest.
+    `give_back` is called in another thread than the other methods.
     """
 
     _context: WorkerContext
@@ -77,9 +77,9 @@ class WorkerProcess:
 
     def __init__(self, name: str, threads: int, recycle_after: int | None = None, device_share: float = 1.0):
         self._name = name
-        self._wear = Wear(recycle_after, device_share)
-        self._asked = GiveBacks()
-        for variable in THREAD_VARIABLES:  # read when torch is imported, which unpickling the context may do
+        self._recycling = RecyclePolicy(recycle_after, device_share)
+        self._stop_requests = StopRequests()
+        for variable in THREAD_VARIABLES:  # torch reads them at import, which happens when the context is unpickled
             os.environ[variable] = str(threads)
 
     def get_ready(self, context: WorkerContext) -> Joined | Failure:
@@ -93,24 +93,24 @@ class WorkerProcess:
         return attempt(configure)
 
     def probe(self, numerics: Numerics) -> Numerics | Failure:
-        """`numerics` with this process's device model and torch version."""
+        """Return `numerics` with this process's device model, torch version and environment variables."""
         return attempt(lambda: worker.resolve_numerics(numerics))
 
     def retrain(self, ticket: int, work: Work, number: int) -> Attempted:
-        """Attempt `number` of one spec in this session; `ticket` is its number on this worker."""
-        asked = self._asked.begin(ticket)
-        result = attempt(lambda: worker.retrain(self._context, work, self._name, asked, number))
-        is_worn = self._wear.after(*device_memory())
-        if self._wear.device_share < 1:
+        """Run attempt `number` of a spec in this session; `ticket` counts the retrains on this worker."""
+        stop = self._stop_requests.begin(ticket)
+        result = attempt(lambda: worker.retrain(self._context, work, self._name, stop, number))
+        must_be_replaced = self._recycling.after(*device_memory())
+        if self._recycling.device_share < 1:
             free_cached_memory()
-        return Attempted(result, is_worn)
+        return Attempted(result, must_be_replaced)
 
     def give_back(self, ticket: int) -> None:
-        """Ask the retrain that has `ticket` to store how far it is, if its recipe can, and to stop."""
-        self._asked.ask(ticket)
+        """Request that the retrain with number `ticket` stores a snapshot, if its recipe can, and stops."""
+        self._stop_requests.request(ticket)
 
     def score(self, job: ScoreJob | None, start: int, stop: int) -> ScoreBlock | Failure:
-        """Train rows [start, stop) of `job`, or of the one before if None: what its ranges share is computed once."""
+        """Score train rows [start, stop) of `job`; None means the previous job, whose query gradients are still in memory."""
 
         def score_range() -> ScoreBlock:
             if job is not None:
@@ -121,37 +121,37 @@ class WorkerProcess:
         return attempt(score_range)
 
     def release(self) -> None:
-        """Give back what scoring holds in memory."""
+        """Free the memory that scoring holds."""
         self._scorer = None
         free_cached_memory()
 
 
-class GiveBacks:
-    """Which attempt was asked to stop. The two threads that meet here come in either order: attempts have numbers, 1, 2, 3 ..."""
+class StopRequests:
+    """Requests to stop a retrain. Retrains are numbered 1, 2, 3 ..., since a request may arrive before its retrain begins."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running, self._asked = 0, 0
+        self._running, self._requested = 0, 0
         self._event = threading.Event()
 
     def begin(self, ticket: int) -> threading.Event:
-        """The event of attempt `ticket`, set already if the question came first."""
+        """Return the stop event of retrain `ticket`; it is already set if the request arrived first."""
         with self._lock:
             self._running, self._event = ticket, threading.Event()
-            if self._asked == ticket:
+            if self._requested == ticket:
                 self._event.set()
             return self._event
 
-    def ask(self, ticket: int) -> None:
-        """Set the event of attempt `ticket`; of one that has ended, nothing."""
+    def request(self, ticket: int) -> None:
+        """Set the stop event of retrain `ticket`; this has no effect if the retrain has ended."""
         with self._lock:
-            self._asked = max(self._asked, ticket)
+            self._requested = max(self._requested, ticket)
             if self._running == ticket:
                 self._event.set()
 
 
 def attempt(function: Callable[[], Result]) -> Result | Failure:
-    """What `function` returns, or the Failure its exception amounts to."""
+    """Return the result of `function`, or its exception as a Failure."""
     started = time.perf_counter()
     try:
         return function()

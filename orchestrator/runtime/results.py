@@ -1,4 +1,4 @@
-"""What the scheduler does not keep: outcomes, from arrival until their part is durable, and counts of them."""
+"""Holds outcomes from their arrival until their ledger part is durable, and counts them. The scheduler holds no outcome."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.scheduling.scheduler import Scheduler
 
 @dataclass
 class SessionResults:
-    """Makes ledger rows of what the scheduler says is done. An outcome that is published is let go."""
+    """Makes the ledger rows of finished and quarantined specs; published outcomes are dropped to free memory."""
 
     scheduler: Scheduler
     works: Mapping[str, Work]
@@ -24,11 +24,11 @@ class SessionResults:
     published: Counter[Status] = field(default_factory=Counter)
 
     def failed(self, spec_id: str, seconds: float) -> None:
-        """An attempt failed after so long."""
+        """Record that an attempt failed after `seconds`."""
         self.failed_s[spec_id] = self.failed_s.get(spec_id, 0.0) + seconds
 
     def rows(self, spec_ids: Sequence[str]) -> list[LedgerRow]:
-        """One row per spec, committed now."""
+        """Return one row per spec, with the current time as `committed_at`."""
         committed_at = self.clock.utc().isoformat(timespec="microseconds")
         return [self._row(spec_id, committed_at) for spec_id in spec_ids]
 
@@ -44,7 +44,7 @@ class SessionResults:
         return Outcome(spec_id, "quarantined", error=error, seconds=self.failed_s.get(spec_id, 0.0))
 
     def forget(self, spec_ids: Sequence[str]) -> None:
-        """These are durable: count them and let them go."""
+        """Count specs whose rows are durable, and drop their outcomes."""
         for spec_id in spec_ids:
             self.published[self._outcome(spec_id).status] += 1
             self.outcomes.pop(spec_id, None)

@@ -1,4 +1,4 @@
-"""When a training in progress is stored, and when it gives itself back."""
+"""Decides when a running training is stored as a snapshot, and stops it on request."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ SHORTEST_FRAC = 0.1
 
 @dataclass
 class TimedSnapshots:
-    """Decides for one attempt of a retrain; implements tasks.recipe.Snapshots.
+    """The snapshots of one attempt of a retrain; implements tasks.recipe.Snapshots.
 
-    The first snapshot comes once the training has run for `after_s` (None: never), so that short retrains pay nothing. From
-    then on the interval is sqrt(2 c M), which loses least to writing and to repeating together (Young 1974): c seconds is
-    what the last one took, M the time between preemptions, an hour assumed. It is never below `after_s` / 10: on a fast
-    disk the formula would write every few seconds, which wears the store for little. A training that was resumed is known
-    to be long and has its first after `after_s` / 10.
+    The first snapshot is stored once the training has run for `after_s` seconds (None: none is stored at intervals), so
+    that short retrains cost nothing. From then on the interval is sqrt(2 c M), which minimises the time lost to writing
+    and to repeated updates (Young 1974): c is the time that the last snapshot took, M = 3600 s the assumed time between
+    preemptions. The interval is at least `after_s` / 10, because on a fast disk the formula would write every few
+    seconds for little benefit. A resumed training is known to be long; its first interval is `after_s` / 10.
 
-    `asked`: plain JSON values, what is asked of the retrain besides its spec: a snapshot made for something else is not
-    used. `give_back`: once set, the training is stored and stops at the next update. `may_exist`: whether an earlier attempt
-    may have stored anything; if not, nothing is read.
+    `asked`: plain JSON values that describe what is recorded besides the spec; a snapshot made with other values is not
+    used. `give_back`: once set, the training is stored and stops at its next update. `may_exist`: whether an earlier
+    attempt may have stored a snapshot; if not, the store is not read.
     """
 
     store: SnapshotStore
@@ -41,7 +41,7 @@ class TimedSnapshots:
     give_back: threading.Event | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
     may_exist: bool = True
-    seconds_before: float = 0.0  # of the attempts that the resumed snapshot stands on
+    seconds_before: float = 0.0  # training time of the attempts that led to the resumed snapshot
 
     def __post_init__(self) -> None:
         self._started_s = self.clock.now()
@@ -49,13 +49,14 @@ class TimedSnapshots:
 
     @property
     def seconds(self) -> float:
-        """What the training has taken so far, earlier attempts included."""
+        """The training time so far, including that of the attempts that led to the resumed snapshot."""
         return self.seconds_before + self.clock.now() - self._started_s
 
     def resume(self) -> Snapshot | None:
-        """The stored snapshot; None if there is none for what is asked.
+        """Return the stored snapshot; None if there is none, or it was made with other values of `asked`.
 
-        Raises StoreAwayError if the store is away for minutes: to start anew would overwrite what may be hours of work.
+        Raises StoreAwayError if the store stays unavailable for minutes: starting from the beginning would overwrite a
+        snapshot that may hold hours of training.
         """
         stored = patient(self.store.load, clock=self.clock)() if self.may_exist else None
         if stored is None or stored.facts.get("asked") != self.asked:
@@ -65,12 +66,15 @@ class TimedSnapshots:
         return Snapshot(stored.tensors, stored.facts["training"])
 
     def passed(self, step: int, snapshot: Callable[[], Snapshot]) -> None:
-        """Store the training if it is time to, or if it is to be given back; then raises GivenBack."""
+        """Store the training after update `step` if a snapshot is due or a stop is requested.
+
+        Raises GivenBack if a stop is requested.
+        """
         stop = self.give_back is not None and self.give_back.is_set()
         if stop or self.clock.now() >= self._due_s:
             self._save(snapshot)
         if stop:
-            raise GivenBack(f"given back after update {step}")
+            raise GivenBack(f"stopped on request after update {step}")
 
     def _save(self, snapshot: Callable[[], Snapshot]) -> None:
         began_s, seconds = self.clock.now(), self.seconds
@@ -78,7 +82,7 @@ class TimedSnapshots:
         facts = {"asked": self.asked, "seconds": seconds, "training": found.facts}
         try:
             self.store.save(Snapshot(found.tensors, facts))
-        except OSError as error:  # full disk, store away: the training is worth more than its snapshot
+        except OSError as error:  # a full disk or an unavailable store must not end the training
             if is_alarm(error):
                 raise
             log.warning("a snapshot could not be written: %s: %s", type(error).__name__, error)

@@ -1,4 +1,4 @@
-"""How a campaign is asked to stop: by a signal, a budget, a deadline."""
+"""Requests to stop a campaign, made by a signal, a budget, a deadline or a lost lease."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """A flag that says why the campaign should stop; the first reason stays."""
+    """A request to stop the campaign, with its reason; the first reason is kept."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -20,16 +20,16 @@ class StopSignal:
         self._interruptible = False
 
     def request(self, reason: str) -> None:
-        """Ask for a stop."""
+        """Request a stop."""
         self.reason = self.reason or reason
 
     def is_signalled(self) -> bool:
-        """Whether a signal asked for it: then somebody waits for the program to end within seconds."""
+        """Return whether a signal requested the stop; the program should then end within seconds."""
         return self.n_signals > 0
 
     @contextmanager
     def interruptible(self, yes: bool) -> Iterator[None]:
-        """While the body runs (and if `yes`), a first signal also raises KeyboardInterrupt: a long training stops."""
+        """If `yes`, let the first signal also raise KeyboardInterrupt while the body runs, to interrupt a long training."""
         self._interruptible = yes
         try:
             yield
@@ -37,7 +37,7 @@ class StopSignal:
             self._interruptible = False
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler: the first asks for a stop, the second raises KeyboardInterrupt wherever the program is."""
+        """Handle a signal: the first one requests a stop, the second one raises KeyboardInterrupt anywhere."""
         self.n_signals += 1
         self.request(signal.Signals(number).name)
         if self._interruptible or self.n_signals > 1:
@@ -46,7 +46,7 @@ class StopSignal:
 
 @contextmanager
 def stop_on_signals(stop: StopSignal) -> Iterator[StopSignal]:
-    """Ctrl-C and SIGTERM ask for a stop while the body runs; the old handlers come back after. Main thread only."""
+    """Let Ctrl-C and SIGTERM request a stop while the body runs. Outside the main thread this does nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

@@ -1,4 +1,4 @@
-"""What a worker does, as plain functions: the in-process twin and Ray run exactly these."""
+"""The work of a worker as plain functions, which both the in-process backend and the Ray backend run."""
 
 from __future__ import annotations
 
@@ -36,22 +36,23 @@ if TYPE_CHECKING:
     from influence.scoring import Scorer
 
 LONGEST_MESSAGE = 500
-JOINING = Backoff(limit=3)  # for the store: longer than this nobody waits for a worker that has not begun
-# Allocators that report through a plain RuntimeError: torch's CPU allocator, cuBLAS and cuDNN workspaces.
-HOST_MEMORY_TEXTS = ("can't allocate memory",)  # torch's allocator for the CPU
+JOINING = Backoff(limit=3)  # retries of the store while a worker joins; short, since the worker has no work yet
+# Some allocators report a lack of memory as a plain RuntimeError, recognised by its text: torch's CPU allocator, and
+# the workspaces of cuBLAS and cuDNN.
+HOST_MEMORY_TEXTS = ("can't allocate memory",)
 DEVICE_MEMORY_TEXTS = ("out of memory", "STATUS_ALLOC_FAILED")
 
 
 def configure(context: WorkerContext) -> None:
-    """Set threads and determinism of this process, and prepare the task; once, in the thread that will train.
+    """Set threads and determinism of this process and prepare the tasks; called once, in the thread that will train.
 
-    Raises RefitError if this machine is not of the kind the numerics are pinned to (no delta is taken across numerics), has other
-    source of a plugin than the driver, or does not see the driver's store.
+    Raises RefitError if this machine does not match the pinned numerics (no delta is taken across numerics), has other
+    source code of a plugin than the driver, or does not find the driver's store.
     """
     from tasks.training import deterministic
 
     require_sources(context.sources)
-    deterministic(context.numerics)  # before anything touches CUDA
+    deterministic(context.numerics)  # must run before CUDA is initialised
     check_numerics(context.numerics)
     if context.landmark and context.checkpoints is not None:
         patient(context.checkpoints.require, backoff=JOINING)(context.landmark)
@@ -60,19 +61,19 @@ def configure(context: WorkerContext) -> None:
 
 
 def check_numerics(pinned: Numerics) -> None:
-    """Raise RefitError naming what of the pinned numerics is different here; empty fields are not pinned."""
+    """Check this process against the pinned numerics; empty fields are not pinned. Raises RefitError with the difference."""
     here = resolve_numerics(pinned)
     for name in ("device_model", "torch"):
         wanted, found = getattr(pinned, name), getattr(here, name)
         if wanted and wanted != found:
             raise RefitError(f"numerics: {name} is {found!r} on this worker, the run is pinned to {wanted!r}")
     changed = differences(dict(pinned.environment), dict(here.environment))
-    if pinned.device_model and changed:  # without a device model nothing is pinned: a probe fills in what is here
+    if pinned.device_model and changed:  # without a device model nothing is pinned yet, and a probe will fill it in
         raise RefitError(f"numerics: environment variables of this worker are not those of the run: {changed}")
 
 
 def resolve_numerics(numerics: Numerics) -> Numerics:
-    """`numerics` with this machine's device model, torch version and environment variables filled in."""
+    """Return `numerics` with this machine's device model, torch version and environment variables filled in."""
     import torch
 
     return replace(
@@ -85,7 +86,7 @@ def resolve_numerics(numerics: Numerics) -> Numerics:
 
 @cache
 def device_model(device: str) -> str:
-    """The make of a device: the GPU's name, or the CPU's model name."""
+    """Return the model name of a device: the name of the GPU or of the CPU."""
     if device.startswith("cuda"):
         import torch
 
@@ -96,14 +97,14 @@ def device_model(device: str) -> str:
 def retrain(
     context: WorkerContext, work: Work, worker: str, give_back: threading.Event | None = None, attempt: int = 1
 ) -> Outcome:
-    """Train one spec and record the outputs on all measured splits; go on from the spec's snapshot if there is one.
+    """Train one spec and record its outputs on all measured splits; resume from the spec's snapshot if there is one.
 
-    `give_back`: once another thread sets it, a resumable training is stored and raises GivenBack. `attempt`: its number in
-    this session; a first one looks for a snapshot only if an earlier session left one. `seconds` are those of this attempt
-    and of the earlier ones that it goes on from.
+    `give_back`: once another thread sets it, a resumable training stores a snapshot and raises GivenBack. `attempt`
+    counts the attempts in this session; the first one reads a snapshot only if an earlier session has left one. The
+    outcome's `seconds` include the earlier attempts that led to the resumed snapshot.
 
-    Status is diverged if the training or any output is not finite: such an outcome has its finite metrics, no outputs.
-    Whatever else goes wrong is raised; `classify` says what kind of failure it is.
+    The status is diverged if the training or any output is not finite; such an outcome has finite metrics and no outputs.
+    All other failures are raised; `classify` returns their kind.
     """
     started = time.perf_counter()
     fault = inject(context.faults, work.spec_id)
@@ -129,10 +130,11 @@ def retrain(
 def snapshots_of(
     context: WorkerContext, task: Task, work: Work, give_back: threading.Event | None, attempt: int = 1
 ) -> TimedSnapshots | None:
-    """When this attempt is stored; None if it never is: no store, no occasion, a stack, or a recipe that cannot resume.
+    """Return the snapshots of this attempt; None if it is never stored.
 
-    Checkpoints to keep and observers are no part of the spec: a snapshot without them is of no use to a retrain that
-    is asked for them.
+    That is so without a store, without an interval or a stop request that could cause a snapshot, for an edit of mode
+    `each`, and for a recipe that cannot be resumed. The steps whose weights are kept and the observers are not part of
+    the spec, so they are recorded in the snapshot: one that was made without them cannot serve a retrain that needs them.
     """
     resumable = task.recipe.resumable and work.edit.mode != "each"
     if context.checkpoints is None or not resumable or (context.snapshot_s is None and give_back is None):
@@ -145,10 +147,10 @@ def snapshots_of(
 
 
 def train(context: WorkerContext, task: Task, work: Work, snapshots: TimedSnapshots | None = None) -> Trained:
-    """Run the recipe: one training, or the stack of an edit of mode `each`. A parent's weights come from the checkpoints.
+    """Run the recipe: one training, or the stack of an edit of mode `each`, with a parent's weights from the checkpoints.
 
-    Observers are begun anew for each training; a stack has no single network to look at. A store that is away is waited
-    for: what has been trained is worth more than the minutes.
+    Observers are started for each training; a stack has no single network to observe. If the store is unavailable, its
+    operations are retried, so that the training is not lost.
     """
     training = Training(work.edit, work.spec.seed, context.numerics)
     if work.edit.mode == "each":
@@ -166,27 +168,27 @@ def train(context: WorkerContext, task: Task, work: Work, snapshots: TimedSnapsh
 
 
 def parent_weights(context: WorkerContext, work: Work) -> Mapping[str, np.ndarray] | None:
-    """The weights that a retrain starts from; None if it starts afresh. Raises RefitError if there is no store to read."""
+    """Load the weights of a retrain's parent; None if it has no parent. Raises RefitError if there is no store to read."""
     parent = work.spec.parent
     if parent is None:
         return None
     if context.checkpoints is None:
-        raise RefitError(f"{work.spec_id} starts from {parent['spec_id']}, and there is no checkpoint store")
+        raise RefitError(f"{work.spec_id} starts from {parent['spec_id']}, but there is no checkpoint store")
     return patient(context.checkpoints.load)(parent["spec_id"], parent["step"])
 
 
 def are_finite(values: np.ndarray, work: Work) -> bool:
-    """Whether outputs are numbers; of a stack, those of at least one member (the others are holes)."""
+    """Return whether all outputs are finite. In a stack one finite value suffices: diverged members are holes of NaN."""
     finite = np.isfinite(values)
     return bool(finite.any() if work.edit.mode == "each" else finite.all())
 
 
 def measured_outputs(context: WorkerContext, task: Task, trained: Trained) -> dict[str, np.ndarray]:
-    """Measured split -> outputs float32 [n_rows, n_outputs]; of a stack [n_each, n_rows, n_outputs]."""
+    """Return measured split -> outputs float32 [n_rows, n_outputs]; of a stack [n_each, n_rows, n_outputs]."""
     if trained.outputs is not None:
         return {split: np.ascontiguousarray(values, np.float32) for split, values in trained.outputs.items()}
     network, device = trained.network, context.numerics.device
-    assert network is not None  # only a stack has none, and it has outputs
+    assert network is not None  # only a stack has no network, and it returns outputs
     return {
         split: np.ascontiguousarray(task.outputs(network, split, rows, device=device), np.float32)
         for split, rows in task.measured.items()
@@ -194,14 +196,15 @@ def measured_outputs(context: WorkerContext, task: Task, trained: Trained) -> di
 
 
 def observed_outputs(trained: Trained) -> dict[str, np.ndarray]:
-    """`<observer>/<key>@<step>` -> float32 array."""
+    """Return `<observer>/<key>@<step>` -> float32 array."""
     return {key: np.ascontiguousarray(values, np.float32) for key, values in trained.observed.items()}
 
 
 def accuracies(task: Task, outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """`accuracy/<split>` -> share of rows whose largest output is their label, for splits with one output per class.
+    """Return `accuracy/<split>` -> fraction of rows whose largest output is their label.
 
-    None where there is nothing to be right about: one class, or labels that the model itself decides.
+    Splits without one output per class or with a single class are left out, and so are all splits of a task whose labels
+    the model itself decides.
     """
     found: dict[str, float] = {}
     if overrides(task, Task.query_labels):
@@ -215,12 +218,12 @@ def accuracies(task: Task, outputs: Mapping[str, np.ndarray]) -> dict[str, float
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics that are numbers: NaN is not equal to itself, and the ledger compares rows."""
+    """Return the finite metrics. NaN is dropped because it is not equal to itself, and the ledger compares rows."""
     return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
 
 def make_scorer(context: WorkerContext, job: ScoreJob) -> Scorer:
-    """The gradients and scores of one process: it holds the queries' gradients, and scores ranges of train rows."""
+    """Return the scorer of one process, which holds the gradients of the queries and scores ranges of train rows."""
     from influence.scoring import Scorer
 
     return Scorer(
@@ -229,7 +232,7 @@ def make_scorer(context: WorkerContext, job: ScoreJob) -> Scorer:
 
 
 def score_block(context: WorkerContext, scorer: Scorer, start: int, stop: int) -> ScoreBlock:
-    """Scores of train rows [start, stop)."""
+    """Compute the scores of train rows [start, stop)."""
     started = time.perf_counter()
     scores = scorer.score_range(start, stop)
     require_late_imports(context.sources)
@@ -238,7 +241,7 @@ def score_block(context: WorkerContext, scorer: Scorer, start: int, stop: int) -
 
 
 def classify(error: BaseException) -> FailureKind:
-    """What kind of failure an exception raised while training is."""
+    """Return the kind of failure of an exception that was raised during training or scoring."""
     import torch
 
     if isinstance(error, GivenBack):
@@ -251,19 +254,22 @@ def classify(error: BaseException) -> FailureKind:
         return "source_changed"
     if isinstance(error, TimeoutError):
         return "timeout"
-    if isinstance(error, MemoryError) or _says(error, HOST_MEMORY_TEXTS):
+    if isinstance(error, MemoryError) or _mentions(error, HOST_MEMORY_TEXTS):
         return "host_memory"
-    if isinstance(error, torch.OutOfMemoryError) or _says(error, DEVICE_MEMORY_TEXTS):
+    if isinstance(error, torch.OutOfMemoryError) or _mentions(error, DEVICE_MEMORY_TEXTS):
         return "out_of_memory"
     return "error"
 
 
-def _says(error: BaseException, texts: Sequence[str]) -> bool:
+def _mentions(error: BaseException, texts: Sequence[str]) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
 
 
 def describe(error: BaseException) -> str:
-    """One line for people: "Type: text (file:line)" with the innermost frame; of what ends the session the text alone."""
+    """Describe an exception in one line, "Type: text (file:line)", where file and line are those of the innermost frame.
+
+    For the exceptions that end the session, StoreRefusesError and SourceChangedError, this is the text alone.
+    """
     text = " ".join(str(error).split())[:LONGEST_MESSAGE]
     if isinstance(error, StoreRefusesError):
         return text
@@ -275,10 +281,10 @@ def describe(error: BaseException) -> str:
 
 
 def inject(faults: Mapping[str, str], spec_id: str) -> str | None:
-    """Tests only: fail the way `faults` asks for this spec ("*": for every spec).
+    """Inject the fault that `faults` names for this spec, or for "*"; used by tests only.
 
-    raise: an error; exit: the process dies; hang: never returns; oom: out of memory; nan: returned, for the caller to
-    spoil the outputs. "<fault>@<path>" happens once, in whichever process creates `path` first.
+    raise: raise an error; exit: end the process; hang: never return; oom: raise MemoryError; nan: return "nan", and the
+    caller replaces the outputs by NaN. "<fault>@<path>" happens once, in the process that creates `path` first.
     """
     fault, _, marker = faults.get(spec_id, faults.get("*", "")).partition("@")
     if not fault or (marker and not _claim(Path(marker))):
@@ -290,7 +296,7 @@ def inject(faults: Mapping[str, str], spec_id: str) -> str | None:
     if fault == "oom":
         raise MemoryError("injected fault")
     while fault == "hang":
-        time.sleep(0.05)  # short, so that signals and thread kills are seen
+        time.sleep(0.05)  # short, so that signals are handled
     return fault
 
 

@@ -1,4 +1,4 @@
-"""What the sessions of a run were charged, kept in its store so that a budget outlives every session."""
+"""Records what each session of a run was charged; the records lie in the store, so that a budget covers all sessions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class SessionSpend(BaseModel):
-    """What one session of a run was charged so far. `node_hours` by `<kind>/<market>`; no cost where there were no prices."""
+    """What one session of a run was charged so far.
+
+    `node_hours`: hours by `<kind>/<market>` of the node. `cost` is None if the config had no prices.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,11 +29,11 @@ class SessionSpend(BaseModel):
     cost: Amount | None = None
     currency: str | None = None
     prices_date: str | None = None
-    run: str | None = None  # whose record this is, and of which session; those of versions before 0.2 do not say
+    run: str | None = None  # `run` and `session` are None in records written by versions before 0.2
     session: str | None = None
 
     def cost_by(self, prices: Prices | None) -> float | None:
-        """What was charged then; a session without prices at these."""
+        """Return the recorded cost; for a session without a recorded cost, its cost at `prices`."""
         if self.cost is None and prices is not None:
             return prices.cost(self.node_hours)
         return self.cost
@@ -38,9 +41,10 @@ class SessionSpend(BaseModel):
 
 @dataclass(frozen=True)
 class Spent:
-    """What the sessions of a run were charged together. `unknown`: damaged records, in no sum.
+    """What all sessions of a run were charged. `unknown`: the keys of damaged records, which no sum includes.
 
-    `cost` is None if some session has neither a cost nor prices to count it by; `currencies` and `price_dates` are all that occur.
+    `cost` is None if the cost of a session is unknown or the currencies differ. `currencies` and `price_dates` list all
+    that occur.
     """
 
     sessions: tuple[SessionSpend, ...] = ()
@@ -72,7 +76,7 @@ class Spent:
         return sorted(mine | {session.prices_date for session in self.sessions if session.prices_date})
 
     def summary(self) -> dict[str, Any] | None:
-        """Plain values for people and JSON; None if nothing was ever charged."""
+        """Return the sums as plain values for display and JSON; None if there are no records."""
         if not self.sessions and not self.unknown:
             return None
         return {
@@ -87,12 +91,12 @@ class Spent:
 
 
 def spent_line(summary: Mapping[str, Any]) -> str:
-    """A summary in words."""
+    """Return the result of `Spent.summary` as a line of text."""
     parts = [f"{summary['gpu_hours']:.2f} GPU-hours", f"{summary['node_hours']:.2f} node-hours"]
     if summary["cost"] is not None and summary["currency"]:
         parts.append(f"{summary['cost']:.2f} {summary['currency']} (prices of {', '.join(summary['prices_dates'])})")
     if summary["unknown_sessions"]:
-        parts.append(f"and what {summary['unknown_sessions']} sessions with damaged records spent")
+        parts.append(f"and an unknown amount by {summary['unknown_sessions']} sessions whose records are damaged")
     return ", ".join(parts)
 
 
@@ -113,15 +117,15 @@ class SpendBook:
         self.blobs.put(f"{self._folder}{session_id}.json", named.model_dump_json(indent=2).encode() + b"\n")
 
     def read(self, prices: Prices | None = None) -> Spent:
-        """What all sessions spent; those without prices are counted by `prices`. Raises OSError if the store cannot be read."""
+        """Read what all sessions were charged; `prices` apply to sessions without a cost. Raises OSError."""
         sessions, unknown = [], []
         for key in self.blobs.list(self._folder):
             try:
                 session = SessionSpend.model_validate_json(self.blobs.get(key), strict=True)
                 if key != f"{self._folder}{session.session or _name(key)}.json" or session.run not in (None, self.run):
-                    raise ValueError(f"it is of session {session.session} of {session.run}")
+                    raise ValueError(f"the record belongs to session {session.session} of {session.run}")
                 sessions.append(session)
-            except ValueError:  # a ValidationError is one
+            except ValueError:  # pydantic's ValidationError is a ValueError
                 unknown.append(key)
             except FileNotFoundError:
                 continue

@@ -1,4 +1,4 @@
-"""Budgets of a run: the price table of the config, the limits of the command line, and the meter that holds them together."""
+"""Budgets of a run: the prices of the config, the limits of the command line, and the meter that compares costs with them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from orchestrator.spending.book import Amount, SessionSpend, SpendBook
 from tasks.errors import InputError
 
 BOOK_EVERY_S = 10.0
-CLOSING_PAUSES_S = (1.0, 5.0, 15.0)  # between the tries to write the last record
+CLOSING_PAUSES_S = (1.0, 5.0, 15.0)  # pauses between the attempts to write the last record
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _ALLOWED = (
     "a time such as 2026-12-01T08:00+01:00 (local time without offset), or how long from now, such as 90m, 2h30m, 1d"
@@ -33,9 +33,10 @@ log = logging.getLogger(__name__)
 
 
 class PricesConfig(BaseModel):
-    """What an hour of a node costs, by `<node type>/<market>`, `<node type>` or `default`, as of `date`; never fetched.
+    """The price of a node-hour by `<node type>/<market>`, `<node type>` or `default`, as of `date`.
 
-    `boot_s` is charged once for every node: the time before it is seen.
+    Prices come from the config only. `boot_s` seconds are charged once for every node, for the time before the driver
+    first sees it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,35 +47,38 @@ class PricesConfig(BaseModel):
     per_hour: Annotated[dict[Key, Price], Field(min_length=1)]
 
     def table(self) -> Prices:
-        """As the meter takes it."""
+        """Return the prices in the form that the meter uses."""
         return Prices(self.date.isoformat(), self.currency, dict(self.per_hour), self.boot_s)
 
 
 def parse_limits(
     max_gpu_hours: float | None, max_cost: float | None, deadline: str | None, prices: Prices | None, now: dt.datetime
 ) -> Limits:
-    """The limits of a run. Raises InputError for what is no limit, or a cost without prices."""
+    """Parse the limits of a run. Raises InputError for an invalid limit, or for a cost limit without prices."""
     for flag, value in (("--max-gpu-hours", max_gpu_hours), ("--max-cost", max_cost)):
         if value is not None and not (math.isfinite(value) and value > 0):
-            raise InputError(flag, f"{value:g}; allowed: a number above 0")
+            raise InputError(flag, f"{value:g} is not a valid limit; allowed: a number above 0")
     if max_cost is not None and prices is None:
-        problem = f"{max_cost:g} needs prices; give prices: {{date: ..., per_hour: {{<node type>: ...}}}} in the config"
+        problem = (
+            f"a cost limit of {max_cost:g} needs prices; "
+            "give prices: {date: ..., per_hour: {<node type>: ...}} in the config"
+        )
         raise InputError("--max-cost", problem)
     until = None if deadline is None else parse_deadline(deadline, now).timestamp()
     return Limits(max_gpu_hours, max_cost, until)
 
 
 def parse_deadline(text: str, now: dt.datetime) -> dt.datetime:
-    """A point in time in UTC: ISO 8601, in local time if it has no offset, or a duration from `now`, which is in UTC.
+    """Parse a deadline: ISO 8601, in local time if it has no offset, or a duration from `now`. Returns it in UTC.
 
-    One that has passed is no error: the same command, given again later, finds nothing to do or stops at once.
-    Raises InputError if it is neither.
+    A deadline in the past is valid, so that a command can be repeated later; the run then stops at once unless it is
+    complete. Raises InputError if `text` is neither a time nor a duration.
     """
     text = text.strip()
     try:
         until = _after(text, now) or dt.datetime.fromisoformat(text).astimezone(dt.UTC)
     except (ValueError, OverflowError, OSError) as error:
-        raise InputError("--deadline", f"{text!r}; allowed: {_ALLOWED}") from error
+        raise InputError("--deadline", f"{text!r} is not a valid deadline; allowed: {_ALLOWED}") from error
     return until
 
 
@@ -88,16 +92,16 @@ def _after(text: str, now: dt.datetime) -> dt.datetime | None:
 
 @dataclass
 class RunMeter:
-    """Charges the machines of one session to the budget of its run, and keeps the book: what the driver calls a SpendMeter.
+    """Charges the nodes of one session to the budget of its run and writes the session's record; a SpendMeter of the driver.
 
-    The record is written at the first tick, every ten seconds, and by `close`: a killed driver forgets no more than that.
-    Writing goes on in a thread, so that a store that does not answer holds up nobody.
+    The record is written at the first tick, then every ten seconds, and by `close`, so that at most ten seconds are lost
+    if the driver is killed. It is written in a thread, so that a store that does not answer does not delay the driver.
     """
 
     book: SpendBook
     meter: Meter
     gpus_per_worker: float = 0.0
-    market: str | None = None  # of the retrains
+    market: str | None = None  # the market of the nodes that retrain
     clock: Clock = field(default_factory=SystemClock)
     warn: Warn = log.warning
     executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "spend"))
@@ -118,24 +122,27 @@ class RunMeter:
         clock: Clock | None = None,
         warn: Warn = log.warning,
     ) -> RunMeter:
-        """A meter that goes on from what earlier sessions spent. Raises InputError if --max-cost cannot be compared with it."""
+        """Open a meter that continues from the charges of earlier sessions.
+
+        Raises InputError if these are in another currency than --max-cost.
+        """
         prior = book.read(prices)
         for key in prior.unknown:
-            warn(f"warning: {key} is damaged: what that session spent is unknown, and in no budget")
+            warn(f"warning: {key} is damaged: what this session spent is unknown and counts towards no budget")
         if limits.max_cost is not None and len(prior.currencies) > 1:
             problem = f"earlier sessions of this run are charged in another currency ({', '.join(prior.currencies)})"
-            raise InputError("--max-cost", f"{problem}; give prices in theirs")
+            raise InputError("--max-cost", f"{problem}; give prices in that currency")
         meter = Meter(limits, prices, prior.gpu_hours, prior.cost or 0.0)
         return RunMeter(book, meter, gpus_per_worker, market, clock or SystemClock(), warn)
 
     @property
     def is_used_up(self) -> bool:
-        """Whether a limit is reached already: then nothing need be started."""
+        """Whether a limit is already reached, so that no worker need be started."""
         return self.meter.seconds_left(self.clock.utc().timestamp()) == 0
 
     @property
     def reason(self) -> str:
-        """Which limit ends the run, for people."""
+        """A message that names the limit that ends the run."""
         nearest, limits = self.meter.nearest(self.clock.utc().timestamp()), self.meter.limits
         name, left_s = nearest or ("", math.inf)
         end = "is used up" if left_s == 0 else "leaves no room for another retrain"
@@ -149,7 +156,7 @@ class RunMeter:
         return "no limit is near"
 
     def tick(self, nodes: Sequence[Node]) -> float | None:
-        """Charge these machines until now; seconds left until a limit at the present rate, None if none is in sight."""
+        """Charge these nodes up to now; return the seconds until a limit at the present rate, None if there is no limit."""
         self._warn_of_prices(nodes)
         self.meter.charge(self.clock.now(), nodes)
         if self.clock.now() - self._written_s >= BOOK_EVERY_S and (self._writing is None or self._writing.done()):
@@ -157,11 +164,11 @@ class RunMeter:
         return self.meter.seconds_left(self.clock.utc().timestamp())
 
     def workers_within(self, seconds: float) -> float:
-        """How many workers may be wanted, if they are to boot and work for `seconds` before a limit; infinite without one."""
+        """Return how many workers can boot and work for `seconds` before a limit is reached; infinite without a limit."""
         return self.meter.workers_within(self.gpus_per_worker, seconds, self.clock.utc().timestamp(), self.market)
 
     def close(self) -> None:
-        """Charge the machines of the last tick until now and write the record; nothing if there was no tick."""
+        """Charge the nodes of the last tick up to now and write the record; do nothing if there was no tick."""
         if self._writing is not None:
             self.meter.charge_on(self.clock.now())
             self._write()
@@ -171,15 +178,15 @@ class RunMeter:
                 self.clock.sleep(pause_s)
                 self._write()
             if error := self._writing.exception():
-                spent = f"{self.meter.bill.gpu_hours:.2f} GPU-hours of this session"
-                self.warn(f"warning: what was spent is not in the book ({error}): {spent}, in no later budget")
+                spent = f"{self.meter.bill.gpu_hours:.2f} GPU-hours of this session count towards no later budget"
+                self.warn(f"warning: the record of what was spent could not be written ({error}): {spent}")
 
     def _warn_of_prices(self, nodes: Sequence[Node]) -> None:
         prices = self.meter.prices
         for label in {node.label for node in nodes} - self._warned if prices else ():
             self._warned.add(label)
             if prices and not prices.lists(label):
-                self.warn(f"warning: prices.per_hour has neither {label!r} nor default: charged as the dearest node")
+                self.warn(f"warning: prices.per_hour has neither {label!r} nor default; the highest price is charged")
 
     def _write(self) -> None:
         self._check_written()
@@ -202,10 +209,10 @@ class RunMeter:
         )
 
     def _check_written(self) -> None:
-        """Wait for the last write. One that failed is no harm yet: the bill goes on in memory, and the next record has it all."""
+        """Wait for the last write. A failure loses nothing yet, because the next record again contains all charges."""
         error = self._writing.exception() if self._writing else None
         if error is not None and not isinstance(error, OSError):
             raise error
         if error is not None and "book" not in self._warned:
-            self.warn(f"warning: what is spent cannot be written ({error}); trying again")
+            self.warn(f"warning: the record of what is spent cannot be written ({error}); trying again")
             self._warned.add("book")

@@ -1,4 +1,4 @@
-"""Many reads of a store at a time: in a bucket each waits for an answer, and waiting costs nothing."""
+"""Runs several store requests at a time in threads, because a request to a bucket spends most of its time waiting."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ Result = TypeVar("Result")
 
 
 def each(function: Callable[[Item], Result], items: Sequence[Item], at_once: int) -> Iterator[Result]:
-    """`function` of every item, in their order, up to `at_once` at a time.
+    """Yield `function(item)` for every item, in the order of `items`, with up to `at_once` calls at a time.
 
-    The first error is raised in its turn; what has not begun by then, or when nobody asks for more, is not done.
+    If a call raises, its exception is raised when its turn comes. Calls that have not started are then cancelled, as they
+    are when the caller stops iterating.
     """
     if at_once == 1 or len(items) < 2:
         yield from map(function, items)

@@ -1,4 +1,4 @@
-"""Named bytes that are there whole or not at all: what the ledger, scores and checkpoints are kept in."""
+"""Stores that hold bytes by key, each written completely or not at all; ledger, scores and checkpoints are kept in one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 class StoreAwayError(OSError, RefitError):
-    """The store does not answer, or refuses: says nothing about what it holds. (errno, reason, URL)"""
+    """The store does not answer or refuses access, so its content is unknown. Arguments: (errno, reason, URL)."""
 
     is_resumable = True
 
@@ -31,59 +31,63 @@ class StoreAwayError(OSError, RefitError):
 
 
 class BlobStore(Protocol):
-    """Bytes by key, a relative path with forward slashes. A crash leaves the old content or the new, whole."""
+    """Bytes by key, where a key is a relative path with forward slashes.
+
+    A crash during a write leaves the complete old content or the complete new content.
+    """
 
     at_once: ClassVar[int]
-    """How many calls at a time are worth making, from threads."""
+    """How many calls it is worth making at a time from threads."""
 
     def get(self, key: str) -> bytes:
-        """The content. Raises FileNotFoundError."""
+        """Return the content. Raises FileNotFoundError."""
         ...
 
     def put(self, key: str, data: bytes) -> None:
-        """Write or replace. On OSError nothing partial is visible."""
+        """Write or replace the content. If this raises OSError, no partial content is visible."""
         ...
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write if absent. True: this call did; False: something is there, or was written at the same instant."""
+        """Write `data` if the key is absent. True: this call wrote it; False: the key exists, or another writer won."""
         ...
 
     def swap(self, key: str, data: bytes, expected: bytes) -> bool:
-        """Replace `expected` by `data`; of several at once one does. False: something else is there, or nothing.
+        """Replace the content `expected` by `data`; of several simultaneous calls one succeeds.
 
-        After a lost answer False may be said of a swap that was made: look again.
+        Returns False if the content differs from `expected` or the key is absent. If the server's answer was lost, a
+        swap that was made may also return False, so the caller must read the key again.
         """
         ...
 
     def delete(self, key: str) -> None:
-        """Remove; a key that is absent is fine."""
+        """Delete the key; an absent key is no error."""
         ...
 
     def list(self, prefix: str) -> Keys:
-        """Every key that starts with `prefix`, sorted."""
+        """Return every key that starts with `prefix`, sorted."""
         ...
 
     def versions(self, prefix: str) -> dict[str, str]:
-        """The same keys, each with a text that is another when the content is."""
+        """Return the keys that start with `prefix`, each with a version string that changes when the content changes."""
         ...
 
     def exists(self, key: str) -> bool: ...
 
     def size(self, key: str) -> int:
-        """Bytes. Raises FileNotFoundError."""
+        """Return the size in bytes. Raises FileNotFoundError."""
         ...
 
     def url(self, key: str) -> str:
-        """Where a person finds it."""
+        """Return the URL by which a person can find the content."""
         ...
 
 
 @dataclass(frozen=True)
 class LocalBlobs:
-    """A folder as a BlobStore; made absolute, so that it means the same in a worker."""
+    """A folder as a BlobStore. `root` is made absolute because a worker may have another working directory."""
 
     root: Path
-    at_once: ClassVar[int] = 1  # a disk answers at once: threads would only wait for each other
+    at_once: ClassVar[int] = 1  # a local disk answers without delay, so threads would gain nothing
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(os.path.abspath(self.root)))
@@ -129,7 +133,7 @@ class LocalBlobs:
     def versions(self, prefix: str) -> dict[str, str]:
         found = {}
         for key in self.list(prefix):
-            with suppress(FileNotFoundError):  # deleted since the listing
+            with suppress(FileNotFoundError):  # the key was deleted after the listing
                 state = self._path(key).stat()
                 found[key] = f"{state.st_ino} {state.st_size} {state.st_mtime_ns}"
         return found
@@ -144,7 +148,7 @@ class LocalBlobs:
         return self._path(key).as_uri()
 
     def sweep(self, older_than_s: float = 3600.0) -> int:
-        """Delete what killed writers left behind in the store's own folders; how many files went."""
+        """Delete temporary files that killed writers left in the store's own folders; return the number deleted."""
         oldest, swept = time.time() - older_than_s, 0
         for folder in STORE_FOLDERS:
             for parent, _, names in os.walk(self.root / folder):
@@ -169,7 +173,7 @@ class LocalBlobs:
 
 
 def check_key(key: str) -> str:
-    """`key`, if it is one. Raises ValueError."""
+    """Return `key` if it is a valid key. Raises ValueError."""
     parts = key.split("/")
     if "\\" in key or "\0" in key or any(part in ("", ".", "..") or part.startswith(TEMPORARY) for part in parts):
         raise ValueError(f"{key!r} is not a key: keys are relative paths without empty, '.' or '..' parts")
@@ -177,7 +181,7 @@ def check_key(key: str) -> str:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write or replace a file: a crash leaves the old content or the new. Raises OSError, leaving nothing partial."""
+    """Write or replace a file atomically: a crash leaves the complete old or the complete new content. Raises OSError."""
     _make_folder(path.parent)
     temporary = _write_temporary(path.parent, data)
     try:
@@ -189,14 +193,17 @@ def write_file(path: Path, data: bytes) -> None:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """One process at a time, where the file system has locks (not every network one has). Raises FileNotFoundError."""
+    """Let one process at a time run the body, if the file system supports locks (some network file systems do not).
+
+    Raises FileNotFoundError.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)  # gives the lock back
+        os.close(handle)  # this also releases the lock
 
 
 def _write_temporary(folder: Path, data: bytes) -> Path:
@@ -218,7 +225,7 @@ def _delete_older(leftover: Path, oldest: float) -> bool:
             return False
         leftover.unlink()
         return True
-    except OSError:  # another driver swept it, or the store is read-only: a leftover harms nobody
+    except OSError:  # another driver deleted it, or the store is read-only; a leftover file does no harm
         return False
 
 
@@ -230,7 +237,7 @@ def _claim(temporary: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # claims the name, empty for an instant
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # empty until the next line
         os.replace(temporary, path)
 
 

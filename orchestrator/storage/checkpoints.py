@@ -1,4 +1,4 @@
-"""Weights as safetensors, sealed with their SHA-256: a checkpoint is what was written, or it is missing."""
+"""Stores weights as safetensors files that contain their own SHA-256, so that a damaged checkpoint is detected."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointError(RefitError):
-    """A checkpoint is not in the store, or is not what was written there."""
+    """A checkpoint is missing in the store, or its bytes are not those that were written."""
 
 
 @dataclass(frozen=True)
 class CheckpointStore:
-    """Weights under `checkpoints/<spec id>/<step>.safetensors`. Pickles: workers write where the driver reads.
+    """Weights under `checkpoints/<spec id>/<step>.safetensors`.
 
-    `in_progress`: the retrains that had a snapshot when they were listed; None: nobody has looked.
+    It can be pickled, so that workers write to the store that the driver reads. `in_progress`: spec ids that had a
+    snapshot when `swept` listed the store; None if it has not been listed.
     """
 
     blobs: BlobStore
     in_progress: frozenset[str] | None = None
 
     def keeper(self, spec_id: str) -> KeepCheckpoint:
-        """What a recipe calls with (step, network) to store the network's weights."""
+        """Return the function that a recipe calls with (step, network) to store the network's weights."""
 
         def keep(step: int, network: nn.Module) -> None:
             self.blobs.put(_key(spec_id, step), _encode(spec_id, step, network))
@@ -45,53 +46,56 @@ class CheckpointStore:
         return keep
 
     def load(self, spec_id: str, step: int) -> dict[str, np.ndarray]:
-        """Parameter and buffer name -> array. Raises CheckpointError saying what is wrong."""
+        """Return the arrays by parameter or buffer name. Raises CheckpointError that names the problem."""
         from safetensors.numpy import load
 
         return load(self._verified(spec_id, step))
 
     def progress(self, spec_id: str) -> SnapshotStore:
-        """Where the snapshot of a retrain that is not finished lies."""
+        """Return the place of the snapshot of an unfinished retrain."""
         return StoredSnapshot(self.blobs, spec_id)
 
     def may_have_progress(self, spec_id: str) -> bool:
-        """Whether an earlier session may have left a snapshot of this retrain."""
+        """Return whether an earlier session may have stored a snapshot of this retrain."""
         return self.in_progress is None or spec_id in self.in_progress
 
     def require(self, key: str) -> None:
-        """Raise RefitError unless the store, as this process sees it, has the key."""
+        """Check that this process finds `key` in the store. Raises RefitError if it does not."""
         try:
             is_there = self.blobs.exists(key)
         except StoreAwayError as error:
             if error.errno != errno.EACCES:
                 raise
-            raise RefitError(f"this node may not read the store: {error}") from error
+            raise RefitError(f"this node has no permission to read the store: {error}") from error
         if not is_there:
-            problem = "this node does not see what the driver has written there: output must be in a bucket, or on a disk that all nodes share"
+            problem = "this node does not find the file that the driver wrote; output must be in a bucket or on a disk that all nodes share"
             raise RefitError(f"{self.blobs.url(key)}: {problem}")
 
     def swept(self, finished: Collection[str]) -> CheckpointStore:
-        """This store, told which retrains are in progress; the snapshots of `finished` ones are deleted. One listing.
+        """Delete the snapshots of `finished` retrains; return this store with `in_progress` filled in, from one listing.
 
-        A retrain that is done again because its weights are lost must not go on behind a step that it is to keep: of a
-        finished one no snapshot counts, deleted or not. Raises OSError if the store cannot be listed.
+        A finished retrain that is repeated because its weights are lost must start from the beginning, since a resumed
+        one would skip the steps whose weights are needed. Its snapshot is therefore never used, even if the deletion
+        fails. Raises OSError if the store cannot be listed.
         """
         found = {spec_id for key in self.blobs.list("checkpoints/") if (spec_id := spec_of_snapshot(key))}
         self.clear_progress(sorted(found.intersection(finished)))
         return replace(self, in_progress=frozenset(found.difference(finished)))
 
     def clear_progress(self, spec_ids: Iterable[str]) -> None:
-        """Delete the snapshots of finished retrains. What stays because the store is away costs room until the next sweep."""
+        """Delete the snapshots of finished retrains. If the store is unavailable, the rest stays until the next sweep."""
         for spec_id in spec_ids:
             snapshot = StoredSnapshot(self.blobs, spec_id)
             try:
                 snapshot.clear()
-            except OSError as error:  # the others would wait for it, one by one
-                log.warning("%s and those after it stay: %s: %s", snapshot.key, type(error).__name__, error)
+            except OSError as error:  # each further deletion would wait for the store again
+                log.warning(
+                    "snapshot %s and later ones are not deleted: %s: %s", snapshot.key, type(error).__name__, error
+                )
                 return
 
     def has(self, spec_id: str, steps: Iterable[int]) -> bool:
-        """Whether the weights of all `steps` are there, every byte as written."""
+        """Return whether the weights of all `steps` are stored and undamaged."""
         try:
             for step in steps:
                 self._verified(spec_id, step)
@@ -107,11 +111,11 @@ class CheckpointStore:
             raise CheckpointError(f"{key}: no such checkpoint") from None
         metadata = sealed_metadata(data)
         if metadata is None:
-            raise CheckpointError(f"{key}: its {len(data)} bytes are not those that were written")
-        # those of versions before 0.2 do not say what they are
-        said = metadata.get("spec_id", spec_id), metadata.get("step", str(int(step)))
-        if said != (spec_id, str(int(step))):
-            raise CheckpointError(f"{key}: holds the weights of {said[0]} at step {said[1]}")
+            raise CheckpointError(f"{key}: its {len(data)} bytes do not have the SHA-256 in its metadata")
+        # checkpoints written by versions before 0.2 name neither spec nor step
+        stored = metadata.get("spec_id", spec_id), metadata.get("step", str(int(step)))
+        if stored != (spec_id, str(int(step))):
+            raise CheckpointError(f"{key}: holds the weights of {stored[0]} at step {stored[1]}")
         return data
 
 
@@ -126,5 +130,5 @@ def _encode(spec_id: str, step: int, network: nn.Module) -> bytes:
     tensors = {}
     for name, tensor in network.state_dict().items():
         wide = tensor.detach().float() if tensor.dtype is torch.bfloat16 else tensor.detach()  # numpy has no bfloat16
-        tensors[name] = wide.to("cpu", copy=True).contiguous()  # a copy per name: safetensors refuses shared memory
+        tensors[name] = wide.to("cpu", copy=True).contiguous()  # a copy, since safetensors rejects shared memory
     return seal(save(tensors, metadata={SEAL: UNSEALED, "spec_id": spec_id, "step": str(int(step))}))

@@ -1,4 +1,4 @@
-"""Holding a lease for as long as a driver works: waited for, renewed in the background, given back at the end."""
+"""Holds a lease while a driver works: acquires it, renews it in a background thread and releases it at the end."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from orchestrator.storage.lease import Lease, LeaseHeld
-from orchestrator.storage.refusals import is_permanent, told
+from orchestrator.storage.refusals import describe_os_error, is_permanent
 from tasks.errors import InputError
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 5.0  # how often a waiting driver looks whether the lease is free, give or take half
+LOOK_EVERY_S = 5.0  # mean interval at which a waiting driver tries the lease; each pause is 0.5 to 1.5 times as long
 _STOP_EVERY_S = 0.2
 
 
@@ -29,13 +29,14 @@ def held(
     lost: Callable[[str], object] = lambda reason: None,
     look_every_s: float = LOOK_EVERY_S,
 ) -> Iterator[Lease]:
-    """Acquire, renew every third of its life, release.
+    """Acquire the lease, renew it every third of its lifetime while the body runs, and release it.
 
-    `wait`: until the holder gives it back or it expires; `say` is told once who holds it, and the wait ends when `stop`
-    returns something true. `lost` is told, from another thread, who took the lease meanwhile: to go on would be to pay twice,
-    and harms no result. One that expired or vanished, and that nobody has, is taken again.
+    With `wait`, a lease that another driver holds is waited for until that driver releases it or it expires. `say` is
+    called once with a message that names the holder, and the wait ends when `stop` returns a true value. If another
+    driver takes the lease while the body runs, `lost` is called with the reason, from the renewing thread: continuing
+    would do work twice but harms no result. A lease that has expired or vanished without a new holder is acquired again.
 
-    Raises LeaseHeld, InputError if the store cannot be written.
+    Raises LeaseHeld, and InputError if the store cannot be written.
     """
     _acquire(lease, wait, say, stop, look_every_s)
     done = threading.Event()
@@ -49,13 +50,13 @@ def held(
         try:
             lease.release()
         except OSError as error:
-            log.warning("lease not given back: %s", error)
+            log.warning("the lease could not be released; it expires within %g s: %s", lease.ttl_s, error)
 
 
 def _acquire(
     lease: Lease, wait: bool, say: Callable[[str], object], stop: Callable[[], object], look_every_s: float
 ) -> None:
-    said: LeaseHeld | None = None
+    announced: LeaseHeld | None = None
     while True:
         try:
             lease.acquire(time.time())
@@ -63,20 +64,20 @@ def _acquire(
         except LeaseHeld as held_by:
             if not wait or stop():
                 raise
-            if said is None:
-                say(f"{held_by}; waiting for it")
-            said = held_by
+            if announced is None:
+                say(f"{held_by}; waiting until it is released or expires")
+            announced = held_by
         except OSError as error:
             if is_permanent(error):
-                raise InputError(lease.url, f"cannot be written: {told(error)}") from None
-            if error.errno == errno.EACCES:  # of a bucket
+                raise InputError(lease.url, f"cannot be written: {describe_os_error(error)}") from None
+            if error.errno == errno.EACCES:  # a bucket refused access; is_permanent covers file systems only
                 raise InputError(lease.url, f"cannot be written: {error.strerror}") from None
-            if said is None:
+            if announced is None:
                 raise
-            log.warning("lease not looked at: %s", error)  # the store is away: a waiting driver has time
+            log.warning("the lease could not be read, trying again: %s", error)
         _pause(look_every_s * random.uniform(0.5, 1.5), stop)
         if stop():
-            raise said
+            raise announced
 
 
 def _pause(seconds: float, stop: Callable[[], object]) -> None:
@@ -91,8 +92,8 @@ def _renew(lease: Lease, done: threading.Event, lost: Callable[[str], object]) -
             if not lease.renew(time.time()):
                 lease.acquire(time.time())
         except LeaseHeld as held_by:
-            log.warning("lease lost: %s; nothing else is lost, work may be done twice", held_by)
+            log.warning("lease lost: %s; no result is lost, but work may be done twice", held_by)
             lost(f"lease lost: {held_by}")
             return
         except OSError as error:
-            log.warning("lease not renewed: %s", error)
+            log.warning("the lease could not be renewed, trying again: %s", error)

@@ -1,4 +1,4 @@
-"""A lease keeps two drivers from paying for the same retrains twice. Correctness never depends on it."""
+"""A lease keeps two drivers from doing the same retrains. Correctness never depends on it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from orchestrator.storage.blobs import BlobStore
 from tasks.errors import RefitError
 
 _GONE = ("Z", "X")  # /proc states of a process that has ended
-_TRIES = 10  # a conditional write is lost to another driver, or its answer to the network: look again
+_TRIES = 10  # a conditional write fails if another driver wrote first or the server's answer was lost
 
 
 class LeaseHeld(RefitError):  # noqa: N818  (a state, not a fault)
-    """Another driver is at work on this ledger."""
+    """Another driver holds the lease of this ledger."""
 
     is_resumable = True
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease. `machine`: the boot and process namespace of `pid`; `started` tells a reused pid apart."""
+    """The process that holds a lease.
+
+    `machine` identifies the boot and the process namespace of `pid`; `started` distinguishes processes that reuse a pid.
+    """
 
     driver: str
     host: str
@@ -33,10 +36,10 @@ class Holder:
     pid: int
     started: str
     expires_at: float  # seconds since the epoch
-    ledger: str = ""  # whose lease this is; one of a version before 0.2 does not say
+    ledger: str = ""  # task id of the ledger; empty in a lease written by a version before 0.2
 
     def is_alive(self, machine: str) -> bool:
-        """False only when the process ran on `machine` and has ended."""
+        """Return False only if the process ran on `machine` and has ended."""
         return self.machine != machine or _started(self.pid) == self.started
 
     def __str__(self) -> str:
@@ -46,7 +49,7 @@ class Holder:
 
 @dataclass
 class Lease:
-    """The lease of one task's ledger, for one driver; one that stops renewing keeps others out for `ttl_s`."""
+    """The lease of one task's ledger, for one driver. A lease that is not renewed expires after `ttl_s` seconds."""
 
     blobs: BlobStore
     task_id: str
@@ -54,9 +57,10 @@ class Lease:
     driver: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def acquire(self, now: float) -> None:
-        """Take it if it is free, expired, damaged or of an ended process; `now` in epoch seconds. Raises LeaseHeld.
+        """Take the lease if it is free, expired, damaged or held by an ended process. Raises LeaseHeld.
 
-        Every step is a conditional write: of several drivers that take over at once one has it.
+        `now` is in seconds since the epoch. Every write is conditional, so that of several simultaneous drivers exactly
+        one gets the lease.
         """
         mine = _encode(self._mine(now))
         for _ in range(_TRIES):
@@ -68,10 +72,10 @@ class Lease:
                 raise LeaseHeld(f"ledger {self.task_id} is in use by {holder}")
             if found is not None and (found == mine or self.blobs.swap(self._key, mine, found)):
                 return
-        raise LeaseHeld(f"ledger {self.task_id}: other drivers take its lease at the same time; try again")
+        raise LeaseHeld(f"ledger {self.task_id}: other drivers are taking its lease at the same time; try again")
 
     def renew(self, now: float) -> bool:
-        """Extend the lease; False if this driver no longer has it."""
+        """Extend the lease; return False if this driver no longer holds it."""
         mine = _encode(self._mine(now))
         for _ in range(_TRIES):
             found = self._stored()
@@ -83,9 +87,9 @@ class Lease:
         return False
 
     def release(self) -> None:
-        """Give the lease back, if this driver has it: the file stays, without a holder.
+        """Release the lease if this driver holds it. The file stays and then names no holder.
 
-        To look and then delete could delete the lease of a driver that has just taken over.
+        Reading and then deleting the file could delete the lease of a driver that has just taken over.
         """
         found = self._stored()
         holder = self._decoded(found)
@@ -93,7 +97,7 @@ class Lease:
             self.blobs.swap(self._key, _encode(replace(holder, driver="", expires_at=0.0)), found)
 
     def holder(self) -> Holder | None:
-        """Who has the lease, expired or not; None if nobody has, or the file is damaged."""
+        """Return the holder, expired or not; None if there is none or the file is damaged."""
         holder = self._decoded(self._stored())
         return holder if holder is not None and holder.driver else None
 
@@ -104,7 +108,7 @@ class Lease:
             return None
 
     def _decoded(self, data: bytes | None) -> Holder | None:
-        """The holder; None also for what is damaged, or the lease of another ledger."""
+        """Return the holder; None if `data` is None, damaged, or the lease of another ledger."""
         holder = _decoded(data)
         return holder if holder is not None and holder.ledger in ("", self.task_id) else None
 
@@ -113,7 +117,7 @@ class Lease:
 
     @property
     def url(self) -> str:
-        """Where a person finds it."""
+        """The URL by which a person can find the lease."""
         return self.blobs.url(self._key)
 
     @property
@@ -131,7 +135,7 @@ def _encode(holder: Holder) -> bytes:
 
 
 def _decoded(data: bytes | None) -> Holder | None:
-    """None also for what is damaged."""
+    """Return the holder; None if `data` is None or damaged."""
     try:
         stored = json.loads(data or b"")
         holder = Holder(
@@ -139,14 +143,17 @@ def _decoded(data: bytes | None) -> Holder | None:
             pid=int(stored["pid"]), started=str(stored["started"]), expires_at=float(stored["expires_at"]),
             ledger=str(stored.get("ledger", "")),
         )  # fmt: skip
-        str(holder)  # an expiry that is no date is damage
+        str(holder)  # raises if the expiry cannot be shown as a date, which means damage
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
     return holder
 
 
 def _machine() -> str:
-    """The boot and process namespace, in which pid and start time name a process; without /proc, the host name."""
+    """Identify the boot and process namespace, within which pid and start time identify a process.
+
+    Without /proc this is the host name.
+    """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + " " + os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -154,7 +161,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When the process started, in ticks since boot; "" if it has ended."""
+    """Return the start time of the process in ticks since boot; "" if it has ended."""
     if not Path("/proc/self/stat").exists():
         return _answers(pid)
     try:
@@ -170,5 +177,5 @@ def _answers(pid: int) -> str:
     except ProcessLookupError:
         return ""
     except OSError:
-        pass  # it is there, and another user's
+        pass  # the process exists and belongs to another user
     return "running"

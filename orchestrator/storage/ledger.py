@@ -1,4 +1,4 @@
-"""The ledger: content-addressed, append-only parts of finished retrains. Nothing finished is lost or redone."""
+"""The ledger: content-addressed, append-only parts that hold the rows of finished retrains."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Row = TypeVar("Row", LedgerRow, IndexEntry)
 
 @dataclass(frozen=True)
 class BadPart:
-    """A part that is not what was written, and why."""
+    """The name of a damaged part, and what is wrong with it."""
 
     name: str
     problem: str
@@ -47,7 +47,7 @@ class BadPart:
 
 @dataclass(frozen=True)
 class LedgerView:
-    """One row per spec id. `conflicts`: specs whose finished rows differ in a bit of status or outputs."""
+    """One row per spec id. `conflicts`: ids of specs whose finished rows differ in status or in any bit of an output."""
 
     rows: Mapping[str, LedgerRow]
     conflicts: tuple[str, ...]
@@ -56,14 +56,14 @@ class LedgerView:
 
 @dataclass(frozen=True)
 class LedgerIndex:
-    """As LedgerView, without outputs; read-only, since the next call may give the same one."""
+    """One row without outputs per spec id. `rows` is read-only, because the next call may return the same mapping."""
 
     rows: Mapping[str, IndexEntry]
     bad_parts: tuple[BadPart, ...]
 
 
 class _Indexed(NamedTuple):
-    """A part as the index knows it. `size`: bytes."""
+    """The index entries of a part, and its size in bytes."""
 
     entries: list[IndexEntry]
     size: int
@@ -72,34 +72,37 @@ class _Indexed(NamedTuple):
 class Ledger:
     """The finished retrains of one task id, under `ledger/<task_id>/` of a store.
 
-    Any number of readers and writers may work at once: parts never change, and one is deleted only when its rows are
-    in another.
+    Any number of readers and writers may work at the same time: parts never change, and a part is deleted only once
+    another one holds its rows.
     """
 
     def __init__(self, blobs: BlobStore, task_id: str):
         self._blobs, self._task_id = blobs, task_id
         self._folder, self._record = f"ledger/{task_id}/", record_key(task_id)
-        self._indexed: dict[str, _Indexed] = {}  # parts written or verified here; a part's content is its name
-        self._last: tuple[frozenset[str], Mapping[str, IndexEntry]] = frozenset(), {}  # parts, and what stands of them
+        self._indexed: dict[str, _Indexed] = {}  # parts written or verified by this object
+        self._last: tuple[frozenset[str], Mapping[str, IndexEntry]] = frozenset(), {}  # part names, and their index
 
     def publish(self, rows: Sequence[LedgerRow]) -> str:
-        """Write one part; its rows are durable when this returns its name. Raises OSError, leaving no partial part."""
+        """Write the rows as one part and return its name; the rows are then durable.
+
+        Raises OSError, and then no partial part is visible.
+        """
         if not rows:
             raise ValueError("a part needs at least one row")
         data = encode_rows(rows, task_id=self._task_id, quick=True)
         name = self._write(data)
-        self._indexed[name] = _Indexed(index_of(rows), len(data))  # no need to read it to know what it holds
+        self._indexed[name] = _Indexed(index_of(rows), len(data))
         return name
 
     def parts(self) -> list[str]:
-        """Names of the parts, sorted."""
+        """Return the names of the parts, sorted."""
         return [key.removeprefix(self._folder) for key in self._blobs.list(self._folder + "part-")]
 
     def read(self, spec_ids: Collection[str] | None = None) -> LedgerView:
-        """The rows with outputs, all or those of `spec_ids`; every byte is verified.
+        """Read and verify the rows with outputs, all or those of `spec_ids`.
 
-        A part that this Ledger has indexed, and that holds none of `spec_ids`, is not read again.
-        Of several rows of one spec the first by (committed_at, part name) stands; finished come before quarantined.
+        A part is not read if this Ledger has indexed it and it holds none of `spec_ids`. If a spec has several rows, the
+        first by (committed_at, part name) is returned, and finished rows come before quarantined ones.
         """
         wanted = None if spec_ids is None else frozenset(spec_ids)
         parts, bad = self._scan(lambda name: self._rows(name, wanted))
@@ -107,7 +110,7 @@ class Ledger:
         return LedgerView(rows, tuple(spec_id for spec_id, same in several.items() if _differ(same)), bad)
 
     def index(self) -> LedgerIndex:
-        """The rows without outputs; parts this Ledger has written, or verified before, are not read again."""
+        """Return the rows without outputs. Parts that this Ledger has written or verified are not read again."""
         parts, bad = self._scan(lambda name: self._index_of(name).entries)
         if self._last[0] != parts.keys():
             rows, _ = _by_spec(parts, lambda row: (row.status == "quarantined", row.committed_at))
@@ -115,22 +118,23 @@ class Ledger:
         return LedgerIndex(self._last[1], bad)
 
     def verify(self) -> list[BadPart]:
-        """Every part that is damaged, or has a row whose id is not the digest of its spec or whose edit is another."""
+        """Find every part that is damaged, or that has a row whose id or edit does not match its spec."""
         names = self.parts()
         problems = each(self._problem, names, self._blobs.at_once)
         return [BadPart(name, problem) for name, problem in zip(names, problems, strict=True) if problem]
 
     def set_aside(self, name: str) -> None:
-        """Move a part to `corrupt/`, so that its rows become work again."""
-        log.warning("ledger: part %s is moved to corrupt/", name)  # whoever asked for it may not live to tell
+        """Move a part to `corrupt/`, so that its retrains are done again."""
+        log.warning("ledger: part %s is moved to corrupt/", name)  # logged first, in case the process dies in between
         self._blobs.put(f"{self._folder}corrupt/{name}", self._blobs.get(self._folder + name))
         self._blobs.delete(self._folder + name)
         self._indexed.pop(name, None)
 
     def compact(self, min_parts: int = 16, max_rows: int = 4096, max_bytes: int = 64 << 20) -> list[str]:
-        """Merge small parts into ones of up to `max_rows`, about `max_bytes`, if there are `min_parts`; the new names.
+        """Merge small parts if there are at least `min_parts` of them; return the names of the merged parts.
 
-        A part is deleted once the merged one has been read back; a crash at any point leaves every row readable.
+        A merged part has at most `max_rows` rows and about `max_bytes` bytes. Its sources are deleted once it has been
+        read back, so that a crash at any point leaves every row readable.
         """
         parts = self._scan(self._index_of)[0]
         small = {
@@ -142,20 +146,20 @@ class Ledger:
         return [merged for group in groups if len(group) > 1 and (merged := self._merge(group))]
 
     def describe(self, record: Mapping[str, Any]) -> None:
-        """Write what the task records beside its parts, once; a damaged record, or another task's, is replaced."""
+        """Write the task record, once; a damaged record, or one of another task, is replaced."""
         found = self.description()
         if found is None or (digest(record) == self._task_id and not self.is_described(found)):
             self._blobs.put(self._record, (canonical_json(record) + "\n").encode())
 
     def is_described(self, found: Mapping[str, Any]) -> bool:
-        """Whether a record is that of this ledger, whose name is its digest."""
+        """Return whether `found` is the record of this ledger, that is, whether its digest is the task id."""
         try:
             return digest(found) == self._task_id
-        except TypeError:  # no value of ours
+        except TypeError:  # a value that Refit never writes
             return False
 
     def description(self) -> dict[str, Any] | None:
-        """What `describe` wrote, or None."""
+        """Return the task record that `describe` wrote, or None."""
         try:
             record = json.loads(self._blobs.get(self._record))
         except (FileNotFoundError, ValueError):
@@ -190,7 +194,10 @@ class Ledger:
         return decode_rows(data, wanted)
 
     def _scan(self, decode: Callable[[str], T]) -> tuple[dict[str, T], tuple[BadPart, ...]]:
-        """Decode every part. One that goes while we read was merged into a part that the next listing shows."""
+        """Decode every part.
+
+        A part that vanishes meanwhile was merged into a new part by another driver, so the parts are listed again.
+        """
         found: dict[str, T] = {}
         bad: list[BadPart] = []
         seen: set[str] = set()
@@ -202,7 +209,7 @@ class Ledger:
                     vanished = True
                 elif isinstance(result, DamagedError):
                     bad.append(BadPart(name, str(result)))
-                    self._indexed.pop(name, None)  # it may have been known while it was sound
+                    self._indexed.pop(name, None)  # it may have been indexed before it was damaged
                 else:
                     found[name] = result
             seen.update(pending)
@@ -211,7 +218,11 @@ class Ledger:
         return found, tuple(sorted(bad, key=lambda part: part.name))
 
     def _attempt(self, decode: Callable[[str], T], name: str) -> T | FileNotFoundError | DamagedError:
-        """A stale handle, no file descriptors, a bad sector: that a part could not be read says nothing about its bytes."""
+        """Decode one part; return the exception if it is missing or damaged.
+
+        Other OSErrors (a stale handle, no file descriptors left, a bad sector) say nothing about the bytes of the part and
+        are raised, as StoreAwayError unless they are permanent.
+        """
         try:
             return decode(name)
         except (FileNotFoundError, DamagedError) as error:
@@ -228,7 +239,7 @@ class Ledger:
         try:
             rows = decode_rows(self._verified(name))
         except FileNotFoundError:
-            return None  # compacted since the listing
+            return None  # another driver merged it after the listing
         except DamagedError as error:
             return str(error)
         except StoreAwayError:
@@ -243,8 +254,8 @@ class Ledger:
             rows = list(chain.from_iterable(parts))
             merged = self._write(encode_rows(distinct_rows(rows), task_id=self._task_id))
             check_rows(self._verified(merged))
-        except (OSError, DamagedError) as error:  # another driver merged it too, it went bad, the disk is full
-            log.warning("ledger: %d parts stay as they are (%s: %s)", len(sources), type(error).__name__, error)
+        except (OSError, DamagedError) as error:  # another driver merged them, one is damaged, or the disk is full
+            log.warning("ledger: %d parts are not merged (%s: %s)", len(sources), type(error).__name__, error)
             return None
         merged_away = sorted(set(sources) - {merged})
         for name in each(self._delete, merged_away, self._blobs.at_once):
@@ -257,16 +268,17 @@ class Ledger:
 
 
 def record_key(task_id: str) -> str:
-    """Where a ledger says what its rows record."""
+    """Return the key of the task record, which describes what the rows of a ledger contain."""
     return f"ledger/{task_id}/task.json"
 
 
 def _by_spec(
     parts: Mapping[str, list[Row]], rank: Callable[[Row], tuple[bool, str]]
 ) -> tuple[dict[str, Row], dict[str, list[Row]]]:
-    """The row of every spec id, and all rows of those that have several, by `rank` = (is quarantined, committed_at).
+    """Return the first row of every spec id, and all rows of the specs that have several, ordered by `rank`.
 
-    Quarantined rows count only where there is no other. A spec with one row, which is nearly all, costs no list.
+    `rank` gives (is quarantined, committed_at). Quarantined rows are dropped where a spec has a finished row. Nearly all
+    specs have one row, for which no list is made.
     """
     rows: dict[str, Row] = {}
     several: dict[str, list[Row]] = {}
@@ -280,7 +292,7 @@ def _by_spec(
 
 
 def _standing(same: list[Row], rank: Callable[[Row], tuple[bool, str]]) -> list[Row]:
-    ordered = sorted(same, key=rank)  # stable: equal times stay in the order of part names
+    ordered = sorted(same, key=rank)  # the sort is stable: rows with equal times stay in the order of their parts
     return [row for row in ordered if rank(row)[0] == rank(ordered[0])[0]]
 
 
@@ -294,7 +306,7 @@ def _row_problem(row: LedgerRow) -> str | None:
     if digest_json(row.spec) != row.spec_id:
         return "the id is not the digest of its spec"
     if json.loads(row.spec).get("edit") != row.edit.identity():
-        return "the edit is not the one its spec names"
+        return "the edit is not the one that its spec names"
     return None
 
 

@@ -1,4 +1,4 @@
-"""One ledger part: rows <-> parquet bytes, and the name that carries their SHA-256."""
+"""Encodes ledger rows as the parquet bytes of one part, and decodes them; a part's name contains its SHA-256."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tasks.data.edits import Edit
 _COLUMNS = (
     ("spec_id", pa.string()),
     ("spec", pa.string()),  # canonical JSON
-    ("edit", pa.string()),  # canonical JSON {ids, mode, weights}: a row alone says how to repeat it
+    ("edit", pa.string()),  # canonical JSON {ids, mode, weights}: a row suffices to repeat the retrain
     ("status", pa.string()),
     ("attempts", pa.int32()),
     ("error", pa.string()),
@@ -36,7 +36,7 @@ _COLUMNS = (
     ("code_version", pa.string()),
 )
 SCHEMA = pa.schema([pa.field(name, kind, nullable=name == "error") for name, kind in _COLUMNS])
-_TASK_ID = b"task_id"  # parts of versions before 0.2 do not say it: their rows say what they are
+_TASK_ID = b"task_id"  # missing in parts written by versions before 0.2
 _COMPACT = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _MAPS = ("outputs", "shapes", "metrics")
 _REPETITIVE = ("status", "worker", "device", "code_version", *(f"{name}.key_value.key" for name in _MAPS))
@@ -54,15 +54,15 @@ class IndexEntry(NamedTuple):
 
 
 def part_name(data: bytes) -> str:
-    """The name of a part: its own SHA-256."""
+    """Return the name of a part, which contains the SHA-256 of its bytes."""
     return f"part-{hashlib.sha256(data).hexdigest()}.parquet"
 
 
 def encode_rows(rows: Sequence[LedgerRow], *, task_id: str = "", quick: bool = False) -> bytes:
-    """Parquet bytes of `rows`, in the order of (spec_id, committed_at): the same rows give the same bytes in any order.
+    """Encode `rows` as parquet bytes, sorted by (spec_id, committed_at): the order of `rows` does not change the bytes.
 
-    `task_id`: the ledger that the part is of, which it then says inside.
-    Raises ValueError on a `committed_at` without a time zone.
+    `task_id`: the task id of the ledger, which is stored in the metadata. `quick`: compress faster and less.
+    Raises ValueError if a `committed_at` has no time zone.
     """
     ordered, instants = _in_order(rows)
     outcomes = [row.outcome for row in ordered]
@@ -90,13 +90,13 @@ def encode_rows(rows: Sequence[LedgerRow], *, task_id: str = "", quick: bool = F
 
 
 def distinct_rows(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
-    """`rows` without copies: of those alike in all that they hold, one."""
+    """Return `rows` without duplicates; rows are duplicates if they are equal in every column."""
     n_of = Counter(row.spec_id for row in rows)
     return list({(row.spec_id, row_key(row) if n_of[row.spec_id] > 1 else ()): row for row in rows}.values())
 
 
 def decode_rows(data: bytes, spec_ids: Collection[str] | None = None) -> list[LedgerRow]:
-    """The rows of a part, or those of `spec_ids`; outputs are read-only float32 views. Raises DamagedError."""
+    """Decode the rows of a part, or those of `spec_ids`; outputs are read-only float32 views. Raises DamagedError."""
     table = from_bytes(data, SCHEMA)
     if spec_ids is not None:
         wanted = frozenset(spec_ids)
@@ -108,28 +108,28 @@ def decode_rows(data: bytes, spec_ids: Collection[str] | None = None) -> list[Le
 
 
 def check_ledger(data: bytes, task_id: str) -> None:
-    """Raise DamagedError if a part says that it is of another ledger than `task_id`."""
-    said = (schema_of(data).metadata or {}).get(_TASK_ID)
-    if said is not None and said.decode() != task_id:
-        raise DamagedError(f"it is a part of the ledger {said.decode()}")
+    """Check that a part belongs to the ledger `task_id`, as far as it names its ledger. Raises DamagedError."""
+    stored = (schema_of(data).metadata or {}).get(_TASK_ID)
+    if stored is not None and stored.decode() != task_id:
+        raise DamagedError(f"it is a part of the ledger {stored.decode()}")
 
 
 def check_rows(data: bytes) -> None:
-    """See that every page of a part can be read. Raises DamagedError."""
+    """Check that every page of a part can be read. Raises DamagedError."""
     from_bytes(data, SCHEMA)
 
 
 def decode_index(data: bytes) -> list[IndexEntry]:
-    """The rows of a part without outputs, spec and edit. Raises DamagedError."""
+    """Decode the rows of a part without outputs, spec and edit. Raises DamagedError."""
     table = from_bytes(data, SCHEMA, IndexEntry._fields)
     columns = {name: table[name].to_pylist() for name in IndexEntry._fields if name != "committed_at"}
-    columns["status"] = list(map(intern, columns["status"]))  # one text, not one a row
+    columns["status"] = list(map(intern, columns["status"]))  # one string object per status, not one per row
     rows = zip(*columns.values(), _texts(table["committed_at"]), strict=True)  # committed_at is the last field
     return list(map(IndexEntry._make, rows))
 
 
 def outcome_bits(row: LedgerRow) -> str:
-    """Digest of what a retrain recorded: status and the bytes of every output."""
+    """Return a digest of the status and of the bytes of every output."""
     hasher = hashlib.sha256(row.outcome.status.encode())
     for name, value in sorted(row.outcome.outputs.items()):
         array = _float32(value)
@@ -139,12 +139,12 @@ def outcome_bits(row: LedgerRow) -> str:
 
 
 def row_key(row: LedgerRow) -> tuple[str, str]:
-    """All of a row as something to compare and sort by."""
+    """Return a key that covers every column of a row, to compare and sort rows by."""
     return repr(replace(row, outcome=replace(row.outcome, outputs={}))), outcome_bits(row)
 
 
 def _in_order(rows: Sequence[LedgerRow]) -> tuple[list[LedgerRow], list[datetime]]:
-    """`rows` by (spec_id, committed_at), and their times; those alike in both, which are rare, by all that they hold."""
+    """Sort `rows` by (spec_id, committed_at) and return them with their times; the rare ties are sorted by `row_key`."""
     places = [(row.spec_id, _instant(row.committed_at)) for row in rows]
     n_at = Counter(places)
     keys = [(*at, row_key(row) if n_at[at] > 1 else ()) for at, row in zip(places, rows, strict=True)]
@@ -191,7 +191,9 @@ def _float32(value: np.ndarray) -> np.ndarray:
 
 
 def _clean(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()  # lone surrogates (undecodable file names) have no UTF-8
+    return text.encode(
+        "utf-8", "backslashreplace"
+    ).decode()  # UTF-8 cannot encode lone surrogates (undecodable file names)
 
 
 def _instant(text: str) -> datetime:
@@ -202,7 +204,7 @@ def _instant(text: str) -> datetime:
 
 
 def index_of(rows: Sequence[LedgerRow]) -> list[IndexEntry]:
-    """What `decode_index` says of a part of these rows, without reading it."""
+    """Return what `decode_index` would return for a part with these rows, without reading the part."""
     entries = [
         IndexEntry(
             row.spec_id,

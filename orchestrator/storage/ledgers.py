@@ -1,4 +1,4 @@
-"""The ledgers of a campaign as one: arms that record the same splits share a ledger, others have their own."""
+"""Reads and writes all ledgers of a campaign as one; arms that record the same splits share a ledger."""
 
 from __future__ import annotations
 
@@ -15,52 +15,55 @@ Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 
 
-class Patiently(Protocol):
-    """Makes a function that may be called again into one that does, while the store is away."""
+class Retrying(Protocol):
+    """Wraps a function that is safe to repeat, so that it is retried while the store is unavailable."""
 
     def __call__(self, function: Callable[Arguments, Result], /) -> Callable[Arguments, Result]: ...
 
 
-def _at_once(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+def _unchanged(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     return function
 
 
 @dataclass(frozen=True)
 class Ledgers:
-    """`homes`: arm -> task id; `parts`: task id -> ledger; `expected`: spec id -> task id of the works known so far.
+    """The ledgers of a campaign.
 
-    A spec says what is trained, not what is recorded: of an expected spec only the row in its own arm's ledger counts, since another
-    campaign may have recorded the same training in a ledger that is here another arm's.
+    `homes`: arm -> task id; `parts`: task id -> ledger; `expected`: spec id -> task id of the works known so far.
+    `retrying` wraps the reading functions; the driver passes one that waits while the store is unavailable.
 
-    `patiently` makes of a reading function one that waits while the store is away, for who has machines waiting for it.
+    A spec describes what is trained, not what is recorded. Another campaign may have recorded the same training in a
+    ledger that belongs to another arm here, so only the row in the ledger of the spec's own arm counts.
     """
 
     homes: Mapping[str, str]
     parts: Mapping[str, Ledger]
     expected: dict[str, str] = field(default_factory=dict)
-    patiently: Patiently = _at_once
+    retrying: Retrying = _unchanged
 
     @staticmethod
-    def of(store: Store, homes: Mapping[str, str], patiently: Patiently = _at_once) -> Ledgers:
-        """The ledgers of these arms in a store."""
+    def of(store: Store, homes: Mapping[str, str], retrying: Retrying = _unchanged) -> Ledgers:
+        """Open the ledgers of these arms in a store."""
         parts = {task_id: store.ledger(task_id) for task_id in sorted(set(homes.values()))}
-        return Ledgers(dict(homes), parts, patiently=patiently)
+        return Ledgers(dict(homes), parts, retrying=retrying)
 
     def expect(self, works: Iterable[Work]) -> dict[str, str]:
-        """Say in which ledger the rows of these works are to be found; spec id -> task id."""
+        """Record in which ledger the rows of these works belong; return spec id -> task id."""
         home = {work.spec_id: self.homes[work.arm] for work in works}
         self.expected.update(home)
         return home
 
-    def _at_home(self, found: Mapping[str, Mapping[str, Row]]) -> Mapping[str, Row]:
-        """Of the rows by ledger those that count; of a single ledger, as it gave them: there may be a million."""
+    def _in_own_ledgers(self, found: Mapping[str, Mapping[str, Row]]) -> Mapping[str, Row]:
+        """Select the rows that lie in the ledger of their own arm. With one ledger the mapping is returned without a copy,
+        since it may hold a million rows.
+        """
         if len(found) == 1:
             return next(iter(found.values()))
         by_ledger = ((task_id, rows.items()) for task_id, rows in found.items())
         return {s: row for task_id, rows in by_ledger for s, row in rows if self.expected.get(s, task_id) == task_id}
 
     def publisher(self, works: Iterable[Work]) -> Callable[[Sequence[LedgerRow]], str]:
-        """What makes rows of these works durable, each in the ledger of its arm; it returns the names of the parts."""
+        """Return a function that writes rows of these works, each to the ledger of its arm, and returns the part names."""
         home = self.expect(works)
 
         def publish(rows: Sequence[LedgerRow]) -> str:
@@ -72,24 +75,27 @@ class Ledgers:
         return publish
 
     def read(self, spec_ids: Collection[str] | None = None) -> LedgerView:
-        """The rows with outputs, all or those of `spec_ids`."""
-        views = {task_id: self.patiently(ledger.read)(spec_ids) for task_id, ledger in self.parts.items()}
-        rows = self._at_home({task_id: view.rows for task_id, view in views.items()})
+        """Read the rows with outputs, all or those of `spec_ids`."""
+        views = {task_id: self.retrying(ledger.read)(spec_ids) for task_id, ledger in self.parts.items()}
+        rows = self._in_own_ledgers({task_id: view.rows for task_id, view in views.items()})
         conflicts = tuple(spec_id for view in views.values() for spec_id in view.conflicts)
         return LedgerView(rows, conflicts, tuple(bad for view in views.values() for bad in view.bad_parts))
 
     def index(self) -> LedgerIndex:
-        """All rows without outputs."""
-        found = {task_id: self.patiently(ledger.index)() for task_id, ledger in self.parts.items()}
-        rows = self._at_home({task_id: index.rows for task_id, index in found.items()})
+        """Return all rows without outputs."""
+        found = {task_id: self.retrying(ledger.index)() for task_id, ledger in self.parts.items()}
+        rows = self._in_own_ledgers({task_id: index.rows for task_id, index in found.items()})
         return LedgerIndex(rows, tuple(bad for index in found.values() for bad in index.bad_parts))
 
     def verify(self) -> list[BadPart]:
-        """Every damaged part."""
+        """Find every damaged part."""
         return [bad for ledger in self.parts.values() for bad in ledger.verify()]
 
     def tidy(self, records: Mapping[str, Mapping]) -> list[BadPart]:
-        """Set damaged parts aside, compact, and describe what each ledger records (task id -> record); the damaged ones."""
+        """Set damaged parts aside, merge small parts and write the task records; return the damaged parts.
+
+        `records`: task id -> task record.
+        """
         found = []
         for task_id, ledger in self.parts.items():
             bad = ledger.index().bad_parts

@@ -1,4 +1,4 @@
-"""A bucket as a BlobStore: the only home of obstore. Credentials come from the environment or the machine's role."""
+"""A bucket as a BlobStore; no other module imports obstore. Credentials come from the environment or the machine's role."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ if TYPE_CHECKING:
     from obstore import UpdateVersion
     from obstore.store import ClientConfig, GCSStore, RetryConfig, S3Store
 
-# An answer or an error within about half a minute; longer outages are for the caller's backoff. Bodies may take longer.
+# A request ends with an answer or an error within about half a minute, apart from the transfer of its content. The
+# caller's backoff covers longer outages.
 RETRIES: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=20)}
 TIMEOUTS: ClientConfig = {"connect_timeout": "5s", "read_timeout": "10s", "timeout": "10m"}
 _ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"), "gs": ("GOOGLE_BASE_URL",)}
 _ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP"}
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
-_AWAY = {"Connect": "cannot be reached", "Timeout": "did not answer in time"}
-_ASKED_FOR_ROLE = re.compile(r"/latest/(api/token|meta-data)|/computeMetadata/")  # the machine's own metadata server
+_UNAVAILABLE = {"Connect": "cannot be reached", "Timeout": "did not answer in time"}
+_METADATA_REQUEST = re.compile(r"/latest/(api/token|meta-data)|/computeMetadata/")  # the machine's own metadata server
 _REFUSED = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 
 
 @dataclass(frozen=True)
 class ObjectBlobs:
-    """`uri`: scheme://bucket[/prefix]. Pickles as its URI: a worker finds its own credentials.
+    """The bucket or prefix at `uri`, scheme://bucket[/prefix].
 
-    Writes are whole or not at all; all errors but "no such key" are StoreAwayError, an OSError that says no secret.
+    It is pickled as its URI, so that each worker finds its own credentials. Every error except "no such key" is raised
+    as StoreAwayError, an OSError whose text contains no secret.
     """
 
     uri: str
-    at_once: ClassVar[int] = (
-        16  # an answer takes tens of milliseconds, most of it waiting; each may hold a part of 64 MB
-    )
+    # A request takes tens of milliseconds, most of them spent waiting; each may hold a part of 64 MB in memory.
+    at_once: ClassVar[int] = 16
 
     def get(self, key: str) -> bytes:
         return self._read(key)[0]
@@ -79,7 +80,7 @@ class ObjectBlobs:
         try:
             with self._errors(key):
                 self._client.delete(check_key(key))
-        except FileNotFoundError:  # Google's servers say so
+        except FileNotFoundError:  # Google Cloud Storage reports an absent key
             pass
 
     def list(self, prefix: str) -> Keys:
@@ -111,7 +112,7 @@ class ObjectBlobs:
         return f"{self.uri}/{check_key(key)}"
 
     def check(self, where: object) -> None:
-        """Raise InputError naming `where` if the bucket cannot be listed: it is not there, refuses us, or is out of reach."""
+        """Check that the bucket exists, can be reached and can be listed. Raises InputError that names `where`."""
         scheme, bucket, _ = split_object_uri(self.uri)
         if problem := _endpoint_problem(scheme):
             raise InputError(where, problem)
@@ -132,10 +133,8 @@ class ObjectBlobs:
         options: dict[str, Any] = {
             "prefix": prefix or None,
             "retry_config": RETRIES,
-            "client_options": {
-                **TIMEOUTS,
-                "allow_http": _allows_http(scheme),
-            },  # given options replace the environment's
+            # options given here replace those of the environment, so allow_http is read from it explicitly
+            "client_options": {**TIMEOUTS, "allow_http": _allows_http(scheme)},
         }
         return S3Store(bucket, **options) if scheme == "s3" else GCSStore(bucket, **options)
 
@@ -153,7 +152,7 @@ class ObjectBlobs:
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:
-        """What obstore raises as what BlobStore promises; a lost condition passes through."""
+        """Convert the exceptions of obstore to those of BlobStore; a failed condition of a write passes unchanged."""
         from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
         url = f"{self.uri}/{key}" if key else self.uri
@@ -174,7 +173,7 @@ def _allows_http(scheme: str) -> bool:
 
 
 def _endpoint_problem(scheme: str) -> str | None:
-    """What is wrong with the server named in the environment, without repeating it: it may hold a password."""
+    """Return what is wrong with the server URL in the environment, without repeating the URL: it may hold a password."""
     for name in _ENDPOINTS[scheme]:
         if not (endpoint := os.environ.get(name)):
             continue
@@ -184,7 +183,7 @@ def _endpoint_problem(scheme: str) -> str | None:
         except ValueError:
             is_server = False
         if not is_server or re.search(r"\s", endpoint):
-            return f"{name} in the environment is no server; allowed: https://host[:port]"
+            return f"{name} in the environment is not the URL of a server; allowed: https://host[:port]"
         if "@" in endpoint:
             return f"{name} in the environment carries a user or password; allowed: https://host[:port]"
         if parts.scheme == "http" and not _allows_http(scheme):
@@ -201,15 +200,15 @@ def _is_refused(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """One short line. The answer itself is not repeated: it may hold key ids and tokens."""
+    """Return a one-line reason. The server's answer is not repeated, because it may hold key ids and tokens."""
     text = str(error)
     code, status = _CODE.search(text), _STATUS.search(text)
-    said = code[1] if code else status[1].strip() if status else ""
+    stated = code[1] if code else status[1].strip() if status else ""
     if "NoSuchBucket" in text:
         return "no such bucket"
     if _is_refused(error):
-        return f"access is refused ({said or 'no reason given'})"
-    if _ASKED_FOR_ROLE.search(text):
-        return "no credentials; give them through the environment, or run where the machine has a role"
-    kind = next((words for name, words in _AWAY.items() if f"kind: {name}" in text), "")
-    return kind or said or "cannot be used: " + re.sub(r"\?\S*", "", text.splitlines()[0])[:200]
+        return f"access is refused ({stated or 'no reason given'})"
+    if _METADATA_REQUEST.search(text):
+        return "no credentials; set them in the environment, or run on a machine that has a role"
+    kind = next((words for name, words in _UNAVAILABLE.items() if f"kind: {name}" in text), "")
+    return kind or stated or "cannot be used: " + re.sub(r"\?\S*", "", text.splitlines()[0])[:200]

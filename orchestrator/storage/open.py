@@ -1,4 +1,4 @@
-"""From the text under `output` to a blob store: which kind it is, and what is refused before anything is written."""
+"""Opens the store that the config key `output` names, and refuses invalid locations before anything is written."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
 
 
 def open_blobs(uri: str, where: object) -> BlobStore:
-    """The store at `uri`: a local path, file://, s3:// or gs://. Raises InputError naming `where`, never repeating a password.
+    """Open the store at `uri`: a local path, file://, s3:// or gs://.
 
-    A bucket is asked whether it is there and lets us in.
+    A bucket is listed to check that it exists and grants access. Raises InputError that names `where` and never repeats
+    a password.
     """
     match = _SCHEME.fullmatch(uri)
     scheme, rest = (match[1].lower(), match[2]) if match else ("", uri)
@@ -31,20 +32,20 @@ def open_blobs(uri: str, where: object) -> BlobStore:
         allowed = "allowed: a local path, file://, s3:// or gs://"
         raise InputError(where, f"{scheme}://...: this scheme is not supported; {allowed}")
     if scheme and authority not in ("", "localhost"):
-        raise InputError(where, f"file://{authority}/...: another host; allowed: file:///absolute/path")
+        raise InputError(where, f"file://{authority}/...: names another host; allowed: file:///absolute/path")
     path = unquote(rest[len(authority) :]) if scheme else uri
     _check_folder(path, where)
     store = LocalBlobs(Path(path))
-    for folder in STORE_FOLDERS:  # a listing would find nothing there, as if nothing had been trained
+    for folder in STORE_FOLDERS:  # listing a file instead of a folder finds nothing, as if nothing had been trained
         found = store.root / folder
         if os.path.lexists(found) and not found.is_dir():
-            raise InputError(where, f"{found} is no folder; a store keeps its {folder} there")
+            raise InputError(where, f"{found} is not a folder; a store keeps its {folder} there")
     store.sweep()
     return store
 
 
 def _open_bucket(uri: str, where: object) -> BlobStore:
-    from orchestrator.storage.object_blobs import ObjectBlobs  # on demand: local stores do without obstore
+    from orchestrator.storage.object_blobs import ObjectBlobs  # local stores do not need obstore
 
     store = ObjectBlobs(uri)
     store.check(where)
@@ -64,7 +65,7 @@ def _check_folder(path: str, where: object) -> None:
         os.lstat(os.path.abspath(path))
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise InputError(where, f"{path[:80]!r}...: a name or path that is too long") from error
+            raise InputError(where, f"{path[:80]!r}...: the path or one of its names is too long") from error
     nearest = Path(os.path.abspath(path))
     while not os.path.lexists(nearest) and nearest != nearest.parent:
         nearest = nearest.parent

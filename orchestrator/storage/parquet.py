@@ -1,4 +1,4 @@
-"""Parquet as bytes: the same table gives the same bytes, and a damaged page never reads as data."""
+"""Encodes tables as parquet bytes: equal tables give equal bytes, and a damaged page is detected when it is read."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from tasks.errors import RefitError
 
 
 class DamagedError(RefitError):
-    """A stored file is not what was written: truncated, altered, or of another layout."""
+    """A stored file is truncated, altered or of another layout."""
 
 
 def to_bytes(table: pa.Table, dictionary: Sequence[str] = (), *, quick: bool = False) -> bytes:
-    """Parquet bytes of `table`: a checksum on every page, dictionaries for the columns named, zstd.
+    """Encode `table` with a checksum on every page, dictionaries for the columns `dictionary`, and zstd compression.
 
-    `quick`: snappy instead, for small files that are written often: zstd costs half a millisecond to set up for some 20 columns.
+    `quick`: compress with snappy, for small files that are written often; zstd takes half a millisecond to set up for
+    some 20 columns.
     """
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -28,22 +29,18 @@ def to_bytes(table: pa.Table, dictionary: Sequence[str] = (), *, quick: bool = F
 
 
 def from_bytes(data: bytes, schema: pa.Schema | None, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table, or some of its columns. Raises DamagedError if it cannot be read, or its schema is not `schema` where one is given."""
+    """Decode the table, or some of its columns. Raises DamagedError if it is unreadable or its schema is not `schema`."""
     try:
         stored = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         if schema is not None and not stored.schema_arrow.equals(schema):
             raise DamagedError(f"columns are {_columns(stored.schema_arrow)}; expected {_columns(schema)}")
         return stored.read(columns=None if columns is None else list(columns))
-    except (
-        pa.ArrowException,
-        OSError,
-        UnicodeError,
-    ) as error:  # OSError: what pyarrow raises on a bad checksum or page
+    except (pa.ArrowException, OSError, UnicodeError) as error:  # pyarrow raises OSError on a wrong page checksum
         raise DamagedError("unreadable parquet: " + " ".join(str(error).split())) from error
 
 
 def schema_of(data: bytes) -> pa.Schema:
-    """The schema, with what the file says of itself. Raises DamagedError."""
+    """Decode the schema and its metadata. Raises DamagedError."""
     try:
         return pq.read_schema(pa.BufferReader(data))
     except (pa.ArrowException, OSError, UnicodeError) as error:

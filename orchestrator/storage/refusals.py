@@ -1,4 +1,4 @@
-"""Errors of a file system that no waiting mends, and how they are told to people."""
+"""File system errors that stay until a person corrects the path or its permissions, and their messages."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from orchestrator.storage.blobs import TEMPORARY, StoreAwayError
 from tasks.errors import RefitError
 
-# A path that is wrong, or a right that is missing. Everything else may pass: a full disk, a mount that is away, too
-# many open files, an expired ticket of a network file system. What is unknown is waited for, since waiting loses nothing.
+# A wrong path or a missing permission. All other errors may be temporary: a full disk, an unavailable mount, too many
+# open files, an expired ticket of a network file system. Unknown errors count as temporary, since retrying loses nothing.
 PERMANENT = frozenset(
     {
         errno.EACCES,  # permission denied
@@ -46,27 +46,27 @@ _IN_WORDS = {
 
 
 class StoreRefusesError(OSError, RefitError):
-    """A store that cannot be read or written as it stands, and that no waiting mends. (errno, reason, path)"""
+    """The store cannot be read or written until a person corrects its path or permissions. (errno, reason, path)"""
 
     def __str__(self) -> str:
-        return told(self)
+        return describe_os_error(self)
 
 
 def refused(error: OSError) -> StoreRefusesError:
-    """The same refusal, told as one of the store: what a worker fails with is then no fault of the retrain."""
+    """Convert `error` to a StoreRefusesError, so that the scheduler attributes a worker's failure to the store."""
     return StoreRefusesError(error.errno, error.strerror or str(error), error.filename)
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether an error is a file system's refusal that stays until a person mends the path or its rights.
+    """Return whether `error` is a file system error that stays until a person corrects the path or its permissions.
 
-    False for StoreAwayError: a bucket that refuses may let us in again once credentials are renewed.
+    False for StoreAwayError: a bucket that refuses access may grant it again once the credentials are renewed.
     """
     return isinstance(error, OSError) and not isinstance(error, StoreAwayError) and error.errno in PERMANENT
 
 
-def told(error: OSError) -> str:
-    """`<path>: <reason>`, the path being the one a person knows: of a temporary file its folder."""
+def describe_os_error(error: OSError) -> str:
+    """Return `<path>: <reason>`; for a temporary file of Refit the path is that of its folder."""
     reason = error.strerror or str(error) or type(error).__name__
     if isinstance(error.errno, int) and error.errno in _IN_WORDS:
         reason = f"{_IN_WORDS[error.errno]} ({reason})"

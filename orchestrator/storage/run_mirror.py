@@ -1,4 +1,4 @@
-"""A run directory in an object store, and the local folder where it is read and written."""
+"""Synchronises a run directory in an object store with the local folder where it is read and written."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _LOG = "refit.log"
 
 @dataclass
 class _Synced:
-    """A file when it was last equal on both sides: the store's version, the content's SHA-256.
+    """The state of a file when it was last equal on both sides: the store's version and the content's SHA-256.
 
-    `here`: this folder's version when that content was read; empty if it was written and may have changed since.
+    `here`: the local file's version from before its content was read; empty if the content came from the store, and
+    then the local file is compared again.
     """
 
     version: str
@@ -28,10 +29,11 @@ class _Synced:
 
 @dataclass(frozen=True)
 class RunMirror:
-    """Keeps `prefix`/ of `blobs` and the folder `local` alike. `blobs` None: the folder is the run directory itself.
+    """Keeps the folder `local` equal to `prefix`/ of `blobs`. If `blobs` is None, `local` is the run directory itself.
 
-    A file changed on one side since both were equal goes to the other; changed on both, the store's stands. One thread
-    of a machine at a time does either; two machines are kept apart by the lease. Names that begin with a dot stay here.
+    A file that changed on one side since both were equal is copied to the other; if it changed on both, the store's
+    version is kept. A lock lets one thread of a machine synchronise at a time; the lease keeps two machines apart. Files
+    whose names begin with a dot are not copied.
     """
 
     blobs: BlobStore | None
@@ -39,12 +41,15 @@ class RunMirror:
     local: Path
 
     def fetch(self) -> int:
-        """Bring what is new or changed in the store; how many files. What was removed there goes here too. Raises OSError."""
+        """Copy new and changed files from the store; return their number. Raises OSError.
+
+        A file that was deleted in the store is deleted locally unless it has changed here.
+        """
         if self.blobs is None or not (self.local.is_dir() or self._remote(self.blobs)):
             return 0
         self.local.mkdir(parents=True, exist_ok=True)
         with locked_folder(self.local):
-            # under the lock: what another process sent is known
+            # read under the lock, so that files sent by another process of this machine are included
             synced, found = self._synced(), self._remote(self.blobs)
             changed = [name for name in found if not self._is_fetched(name, synced, found[name])]
             for name in changed:
@@ -58,9 +63,10 @@ class RunMirror:
         return len(changed)
 
     def publish(self) -> int:
-        """Send what is new or changed here; how many files. Nothing is deleted. Raises OSError; what was sent stays sent.
+        """Copy new and changed files to the store; return their number. Nothing is deleted.
 
-        Cheap if nothing has changed: a look at every file's time and size, no content read and no request made.
+        Raises OSError; files sent before the error stay in the store. If nothing has changed, only the time and size of
+        every local file are read, and no request is made.
         """
         if self.blobs is None or not self.local.is_dir():
             return 0
@@ -72,14 +78,14 @@ class RunMirror:
             for name in sent:
                 if name in found:
                     synced[name].version = found[name]
-                else:  # removed since
+                else:  # the file was deleted in the store after it was sent
                     del synced[name]
             if touched:
                 self._keep(synced)
         return len(sent)
 
     def _send(self, blobs: BlobStore, name: str, here: str, synced: dict[str, _Synced]) -> bool:
-        """Send a file if its content is another than when both sides were equal; whether it was sent."""
+        """Send a file if its content has changed since both sides were equal; return whether it was sent."""
         data, known = self._here(name), synced.get(name, _Synced("", ""))
         if data is None:
             return False
@@ -90,12 +96,12 @@ class RunMirror:
         return sha256 != known.sha256
 
     def _touched(self, synced: Mapping[str, _Synced]) -> dict[str, str]:
-        """Files that are not known to be as they were, and their versions from before they are read."""
+        """Return the files that may have changed, with their versions, which are taken before the contents are read."""
         found = ((name, here) for name, here in self._folder.versions("").items() if not _is_hidden(name))
         return {name: here for name, here in found if name not in synced or synced[name].here != here}
 
     def _write(self, name: str, data: bytes) -> None:
-        """A log is overwritten where it is: who has it open to append goes on behind what was fetched."""
+        """Write a fetched file. A log is overwritten in place, so that a process that has it open keeps appending to it."""
         if name == _LOG and (self.local / name).exists():
             (self.local / name).write_bytes(data)
         else:
@@ -125,7 +131,7 @@ class RunMirror:
             return None
 
     def _synced(self) -> dict[str, _Synced]:
-        """As of the last exchange; empty if nothing is known, and then everything is compared."""
+        """Read the state of the last synchronisation; if it is empty or unreadable, all files are compared."""
         try:
             stored = json.loads(self._here(_STATE) or b"{}")
             return {

@@ -1,4 +1,4 @@
-"""Score shards: a lost or damaged one is computed again, a finished one never."""
+"""Stores score shards. A missing or damaged shard is computed again; a finished one is not."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ Range = tuple[int, int]
 _NAME = re.compile(r"shard-(\d+)-(\d+)-([0-9a-f]{64})\.parquet")
 _SCHEMA = pa.schema([("train_id", pa.int64()), ("scores", pa.list_(pa.float32()))])  # one row per training example
 _QUERY_IDS = b"query_ids"
-_SCORE_ID, _RANGE = b"score_id", b"range"  # what the shard is; shards of versions before 0.2 do not say
+_SCORE_ID, _RANGE = b"score_id", b"range"  # missing in shards written by versions before 0.2
 
 
 @dataclass(frozen=True)
 class ScoreShard:
-    """Scores of train rows [start, stop): `scores` float32 [n_queries, stop - start], positive = helps; ids int64."""
+    """Scores of train rows [start, stop).
+
+    `scores` is float32 [n_queries, stop - start]; a positive score means that the example helps the query. Ids are int64.
+    """
 
     start: int
     stop: int
@@ -39,20 +42,20 @@ class ScoreShard:
 
 @dataclass(frozen=True)
 class Asked:
-    """Whose scores are asked for: ids of all queries and of the whole train set, int64, in their order."""
+    """The ids of all queries and of the whole train set that a shard must belong to; int64, in their order."""
 
     query_ids: np.ndarray
     train_ids: np.ndarray
 
 
 class _UnlabelledError(DamagedError):
-    """A shard that is whole, and older than the labels."""
+    """A shard that is undamaged but does not name its score id, since a version before 0.2 wrote it."""
 
 
 class ScoreStore:
-    """Score shards under `scores/<score id>/`; a shard's name carries its range and the SHA-256 of its bytes.
+    """Score shards under `scores/<score id>/`; the name of a shard contains its range and the SHA-256 of its bytes.
 
-    A shard says inside which scores it holds and of which rows, so that it is worth nothing under another name.
+    A shard's metadata also name its score id and range, so that a shard copied to another name is detected.
     """
 
     def __init__(self, blobs: BlobStore):
@@ -61,9 +64,9 @@ class ScoreStore:
     def put_block(
         self, score_id: str, start: int, stop: int, query_ids: np.ndarray, train_ids: np.ndarray, scores: np.ndarray
     ) -> str:
-        """Write the scores [n_queries, stop - start] of train rows [start, stop); the shard's name.
+        """Write the scores [n_queries, stop - start] of train rows [start, stop); return the name of the shard.
 
-        Raises ValueError on other shapes.
+        Raises ValueError if the shapes do not fit.
         """
         if scores.shape != (len(query_ids), stop - start) or len(train_ids) != stop - start:
             raise ValueError(f"scores {scores.shape} do not fit {len(query_ids)} queries and rows [{start}, {stop})")
@@ -73,19 +76,19 @@ class ScoreStore:
         return name
 
     def ranges(self, score_id: str, asked: Asked | None = None) -> list[Range]:
-        """The ranges that are present and verified, sorted.
+        """Return the ranges of the verified shards, sorted.
 
-        A shard that is damaged, or that is of other scores than its name says, is moved to `corrupt/` and is missing; one that
-        does not say what it is stays where it is, and is missing too.
+        A shard that is damaged, or whose content does not match its name, is moved to `corrupt/`. A shard that does not
+        name its score id stays where it is, but does not count.
         """
         return [(shard.start, shard.stop) for shard in self.load(score_id, asked=asked)]
 
     def load(
         self, score_id: str, ranges: Collection[Range] | None = None, asked: Asked | None = None
     ) -> list[ScoreShard]:
-        """The verified shards, all or those of exactly these `ranges`, sorted; each range once.
+        """Return the verified shards, all or those of exactly these `ranges`, sorted; each range once.
 
-        `asked`: the ids of all queries and of the whole train set, which a shard must hold for its range.
+        `asked`: a shard whose ids differ from these counts as damaged.
         """
         found: dict[Range, ScoreShard] = {}
         for key in self._blobs.list(f"scores/{score_id}/shard-"):
@@ -97,22 +100,22 @@ class ScoreStore:
         return [found[span] for span in sorted(found)]
 
     def put_diagnostics(self, score_id: str, diagnostics: Mapping[str, Any]) -> None:
-        """Keep what a method says of its own work (plain JSON values) beside its shards."""
+        """Store the diagnostics of a method (plain JSON values) next to its shards."""
         stored = {"score_id": score_id, "diagnostics": dict(diagnostics)}
-        self._blobs.put(_told_key(score_id), (canonical_json(stored) + "\n").encode())
+        self._blobs.put(_diagnostics_key(score_id), (canonical_json(stored) + "\n").encode())
 
     def diagnostics(self, score_id: str) -> dict[str, Any]:
-        """What `put_diagnostics` wrote for these scores; empty if nothing, or nothing readable, is there."""
+        """Return what `put_diagnostics` wrote for these scores; empty if it is missing or unreadable."""
         try:
-            found = json.loads(self._blobs.get(_told_key(score_id)))
+            found = json.loads(self._blobs.get(_diagnostics_key(score_id)))
         except (FileNotFoundError, ValueError):
             return {}
         is_ours = isinstance(found, dict) and found.get("score_id") == score_id
         return found["diagnostics"] if is_ours and isinstance(found.get("diagnostics"), dict) else {}
 
     def foreign_diagnostics(self, score_id: str) -> str | None:
-        """The key of diagnostics that lie here and are not those of these scores, or are damaged."""
-        key = _told_key(score_id)
+        """Return the key of the stored diagnostics if they are damaged or belong to other scores, else None."""
+        key = _diagnostics_key(score_id)
         if not self._blobs.exists(key):
             return None
         try:
@@ -122,11 +125,11 @@ class ScoreStore:
         return None if isinstance(found, dict) and found.get("score_id") == score_id else key
 
     def unlabelled(self, score_id: str) -> int:
-        """How many whole shards do not say what they are: written by a version before 0.2, and computed again."""
+        """Count the undamaged shards that a version before 0.2 wrote; they lack the score id and are computed again."""
         keys = [key for key in self._blobs.list(f"scores/{score_id}/shard-") if _span(key) is not None]
-        return sum(self._does_not_say(score_id, key) for key in keys)
+        return sum(self._is_unlabelled(score_id, key) for key in keys)
 
-    def _does_not_say(self, score_id: str, key: str) -> bool:
+    def _is_unlabelled(self, score_id: str, key: str) -> bool:
         try:
             _decode(score_id, key, self._blobs.get(key), None)
         except (DamagedError, FileNotFoundError) as error:
@@ -137,7 +140,7 @@ class ScoreStore:
         try:
             data = self._blobs.get(key)
         except FileNotFoundError:
-            return None  # another driver set it aside
+            return None  # another driver moved it to corrupt/
         try:
             return _decode(score_id, key, data, asked)
         except _UnlabelledError:
@@ -155,7 +158,7 @@ def _span(key: str) -> Range | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def _told_key(score_id: str) -> str:
+def _diagnostics_key(score_id: str) -> str:
     return f"scores/{score_id}/diagnostics.json"
 
 
@@ -177,14 +180,14 @@ def _decode(score_id: str, key: str, data: bytes, asked: Asked | None) -> ScoreS
     if match is None or hashlib.sha256(data).hexdigest() != match[3]:
         raise DamagedError(f"{key}: its {len(data)} bytes do not have the SHA-256 in its name")
     table = from_bytes(data, _SCHEMA).combine_chunks()
-    start, stop, said = int(match[1]), int(match[2]), table.schema.metadata or {}
-    if _SCORE_ID not in said:
-        raise _UnlabelledError(f"{key}: does not say what it is")
-    if said[_SCORE_ID].decode() != score_id:
-        raise DamagedError(f"{key}: holds the scores {said[_SCORE_ID].decode()!r}")
-    if json.loads(said.get(_RANGE, b"null")) != [start, stop]:
-        raise DamagedError(f"{key}: holds the rows {said.get(_RANGE, b'').decode()}")
-    query_ids = np.asarray(json.loads(said.get(_QUERY_IDS, b"[]")), np.int64)
+    start, stop, metadata = int(match[1]), int(match[2]), table.schema.metadata or {}
+    if _SCORE_ID not in metadata:
+        raise _UnlabelledError(f"{key}: does not name its score id")
+    if metadata[_SCORE_ID].decode() != score_id:
+        raise DamagedError(f"{key}: holds scores of the score id {metadata[_SCORE_ID].decode()!r}")
+    if json.loads(metadata.get(_RANGE, b"null")) != [start, stop]:
+        raise DamagedError(f"{key}: holds the rows {metadata.get(_RANGE, b'').decode()}")
+    query_ids = np.asarray(json.loads(metadata.get(_QUERY_IDS, b"[]")), np.int64)
     values = _flat(table["scores"])
     if table.num_rows != stop - start or len(values) != len(query_ids) * (stop - start):
         raise DamagedError(f"{key}: holds {table.num_rows} rows of {len(values)} scores for {len(query_ids)} queries")
@@ -193,7 +196,7 @@ def _decode(score_id: str, key: str, data: bytes, asked: Asked | None) -> ScoreS
     if asked is not None and not (
         np.array_equal(query_ids, asked.query_ids) and np.array_equal(train_ids, asked.train_ids[start:stop])
     ):
-        raise DamagedError(f"{key}: holds scores of other queries or training examples than those of its range")
+        raise DamagedError(f"{key}: holds the scores of other queries or training examples than its range has")
     return ScoreShard(start, stop, query_ids, train_ids, scores)
 
 

@@ -1,4 +1,4 @@
-"""Safetensors files that carry their own SHA-256: what is read is what was written, or it is refused."""
+"""Safetensors files whose metadata contain their own SHA-256, so that damage is detected when they are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SEAL = "sha256"
 
 
 def seal(data: bytes) -> bytes:
-    """The file with its digest in the place of UNSEALED, which its metadata hold under SEAL; equal content gives equal bytes."""
+    """Replace UNSEALED, the placeholder in the metadata under SEAL, by the file's digest. Equal content gives equal bytes."""
     data = _ordered(data)
     end = _header_end(data)
     digest = hashlib.sha256(data).hexdigest()
@@ -19,7 +19,7 @@ def seal(data: bytes) -> bytes:
 
 
 def sealed_metadata(data: bytes) -> Mapping[str, str] | None:
-    """The file's metadata; None unless the digest in it is that of the file with the digest's place zeroed."""
+    """Return the file's metadata; None unless they contain the digest of the file with UNSEALED in the digest's place."""
     end = _header_end(data)
     try:
         metadata = json.loads(data[8:end])["__metadata__"]
@@ -29,17 +29,17 @@ def sealed_metadata(data: bytes) -> Mapping[str, str] | None:
     if len(digest) != len(UNSEALED):
         return None
     hasher = hashlib.sha256(data[:end].replace(digest, UNSEALED.encode(), 1))
-    hasher.update(memoryview(data)[end:])  # weights are large: no copy of them
+    hasher.update(memoryview(data)[end:])  # a view, since copying the weights would be slow
     return metadata if hasher.hexdigest().encode() == digest else None
 
 
 def _ordered(data: bytes) -> bytes:
-    """The file with its metadata in the order of their names: safetensors writes them in an order of chance."""
+    """Sort the metadata by name, because safetensors writes them in random order."""
     end = _header_end(data)
     header = json.loads(data[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    text += b" " * (-len(text) % 8)  # the tensors must begin at a multiple of 8 bytes
     return len(text).to_bytes(8, "little") + text + data[end:]
 
 

@@ -1,4 +1,4 @@
-"""The snapshot of a retrain in progress, as one sealed safetensors file."""
+"""Stores the snapshot of an unfinished retrain as one sealed safetensors file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ _FOLDER, _NAME = "checkpoints/", "/resume.safetensors"
 
 
 def spec_of_snapshot(key: str) -> str | None:
-    """The retrain whose snapshot has this name; None if it is no name of a snapshot."""
+    """Return the spec id in the key of a snapshot; None if `key` is not the key of a snapshot."""
     is_one = key.startswith(_FOLDER) and key.endswith(_NAME)
     return key.removeprefix(_FOLDER).removesuffix(_NAME) if is_one else None
 
 
 @dataclass(frozen=True)
 class StoredSnapshot:
-    """`checkpoints/<spec id>/resume.safetensors`: tensors, and facts as JSON in the metadata; implements SnapshotStore.
+    """The snapshot `checkpoints/<spec id>/resume.safetensors`, with its facts as JSON in the metadata; a SnapshotStore.
 
-    Two workers on one spec may write in turns: each file is whole, and going on from any of them ends in the same bits.
+    Two workers that train the same spec may overwrite each other's snapshot: every file is complete, and a training
+    resumed from any of them ends with the same bits.
     """
 
     blobs: BlobStore
@@ -36,11 +37,11 @@ class StoredSnapshot:
 
     @property
     def key(self) -> str:
-        """Its name in the store."""
+        """The key in the store."""
         return f"{_FOLDER}{self.spec_id}{_NAME}"
 
     def save(self, snapshot: Snapshot) -> None:
-        """Write or replace. Raises OSError, and what was there before stays."""
+        """Write or replace the snapshot. Raises OSError, and then the previous snapshot stays."""
         from safetensors.numpy import save
 
         metadata = {SEAL: UNSEALED, "format": FORMAT, "spec_id": self.spec_id, "facts": json.dumps(snapshot.facts)}
@@ -48,7 +49,7 @@ class StoredSnapshot:
         self.blobs.put(self.key, seal(save(tensors, metadata)))
 
     def load(self) -> Snapshot | None:
-        """The last one written; None if there is none, or its bytes are not those that were written for this spec."""
+        """Return the last snapshot written; None if there is none, or it is damaged or of another spec."""
         from safetensors.numpy import load
 
         try:
@@ -57,10 +58,10 @@ class StoredSnapshot:
             return None
         metadata = sealed_metadata(data)
         if metadata is None or (metadata.get("format"), metadata.get("spec_id")) != (FORMAT, self.spec_id):
-            log.warning("%s is no whole snapshot of this retrain, which starts anew", self.key)
+            log.warning("%s is damaged or of another spec; the retrain starts from the beginning", self.key)
             return None
         return Snapshot(load(data), json.loads(metadata["facts"]))
 
     def clear(self) -> None:
-        """Delete it; none is fine."""
+        """Delete the snapshot; a missing one is no error."""
         self.blobs.delete(self.key)

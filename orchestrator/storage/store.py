@@ -1,4 +1,4 @@
-"""The store under `output`, shared by campaigns: ledger, scores, checkpoints, token cache, run directories."""
+"""The store that `output` names, which campaigns share: ledger, scores, checkpoints, token cache and run directories."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tasks.digests import digest
 
 
 class Store:
-    """Opens what lies under one `output`. Raises InputError for a URI that cannot be a store.
+    """Opens the store at one `output`. Raises InputError if the URI cannot be a store.
 
-    `uri`: as recorded: an absolute path, s3://... or gs://...; `root`: the local folder of token cache and run
-    directories, the store itself or a work folder of this machine.
+    `self.uri` is an absolute path, s3://... or gs://..., and is the form that is recorded. `self.root` is the local
+    folder for the token cache and the run directories: the store itself, or a work folder if the store is a bucket.
     """
 
     def __init__(self, uri: str, where: object):
@@ -34,36 +34,36 @@ class Store:
 
     @property
     def cache_dir(self) -> Path:
-        """Tokenised texts, keyed by content; safe to delete."""
+        """The folder of tokenised texts, keyed by content; it may be deleted at any time."""
         return self.root / "cache"
 
     @cached_property
     def scores(self) -> ScoreStore:
-        """Score shards by score id."""
+        """The score shards by score id."""
         return ScoreStore(self.blobs)
 
     @cached_property
     def checkpoints(self) -> CheckpointStore:
-        """Weights by spec id and step."""
+        """The weights by spec id and step."""
         return CheckpointStore(self.blobs)
 
     def ledger(self, task_id: str) -> Ledger:
-        """The ledger of one task id."""
+        """Return the ledger of one task id."""
         return Ledger(self.blobs, task_id)
 
     def run_path(self, name: str) -> Path:
-        """Where the run directory of this name lies, or its mirror."""
+        """Return the local path of the run directory of this name, or of its mirror."""
         return self.root / name
 
     def mirror(self, path: Path) -> RunMirror:
-        """What keeps the run directory at `path` in the store: does nothing for a local store or a directory elsewhere."""
+        """Return the mirror of the run directory at `path`; it does nothing for a local store or a directory elsewhere."""
         is_ours = path.absolute().parent == self.root
         is_kept = is_ours and not isinstance(self.blobs, LocalBlobs)
         return RunMirror(self.blobs if is_kept else None, path.name, path)
 
 
 def work_folder(uri: str) -> Path:
-    """The folder of this machine for a store elsewhere: XDG_CACHE_HOME or ~/.cache, refit/<digest of the URI>."""
+    """Return the local work folder for a bucket: refit/<digest of the URI> under XDG_CACHE_HOME or ~/.cache."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(given) if os.path.isabs(given) else Path.home() / ".cache"
     return base / "refit" / digest(uri)[:16]

@@ -25,18 +25,21 @@ _PLAN = pa.schema(
 )
 
 
-About = Mapping[str, str]  # what a table is: `run`, and of scores `label` and `group`
+About = Mapping[str, str]  # metadata that identify a table: `run`, and for scores also `label` and `group`
 
 
 def about_scores(run: str, label: str, group: str = "") -> dict[str, str]:
-    """What scores/<label>.parquet of a run says of itself."""
+    """Return the metadata that identify scores/<label>.parquet of a run."""
     return {"run": run, "label": label, "group": group}
 
 
 def write_scores_table(
     path: Path, query_ids: np.ndarray, train_ids: np.ndarray, scores: np.ndarray, about: About | None = None
 ) -> None:
-    """Write scores [n_queries, n_train] as `query_id, train_id, score`, query by query; `about` is said inside. Raises ValueError."""
+    """Write scores [n_queries, n_train] as rows `query_id, train_id, score`, query by query, with `about` as metadata.
+
+    Raises ValueError if the shapes do not fit.
+    """
     if scores.shape != (len(query_ids), len(train_ids)):
         raise ValueError(f"scores {scores.shape} do not fit {len(query_ids)} queries and {len(train_ids)} train ids")
     columns = [
@@ -49,9 +52,9 @@ def write_scores_table(
 
 
 def read_scores_table(path: Path, about: About | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Query ids [n_queries], train ids [n_train] and scores float32 [n_queries, n_train] of `write_scores_table`.
+    """Read query ids [n_queries], train ids [n_train] and scores float32 [n_queries, n_train] of `write_scores_table`.
 
-    Raises DamagedError naming the file if it is not a full grid, or says that it is another than `about`; FileNotFoundError.
+    Raises FileNotFoundError, and DamagedError that names the file if it lacks a score or its metadata contradict `about`.
     """
     table = _read(path, _SCORES, about)
     queries, trains, scores = (table[name].to_numpy() for name in _SCORES.names)
@@ -61,18 +64,18 @@ def read_scores_table(path: Path, about: About | None = None) -> tuple[np.ndarra
     grid = np.repeat(query_ids, n_train), np.tile(train_ids, len(query_ids))
     is_once = len(np.unique(query_ids)) == len(query_ids) and len(np.unique(train_ids)) == n_train
     if not (is_once and np.array_equal(queries, grid[0]) and np.array_equal(trains, grid[1])):
-        raise DamagedError(f"{path}: not one score for every query and training example, query by query")
+        raise DamagedError(f"{path}: does not hold one score for every query and training example, query by query")
     return query_ids, train_ids, scores.reshape(len(query_ids), n_train)
 
 
 def write_plan(path: Path, columns: Mapping[str, Sequence | np.ndarray], about: About | None = None) -> None:
-    """Write the cells of a campaign: a deletion campaign's are `method, query_id, group, k, repeat, spec_id`.
+    """Write the cells of a campaign, with `about` as metadata.
 
-    `about` is said inside.
-    Other campaigns have other columns of text or whole numbers, `spec_id` among them. Raises ValueError without it.
+    The columns of a deletion campaign are `method, query_id, group, k, repeat, spec_id`. Other campaigns have other
+    columns of text or integers, which must include `spec_id`. Raises ValueError if it is missing.
     """
     if "spec_id" not in columns:
-        raise ValueError(f"a plan has a column spec_id; given {', '.join(sorted(columns))}")
+        raise ValueError(f"a plan needs the column spec_id; given: {', '.join(sorted(columns))}")
     schema = _PLAN if set(columns) == set(_PLAN.names) else _schema_of(columns)
     arrays = [_column(columns[field.name], field.type) for field in schema]
     repetitive = [name for name in schema.names if name != "spec_id"]
@@ -81,9 +84,9 @@ def write_plan(path: Path, columns: Mapping[str, Sequence | np.ndarray], about: 
 
 
 def read_plan(path: Path, about: About | None = None) -> dict[str, np.ndarray]:
-    """The columns of plan.parquet; strings as object arrays, numbers as integers.
+    """Read the columns of plan.parquet; strings as object arrays, numbers as integers.
 
-    Raises DamagedError, also if it says that it is another than `about`; FileNotFoundError.
+    Raises FileNotFoundError, and DamagedError if it cannot be read or its metadata contradict `about`.
     """
     table = _read(path, None, about)
     texts = {field.name for field in table.schema if not pa.types.is_integer(field.type)}
@@ -111,8 +114,8 @@ def _read(path: Path, schema: pa.Schema | None, about: About | None) -> pa.Table
     except DamagedError as error:
         raise DamagedError(f"{path}: {error}") from error
     metadata = table.schema.metadata or {}
-    said = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in metadata.items()}
+    stored = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in metadata.items()}
     for name, wanted in (about or {}).items():
-        if said.get(name, wanted) != wanted:  # tables of versions before 0.2 do not say
-            raise DamagedError(f"{path}: is of {name} {said[name]!r}, not {wanted!r}")
+        if stored.get(name, wanted) != wanted:  # tables written by versions before 0.2 have no such metadata
+            raise DamagedError(f"{path}: belongs to {name} {stored[name]!r}, not {wanted!r}")
     return table

@@ -1,4 +1,4 @@
-"""Whether a folder can be written to, found out by writing beside it."""
+"""Checks whether a folder can be written to, by creating a temporary file or folder."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from tasks.errors import InputError
 
 
 def check_writable(folder: Path, where: object) -> None:
-    """Make a file in the folder, or, where there is none yet, a folder of another name in the nearest one above; take it away again.
+    """Check that files can be created in `folder`. Raises InputError that names `where` and the reason.
 
-    Permissions say too little: a read-only file system or /proc refuse whoever has them. The folder itself is not made, since
-    another run may begin to use it just then. Raises InputError naming `where` and the reason.
+    If the folder exists, a temporary file is created in it. Otherwise a temporary folder is created in its nearest
+    existing parent; `folder` itself is not created, since another run may begin to use it at the same moment. Reading the
+    permissions would not suffice, because a read-only file system and /proc refuse writes regardless of them.
     """
     nearest = folder.absolute()
     while not os.path.lexists(nearest) and nearest != nearest.parent:
@@ -30,7 +31,7 @@ def check_writable(folder: Path, where: object) -> None:
 
 
 def _check_names(missing: Path, nearest: Path) -> None:
-    """Raises OSError where a folder that is still to be made has a name that the file system does not take."""
+    """Check that the file system accepts the names of the folders that do not exist yet. Raises OSError."""
     longest = os.pathconf(nearest, "PC_NAME_MAX")
     for name in missing.parts:
         if len(os.fsencode(name)) > longest:

@@ -1,4 +1,4 @@
-"""How far long work is: a bar when stderr is a terminal, plain lines otherwise."""
+"""Shows the progress of long work: a bar if stderr is a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Progress:
         self._label, self._last_line = "", 0.0
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Print one line."""
         if not self._quiet:
             tqdm.write(text, file=self._stream)
             self._stream.flush()
 
     def begin(self, label: str, total: int, done: int = 0) -> None:
-        """Start counting `label` up to `total`."""
+        """Start the progress `label` at `done` of `total`."""
         self.end()
         self._label, self._last_line = label, time.monotonic()
         if self._quiet:
@@ -39,7 +39,7 @@ class Progress:
             self.say(f"{label}: {done}/{total}")
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """`done` of `total`; a plain line at most every ten seconds."""
+        """Show `done` of `total`; without a terminal, at most one line every ten seconds."""
         if self._bar is not None:
             self._bar.n, self._bar.total = done, total
             self._bar.set_postfix_str(note)
@@ -55,7 +55,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """12 s, 3 min 5 s, 2 h 10 min."""
+    """Format a duration, as in `12 s`, `3 min 5 s` and `2 h 10 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

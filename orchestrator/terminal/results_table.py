@@ -1,4 +1,4 @@
-"""A campaign's headline table as plain text for a terminal: aligned columns, no colour codes."""
+"""Formats a campaign's headline table as plain text for a terminal, with aligned columns and without colour codes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _COLUMNS = ("method", "group", "AUC-DEL", "95% CI, queries of this kind", "95% C
 def summary_table(
     summary: pd.DataFrame, verdicts: Sequence[str], width: int = 100, checks: Sequence[Check] = ()
 ) -> str:
-    """The AUC-DEL table with both intervals, and below it the verdicts with their checks, wrapped at `width`."""
+    """Format the AUC-DEL table with both intervals, and below it the verdicts with their checks, wrapped at `width`."""
     rows = [_COLUMNS, *(_cells(row) for row in summary.to_dict("records"))]
-    return _told(rows, [False, False, *[True] * (len(_COLUMNS) - 2)], _said(verdicts, checks, width))
+    return _text(rows, [False, False, *[True] * (len(_COLUMNS) - 2)], _conclusions(verdicts, checks, width))
 
 
 def headline_table(
@@ -33,15 +33,15 @@ def headline_table(
     width: int = 100,
     checks: Sequence[Check] = (),
 ) -> str:
-    """Any table: the columns `labels` left, numbers right-aligned, an interval in one column; the verdicts with their checks below it."""
+    """Format any table, with the columns `labels` first, and below it the verdicts with their checks."""
     found = columns(frame, labels)
     cells = [[_printable(column.title), *map(_printable, column.cells)] for column in found]
     rows, is_number = list(zip(*cells, strict=True)), [column.is_number for column in found]
-    return _told(rows, is_number, _said(verdicts, checks, width))
+    return _text(rows, is_number, _conclusions(verdicts, checks, width))
 
 
 def results_table(results: Results) -> str:
-    """What `refit run` says at the end: the headline table of `results`, and its verdicts with their checks."""
+    """Format what `refit run` prints at the end: the headline table of `results`, and its verdicts with their checks."""
     table, verdicts, checks = results.tables[results.headline], results.verdicts, results.checks
     if results.headline == "summary" and "auc_del" in table.columns:
         return summary_table(table, verdicts, checks=checks)
@@ -49,15 +49,15 @@ def results_table(results: Results) -> str:
     return headline_table(table.loc[:, kept] if results.shown else table, results.labels, verdicts, checks=checks)
 
 
-def _told(rows: Sequence[tuple[str, ...]], is_number: Sequence[bool], said: Sequence[str]) -> str:
+def _text(rows: Sequence[tuple[str, ...]], is_number: Sequence[bool], conclusions: Sequence[str]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_line(row, widths, is_number) for row in rows]
     lines[1:1] = ["  ".join("-" * one for one in widths)] if rows else []
-    return "\n".join([*lines, *([""] if said else []), *said])
+    return "\n".join([*lines, *([""] if conclusions else []), *conclusions])
 
 
-def _said(verdicts: Sequence[str], checks: Sequence[Check], width: int) -> list[str]:
-    """Lines: checks that failed, the verdicts, the checks that ask for caution, and how many checks there were."""
+def _conclusions(verdicts: Sequence[str], checks: Sequence[Check], width: int) -> list[str]:
+    """Return lines with the failed checks, the verdicts, the checks with outcome caution, and the count of checks."""
     parts = [
         _listed(FAILED, "!", [f"{check.title}: {check.sentence}" for check in with_status(checks, "failed")], width),
         _listed("", "-", verdicts, width),
@@ -68,11 +68,11 @@ def _said(verdicts: Sequence[str], checks: Sequence[Check], width: int) -> list[
 
 
 def _listed(title: str, mark: str, sentences: Sequence[str], width: int) -> list[str]:
-    told = [
+    items = [
         textwrap.fill(_printable(sentence), width, initial_indent=f"{mark} ", subsequent_indent="  ")
         for sentence in sentences
     ]
-    return [title, *told] if title and told else told
+    return [title, *items] if title and items else items
 
 
 def _cells(row: dict) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ def _cells(row: dict) -> tuple[str, ...]:
 
 
 def _printable(label: object) -> str:
-    """Labels are user text: control characters, escape sequences among them, do not reach the terminal."""
+    """Replace control characters by `?`, so that user text cannot send escape sequences to the terminal."""
     return "".join(char if char.isprintable() else "?" for char in str(label))
 
 

@@ -1,4 +1,4 @@
-"""Standard streams whose reader may leave: a pipe into `head`, a `tee` that died. The work goes on, and its exit code is its own."""
+"""Standard streams that may lose their reader, such as a pipe into `head`, without ending the program."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 
-class Unheard:
-    """A text stream that drops what is written once nobody reads it. `is_heard`: somebody did, the last time it was written to."""
+class UnbrokenStream:
+    """A text stream that discards its output once its reader is gone. `has_reader`: no write has failed so far."""
 
     def __init__(self, stream: TextIO):
-        self._stream, self.is_heard = stream, True
+        self._stream, self.has_reader = stream, True
 
     def write(self, text: str) -> int:
-        """As of any text stream, without BrokenPipeError."""
+        """Write without raising BrokenPipeError."""
         try:
             return self._stream.write(text)
         except BrokenPipeError:
-            self._give_up()
+            self._discard()
             return len(text)
 
     def flush(self) -> None:
-        """As of any text stream, without BrokenPipeError."""
+        """Flush without raising BrokenPipeError."""
         try:
             self._stream.flush()
         except BrokenPipeError:
-            self._give_up()
+            self._discard()
 
-    def _give_up(self) -> None:
-        """Into the void with what is in the stream's buffer, too: the interpreter flushes it at its end."""
-        self.is_heard = False
-        void = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(void, self._stream.fileno())
-        os.close(void)
+    def _discard(self) -> None:
+        """Redirect the file descriptor to /dev/null, because the interpreter flushes the stream's buffer at exit."""
+        self.has_reader = False
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())
+        os.close(null)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
 @contextmanager
-def unheard_streams() -> Iterator[None]:
-    """Standard output and error may lose their readers while the body runs."""
+def unbroken_streams() -> Iterator[None]:
+    """Let standard output and standard error lose their readers while the body runs."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _unheard(sys.stdout), _unheard(sys.stderr)
+    sys.stdout, sys.stderr = _unbroken(sys.stdout), _unbroken(sys.stderr)
     try:
         yield
         if sys.stdout is not None:
@@ -54,11 +54,11 @@ def unheard_streams() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
-def is_heard() -> bool:
-    """Whether somebody still reads standard output and standard error, as far as is known."""
-    return all(getattr(stream, "is_heard", True) for stream in (sys.stdout, sys.stderr))
+def have_readers() -> bool:
+    """Return whether standard output and standard error still have readers, as far as earlier writes have shown."""
+    return all(getattr(stream, "has_reader", True) for stream in (sys.stdout, sys.stderr))
 
 
-def _unheard(stream: Any) -> Any:
-    """None, where the process was started with the stream closed, stays None."""
-    return None if stream is None else Unheard(stream)
+def _unbroken(stream: Any) -> Any:
+    """Wrap a stream; it is None if the process was started with the stream closed."""
+    return None if stream is None else UnbrokenStream(stream)

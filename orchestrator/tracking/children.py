@@ -1,4 +1,4 @@
-"""From the headline table of a campaign to child runs, one a row."""
+"""Makes one child run per row of a campaign's headline table."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from orchestrator.tracking.record import ChildRecord
 
 
 def headline_children(table: pd.DataFrame, labels: Sequence[str], committed_at: int) -> list[ChildRecord]:
-    """A child per row of `table`: labelled by the columns `labels`, with a metric per other column that holds numbers.
+    """Make one child per row of `table`, labelled by the columns `labels`, with the other numeric columns as metrics.
 
-    `committed_at`: epoch ms of the last ledger row behind the campaign. A label that is missing in a row is left out.
+    `committed_at`: commit time of the campaign's last ledger row, in ms since the epoch. Missing labels are left out.
     """
     named = [label for label in labels if label in table.columns]
     return [

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
-PARENT_TAG = "mlflow.parentRunId"  # how the MLflow UI nests runs
+PARENT_TAG = "mlflow.parentRunId"  # the MLflow UI nests runs by this tag
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "GIT_PYTHON_REFRESH": "quiet",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines a run, where a server keeps them
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a server would print two lines per run
 }
 # A server that is down is reported within seconds; by default MLflow tries for minutes.
 _IMPATIENT = {
@@ -48,18 +48,15 @@ _IMPATIENT = {
 }
 
 CREATE_TRIES, CREATE_PAUSE_S = 10, 1.0
-MADE_AT_ONCE = (
-    "duplicate column",
-    "already exists",
-    "database is locked",
-)  # what SQLite says of two that migrate one file
+# Errors of SQLite when two processes migrate one file at the same time.
+MADE_AT_ONCE = ("duplicate column", "already exists", "database is locked")
 
 
 def sync(record: TrackRecord, uri: str) -> SyncResult:
-    """Make the store at `uri` hold what `record` says; a second call with the same record changes nothing.
+    """Bring the tracking store at `uri` up to date with `record`; a second call with the same record changes nothing.
 
-    Values are stamped with the ledger's commit times, so that MLflow recognises those it has. Runs that a killed
-    process left RUNNING are finished, with ledger times too. Raises InputError for a refused URI, TrackingError when
+    Values carry the ledger's commit times, by which MLflow recognises values that it already has. Runs that a killed
+    process left RUNNING are finished, also with ledger times. Raises InputError for a refused URI, and TrackingError if
     the store fails.
     """
     check_uri(uri)
@@ -68,12 +65,12 @@ def sync(record: TrackRecord, uri: str) -> SyncResult:
         try:
             client = _connect(uri)
             return _project(client, _experiment_id(client, record.campaign, uri), parent, children)
-        except Exception as error:  # open-ended (SQLAlchemy, alembic, requests); none of it may fail a campaign
+        except Exception as error:  # of SQLAlchemy, alembic, requests ...; none may fail a campaign
             raise TrackingError(f"cannot write to the tracking store {uri}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
-    """One line: of a chain of connection errors in one text, the last."""
+    """Describe an error in one line; of a text that chains connection errors, return the last one."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if "Caused by" in text:
         text = text.rpartition(": ")[2].strip("\"')")
@@ -82,15 +79,15 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """MLflow stays quiet and gives up soon; what the user set stays as it is."""
+    """Keep MLflow quiet and its retries short while the body runs; variables that the user has set are not changed."""
     for key, value in _QUIET.items():
-        os.environ.setdefault(key, value)  # for good: MLflow reads them at import and whenever it likes
+        os.environ.setdefault(key, value)  # not removed afterwards, since MLflow reads them at any time
     added = {key: value for key, value in _IMPATIENT.items() if key not in os.environ}
     os.environ.update(added)
     levels: dict[str, int] = {}
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=DeprecationWarning)  # MLflow's own, at import and first use
+            warnings.filterwarnings("ignore", category=DeprecationWarning)  # MLflow's own
             import mlflow.tracking  # noqa: F401 - sets the levels of its loggers at import
 
             for name in ("alembic", "mlflow", "urllib3"):
@@ -110,7 +107,7 @@ def _connect(uri: str) -> MlflowClient:
     if not sqlite_path(uri):
         return MlflowClient(tracking_uri=uri)
     path = Path(sqlite_path(uri)).absolute()
-    try:  # MLflow would try again for minutes
+    try:  # checked here, because MLflow would retry for minutes
         path.parent.mkdir(parents=True, exist_ok=True)
         sqlite3.connect(path).execute("PRAGMA schema_version").connection.close()
     except (OSError, sqlite3.Error) as error:
@@ -120,10 +117,11 @@ def _connect(uri: str) -> MlflowClient:
 
 
 def _created(path: Path, uri: str) -> MlflowClient:
-    """A client of a database file whose tables are there: one process makes them, others wait for it.
+    """Return a client of a database file whose tables exist; one process creates them while others wait.
 
-    MLflow makes and migrates the tables of a new file without a lock. The folder's lock keeps other runs of Refit away;
-    against any other program, and on a file system without locks, trying again finds what the other has made.
+    MLflow creates and migrates the tables of a new file without a lock. The folder's lock keeps other runs of Refit out.
+    Other programs, and file systems without locks, are handled by retrying, which finds the tables that the other
+    process has created.
     """
     from mlflow import MlflowClient
 
@@ -145,12 +143,13 @@ def _experiment_id(client: MlflowClient, name: str, uri: str) -> str:
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        # A server decides where artifacts lie; those of a database file lie beside it, wherever the next command runs.
-        beside = Path(sqlite_path(uri)).absolute().with_suffix(".artifacts").as_uri() if sqlite_path(uri) else None
+        # A server chooses the place of its artifacts. For a database file they lie next to it, at an absolute path, so
+        # that it does not matter from which directory the next command runs.
+        location = Path(sqlite_path(uri)).absolute().with_suffix(".artifacts").as_uri() if sqlite_path(uri) else None
         try:
-            return client.create_experiment(name, artifact_location=beside)
+            return client.create_experiment(name, artifact_location=location)
         except MlflowException:
-            found = client.get_experiment_by_name(name)  # another campaign of this name made it just now
+            found = client.get_experiment_by_name(name)  # another run of this name has just created it
             if found is None:
                 raise
     return _active(found)
@@ -159,17 +158,17 @@ def _experiment_id(client: MlflowClient, name: str, uri: str) -> str:
 def _active(experiment: Experiment) -> str:
     if experiment.lifecycle_stage != "active":
         command = f"mlflow experiments restore -x {experiment.experiment_id}"
-        raise TrackingError(f"experiment {experiment.name!r} was deleted there; restore it ({command})")
+        raise TrackingError(f"experiment {experiment.name!r} is deleted in the tracking store; restore it: {command}")
     return experiment.experiment_id
 
 
 def _project(client: MlflowClient, experiment: str, parent: RunPayload, children: list[RunPayload]) -> SyncResult:
-    told_by = list(dict.fromkeys(tag for payload in children for tag in payload.identity if tag != RUN_TAG))
-    existing = _existing_runs(client, experiment, parent.identity[RUN_TAG], told_by)
+    label_tags = list(dict.fromkeys(tag for payload in children for tag in payload.identity if tag != RUN_TAG))
+    existing = _existing_runs(client, experiment, parent.identity[RUN_TAG], label_tags)
     created, updated, run_ids = 0, 0, {}
     parent_id = ""
     for payload in (parent, *children):
-        key = _key(payload.identity, told_by)
+        key = _key(payload.identity, label_tags)
         nesting = {PARENT_TAG: parent_id} if parent_id else {}
         run = existing.get(key)
         is_new = run is None
@@ -184,16 +183,17 @@ def _project(client: MlflowClient, experiment: str, parent: RunPayload, children
     return SyncResult(created, updated, run_ids)
 
 
-def _key(tags: Mapping[str, str], told_by: Sequence[str]) -> tuple[str, ...]:
-    return tuple(tags.get(tag, "") for tag in told_by)
+def _key(tags: Mapping[str, str], label_tags: Sequence[str]) -> tuple[str, ...]:
+    return tuple(tags.get(tag, "") for tag in label_tags)
 
 
 def _existing_runs(
-    client: MlflowClient, experiment: str, run: str, told_by: Sequence[str]
+    client: MlflowClient, experiment: str, run: str, label_tags: Sequence[str]
 ) -> dict[tuple[str, ...], Run]:
-    """This campaign's runs by the values of the tags `told_by`; those of the parent are empty.
+    """Return this campaign's runs by the values of the tags `label_tags`, which are empty for the parent run.
 
-    MLflow has no unique keys: a create call whose reply was lost leaves a second run, which is deleted here.
+    MLflow has no unique keys, so a create call that was repeated after its reply was lost leaves a second run, which is
+    deleted here.
     """
     page = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{run}'", max_results=1000)
     found: list[Run] = list(page)
@@ -202,7 +202,7 @@ def _existing_runs(
         found.extend(page)
     runs: dict[tuple[str, ...], Run] = {}
     for one in sorted(found, key=lambda one: (one.info.start_time, one.info.run_id)):
-        key = _key(one.data.tags, told_by)
+        key = _key(one.data.tags, label_tags)
         if key in runs:
             client.delete_run(one.info.run_id)
         runs.setdefault(key, one)
@@ -210,7 +210,7 @@ def _existing_runs(
 
 
 def _update(client: MlflowClient, run: Run, payload: RunPayload, nesting: Mapping[str, str], is_new: bool) -> bool:
-    """Log what `run` does not hold yet; whether there was anything."""
+    """Log what `run` does not hold yet; return whether anything was logged."""
     from mlflow.entities import Metric, Param, RunTag
 
     have = run.data.tags
@@ -233,7 +233,7 @@ def _update(client: MlflowClient, run: Run, payload: RunPayload, nesting: Mappin
     done = {ARTIFACTS_TAG + (where or "root"): value for where, value in artifacts.items()}
     if payload.points and have.get(METRICS_TAG) != payload.metrics_digest():
         done[METRICS_TAG] = payload.metrics_digest()
-    if done:  # last, so that a sync killed half-way does its part again
+    if done:  # written last, so that a sync that was killed before is repeated
         client.log_batch(run.info.run_id, tags=[RunTag(*item) for item in done.items()])
     return _finish(client, run, payload) or bool(points or params or tags or done)
 
@@ -246,7 +246,7 @@ def _finish(client: MlflowClient, run: Run, payload: RunPayload) -> bool:
 
 
 def _missing_points(client: MlflowClient, run: Run, payload: RunPayload, is_new: bool) -> list[Point]:
-    """Points whose latest value in the store differs; a value that did not move is not logged with a newer time."""
+    """Return the points whose latest value in the store differs; an unchanged value is not logged with a newer time."""
     if is_new or run.data.tags.get(METRICS_TAG) == payload.metrics_digest():
         return list(payload.points) if is_new else []
     latest = {}
@@ -257,7 +257,7 @@ def _missing_points(client: MlflowClient, run: Run, payload: RunPayload, is_new:
 
 
 def _changed_params(run: Run, payload: RunPayload) -> dict[str, str]:
-    """A param cannot change in MLflow; what a resumed campaign changed (workers, say) is kept in a tag beside it."""
+    """Return tags for changed params, such as the number of workers of a resumed campaign; MLflow cannot change a param."""
     now = {key: (f"{PARAM_TAG}{key}"[:250], tag_value(value)) for key, value in payload.params.items()}
     return {
         tag: value
@@ -267,7 +267,7 @@ def _changed_params(run: Run, payload: RunPayload) -> dict[str, str]:
 
 
 def _artifact_digests(payload: RunPayload) -> dict[str, str]:
-    """One digest per artifact directory: a tag per file would bury the others in the UI."""
+    """Return one digest per artifact directory, because one tag per file would clutter the UI."""
     content = defaultdict(list)
     for path, where in sorted(payload.files):
         content[where].append([path.name, digest_file(path)])

@@ -1,4 +1,4 @@
-"""A TrackRecord as runs: what each holds, before any tracking store is involved."""
+"""Converts a TrackRecord into the content of MLflow runs, without access to a tracking store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAX_KEY, _MAX_PARAM, _MAX_TAG = 250, 6000, 8000  # limits of the tracking store
 
 @dataclass(frozen=True, order=True)
 class Point:
-    """One metric value: `timestamp` in epoch ms, `step` is k (0 for a value of the whole curve)."""
+    """One metric value: `timestamp` in ms since the epoch, `step` is k (0 for a value of the whole curve)."""
 
     key: str
     step: int
@@ -31,7 +31,7 @@ class Point:
 
 @dataclass(frozen=True)
 class RunPayload:
-    """All of one run. `identity`: the tags it is found again by; `texts`: artifacts made here (name -> content)."""
+    """The content of one run. `identity`: the tags that identify it; `texts`: text artifacts (name -> content)."""
 
     name: str
     identity: Mapping[str, str]
@@ -44,15 +44,15 @@ class RunPayload:
     texts: Mapping[str, str] = field(default_factory=dict)
 
     def metrics_digest(self) -> str:
-        """Digest of every metric value with its time stamp: equal digests, nothing to log."""
+        """Return a digest of all metric values and time stamps; if the stored digest is equal, nothing need be logged."""
         return digest([[p.key, p.step, repr(p.value), p.timestamp] for p in self.points])
 
 
 def payloads(record: TrackRecord) -> tuple[RunPayload, list[RunPayload]]:
-    """The parent run of a campaign and its child runs, in the record's order.
+    """Return the parent run of a campaign and its child runs, in the record's order.
 
-    Raises ValueError when the run id is not hexadecimal, when a child has no label or two have the same, or when a label would
-    take the place of one of Refit's own tags.
+    Raises ValueError if the run id is not hexadecimal, if a child has no label, if two children have the same labels, or
+    if a label has the name of one of Refit's own tags.
     """
     if not re.fullmatch("[0-9a-f]+", record.run):
         raise ValueError(f"run id {record.run!r} is not hexadecimal")
@@ -63,7 +63,7 @@ def payloads(record: TrackRecord) -> tuple[RunPayload, list[RunPayload]]:
     for child in children:
         key = tuple(child.identity.items())
         if len(key) == 1:
-            raise ValueError("a child run without a label could not be told from its parent")
+            raise ValueError("a child run has no label, so it cannot be distinguished from its parent")
         if key in seen:
             raise ValueError(f"two runs are labelled {child.name!r}")
         seen.add(key)
@@ -98,7 +98,7 @@ def _child(record: TrackRecord, child: ChildRecord, start: int) -> RunPayload:
 def _label_tag(label: str) -> str:
     tag = f"refit.{safe_key(label)}"
     if tag in (RUN_TAG, METRICS_TAG) or tag.startswith((ARTIFACTS_TAG, PARAM_TAG, CHECKS_TAG)):
-        raise ValueError(f"the label {label!r} is taken by a tag of Refit's own")
+        raise ValueError(f"the label {label!r} has the name of one of Refit's own tags; choose another")
     return tag
 
 
@@ -109,7 +109,7 @@ def _points(child: ChildRecord) -> Iterable[Point]:
 
 
 def safe_key(key: str) -> str:
-    """`key` with what a tracking store refuses in a name replaced by `_`: letters, digits and `_-. /` stay."""
+    """Replace characters that a tracking store refuses in a name by `_`; letters, digits and `_-. /` are kept."""
     cleaned = re.sub(r"[^\w\-. /]", "_", key, flags=re.ASCII)
     # "." and ".." alone would read as paths.
     parts = [part if part.strip(".") else part.replace(".", "_") for part in cleaned.split("/")]
@@ -117,7 +117,7 @@ def safe_key(key: str) -> str:
 
 
 def tag_value(value: Any) -> str:
-    """A tag's text, within the store's limit."""
+    """Return a value as the text of a tag, cut to the store's limit."""
     return _clipped(value, _MAX_TAG)
 
 

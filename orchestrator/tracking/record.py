@@ -1,4 +1,4 @@
-"""What is projected into a tracking store, as plain data from the ledger and the results tables."""
+"""The data that is projected into a tracking store, as plain values from the ledger and the results tables."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ ALLOWED_URIS = "sqlite:///<path of a database file>, http://<host> or https://<h
 
 
 class TrackingError(RefitError):
-    """The tracking store could not be reached or written; a warning to the caller, since the ledger has everything."""
+    """The tracking store could not be reached or written. Callers only warn, since it can be rebuilt from the ledger."""
 
 
 @dataclass(frozen=True)
 class ChildRecord:
-    """What one child run shows.
+    """The content of one child run.
 
-    `labels`: what tells it from its siblings, such as {"method": "tracin", "group": "opponents"}: its name, its params
-    and the tags it is found again by. `committed_at`: epoch ms of the last ledger row behind it; it stamps the metrics,
-    so that logging again is recognised. `points`: (metric, step, value); a value that is missing is left out, as is
-    anything that is no number. `texts`: artifacts made here (name -> content).
+    `labels` distinguish it from its siblings, such as {"method": "tracin", "group": "opponents"}; they become its name,
+    params and identifying tags. `committed_at`: commit time of its last ledger row in ms since the epoch; the metrics
+    carry it, so that a repeated sync is recognised. `points`: (metric, step, value); missing and non-numeric values are
+    left out. `texts`: text artifacts (name -> content).
     """
 
     labels: Mapping[str, str]
@@ -36,7 +36,7 @@ class ChildRecord:
 
 @dataclass(frozen=True)
 class CampaignRecord:
-    """What a campaign adds to its runs in a tracking store: parameters of every run, and a child run per curve or row."""
+    """A campaign's own part of a TrackRecord: parameters of every run, and one child run per curve or table row."""
 
     params: Mapping[str, Any]
     children: Sequence[ChildRecord]
@@ -44,11 +44,11 @@ class CampaignRecord:
 
 @dataclass(frozen=True)
 class TrackRecord:
-    """One campaign as a tracking store shows it: a parent run and its `children`.
+    """One campaign as runs of a tracking store: a parent run and its `children`.
 
-    `run` is the hex id of the run directory. `started_at`: epoch ms of the first ledger row, default the earliest of
-    the children's `committed_at`. `artifacts`: (local file, artifact directory, "" for the root).
-    `description`: what the page of the parent run says, in Markdown.
+    `run` is the hex id of the run directory. `started_at`: commit time of the first ledger row in ms since the epoch, by
+    default the earliest `committed_at` of the children. `artifacts`: (local file, artifact directory, "" for the root).
+    `description`: Markdown text shown with the parent run.
     """
 
     campaign: str
@@ -63,7 +63,7 @@ class TrackRecord:
 
 @dataclass(frozen=True)
 class SyncResult:
-    """Runs created, runs that were there and changed, and run ids by name ("campaign", or a child's labels joined by "/")."""
+    """The numbers of created and changed runs, and run ids by name ("campaign", or a child's labels joined by "/")."""
 
     created: int = 0
     updated: int = 0
@@ -71,7 +71,7 @@ class SyncResult:
 
 
 def check_uri(uri: str, where: object = "tracking.uri") -> None:
-    """Refuse a tracking URI that is not allowed or carries a secret. Raises InputError, which repeats no secret."""
+    """Check that a tracking URI is allowed and contains no secret. Raises InputError, which repeats no secret."""
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme not in ("sqlite", "http", "https"):
         shown = f"scheme {scheme!r}" if separator else "no scheme" if "@" in uri else repr(uri)
@@ -80,22 +80,22 @@ def check_uri(uri: str, where: object = "tracking.uri") -> None:
         raise InputError(
             where,
             f"a {scheme} URI with a user name, password or token is refused; "
-            "put them in MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN",
+            "set MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN in the environment",
         )
     if scheme == "sqlite" and not sqlite_path(uri):
         raise InputError(where, f"{uri!r} names no database file; allowed: {ALLOWED_URIS}")
     if scheme != "sqlite" and not _has_host(uri):
-        raise InputError(where, f"{uri!r} names no host, or a bad port; allowed: {ALLOWED_URIS}")
+        raise InputError(where, f"{uri!r} names no host, or an invalid port; allowed: {ALLOWED_URIS}")
 
 
 def absolute_uri(uri: str) -> str:
-    """`uri` with the path of a SQLite file made absolute, so that it means the same from every directory."""
+    """Return `uri` with the path of a SQLite file made absolute, so that it does not depend on the working directory."""
     path = sqlite_path(uri)
     return uri.replace(path, str(Path(path).absolute()), 1) if path else uri
 
 
 def sqlite_path(uri: str) -> str:
-    """The file a `sqlite:///path` URI names; empty if it names none."""
+    """Return the path in a `sqlite:///path` URI; empty if the URI names no file."""
     rest = uri.removeprefix("sqlite://")
     path = rest.removeprefix("/").partition("?")[0] if rest.startswith("/") else ""
     return "" if path in ("", ":memory:") or path.endswith("/") else path
@@ -103,7 +103,7 @@ def sqlite_path(uri: str) -> str:
 
 def _carries_secret(uri: str, scheme: str, rest: str) -> bool:
     if "@" in rest and (scheme != "sqlite" or not rest.startswith("/")):
-        return True  # also where urlsplit sees no password, as with a slash inside one
+        return True  # urlsplit would miss a password that contains a slash
     return has_secret_parameter(rest)
 
 

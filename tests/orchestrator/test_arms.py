@@ -97,7 +97,7 @@ def test_labels_that_a_model_decides_wait_for_its_outputs(mixtures):
     """The cluster of a component is the one its mean falls in, whatever it is called."""
     arm = mixtures["nll.1"]
     assert arm.needs_outputs
-    with pytest.raises(ValueError, match="judged by a model"):
+    with pytest.raises(ValueError, match=r"depend on a model.s recorded outputs"):
         arm.queries(None)
     means = np.log(np.array([[0.1, 0.1, 0.8], [0.7, 0.2, 0.1], [0.1, 0.8, 0.1]], np.float32))
     queries = arm.queries({"train": np.zeros((12, 3), np.float32), "means": means})

@@ -126,7 +126,7 @@ OTHERS = {
         "leave_one_out.comparisons.2",
         "queries.where lets the models of dec and nll",
     ),
-    "more scoring models than the reference": ({"scores": {"models": 2}}, "scores.models", "2; leave_one_out"),
+    "more scoring models than the reference": ({"scores": {"models": 2}}, "scores.models", "2 is not allowed: leave_one_out"),
     "epochs that a scored arm does not reach": (
         {"leave_one_out__arms": {"nll": {}, "twin": {}, "dec": {"recipe.steps": 2}}, "scores": {"checkpoints": [3]}},
         "scores.checkpoints",

@@ -44,7 +44,7 @@ def test_damage_in_a_copy_is_found_while_the_original_lives(kind, copy, own_copy
     assert main(["verify", str(own_copy.run_dir)]) == 0
     assert main(["verify", str(copy)]) == 1
     said = capsys.readouterr().out
-    assert f"this is the store {copy.parent}; the run was made in {own_copy.folder / 'runs'}" in said
+    assert f"the store {copy.parent} was read; the run was made in {own_copy.folder / 'runs'}" in said
 
 
 def test_damage_in_the_original_is_none_in_the_copy(copy, own_copy):
@@ -72,7 +72,7 @@ def test_status_counts_what_the_copy_has_and_names_it(copy, own_copy):
 def test_commands_on_a_copy_say_which_store_they_read(command, copy, capsys):
     assert main([command, str(copy)]) == 0
     said = capsys.readouterr()
-    assert f"this is the store {copy.parent}" in said.out + said.err
+    assert f"the store {copy.parent} was read" in said.out + said.err
 
 
 def test_open_run_reads_the_copy(copy):
@@ -102,7 +102,10 @@ def test_a_store_that_was_moved_is_found(own_copy, tmp_path):
     (own_copy.folder / "runs").rename(moved)
     found = status(moved / own_copy.run_dir.name)
     assert (found.complete, found.store) == (True, str(moved))
-    assert any(note.endswith(f"the run was made in {own_copy.folder / 'runs'}, which is gone") for note in found.notes)
+    assert any(
+        note.endswith(f"the run was made in {own_copy.folder / 'runs'}, which does not exist any more")
+        for note in found.notes
+    )
 
 
 @pytest.mark.parametrize("folder", ["spend", "checkpoints"])

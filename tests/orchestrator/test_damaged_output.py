@@ -165,7 +165,7 @@ def test_a_store_whose_folder_is_no_folder_is_not_taken_for_an_empty_one(output:
     output.mend()
     assert [(code, out) for code, out, _ in told] == [(2, "")] * 4
     for _, _, err in told:
-        assert f"{output.store / folder} is no folder; a store keeps its {folder} there" in err.splitlines()[-1]
+        assert f"{output.store / folder} is not a folder; a store keeps its {folder} there" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -192,4 +192,4 @@ def test_a_value_of_another_kind_in_provenance_is_named(output: Output, key: str
     output.mend()
     assert (code, out) == (2, "")
     assert err.startswith(f"refit: {path}: {told}")
-    assert err.endswith("move the run directory away to start anew\n")
+    assert err.endswith("move the run directory away to start again\n")

@@ -219,19 +219,19 @@ def test_an_edit_beside_a_plugin_retrains_and_is_told_everywhere(pooled, tmp_pat
     for command in ("report", "verify"):
         code, said = pooled(MAX, command, first)
         assert code == 2
-        assert "plugin model_of_mine was edited since" in said
+        assert "plugin model_of_mine has been edited" in said
         assert len(said.splitlines()) == 1
     code, said = pooled(MAX, "status", first)
     assert code == 0
-    assert "plugin model_of_mine was edited since" in said
+    assert "plugin model_of_mine has been edited" in said
 
     code, said = pooled(MAX, *RUN)
     assert code == 0
-    assert "plugin model_of_mine was edited since: its source was" in said
+    assert "plugin model_of_mine has been edited: its source was" in said
     assert first.name in said
     assert "retrained 0" not in said
     [second] = set(run_dirs(tmp_path)) - {first}
-    assert "plugin model_of_mine was edited since" in (second / "refit.log").read_text()
+    assert "plugin model_of_mine has been edited" in (second / "refit.log").read_text()
     digests = [json.loads((run / "provenance.json").read_text())["plugins"]["model_of_mine"] for run in (first, second)]
     assert digests[0] != digests[1]
     assert digests[1] in (second / "report.html").read_text()
@@ -243,7 +243,7 @@ def test_the_source_brought_back_finds_everything_done(pooled, tmp_path):
     pooled(MEAN, *RUN)
     planned = json.loads(pooled(MAX, "plan", "CONFIG", "--json")[1])
     assert planned["scoring_models_to_do"] == 1
-    assert "plugin model_of_mine was edited since" in planned["edited"][0]
+    assert "plugin model_of_mine has been edited" in planned["edited"][0]
     assert "retrained 0" in pooled(MEAN, *RUN)[1]
     assert pooled(MEAN, "verify", run_dirs(tmp_path)[0])[0] == 0
 
@@ -257,7 +257,7 @@ def test_a_run_of_before_sources_were_recorded_says_so(tmp_path, parts):
     provenance["run"] = f"small-{'0' * 16}"
     del provenance["plugins"]
     path.write_text(json.dumps(provenance))
-    with pytest.raises(InputError, match="made before the source of plugins was part of what a run is"):
+    with pytest.raises(InputError, match="made by a version that did not record the source of plugins"):
         api.open_run(result.run_dir).pipeline()
 
 

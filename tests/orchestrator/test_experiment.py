@@ -291,5 +291,5 @@ def test_scoring_models_keep_the_weights_of_the_asked_epochs(tmp_path):
 
 
 def test_a_measurement_of_classes_needs_classes_and_one_of_the_output_must_have_none(tmp_path):
-    with pytest.raises(ConfigError, match=r"measurement: 'output' is for one number a row"):
+    with pytest.raises(ConfigError, match=r"measurement: 'output' needs one number per row"):
         experiment(tmp_path, measurement="output")

@@ -124,7 +124,10 @@ def test_a_ledger_of_ids_of_text_is_found_again_from_another_format(folder, caps
 
 
 def test_unknown_and_unmeasured_query_ids_are_named_as_given(folder, capsys):
-    for ids, says in ((["test_5"], "'test_5' is no id of split 'test'; did you mean 'test-5'?"), ([3], "'3' is no id")):
+    for ids, says in (
+        (["test_5"], "'test_5' is not an id of split 'test'; did you mean 'test-5'?"),
+        ([3], "'3' is not an id"),
+    ):
         path = with_text_ids(folder, queries={"split": "test", "ids": ids})
         assert main(["plan", str(path)]) == 2
         assert f"queries.ids: {says}" in capsys.readouterr().err
@@ -142,7 +145,7 @@ def test_a_number_and_its_text_are_one_id_where_ids_are_text(folder, capsys):
     path = write_config(folder, data, queries={"split": "test", "ids": [7, "7"]})
     for command in (["plan", str(path)], ["run", str(path), "--yes", "--address", "local"]):
         assert main(command) == 2
-        assert "queries.ids: '7' is there twice" in capsys.readouterr().err
+        assert "queries.ids: '7' is given twice" in capsys.readouterr().err
 
 
 def test_text_is_no_id_where_ids_are_numbers(folder, capsys):
@@ -151,7 +154,7 @@ def test_text_is_no_id_where_ids_are_numbers(folder, capsys):
     data = {name: {"path": f"{name}.csv", "format": "csv"} for name in ("train", "test")}
     path = write_config(folder, data, queries={"split": "test", "ids": ["5"]})
     assert main(["plan", str(path)]) == 2
-    assert "queries.ids: '5' is text, and the ids of split 'test' are whole numbers" in capsys.readouterr().err
+    assert "queries.ids: '5' is text, and the ids of split 'test' are integers" in capsys.readouterr().err
 
 
 def score_table() -> pd.DataFrame:

@@ -207,8 +207,8 @@ EXACT = {"name": "influence_function", "parameters": "all", "solver": {"name": "
 def test_a_run_of_an_older_version_whose_ids_have_changed_says_so(tmp_path, capsys, command, changes):
     assert main([command, str(of_version_0_1(small_config(tmp_path, **changes)))]) == 2
     said = capsys.readouterr().err
-    assert "patterns of names and of the exact solver have changed since an older version made this run" in said
-    assert "look at it with that version, or run the config anew" in said
+    assert "an older version made this run, in which patterns of names and the exact solver had other ids" in said
+    assert "read it with that version, or run the config again" in said
     assert "--run-dir" not in said
 
 
@@ -217,7 +217,7 @@ def test_another_run_directory_is_asked_for_only_where_one_can_be_given(tmp_path
     run_dir = of_version_0_1(config)
     assert main(["verify", str(run_dir)]) == 2
     said = capsys.readouterr().err
-    assert "its data, or this version of Refit, are not those" in said
+    assert "the data or the version of Refit differ" in said
     assert "--run-dir" not in said
     assert main(["plan", str(config.path), "--run-dir", str(run_dir)]) == 2
     assert "give another --run-dir" in capsys.readouterr().err

@@ -48,7 +48,7 @@ PLAN: list[tuple[str, dict[str, Any], str]] = [
     (
         "words",
         {"name": "cross_loss_influence", "parameters": ["*"], "solver": {"name": "lissa"}},
-        "methods[1]: cross_loss_influence explains a loss that rows of 'words' have not; allowed: queries of properties",
+        "methods[1]: cross_loss_influence explains a loss that rows of 'words' do not have; allowed: queries of properties",
     ),
 ]
 RUN: list[tuple[str, dict[str, Any], str]] = [

@@ -102,9 +102,9 @@ def test_a_deadline_by_the_clock_on_the_wall(folder, capsys):
 @pytest.mark.parametrize(
     ("limits", "problem"),
     [
-        (("--max-cost", "10"), "--max-cost: 10 needs prices; give prices: {date: ..."),
-        (("--deadline", "yesterday"), "--deadline: 'yesterday'; allowed: a time such as "),
-        (("--max-gpu-hours", "0"), "--max-gpu-hours: 0; allowed: a number above 0"),
+        (("--max-cost", "10"), "--max-cost: a cost limit of 10 needs prices; give prices: {date: ..."),
+        (("--deadline", "yesterday"), "--deadline: 'yesterday' is not a valid deadline; allowed: a time such as "),
+        (("--max-gpu-hours", "0"), "--max-gpu-hours: 0 is not a valid limit; allowed: a number above 0"),
     ],
 )
 @pytest.mark.parametrize("verb", ["run", "plan"])

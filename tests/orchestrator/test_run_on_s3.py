@@ -207,7 +207,7 @@ def test_a_run_whose_report_does_not_reach_the_store_says_so(campaign, capsys, m
     campaign.open()
     assert main(campaign.command()) == 0
     assert len(refused) == 1
-    assert "warning: the run directory could not be brought to the store (" in capsys.readouterr().err
+    assert "warning: the run directory could not be uploaded (" in capsys.readouterr().err
     assert not campaign.keys("/report.html")
     assert main(campaign.command()) == 0
     assert campaign.keys("/report.html")

@@ -142,11 +142,11 @@ def test_limits_are_what_the_flags_say():
 @pytest.mark.parametrize(
     ("gpu_hours", "cost", "prices", "problem"),
     [
-        (0.0, None, None, "--max-gpu-hours: 0; allowed: a number above 0"),
+        (0.0, None, None, "--max-gpu-hours: 0 is not a valid limit; allowed: a number above 0"),
         (float("nan"), None, None, "--max-gpu-hours: nan"),
         (None, -2.0, PRICES, "--max-cost: -2"),
         (None, float("inf"), PRICES, "--max-cost: inf"),
-        (None, 5.0, None, "--max-cost: 5 needs prices"),
+        (None, 5.0, None, "--max-cost: a cost limit of 5 needs prices"),
     ],
 )
 def test_what_is_no_limit_is_refused(gpu_hours, cost, prices, problem):
@@ -262,7 +262,9 @@ def test_a_damaged_record_is_unknown_and_said(book, damaged):
     said: list[str] = []
     meter = opened(book, Limits(max_gpu_hours=2.0), warn=said.append)
     assert meter.tick([HERE]) == pytest.approx(HOUR_S), "what is known counts"
-    assert said == ["warning: spend/run-0/other.json is damaged: what that session spent is unknown, and in no budget"]
+    assert said == [
+        "warning: spend/run-0/other.json is damaged: what this session spent is unknown and counts towards no budget"
+    ]
     assert book.read().unknown == ("spend/run-0/other.json",)
 
 
@@ -303,7 +305,7 @@ def test_a_node_without_a_price_is_told_once_and_charged_as_the_dearest(book):
         meter.tick([Node("x", "c", 0, "spot"), Node("y", "a")])
         meter.clock.sleep(HOUR_S)
     meter.close()
-    assert said == ["warning: prices.per_hour has neither 'c/spot' nor default: charged as the dearest node"]
+    assert said == ["warning: prices.per_hour has neither 'c/spot' nor default; the highest price is charged"]
     assert book.read().cost == pytest.approx(3 * (3.0 + 1.0))
 
 
@@ -316,6 +318,8 @@ def test_in_words(book):
     assert summary is not None
     assert spent_line(summary) == "1.50 GPU-hours, 1.50 node-hours, 3.00 USD (prices of 2026-11-01)"
     book.blobs.put("spend/run-0/bad.json", b"")
-    assert spent_line(book.read().summary() or {}).endswith(", and what 1 sessions with damaged records spent")
+    assert spent_line(book.read().summary() or {}).endswith(
+        ", and an unknown amount by 1 sessions whose records are damaged"
+    )
     book.write("free", SessionSpend(started="", updated="", gpu_hours=0, node_hours={"local": 1.0}))
     assert "USD" not in spent_line(book.read().summary() or {})

@@ -83,7 +83,7 @@ def test_who_has_enough_of_a_probe_that_hangs_leaves_a_pool_that_works(cluster, 
     with pytest.raises(Enough):
         backend.probe(Numerics(), Patience(n_calls))
     assert events == [WorkerJoined("ray-1")]
-    assert backend.wait(0.0) == [WorkerLost("ray-1", "error", "nobody waits for its answer")]
+    assert backend.wait(0.0) == [WorkerLost("ray-1", "error", "the probe was abandoned")]
     cluster.hangs.clear()
     assert backend.probe(Numerics()).device_model == "a GPU"
     assert backend.wait(0.0) == [WorkerJoined("ray-2")]
@@ -110,7 +110,7 @@ def test_a_worker_lost_in_the_probe_is_replaced_and_the_next_one_asked(cluster, 
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
-        (Failure("error", "no driver"), "cannot say what it runs on: no driver"),
+        (Failure("error", "no driver"), "could not determine its device: no driver"),
         (Lost("error", "died"), "lost .*: died"),
     ],
 )

@@ -93,13 +93,13 @@ def test_a_worker_let_go_frees_its_place_without_an_event(cluster, make):
         pool.release(first)
 
 
-def test_a_worn_worker_is_said_to_be_ending_before_its_result_and_then_replaced(cluster, make):
+def test_a_worker_to_be_replaced_is_reported_as_ending_before_its_result(cluster, make):
     pool, work = make(), tiny_work()
     pool.want(1)
     [worker] = joined(pool, 1)
     pool.submit(worker, work, 1)
     outcome = Outcome(work.spec_id, "ok")
-    cluster.reply(worker, Attempted(outcome, is_worn=True))
+    cluster.reply(worker, Attempted(outcome, must_be_replaced=True))
     assert [h.what for h in pool.poll(0.0)] == [Ending(math.inf), outcome]
     assert [h.what for h in pool.poll(0.0)] == [Left()]
     [other] = joined(pool, 1)
@@ -112,9 +112,9 @@ def test_a_draining_node_is_told_of_once_per_worker_and_a_death_there_is_a_preem
     worker, _ = joined(pool, 2)
     pool.submit(worker, work, 1)
     cluster.drains[cluster.places[worker]] = time.time() + 1000
-    [told] = pool.poll(0.0)
-    assert (told.worker, told.task) == (worker, work.spec_id)
-    assert 900 < told.what.seconds_left <= 1000
+    [first] = pool.poll(0.0)
+    assert (first.worker, first.task) == (worker, work.spec_id)
+    assert 900 < first.what.seconds_left <= 1000
     assert pool.poll(0.0) == []
     cluster.drains.clear()
     cluster.reply(worker, Lost("error", "died"))
@@ -213,7 +213,9 @@ def test_a_placed_actor_that_never_gets_ready_is_given_up(cluster, make):
     pool = make(join_timeout_s=0.0, pending_workers=1)
     cluster.hangs = {"join"}
     pool.want(1)
-    with pytest.raises(RefitError, match="no worker can be started: not ready for work 0 s after it got its place"):
+    with pytest.raises(
+        RefitError, match="no worker can be started: not ready for work 0 s after it was placed on a node"
+    ):
         joined(pool, 1)
     assert len(cluster.free) == 2, "its place is free"
 
@@ -240,7 +242,7 @@ def test_a_cluster_that_does_not_grow_is_warned_of_once(cluster, make, caplog):
             pool.poll(0.0)
     labels = "ray.io/accelerator-type=A10G, ray.io/market-type=spot"
     assert [record.getMessage() for record in caplog.records] == [
-        f"2 workers have waited for a place for 0 min; each needs 1 CPU on nodes labelled {labels}, the cluster has 4 CPU and 4 GPU"
+        f"2 workers have waited 0 min to be placed on a node; each needs 1 CPU on nodes labelled {labels}, the cluster has 4 CPU and 4 GPU"
     ]
 
 
@@ -267,10 +269,10 @@ def test_workers_at_hand_join_again_with_what_is_wrong_with_them(cluster, make):
     pool.want(1)
     [worker] = joined(pool, 1)
     cluster.drains[cluster.places[worker]] = time.time() + 1000
-    [told] = pool.poll(0.0)
-    assert [h.worker for h in pool.retell()] == [worker]
-    [again] = pool.poll(0.0)
-    assert replace(again, what=told.what) == told
+    [first] = pool.poll(0.0)
+    assert [h.worker for h in pool.announce_workers()] == [worker]
+    [second] = pool.poll(0.0)
+    assert replace(second, what=first.what) == first
 
 
 def test_a_node_that_drains_until_nobody_knows_when_has_half_a_minute(cluster, make):
@@ -278,8 +280,8 @@ def test_a_node_that_drains_until_nobody_knows_when_has_half_a_minute(cluster, m
     pool.want(1)
     [worker] = joined(pool, 1)
     cluster.drains[cluster.places[worker]] = 0.0
-    [told] = pool.poll(0.0)
-    assert 20 < told.what.seconds_left <= 30
-    pool.retell()
-    [again] = pool.poll(0.0)
-    assert again.what.seconds_left < told.what.seconds_left, "counted from when it was seen first"
+    [first] = pool.poll(0.0)
+    assert 20 < first.what.seconds_left <= 30
+    pool.announce_workers()
+    [second] = pool.poll(0.0)
+    assert second.what.seconds_left < first.what.seconds_left, "counted from when it was seen first"

@@ -195,4 +195,4 @@ def test_gradient_workers_stay_in_their_market_and_a_lost_one_is_replaced_there(
 @pytest.mark.parametrize("token", ["0" * 64, ""])
 def test_who_has_another_token_or_none_is_refused(cluster, token, tmp_path):
     said = refused(cluster.address, RAY_AUTH_TOKEN=token, HOME=str(tmp_path))
-    assert said.startswith("--address: no Ray cluster that takes our token answers at"), said
+    assert said.startswith(f"--address: no Ray cluster at {cluster.address!r} accepts this machine's token"), said

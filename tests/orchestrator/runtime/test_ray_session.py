@@ -102,7 +102,8 @@ def test_beyond_loopback_only_ray_listens_and_it_refuses_who_has_no_token(driver
                 assert command.startswith("ray::") or "/site-packages/ray/" in command, command
         [gcs] = [pid for pid, command in commands.items() if "/gcs_server " in command]
         stranger = refused(f"127.0.0.1:{listening(gcs)[0].port}", HOME=str(home))
-        assert stranger.startswith("--address: no Ray cluster that takes our token answers at"), stranger
+        assert stranger.startswith("--address: no Ray cluster at '127.0.0.1:"), stranger
+        assert "accepts this machine's token" in stranger, stranger
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
         wait_until_gone(mark)

@@ -10,8 +10,8 @@ def pauses(n: int) -> list[float]:
         failed.add("", now_s)
     for _ in range(n):
         failed.add("", now_s)
-        found.append(failed.again_at_s - now_s)
-        now_s = failed.again_at_s
+        found.append(failed.retry_at_s - now_s)
+        now_s = failed.retry_at_s
     return found
 
 
@@ -23,7 +23,7 @@ def test_those_that_began_together_and_fail_one_after_the_other_make_one_pause()
     failed = FailedStarts()
     for now_s in range(20):
         failed.add(f"failure {now_s}", float(now_s))
-    assert (failed.again_at_s, failed.message) == (32.0, "failure 19")
+    assert (failed.retry_at_s, failed.message) == (32.0, "failure 19")
 
 
 def test_after_a_success_three_may_fail_again():
@@ -36,4 +36,4 @@ def test_after_a_success_three_may_fail_again():
     failed.add("", 0.0)
     assert not failed.are_many
     failed.add("", 100.0)
-    assert failed.again_at_s == 130.0
+    assert failed.retry_at_s == 130.0

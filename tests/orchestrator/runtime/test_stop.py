@@ -147,5 +147,5 @@ def test_a_signal_while_the_ledger_cannot_be_written_does_not_wait_for_the_next_
         output, errors = process.communicate(timeout=100)
     assert process.returncode == 3
     assert "stopped while 6 writes in a row failed" in output
-    assert "1 finished retrains are not in it and will be repeated" in output
+    assert "1 finished retrains are not in the ledger and will be repeated" in output
     assert "Traceback" not in errors

@@ -36,7 +36,7 @@ def test_a_worker_that_does_not_see_the_drivers_store_takes_no_work(tmp_path):
     landmark = "ledger/t/task.json"
     worker.configure(context(checkpoints=CheckpointStore(LocalBlobs(tmp_path / "shared")), landmark=landmark))
     with pytest.raises(
-        RefitError, match=r"own/ledger/t/task.json: this node does not see .* a disk that all nodes share"
+        RefitError, match=r"own/ledger/t/task.json: this node does not find .* a disk that all nodes share"
     ):
         worker.configure(context(checkpoints=CheckpointStore(LocalBlobs(tmp_path / "own")), landmark=landmark))
 

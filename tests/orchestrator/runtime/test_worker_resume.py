@@ -170,7 +170,7 @@ def test_only_recipes_that_can_be_resumed_are_given_snapshots(tmp_path):
 
 
 def test_giving_back_is_a_preemption():
-    assert worker.classify(GivenBack("given back after update 3")) == "preempted"
+    assert worker.classify(GivenBack("stopped on request after update 3")) == "preempted"
 
 
 def kill() -> None:

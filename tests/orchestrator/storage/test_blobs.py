@@ -148,9 +148,9 @@ def test_local_uris_open(tmp_path):
     [
         ("https://host/runs", "not supported"),
         ("az://container/runs", "not supported; allowed: a local path, file://, s3:// or gs://"),
-        ("s3://", "no name of a bucket; allowed: s3://bucket/prefix"),
-        ("s3:///runs", "no name of a bucket"),
-        ("s3://Bucket/runs", "no name of a bucket"),
+        ("s3://", "not a valid bucket name; allowed: s3://bucket/prefix"),
+        ("s3:///runs", "not a valid bucket name"),
+        ("s3://Bucket/runs", "not a valid bucket name"),
         ("gs://bucket//runs", "empty"),
         ("gs://bucket/../runs", "'..' parts"),
         ("s3://bucket/my runs", "blanks"),

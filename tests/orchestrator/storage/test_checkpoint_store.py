@@ -107,7 +107,7 @@ def test_a_flipped_byte_anywhere_or_a_truncation_makes_it_missing(store, blobs):
     for damaged in (*flipped, *truncated, *foreign):
         blobs.put(checkpoint_key(1), damaged)
         assert not store.has(SPEC, [1])
-    with pytest.raises(CheckpointError, match="are not those that were written"):
+    with pytest.raises(CheckpointError, match="do not have the SHA-256 in its metadata"):
         store.load(SPEC, 1)
 
 

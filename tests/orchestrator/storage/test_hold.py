@@ -66,7 +66,7 @@ def test_a_waiting_driver_says_once_who_holds_it_and_gets_it_when_it_is_free(blo
         for _ in range(3):
             assert looked.acquire(timeout=60)
         assert not got.is_set()
-        assert said == [f"ledger task is in use by {lease.holder()}; waiting for it"]
+        assert said == [f"ledger task is in use by {lease.holder()}; waiting until it is released or expires"]
     waiter.join(60)
     assert got.is_set()
     assert len(said) == 1

@@ -216,7 +216,7 @@ def test_a_row_under_anothers_name_or_edit_does_not_verify(blobs):
     ledger.publish([make_row(3)])
     assert sorted(ledger.verify(), key=lambda part: names.index(part.name)) == [
         BadPart(names[0], f"row {make_row(0).spec_id}: the id is not the digest of its spec"),
-        BadPart(names[1], f"row {make_row(2).spec_id}: the edit is not the one its spec names"),
+        BadPart(names[1], f"row {make_row(2).spec_id}: the edit is not the one that its spec names"),
     ]
 
 

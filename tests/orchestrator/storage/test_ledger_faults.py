@@ -162,7 +162,7 @@ def test_parts_that_cannot_be_merged_stay_as_they_are(blobs, caplog):
     ledger = Ledger(Full(blobs), "task")
     assert ledger.compact(min_parts=2) == []
     assert ledger.parts() == names
-    assert "4 parts stay as they are (OSError: [Errno 28] No space left on device)" in caplog.text
+    assert "4 parts are not merged (OSError: [Errno 28] No space left on device)" in caplog.text
 
 
 def test_a_full_disk_fails_the_publish_and_loses_nothing(tmp_path):

@@ -134,10 +134,10 @@ def test_a_damaged_service_account_is_said(monkeypatch, tmp_path, content):
     ("endpoint", "problem"),
     [
         ("http://127.0.0.1:9", "is plain http; allowed: https, or http with AWS_ALLOW_HTTP=true"),
-        ("127.0.0.1:9", "is no server; allowed: https://host[:port]"),
-        ("https://", "is no server"),
-        ("https://host:port", "is no server"),
-        ("not a url", "is no server"),
+        ("127.0.0.1:9", "is not the URL of a server; allowed: https://host[:port]"),
+        ("https://", "is not the URL of a server"),
+        ("https://host:port", "is not the URL of a server"),
+        ("not a url", "is not the URL of a server"),
         ("https://user:hunter2@host", "carries a user or password"),
     ],
 )

@@ -129,7 +129,7 @@ def test_a_store_that_is_away_is_asked_once_and_does_not_fail_the_clearing(tmp_p
         checkpoints.progress(spec).save(Snapshot({}, {}))
     swept = checkpoints.swept(specs)
     assert KeepsAll.n_tries == 1
-    assert f"checkpoints/{SPEC}/resume.safetensors and those after it stay" in caplog.text
+    assert f"checkpoints/{SPEC}/resume.safetensors and later ones are not deleted" in caplog.text
     assert not any(swept.may_have_progress(spec) for spec in specs), "of a finished retrain no snapshot counts"
 
 

@@ -265,7 +265,7 @@ def test_a_deleted_experiment_is_not_brought_back(record, uri):
     sync(record, uri)
     client = client_of(uri)
     client.delete_experiment(client.get_experiment_by_name("tiny").experiment_id)
-    with pytest.raises(TrackingError, match="was deleted"):
+    with pytest.raises(TrackingError, match="is deleted in the tracking store"):
         sync(record, uri)
 
 

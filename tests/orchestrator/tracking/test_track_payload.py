@@ -80,13 +80,13 @@ def test_rows_that_no_label_tells_apart_are_refused(record):
 
 
 def test_a_row_without_a_label_is_refused(record):
-    with pytest.raises(ValueError, match="without a label"):
+    with pytest.raises(ValueError, match="has no label"):
         payloads(replace(record, children=headline_children(AGREEMENT.head(1), ("absent",), STAMP)))
 
 
 @pytest.mark.parametrize("label", ["run", "metrics", "param.x", "checks_failed"])
 def test_a_label_that_would_hide_a_tag_of_refit_is_refused(record, label):
-    with pytest.raises(ValueError, match="tag of Refit"):
+    with pytest.raises(ValueError, match=r"Refit.s own tags"):
         payloads(replace(record, children=headline_children(AGREEMENT.rename(columns={"method": label}), (label,), 0)))
 
 

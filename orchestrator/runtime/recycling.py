@@ -1,4 +1,4 @@
-"""When a worker process has done its share and is replaced: memory that it does not give back is never ours again."""
+"""Decides when a worker process is replaced, because some memory is freed only when a process ends."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import sys
 from dataclasses import dataclass
 
 GROWTH = 1.5  # times the memory reserved after the first retrain
-SHARE = 0.5  # of what it may use of the device: below it growth hurts nobody
+SHARE = 0.5  # of the device memory that the process may use; growth below it does no harm
 
 
 @dataclass
-class Wear:
-    """Counts the retrains of one process, and watches the memory that its allocator keeps. `device_share`: its part of a GPU."""
+class RecyclePolicy:
+    """Counts the retrains of one process and compares the device memory that its allocator has reserved.
+
+    `recycle_after`: number of retrains after which the process is replaced (None: no limit). `device_share`: the fraction
+    of a GPU that the process may use.
+    """
 
     recycle_after: int | None = None
     device_share: float = 1.0
@@ -19,7 +23,10 @@ class Wear:
     first_bytes: int = 0
 
     def after(self, reserved_bytes: int, device_bytes: int) -> bool:
-        """Whether the process is worn after one more retrain; `device_bytes` 0: it has no device whose memory could run out."""
+        """Return whether the process must be replaced after one more retrain.
+
+        `reserved_bytes`: the memory reserved on its device; `device_bytes`: the size of the device, 0 without a device.
+        """
         self.n_done += 1
         if self.n_done == 1:
             self.first_bytes = reserved_bytes
@@ -31,7 +38,7 @@ class Wear:
 
 
 def device_memory() -> tuple[int, int]:
-    """Bytes that torch has reserved on this process's GPU, and bytes that it has; (0, 0) without one."""
+    """Return the bytes that torch has reserved on this process's GPU, and the GPU's size in bytes; (0, 0) without a GPU."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return 0, 0
@@ -40,10 +47,10 @@ def device_memory() -> tuple[int, int]:
 
 
 def free_cached_memory() -> None:
-    """Give what torch keeps of the GPU for later back to those who share it."""
+    """Return unused GPU memory that torch has cached to the device, for the other processes that share it."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 
-__all__ = ["Wear", "device_memory", "free_cached_memory"]
+__all__ = ["RecyclePolicy", "device_memory", "free_cached_memory"]
