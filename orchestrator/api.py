@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,25 +18,20 @@ from orchestrator.forecast.estimate import Estimate, estimate
 from orchestrator.runtime.backend import Backend, WorkerContext
 from orchestrator.runtime.stop import StopSignal, stop_on_signals
 from orchestrator.scheduling.budget import Limits, Prices
-from orchestrator.spending.book import SpendBook
-from orchestrator.spending.meter import RunMeter, parse_limits
+from orchestrator.spending.meter import parse_limits
+from orchestrator.stages.guards import RunLimits, guarded
 from orchestrator.stages.pipeline import Pipeline, Report
-from orchestrator.storage.hold import held
-from orchestrator.storage.lease import Lease
-from orchestrator.storage.refusals import describe_os_error
-from orchestrator.storage.run_mirror import RunMirror
 from orchestrator.storage.store import Store
 from orchestrator.storage.uris import is_object_uri
 from orchestrator.storage.writable import check_writable
 from orchestrator.terminal.progress import Progress
-from tasks.errors import InputError, RefitError
+from tasks.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from orchestrator.campaigns.results import Results
 
-PUBLISH_EVERY_S = 300.0
 EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
 
 
@@ -178,21 +170,7 @@ def run(
         pipeline = open_pipeline(config, run_dir=run_dir, address=address, progress=progress, stop=stop)
         check_output(pipeline, run_dir)
         pipeline.retry_quarantined, pipeline.pilot = retry_quarantined, pilot
-        with logged(pipeline.run_dir.path), ExitStack() as leases:
-            for task_id in sorted(set(pipeline.experiment.task_ids.values())):
-                lease = Lease(pipeline.store.blobs, task_id)
-                leases.enter_context(held(lease, wait, pipeline.progress.say, lambda: stop.reason, stop.request))
-            # Entered after the leases, so that they are still held during the last upload.
-            leases.enter_context(published(pipeline.mirror, pipeline.progress.say))
-            for one in edited_since_other_runs(pipeline.experiment, pipeline.store.root):
-                logging.getLogger("refit").warning(one)
-            pipeline.mirror.fetch()  # another driver may have pinned the numerics before the leases were acquired
-            book = SpendBook(pipeline.store.blobs, pipeline.experiment.run_name)
-            compute = config.settings.compute
-            pipeline.meter = RunMeter.open(
-                book, limits, prices, gpus_per_worker=compute.gpus_per_worker, market=compute.market.retrains,
-                warn=pipeline.progress.say,
-            )  # fmt: skip
+        with guarded(pipeline, RunLimits(limits, prices, wait)):
             report = pipeline.run(until)
             if until == "analyse":
                 from orchestrator.inspection.projections import write_projections
@@ -209,61 +187,6 @@ def limits_of(
     """Return the limits of a run, and the prices for its cost. Raises InputError for an invalid limit."""
     prices = config.settings.prices.table() if config.settings.prices else None
     return parse_limits(max_gpu_hours, max_cost, deadline, prices, datetime.now(UTC)), prices
-
-
-@contextmanager
-def published(mirror: RunMirror, say: Callable[[str], object]) -> Iterator[None]:
-    """Upload the run directory to the store every PUBLISH_EVERY_S seconds while the body runs, and at its end."""
-    done = threading.Event()
-
-    def upload_regularly() -> None:
-        while not done.wait(PUBLISH_EVERY_S):
-            _publish(mirror, logging.getLogger("refit").warning)
-
-    thread = threading.Thread(target=upload_regularly, name="refit-mirror", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        _publish(mirror, say)
-
-
-def _publish(mirror: RunMirror, say: Callable[[str], object]) -> None:
-    try:
-        mirror.publish()
-    except OSError as error:
-        say(f"warning: the run directory could not be uploaded ({error}); repeat the command to upload it")
-
-
-@contextmanager
-def logged(path: Path) -> Iterator[None]:
-    """Write Refit's log to refit.log in the run directory while the body runs. Raises InputError."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path / "refit.log", encoding="utf-8")
-    except OSError as error:
-        raise InputError(path, f"cannot be written: {describe_os_error(error)}") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    loggers = [logging.getLogger(name) for name in ("refit", "orchestrator")]
-    before = [(logger.level, logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, RefitError):
-            loggers[0].exception("internal error")
-        raise
-    finally:
-        for logger, (level, propagate) in zip(loggers, before, strict=True):
-            logger.removeHandler(handler)
-            logger.setLevel(level)
-            logger.propagate = propagate
-        handler.close()
 
 
 class RunView:

@@ -83,18 +83,34 @@ class Experiment:
         return OpenRequest(self.config.base_dir, self._cache_dir, where, plugins=self.settings.plugins)
 
     def _check(self) -> None:
+        """Refuse what does not fit the data, before anything is trained. Raises InputError."""
+        checks = (
+            self._check_queries,
+            self._check_settings,
+            lambda: self.campaign.check(self),
+            self._check_recipes,
+            self._check_observers,
+            self._check_ledgers,
+            self._check_methods,
+        )
+        for check in checks:
+            check()
+
+    def _check_queries(self) -> None:
         for arm in self.arms.values() if self.campaign.asks_queries else ():
             arm.check_queries()
+
+    def _check_settings(self) -> None:
+        """Check settings that not every campaign takes. Raises ConfigError."""
         if self.campaign.judges_own_model and (n_models := self.settings.scores.models) > 1:
             problem = f"{n_models} is not allowed: {self.settings.campaign} scores the one reference of every repeat; allowed: 1"
             raise ConfigError(f"{self.config.where}: scores.models", problem)
         if self.settings.repeats.is_adaptive and not self.campaign.adapts:
             problem = f"{self.settings.campaign} needs a fixed number of repeats; allowed: count or seeds"
             raise ConfigError(f"{self.config.where}: repeats.target_se", problem)
-        self.campaign.check(self)
-        self._check_recipes()
-        self._check_observers()
-        self._check_ledgers()
+
+    def _check_methods(self) -> None:
+        """Check that every method fits every arm whose models are scored. Raises InputError."""
         try:
             scored_arms = self._scored_arms()
         except ValueError as error:

@@ -15,15 +15,25 @@ log = logging.getLogger("refit")
 
 
 def write_projections(pipeline: Pipeline) -> None:
-    """report.html and figures, then MLflow if the config asks for it."""
+    """Write every projection of a finished run."""
+    for write in PROJECTIONS:
+        write(pipeline)
+
+
+def write_page(pipeline: Pipeline) -> None:
+    """Write report.html and the figures."""
     write_report(report_data(pipeline), pipeline.run_dir.path)
+
+
+def write_runs(pipeline: Pipeline) -> None:
+    """Write the runs in MLflow if the config has a tracking store; if it cannot be reached, that is a warning."""
     if pipeline.experiment.settings.tracking is None:
         return
     try:
         sync(pipeline)
     except TrackingError as error:
         pipeline.progress.say(
-            f"warning: MLflow was not updated ({error}); the ledger has everything, refit sync makes up for it"
+            f"warning: MLflow was not updated ({error}); the ledger has everything, and refit sync writes it later"
         )
         log.warning("tracking: %s", error)
 
@@ -38,3 +48,6 @@ def sync(pipeline: Pipeline) -> SyncResult:
             f"{pipeline.experiment.config.where}: tracking", "is null; give it a uri to have something to sync"
         )
     return sync_mlflow(track_record(pipeline), tracking.uri)
+
+
+PROJECTIONS = (write_page, write_runs)
