@@ -249,7 +249,7 @@ class Arm:
             wanted = block.count if isinstance(block.count, int) else "at least one"
             raise InputError(
                 f"{key}.count" if block.count else f"{key}.where",
-                f"only {len(rows)} measured points fit, and {wanted} is needed",
+                f"only {len(rows)} measured points fit; the config asks for {wanted}",
             )
         return np.sort(rows[order[:count]])
 

@@ -86,7 +86,7 @@ def test_queries_are_drawn_from_measured_rows_only(tmp_path):
     assert found.queries(None).ids.tolist() == [0, 1, 2, 3]
     with pytest.raises(InputError, match=r"queries\.ids: 5 is not measured"):
         experiment(tmp_path, **changes, queries={"split": "test", "ids": [0, 5]})
-    with pytest.raises(InputError, match=r"queries\.count: only 4 measured points fit, 5 asked for"):
+    with pytest.raises(InputError, match=r"queries\.count: only 4 measured points fit; the config asks for 5"):
         experiment(tmp_path, **changes, queries={"split": "test", "count": 5})
     with pytest.raises(InputError, match=r"queries\.per_class: class 'class0' has 2"):
         experiment(tmp_path, **changes, queries={"split": "test", "per_class": 3})
@@ -121,7 +121,7 @@ def test_where_needs_outputs_and_enough_points(tmp_path):
     assert not experiment(tmp_path).needs_scoring_outputs
     with pytest.raises(ValueError, match="outputs"):
         drawn(tmp_path, where={"correct": True})
-    with pytest.raises(InputError, match="only 2 measured points fit, 3 asked for"):
+    with pytest.raises(InputError, match="only 2 measured points fit; the config asks for 3"):
         drawn(tmp_path, OUTPUTS, where={"correct": False}, count=3)
     with pytest.raises(InputError, match="has 1 measured points that fit, 2 asked for"):
         drawn(tmp_path, OUTPUTS, where={"correct": False}, per_class=2)
