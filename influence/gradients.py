@@ -66,7 +66,7 @@ class GradientShard:
 class GradientSource:
     """The networks of some checkpoints, and what is to be captured in them.
 
-    needs: any of influence.base.NEEDS; layers: module names whose weight gradients `layers` asks for; `network` may be
+    needs: any of influence.checkpoint.NEEDS; layers: module names whose weight gradients `layers` asks for; `network` may be
     none when nothing is needed. Raises InputError for a module whose per-example gradients cannot be formed, ValueError
     on an unknown need.
     """
