@@ -126,5 +126,5 @@ def test_queries_are_checked_in_every_arm(tmp_path):
 
 
 def test_a_split_that_is_not_measured_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"queries\.split: 'train' is not measured"):
+    with pytest.raises(ConfigError, match=r"queries\.split: split 'train' is not measured"):
         arms_of(small_loo(tmp_path, task__measure=[{"split": "means"}]))

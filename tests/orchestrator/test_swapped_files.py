@@ -155,12 +155,12 @@ def test_weights_of_another_step_are_never_loaded(spoilt):
 def test_status_counts_nothing_by_the_plan_of_another_run(spoilt, capsys):
     swap(*KINDS["plans of two runs"](spoilt.folder / "runs"))
     assert main(["status", str(spoilt.run_dir)]) == 2
-    assert "plan.parquet: is of run 'other-" in capsys.readouterr().err
+    assert "plan.parquet: belongs to run 'other-" in capsys.readouterr().err
 
 
 def test_scores_of_another_method_are_not_shown_as_its_own(spoilt):
     swap(*score_tables_of_two_methods(spoilt.folder / "runs"))
-    with pytest.raises(Exception, match="is of label 'with_bias', not 'tracin_last'"):
+    with pytest.raises(Exception, match="belongs to label 'with_bias', not 'tracin_last'"):
         api.open_run(spoilt.run_dir).scores("tracin_last")
 
 
