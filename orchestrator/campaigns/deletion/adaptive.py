@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from orchestrator.analysis.cells import Cells
-from orchestrator.analysis.repeats import goes_on
+from orchestrator.analysis.repeats import needs_repeat
 from orchestrator.analysis.stopping import Stopping
 from orchestrator.campaigns.deletion.grid import DeletionGrid
 from orchestrator.campaigns.plan import Plan
@@ -35,7 +35,7 @@ def adaptive_plan(
         if more is None:
             return plan
         found = np.concatenate([found, more])
-        more_repeats = goes_on(stopping, cells_of(plan, found))
+        more_repeats = needs_repeat(stopping, cells_of(plan, found))
         if not more_repeats.any():
             return grid.plan(stopping)
         grid.add(more_repeats)
