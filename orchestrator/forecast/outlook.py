@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from orchestrator.scheduling.budget import HOUR_S, Prices
 from orchestrator.stages.pilot import RetrainClass
 
-BETWEEN_PREEMPTIONS_S = (
-    6 * HOUR_S
-)  # mean time between preemptions of a spot node; an assumption, since clouds publish no reliable figure
+# Mean time between preemptions of a spot node: an assumption, since clouds publish no reliable figure.
+BETWEEN_PREEMPTIONS_S = 6 * HOUR_S
 LEVEL = 0.95
 Demand = Counter[RetrainClass | None]  # class -> number of retrains; None: the class is not known yet
 
