@@ -155,12 +155,12 @@ def test_weights_of_another_step_are_never_loaded(spoilt):
 def test_status_counts_nothing_by_the_plan_of_another_run(spoilt, capsys):
     swap(*KINDS["plans of two runs"](spoilt.folder / "runs"))
     assert main(["status", str(spoilt.run_dir)]) == 2
-    assert "plan.parquet: is of run 'other-" in capsys.readouterr().err
+    assert "plan.parquet: belongs to run 'other-" in capsys.readouterr().err
 
 
 def test_scores_of_another_method_are_not_shown_as_its_own(spoilt):
     swap(*score_tables_of_two_methods(spoilt.folder / "runs"))
-    with pytest.raises(Exception, match="is of label 'with_bias', not 'tracin_last'"):
+    with pytest.raises(Exception, match="belongs to label 'with_bias', not 'tracin_last'"):
         api.open_run(spoilt.run_dir).scores("tracin_last")
 
 
@@ -260,7 +260,10 @@ def test_a_store_of_before_resumes_without_a_retrain(spoilt):
         path.write_text(json.dumps({key: value for key, value in stored.items() if key not in ("run", "session")}))
     problems = verify(spoilt.pipeline).problems
     assert len(problems) == 2, "one for each method"
-    assert all("do not say what they are; refit run scores them again" in problem for problem in problems)
+    assert all(
+        "written by an older version, without their ids and ranges; refit run computes them again" in problem
+        for problem in problems
+    )
     assert status(spoilt.run_dir).complete
     again = run_here(spoilt.config)
     assert again.report.retrained == 0
