@@ -1,4 +1,4 @@
-"""RetrainSpec, Work, Outcome, LedgerRow: what is asked, and what came of it. Pure."""
+"""The records of a retrain: RetrainSpec (its identity), Work (a retrain to do), Outcome (its result), LedgerRow (as stored). Pure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ Status = Literal["ok", "diverged", "quarantined"]
 
 @dataclass(frozen=True, slots=True)
 class RetrainSpec:
-    """Identity of a retrain: what is trained, not why. Method, query, k, paths, hosts, attempt and time stay out.
+    """The identity of a retrain: it describes what is trained, not why.
 
-    `train`, `model` and `numerics` are digests or plain JSON; `edit` is Edit.identity(); `parent` is {spec_id, step} of the checkpoint a fine-tune starts from.
+    Method, query, k, paths, hosts, attempt and time are not part of it. `train`, `model` and `numerics` are digests or plain JSON;
+    `edit` is Edit.identity(); `parent` is {spec_id, step} of the checkpoint from which a fine-tune starts.
     """
 
     train: str
@@ -28,12 +29,12 @@ class RetrainSpec:
     seed: int
     numerics: Any
     parent: Any = None
-    # What siblings have in common as text, and the id: a campaign has a million specs, and the text of each would take a gigabyte.
+    # Siblings share the text that they have in common: the full text of every spec of a campaign with a million would take a gigabyte.
     _common: tuple[str, str] | None = field(default=None, init=False, repr=False, compare=False)
     _spec_id: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def sibling(self, edit: Any, seed: int) -> RetrainSpec:
-        """The same training under another edit (its identity) and seed."""
+        """Return the spec of the same training with another edit (given by its identity) and seed."""
         other = RetrainSpec(self.train, self.model, self.recipe, edit, seed, self.numerics, self.parent)
         object.__setattr__(other, "_common", self._common_text())
         return other
@@ -46,13 +47,13 @@ class RetrainSpec:
 
     @property
     def spec_id(self) -> str:
-        """sha256 of the canonical JSON, 32 hex digits."""
+        """The first 32 hex digits of the SHA-256 of the canonical JSON."""
         if self._spec_id is None:
             object.__setattr__(self, "_spec_id", digest_json(self.json))
         return cast(str, self._spec_id)
 
     def _common_text(self) -> tuple[str, str]:
-        """The canonical JSON between edit and seed, and after the seed: keys are sorted."""
+        """Return the canonical JSON between edit and seed, and after the seed; its keys are sorted."""
         if self._common is None:
             between = {name: getattr(self, name) for name in ("model", "numerics", "parent", "recipe")}
             texts = f',{canonical_json(between)[1:-1]},"seed":', f",{canonical_json({'train': self.train})[1:]}"
@@ -61,16 +62,16 @@ class RetrainSpec:
 
 
 def digest_json(text: str) -> str:
-    """Digest of a text that is canonical JSON already."""
+    """Return the digest of a text that is already canonical JSON."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One retrain to do: its spec and the edit it names.
+    """One retrain to do: its spec and the edit that the spec identifies.
 
-    Not identity: `keep_steps`, the updates whose weights are stored (scoring models and parents), and the `arm` of the
-    campaign whose task is trained.
+    `keep_steps`: the training steps whose weights are stored (for scoring models and parents). `arm`: the label of the campaign's
+    arm whose task is trained. These two are not part of the identity.
     """
 
     spec: RetrainSpec
@@ -85,9 +86,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one retrain recorded. `outputs` maps a measured split, or `<observer>/<key>@<step>`, to a float32 array.
+    """The result of one retrain. `outputs` maps a measured split, or `<observer>/<key>@<step>`, to a float32 array.
 
-    status ok: complete; diverged: NaN or infinite loss, a result, never retried; quarantined: failed beyond its budget, `error` says why.
+    `status` ok: training was completed. diverged: the loss was NaN or infinite; this is a result and is never retried. quarantined: the
+    retrain failed more often than its budget allows, with the last error in `error`.
     """
 
     spec_id: str
@@ -102,7 +104,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """One finished retrain as the ledger keeps it: outcome, spec and edit, so that a row alone says how to repeat it."""
+    """One finished retrain as the ledger stores it: outcome, spec and edit, so that the row alone suffices to repeat it."""
 
     outcome: Outcome
     spec: str  # canonical JSON

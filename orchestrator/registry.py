@@ -1,4 +1,4 @@
-"""Campaigns by name."""
+"""The registry of campaigns by name."""
 
 from __future__ import annotations
 

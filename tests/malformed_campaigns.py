@@ -178,7 +178,7 @@ CAMPAIGN_CASES: list[Case] = [
     changed("grid", "recipe_grid.arms.1.name", "a b", "recipe_grid.arms.1.name: 'a b'"),
     changed("grid", "recipe_grid.arms.1.name", "finetuning", "recipe_grid.arms: "),
     changed("grid", "recipe_grid.arms.1.paper", "75%", "recipe_grid.arms.1.paper: '75%'"),
-    changed("grid", "recipe_grid.arms.1.paper", 75.33, "recipe_grid.arms.1.paper: 75.33: 75.33 is no fraction"),
+    changed("grid", "recipe_grid.arms.1.paper", 75.33, "recipe_grid.arms.1.paper: 75.33: 75.33 is not a fraction"),
     changed("grid", "recipe_grid.arms.1.set", {"recipe.name": "magic"}, "(arm long.0): task.recipe.name: unknown rec"),
     changed("grid", "recipe_grid.arms.1.set", {"recipe.epochs": "two"}, "(arm long.0): task.recipe.epochs: 'two'"),
     changed("grid", "recipe_grid.arms.1.set", {"recipe.name.x": 1}, "(arm long.0): task.recipe.name.x: recipe.name is"),

@@ -1,4 +1,4 @@
-"""More queries or more repeats: what narrows the interval for queries of this kind by more, for a retrain."""
+"""Advice on the design: whether more queries or more repeats narrow the interval for queries of this kind more cheaply."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from orchestrator.analysis.verdicts import number
 
 @dataclass(frozen=True)
 class Parts:
-    """Variance of a curve's AUC-DEL for queries of this kind, in its three parts, and what it was measured on.
+    """The variance of a curve's mean AUC-DEL for queries of this kind, in three parts.
 
-    queries = s_q^2 / n_queries, repeats = s_r^2 / n_repeats, residual = s_e^2 / (n_queries n_repeats); estimates below 0 are 0.
-    `half_width`: of the interval reported.
+    queries = s_q^2 / n_queries, repeats = s_r^2 / n_repeats, residual = s_e^2 / (n_queries n_repeats); negative estimates become 0.
+    `half_width`: half the width of the reported interval. `n_queries`, `n_repeats`: numbers that the estimate rests on.
     """
 
     method: str
@@ -30,7 +30,7 @@ class Parts:
     n_repeats: int
 
     def half_width_at(self, more_queries: float = 1.0, more_repeats: float = 1.0) -> float:
-        """About how wide half the interval is with so many times the queries and the repeats."""
+        """Return the approximate half-width with `more_queries` times the queries and `more_repeats` times the repeats."""
         parts = (
             self.queries / more_queries + self.repeats / more_repeats + self.residual / (more_queries * more_repeats)
         )
@@ -38,11 +38,12 @@ class Parts:
 
 
 def advice(cells: Cells, n_shared: float, n_per_query: float) -> str:
-    """One sentence where more queries would narrow the widest interval more cheaply than more repeats; else "".
+    """Return one sentence if more queries would narrow the widest interval more cheaply than more repeats; else "".
 
     `n_shared`: distinct retrains of a repeat that serve all queries (reference, controls); `n_per_query`: those of one query.
-    By variance and retrain, one query more is worth
-        (s_q^2 / Q + s_e^2 / (Q R)) / (Q R n_per_query),    one repeat more (s_r^2 / R + s_e^2 / (Q R)) / (R (n_shared + Q n_per_query)).
+    With Q queries and R repeats, the variance saved per retrain is
+        (s_q^2 / Q + s_e^2 / (Q R)) / (Q R n_per_query)                 for one more query,
+        (s_r^2 / R + s_e^2 / (Q R)) / (R (n_shared + Q n_per_query))    for one more repeat.
     """
     widest = max(curve_parts(cells), key=lambda parts: parts.half_width, default=None)
     if widest is None or n_per_query <= 0:
@@ -53,19 +54,19 @@ def advice(cells: Cells, n_shared: float, n_per_query: float) -> str:
     by_repeats = (widest.repeats + widest.residual) / (n_repeats * per_repeat)
     if by_queries <= by_repeats:
         return ""
-    cost = n_queries * n_repeats * n_per_query  # of as many queries again
+    cost = n_queries * n_repeats * n_per_query  # retrains for twice as many queries
     with_queries = widest.half_width_at(more_queries=2)
     with_repeats = widest.half_width_at(more_repeats=1 + cost / (n_repeats * per_repeat))
     floor = widest.half_width_at(more_repeats=np.inf)
     return (
         f"{widest.group}, {widest.method}: the interval for queries of this kind is {number(widest.half_width)} on either side, "
         f"and more repeats cannot narrow it below {number(floor)}; {n_queries} more queries would take about {cost:.0f} retrains "
-        f"and narrow it to about {number(with_queries)}, as many retrains spent on repeats to {number(with_repeats)}"
+        f"and narrow it to about {number(with_queries)}; as many retrains spent on repeats would narrow it to {number(with_repeats)}"
     )
 
 
 def curve_parts(cells: Cells) -> list[Parts]:
-    """Variance parts of every judged curve that has an interval and spread."""
+    """Return the variance parts of every curve of a judged method (no control) whose interval has a positive width."""
     low, high = by_curve(cells, cells.auc).ci
     found = []
     for m, g in np.ndindex(low.shape):

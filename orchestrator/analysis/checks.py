@@ -1,4 +1,4 @@
-"""Checks: what would make a careful reader doubt a verdict, and how a verdict is worded when a check fails."""
+"""Checks: reasons for a careful reader to doubt a verdict, and the wording of verdicts when a check fails."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Status = Literal["passed", "caution", "failed", "not_checked"]
 CHECKS = ["name", "status", "sentence", "numbers"]
 FAILED = "These verdicts are not to be relied on:"
 CAUTION = "Read the verdicts with caution:"
-NO_NAMES: Mapping[int, str] = MappingProxyType({})  # ids that are shown as the numbers they are
+NO_NAMES: Mapping[int, str] = MappingProxyType({})  # all ids are shown as numbers
 SHOWN_IDS = 5  # ids that a sentence names; the column `numbers` has all of them
 
 
 @dataclass(frozen=True)
 class Check:
-    """What one check found.
+    """The result of one check.
 
-    `status` passed: nothing speaks against the verdicts; caution: they stand, with what `sentence` says in mind; failed: they are not
-    to be relied on, for the `reason`, a clause without an end; not_checked: the check does not apply, and `sentence` says why.
-    `numbers`: what the sentence rests on, plain JSON values.
+    `status` passed: the check gives no reason to doubt the verdicts; caution: the verdicts hold, but the reader must take `sentence` into
+    account; failed: the verdicts are not to be relied on because of `reason`, a clause without a full stop; not_checked: the check does
+    not apply, and `sentence` gives the cause. `numbers`: plain JSON values from which the sentence was made.
     """
 
     name: str
@@ -36,36 +36,36 @@ class Check:
 
     def __post_init__(self) -> None:
         if self.status == "failed" and not self.reason:
-            raise ValueError(f"check {self.name} failed and gives no reason")
+            raise ValueError(f"check {self.name} failed, but its reason is empty")
 
     @property
     def title(self) -> str:
-        """The name as words."""
+        """The name with spaces instead of underscores."""
         return self.name.replace("_", " ")
 
 
 def with_status(checks: Iterable[Check], status: Status) -> tuple[Check, ...]:
-    """The checks that ended so, in their order."""
+    """Return the checks with this status, in their order."""
     return tuple(check for check in checks if check.status == status)
 
 
 def worded(verdicts: Iterable[str], checks: Sequence[Check]) -> tuple[str, ...]:
-    """The verdicts as a campaign with these checks may state them.
+    """Return the verdicts in the wording that the checks allow.
 
-    Where a check failed, every verdict begins with "Not to be relied on" and the reasons, so that it cannot be quoted without them.
+    If a check failed, every verdict begins with "Not to be relied on" and the reasons, so that it cannot be quoted without them.
     """
     reasons = "; ".join(check.reason for check in with_status(checks, "failed"))
     return tuple(f"Not to be relied on: {reasons}. {verdict}" if reasons else verdict for verdict in verdicts)
 
 
 def standing(checks: Sequence[Check]) -> str:
-    """One sentence: how many checks failed, ask for caution, passed or do not apply; "" without checks."""
+    """Return one sentence with the numbers of checks that failed, ask for caution, passed or do not apply; "" without checks."""
     if not checks:
         return ""
     words = {"failed": "failed", "caution": "ask for caution", "passed": "passed", "not_checked": "do not apply"}
     counts = {status: sum(check.status == status for check in checks) for status in words}
-    told = [f"{n} {words[status] if n > 1 else _of_one(status, words)}" for status, n in counts.items() if n]
-    return f"Of {len(checks)} checks, {', '.join(told)} (checks.csv)."
+    parts = [f"{n} {words[status] if n > 1 else _of_one(status, words)}" for status, n in counts.items() if n]
+    return f"Of {len(checks)} checks, {', '.join(parts)} (checks.csv)."
 
 
 def _of_one(status: str, words: Mapping[str, str]) -> str:
@@ -73,7 +73,7 @@ def _of_one(status: str, words: Mapping[str, str]) -> str:
 
 
 def checks_table(checks: Iterable[Check]) -> pd.DataFrame:
-    """The checks as a table (columns CHECKS); `numbers` is JSON with sorted keys, null for what is not a number."""
+    """Return the checks as a table (columns CHECKS); `numbers` is JSON with sorted keys, and null for NaN and infinity."""
     rows = [
         {
             "name": check.name,
@@ -87,14 +87,14 @@ def checks_table(checks: Iterable[Check]) -> pd.DataFrame:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage with one decimal."""
+    """Format a share as a percentage with one decimal."""
     return f"{100 * share:.1f}%"
 
 
 def named(ids: Sequence[int], what: str = "query", whats: str = "queries", names: Mapping[int, str] = NO_NAMES) -> str:
-    """The first ids in words, such as "query 3" or "queries 1, 2, 3, 4, 5 and 7 more".
+    """Name the first ids in words, such as "query 3" or "queries 1, 2, 3, 4, 5 and 7 more".
 
-    `names`: id -> the id as the data gives it; an id without one is shown as a number.
+    `what`, `whats`: the noun in singular and plural. `names`: id -> the id as the data gives it; other ids are shown as numbers.
     """
     shown = ", ".join(names.get(one, str(one)) for one in ids[:SHOWN_IDS])
     more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
@@ -102,9 +102,9 @@ def named(ids: Sequence[int], what: str = "query", whats: str = "queries", names
 
 
 def counted(n: int, n_asked: int, one: str, many: str) -> str:
-    """How many there are, in words without an end: "There are 5 queries", or "A verdict rests on 2 queries of 20 asked".
+    """Return a count as a sentence without a full stop: "There are 5 queries", or "A verdict rests on 2 queries of 20 asked".
 
-    `n`: the fewest that a verdict rests on; `n_asked`: those that the campaign asks for; `one`, `many`: what they are called.
+    `n`: the smallest number that a verdict rests on; `n_asked`: the number in the design; `one`, `many`: the noun in singular and plural.
     """
     what = f"{n} {one if n == 1 else many}"
     if n < n_asked:
@@ -113,7 +113,7 @@ def counted(n: int, n_asked: int, one: str, many: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """JSON values: numpy numbers as Python's, anything not finite as null."""
+    """Convert to plain JSON values: numpy numbers become Python numbers, NaN and infinity become null."""
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

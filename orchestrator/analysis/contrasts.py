@@ -1,4 +1,4 @@
-"""Which method was better: differences of AUC-DEL, formed per (query, repeat) so that the shared reference cancels."""
+"""Contrasts between methods: differences of AUC-DEL, formed per (query, repeat) so that the shared reference cancels."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from orchestrator.analysis.curves import Row, row_at
 from orchestrator.analysis.over_queries import joined_levels, query_columns
 from orchestrator.analysis.verdicts import SENSE
 
-CONTROL, PAIRS = "control", "pairs"  # the two kinds of family that p_holm is taken in
+CONTROL, PAIRS = "control", "pairs"  # the two kinds of family within which p_holm is corrected
 
 
 def contrast_rows(cells: Cells) -> list[Row]:
-    """Every method against each control, then every two methods, per group: mean difference, 95% interval, p and Holm's p.
+    """Return the contrast rows: per group, every method against each control, then all pairs of methods.
 
-    diff = mean over (query, repeat) of AUC(method) - AUC(baseline); in the group `least`, where the claim is that
-    nothing moves, of |AUC(method)| - |AUC(baseline)|.
-    Interval and p are those of queries of this kind. Two methods are compared on the repeats that both have. Identical methods
-    have diff exactly 0 and p 1. With fewer than two queries or repeats se, interval and p are NaN.
-    Holm's families, within a group: all methods against one control (family `control`, one for every control), and all
-    pairs of methods (family `pairs`); see `family_holm`. Then the columns of `over_queries.query_columns`, of the difference:
-    the predicted direction is the one in which `method` is better.
+    Each row has the mean difference, its 95% interval, p and Holm's p:
+    diff = mean over (query, repeat) of AUC(method) - AUC(baseline); in the group `least`, whose claim is that nothing
+    changes, of |AUC(method)| - |AUC(baseline)|.
+    Interval and p are those for queries of this kind. Two methods are compared on the repeats that both have. Methods with
+    identical results have diff exactly 0 and p 1. With fewer than two queries or repeats se, interval and p are NaN.
+    Holm's families within a group are all methods against one control (family `control`, one for every control), and all
+    pairs of methods (family `pairs`); see `family_holm`. The last columns are `over_queries.query_columns` of the difference;
+    their predicted direction is the one in which `method` is better.
     """
     return [row for g, group in enumerate(cells.groups) for row in _group_rows(cells, g, group)]
 
 
 def compared_pairs(methods: Sequence[str], controls: Sequence[str] = ("random",)) -> list[tuple[str, str]]:
-    """(method, baseline) pairs in table order: all against each control that is there, then all others two by two."""
+    """Return (method, baseline) pairs in table order: all judged methods against each control, then all pairs of judged methods."""
     judged = [method for method in methods if method not in controls]
     against_control = [(method, control) for control in methods if control in controls for method in judged]
     return against_control + list(combinations(judged, 2))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down adjusted p of one family: float64 [n]; NaN stays NaN and does not count (Holm 1979).
+    """Return the step-down adjusted p of one family (Holm 1979): float64 [n]; NaN stays NaN and does not count.
 
-    The i-th smallest of n becomes max over j <= i of min(1, (n - j + 1) p_j). SciPy has no correction of Holm's.
+    The i-th smallest of n becomes max over j <= i of min(1, (n - j + 1) p_j). SciPy does not offer this correction.
     """
     p = np.asarray(p, np.float64)
     order = np.argsort(p, kind="stable")[: int(np.isfinite(p).sum())]
@@ -51,11 +52,11 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def family_holm(p: np.ndarray, families: Sequence[str], compared: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Holm's p of every contrast within its family, each distinct comparison counted once: float64 [n].
+    """Return Holm's p of every contrast within its family, where each distinct comparison counts once: float64 [n].
 
-    families: the family of each contrast. compared: what it compares, where methods with the same results have the same
-    number. Contrasts of one family that compare the same two (in either order) are one test and share its Holm p. A
-    contrast of a method with one that has the same results tests nothing: its p (1, or NaN) stays and does not count.
+    families: the family of each contrast. compared: the numbers of the two compared methods; methods with the same results
+    have the same number. Contrasts of one family that compare the same two numbers (in either order) are one test and share
+    its Holm p. A contrast between methods with the same results tests nothing: its p (1 or NaN) is kept and does not count.
     """
     p = np.asarray(p, np.float64)
     adjusted = p.copy()
@@ -101,8 +102,9 @@ def _group_rows(cells: Cells, g: int, group: str) -> list[Row]:
 
 
 def _same_results(cells: Cells, auc: np.ndarray, n_repeats: np.ndarray) -> list[int]:
-    """Position of the first method with the same AUC, to the bit, in every complete cell of as many repeats, for every method.
+    """Return, for every method, the position of the first method with the same results.
 
+    Two methods have the same results if they have the same number of repeats and bit-identical AUC in every complete cell.
     auc: float64 [n_methods, n_queries, n_repeats] of one group.
     """
     used = [auc[m][:, :n][cells.complete[:, :n]] + 0.0 for m, n in enumerate(n_repeats)]

@@ -13,11 +13,11 @@ from orchestrator.analysis.intervals import MeanEstimate
 from orchestrator.analysis.over_queries import joined_levels, query_columns
 
 Row = dict[str, Any]
-CLAIMED = {"proponents": -1, "opponents": 1}  # group -> sign that removing it should give the change
+CLAIMED = {"proponents": -1, "opponents": 1}  # group -> predicted sign of the change when it is removed
 
 
 def curve_rows(cells: Cells) -> list[Row]:
-    """Mean delta of every method, group and k over the complete cells, in the order of `cells`."""
+    """Return the mean delta of every method, group and k over the complete cells, in the order of `cells`."""
     columns = estimate_columns(by_curve(cells, cells.delta), "delta", cells.excluded()[..., None])
     return [
         {"method": method, "group": group, "k": k, **row_at(columns, (m, g, i))}
@@ -28,9 +28,9 @@ def curve_rows(cells: Cells) -> list[Row]:
 
 
 def query_curve_rows(cells: Cells) -> list[Row]:
-    """Mean delta per query; with one query only seeds vary, so ci_* equals ci_fixed_*.
+    """Return the mean delta per query. Within one query only seeds vary, so ci_* equals ci_fixed_*.
 
-    `n_excluded` counts the query's own repeats that are left out.
+    `n_excluded` counts the repeats of this query that are left out.
     """
     by_query = []
     for q in range(len(cells.query_ids)):
@@ -48,10 +48,10 @@ def query_curve_rows(cells: Cells) -> list[Row]:
 
 
 def summary_rows(cells: Cells) -> list[Row]:
-    """AUC-DEL of every method and group: formed per (query, repeat) first, then averaged like a curve's point.
+    """Return the AUC-DEL of every method and group: formed per (query, repeat), then averaged like a point of a curve.
 
-    Then the columns of `over_queries.query_columns` against 0. The predicted direction is that of the group's claim: down
-    for proponents, up for opponents; `least` has none, and its share is NaN.
+    The last columns are `over_queries.query_columns` of the AUC-DEL. The predicted direction is the claim about the group:
+    down for proponents, up for opponents. The group `least` has no predicted direction, so its share is NaN.
     """
     columns = estimate_columns(by_curve(cells, cells.auc), "auc_del", cells.excluded())
     predicted = np.array([[CLAIMED.get(group, 0) for group in cells.groups]] * len(cells.methods))
@@ -66,7 +66,7 @@ def summary_rows(cells: Cells) -> list[Row]:
 def estimate_columns(
     found: MeanEstimate, name: str, n_excluded: np.ndarray, *, only_seeds_vary: bool = False
 ) -> dict[str, Any]:
-    """An estimate as the columns `name, se, ci_low, ..., n_excluded`: arrays [...], counts among them int."""
+    """Return an estimate as the columns `name, se, ci_low, ..., n_excluded`: arrays [...]; the counts are int."""
     se, (low, high) = (found.se_fixed, found.ci_fixed) if only_seeds_vary else (found.se, found.ci)
     low_fixed, high_fixed = found.ci_fixed
     return {
@@ -84,7 +84,7 @@ def estimate_columns(
 
 
 def row_at(columns: Mapping[str, Any], index: tuple[int, ...]) -> Row:
-    """One row of columns, read at `index`; a minus zero becomes zero, counts stay whole numbers."""
+    """Return one row, the columns at `index`; minus zero becomes zero, counts stay integers."""
     return {name: _plain(np.asarray(column)[index]) for name, column in columns.items()}
 
 

@@ -1,4 +1,4 @@
-"""What to say where the t test and the sign-flip test of a contrast lead to different conclusions."""
+"""The sentence that a verdict adds if the t test and the sign-flip test of a contrast lead to different conclusions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from orchestrator.analysis.intervals import sign_floor
 
 
 def disagreement(row: Mapping[str, Any], level: float = 0.05) -> list[str]:
-    """One sentence where the two tests of a row of contrasts.csv disagree, else none.
+    """Return one sentence if the two tests in a row of contrasts.csv disagree, else none.
 
-    They disagree where a verdict is drawn (p_holm < level) that the sign-flip test does not share (p_flip >= level), or where the
-    sign-flip test finds a difference (p_flip < level) and the t test none even before Holm's correction (p >= level).
-    Rows without `p_flip`, as older versions wrote them, say nothing.
+    They disagree if the verdict is that the methods differ (p_holm < level) but the sign-flip test does not confirm it (p_flip >=
+    level), or if the sign-flip test finds a difference (p_flip < level) but the t test finds none even before Holm's correction
+    (p >= level). Rows without `p_flip`, which older versions wrote, give no sentence.
     """
     p, p_holm, p_flip = row.get("p", nan), row["p_holm"], row.get("p_flip", nan)
     if p >= level and p_flip < level:

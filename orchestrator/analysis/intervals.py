@@ -1,4 +1,4 @@
-"""Intervals of a mean over queries x repeats, which are crossed: one seed serves every query.
+"""Confidence intervals of a mean over queries x repeats. The two factors are crossed, since one seed serves every query.
 
 Model: y_qr = mu + a_q + b_r + e_qr, with a_q ~ (0, s_q^2) for queries, b_r ~ (0, s_r^2) for repeats, e_qr ~ (0, s_e^2).
 Searle, Casella & McCulloch, Variance Components (1992): chapter 4 (balanced), 5 (with holes, Henderson's method 3).
@@ -18,13 +18,13 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class MeanEstimate:
-    """Mean, standard errors and degrees of freedom; arrays [...], NaN where the layout cannot tell.
-
-    A table without any spread (se 0: every cell is the same number) shows nothing of how much queries or seeds differ. It
-    has no interval `ci`, and its p is that of a sign test; docs/decisions/0032-rare-effects-and-families.md.
+    """Mean, standard errors and degrees of freedom: arrays [...], NaN where the layout does not determine them.
 
     `se`: for queries of this kind (queries and seeds vary); `se_fixed`: for these queries (only seeds vary).
-    `n_queries`, `n_repeats`: those with at least one cell; arrays where layouts with other repeats are joined.
+    `n_queries`, `n_repeats`: numbers of those with at least one cell; arrays if layouts with different repeats are joined.
+
+    A layout without any spread (se 0: all cells are equal) does not show how much queries or seeds differ. It has no
+    interval `ci`, and its p is that of a sign test; docs/decisions/0032-rare-effects-and-families.md.
     """
 
     mean: np.ndarray
@@ -37,31 +37,31 @@ class MeanEstimate:
 
     @property
     def ci(self) -> tuple[np.ndarray, np.ndarray]:
-        """95% interval for queries of this kind: (low, high); both NaN where there is no spread."""
+        """95% interval for queries of this kind: (low, high); both NaN if there is no spread."""
         return bounds(self.mean, self.se, self.df)
 
     @property
     def ci_fixed(self) -> tuple[np.ndarray, np.ndarray]:
-        """95% interval for these queries: (low, high); both equal the mean where the seed changes nothing at all."""
+        """95% interval for these queries: (low, high); both equal the mean if the seed changes nothing."""
         low, high = bounds(self.mean, self.se_fixed, self.df_fixed)
         is_point = self.se_fixed == 0
         return np.where(is_point, self.mean, low), np.where(is_point, self.mean, high)
 
     @property
     def p(self) -> np.ndarray:
-        """Two-sided p of mean = 0, for queries of this kind: t's, and `sign_floor` of the scarcer units without spread.
+        """Two-sided p of mean = 0 for queries of this kind, by the t test; without spread it is `sign_floor(n)`.
 
-        Equal signs in every cell may come from the queries' effects or from the seeds', so the smaller of `n_queries` and
-        `n_repeats` counts.
+        Here n is the smaller of `n_queries` and `n_repeats`, since equal signs in all cells may come from the effects of the
+        queries or from those of the seeds.
         """
         return t_test_p(self.mean, self.se, self.df, np.minimum(self.n_queries, self.n_repeats))
 
 
 def t_test_p(mean: np.ndarray, se: np.ndarray, df: np.ndarray, n_units: np.ndarray | int) -> np.ndarray:
-    """Two-sided p of mean = 0, elementwise: 2 P(t(df) <= -|mean / se|); NaN where se is NaN.
+    """Return the two-sided p of mean = 0, elementwise: 2 P(t(df) <= -|mean / se|); NaN where se is NaN.
 
-    Without spread (se 0) t's p would be 0 whatever the number of units and however small the mean. There p is the smallest
-    one that a test of the units' signs can give, `sign_floor(n_units)`, and 1 where the mean is exactly 0.
+    Without spread (se 0) the t test would give p = 0 for any number of units and any mean. There p is the smallest p that a
+    test of the signs of the units can give, `sign_floor(n_units)`, and 1 if the mean is exactly 0.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stdtr(df, -np.abs(mean / se))
@@ -70,31 +70,31 @@ def t_test_p(mean: np.ndarray, se: np.ndarray, df: np.ndarray, n_units: np.ndarr
 
 
 def sign_floor(n_units: np.ndarray | int) -> np.ndarray:
-    """The smallest two-sided p of a test of n signs, 2^(1 - n): all equal, and each sign as likely as the other."""
+    """Return the smallest two-sided p of a sign test of n units, 2^(1 - n), which it gives if all signs are equal."""
     return 2.0 ** (1.0 - np.asarray(n_units, np.float64))
 
 
 def bounds(mean: np.ndarray, se: np.ndarray, df: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
-    """mean -/+ t(df) se, elementwise: (low, high); both NaN where se is NaN or 0, since a t interval needs a spread."""
+    """Return mean -/+ t(df) se, elementwise: (low, high); both NaN where se is NaN or 0, since a t interval needs a spread."""
     half = stdtrit(np.where(se > 0, df, np.nan), (1 + level) / 2) * se
     return mean - half, mean + half
 
 
 def estimate(y: np.ndarray, complete: np.ndarray | None = None, widening: float = 1.0) -> MeanEstimate:
-    """Mean of a two-way layout with both standard errors, at once for any number of layouts that share their holes.
+    """Estimate the mean of a two-way layout with both standard errors, for any number of layouts that share their holes.
 
     y: float64 [..., n_queries, n_repeats]; complete: bool [n_queries, n_repeats], cells outside it are not read.
     mean = average of the additive least-squares fit: the plain mean without holes; with holes every query and every
-    repeat still counts alike. Without holes
+    repeat still has equal weight. Without holes
         se^2 = max(MS_q + MS_r - MS_e, MS_q, MS_r, MS_e) / (n_queries n_repeats), Satterthwaite degrees of freedom;
-        se_fixed^2 = MS_r / (n_queries n_repeats), n_repeats - 1 degrees of freedom: the exact t interval of the means
-    of the repeats, so it has no floor: a floor at MS_e with its larger degrees of freedom would
-    undercover when MS_r is small by chance.
-    se is NaN below two queries or two repeats or without residual degrees of freedom, se_fixed below two repeats.
-    Both are NaN where the cells fall into parts that share neither query nor repeat (the mean is then the plain mean);
+        se_fixed^2 = MS_r / (n_queries n_repeats), n_repeats - 1 degrees of freedom.
+    The latter gives the exact t interval of the means of the repeats. It is not bounded below by MS_e: with the larger degrees
+    of freedom of MS_e the interval would cover too seldom when MS_r is small by chance.
+    se is NaN with fewer than two queries or two repeats or without residual degrees of freedom, se_fixed with fewer than two
+    repeats. Both are NaN if the cells fall into parts that share neither query nor repeat (the mean is then the plain mean);
     everything is NaN without cells. A layout without any spread has se 0 and no interval for queries of this kind.
-    `widening`: factor of the repeats' standard error, MS_r times its square, where chance decided how many repeats there are
-    (Stopping.widening).
+    `widening`: factor of the standard error over repeats (MS_r is multiplied by its square), for designs in which the results
+    decide the number of repeats (Stopping.widening).
     Crossed effects of items and seeds: Owen 2007, "The pigeonhole bootstrap", section 2.
     """
     y = np.asarray(y, np.float64)
@@ -116,12 +116,12 @@ def estimate(y: np.ndarray, complete: np.ndarray | None = None, widening: float 
 
 
 def _variance(layout: Layout, ms: MeanSquares) -> tuple[np.ndarray, np.ndarray]:
-    """Variance of the mean for queries of this kind, and its degrees of freedom (Satterthwaite 1946).
+    """Return the variance of the mean for queries of this kind, and its degrees of freedom (Satterthwaite 1946).
 
-    A sum of mean squares V = sum c_i MS_i has df = V^2 / sum((c_i MS_i)^2 / f_i). The plug-in shares are too sure of a
-    mean square with few degrees of freedom: when MS_r on 2 of them is small by chance, V is too small and df too large
-    together (92.6% coverage with 20 queries x 3 repeats). In df alone each MS_i is therefore raised by its relative
-    variance, 1 + 2 / f_i (at least 93.7% then; docs/results/interval_coverage.md).
+    A sum of mean squares V = sum c_i MS_i has df = V^2 / sum((c_i MS_i)^2 / f_i). This formula treats each MS_i as exact.
+    If an MS_r on 2 degrees of freedom is small by chance, V is too small and df too large at the same time (92.6% coverage
+    with 20 queries x 3 repeats). Therefore each MS_i is multiplied by 1 + 2 / f_i, where 2 / f_i is its relative variance,
+    in df only (then at least 93.7%; docs/results/interval_coverage.md).
     """
     f_queries, f_repeats, f_residual = layout.degrees_of_freedom
     if min(f_queries, f_repeats, f_residual) < 1:

@@ -12,12 +12,12 @@ ROUNDING = 32 * np.finfo(np.float64).eps
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Which cells of a queries x repeats table are there, and what follows from that alone.
+    """The pattern of present cells in a queries x repeats table, and the quantities that depend only on this pattern.
 
-    `cells`: float64 [n_queries, n_repeats], 1 where there is a number; every row and column has one.
-    `rows`, `columns`: where they were in the table given.
-    With weights w of the mean (sum w y) Var(mean) = s_q^2 / n_queries + s_r^2 / n_repeats + s_e^2 sum(w^2),
-    since every query and every repeat counts alike.
+    `cells`: float64 [n_queries, n_repeats], 1 where there is a number, else 0; every row and column has at least one.
+    `rows`, `columns`: positions of the rows and columns in the original table.
+    With weights w, mean = sum(w y) and Var(mean) = s_q^2 / n_queries + s_r^2 / n_repeats + s_e^2 sum(w^2),
+    since every query and every repeat has equal weight.
     """
 
     cells: np.ndarray
@@ -26,7 +26,7 @@ class Layout:
 
     @staticmethod
     def of(complete: np.ndarray) -> Layout:
-        """The layout of a bool table [n_queries, n_repeats], without its empty rows and columns."""
+        """Return the layout of a bool table [n_queries, n_repeats], without its empty rows and columns."""
         rows, columns = np.flatnonzero(complete.any(axis=1)), np.flatnonzero(complete.any(axis=0))
         return Layout(complete[np.ix_(rows, columns)].astype(np.float64), rows, columns)
 
@@ -44,12 +44,12 @@ class Layout:
 
     @cached_property
     def per_query(self) -> np.ndarray:
-        """Cells of each query: float64 [n_queries, 1]."""
+        """Number of cells of each query: float64 [n_queries, 1]."""
         return self.cells.sum(axis=1, keepdims=True)
 
     @cached_property
     def is_connected(self) -> bool:
-        """Whether every two repeats are joined through shared queries; if not, their levels cannot be compared."""
+        """Whether all repeats are linked through shared queries; if not, their levels cannot be compared."""
         joined = self.cells.T @ self.cells > 0
         for _ in range(self.n_repeats.bit_length()):
             joined = np.matmul(joined, joined)
@@ -57,7 +57,7 @@ class Layout:
 
     @property
     def degrees_of_freedom(self) -> tuple[int, int, int]:
-        """Of the mean squares of queries, repeats and residual."""
+        """Degrees of freedom of the mean squares of queries, repeats and residual."""
         return self.n_queries - 1, self.n_repeats - 1, self.n_cells - self.n_queries - self.n_repeats + 1
 
     @property
@@ -86,7 +86,7 @@ class Layout:
 
     @cached_property
     def solve_repeats(self) -> np.ndarray:
-        """Inverse of the repeats' normal equations, queries eliminated, sum b = 0: float64 [n_repeats, n_repeats]."""
+        """Inverse of the normal equations for the repeats b, with queries eliminated and sum b = 0: float64 [n_repeats, n_repeats]."""
         shared = _sum_last((self.cells / self.per_query).T[:, None, :] * self.cells.T[None, :, :])
         return np.linalg.inv(np.diag(self.cells.sum(axis=0)) - shared + 1 / self.n_repeats)
 
@@ -104,19 +104,19 @@ class Layout:
         return self.cells * (1 / (self.n_queries * self.per_query) + pull - (share * pull).sum(axis=1, keepdims=True))
 
     def mean(self, y: np.ndarray) -> np.ndarray:
-        """Weighted mean of y [..., n_queries, n_repeats]: [...]; exactly the constant where y is one."""
+        """Return the weighted mean of y [..., n_queries, n_repeats]: [...]; if y is constant, exactly that constant."""
         first = y[..., :1, self.cells[0].argmax(), None]
         return first[..., 0, 0] + _sum_table(np.where(self.cells > 0, y - first, 0.0) * self.weights)
 
     def additive_fit(self, y: np.ndarray) -> np.ndarray:
-        """Least-squares fit a_q + b_r of y [..., n_queries, n_repeats], zero outside the cells: same shape."""
+        """Return the least-squares fit a_q + b_r of y [..., n_queries, n_repeats], zero outside the cells: same shape."""
         b = self._repeat_effects(y)
         return self.cells * (self.query_means(y - b) + b)
 
     def query_levels(self, y: np.ndarray) -> np.ndarray:
-        """a_q of that fit with sum b_r = 0, for y with anything outside the cells: [..., n_queries].
+        """Return a_q of the additive fit with sum b_r = 0: [..., n_queries]; y may hold any values outside the cells.
 
-        The plain mean over repeats without holes. Needs a connected layout.
+        Without holes this is the plain mean over repeats. The layout must be connected.
         """
         y = np.where(self.cells > 0, y, 0.0)
         if self.n_cells < self.cells.size:
@@ -124,22 +124,22 @@ class Layout:
         return self.query_means(y)[..., 0]
 
     def _repeat_effects(self, y: np.ndarray) -> np.ndarray:
-        """b_r of the fit, with sum b_r = 0, in every cell: y [..., n_queries, n_repeats] -> same shape."""
+        """Return b_r of the additive fit with sum b_r = 0, in every cell: y [..., n_queries, n_repeats] -> same shape."""
         by_repeat = _sum_last(np.swapaxes(self.cells * (y - self.query_means(y)), -1, -2))
         return self.cells * _sum_last(self.solve_repeats * by_repeat[..., None, :])[..., None, :]
 
     def query_means(self, y: np.ndarray) -> np.ndarray:
-        """Means over repeats of y [..., n_queries, n_repeats], zero outside the cells: [..., n_queries, 1]."""
+        """Return the means over repeats of y [..., n_queries, n_repeats], which is zero outside the cells: [..., n_queries, 1]."""
         return _sum_last(y)[..., None] / self.per_query
 
     def repeat_means(self, y: np.ndarray) -> np.ndarray:
-        """Means over queries of y [..., n_queries, n_repeats], zero outside the cells: [..., 1, n_repeats]."""
+        """Return the means over queries of y [..., n_queries, n_repeats], which is zero outside the cells: [..., 1, n_repeats]."""
         return (_sum_last(np.swapaxes(y, -1, -2)) / self.cells.sum(axis=0))[..., None, :]
 
 
 @dataclass(frozen=True)
 class MeanSquares:
-    """Mean squares [...] of queries (repeats fitted), repeats (queries fitted), residual; NaN without freedom."""
+    """Mean squares [...] of queries (adjusted for repeats), repeats (adjusted for queries) and residual; NaN without degrees of freedom."""
 
     queries: np.ndarray
     repeats: np.ndarray
@@ -147,10 +147,10 @@ class MeanSquares:
 
 
 def mean_squares(layout: Layout, y: np.ndarray) -> MeanSquares:
-    """Two-way analysis of variance of y [..., n_queries, n_repeats], each factor adjusted for the other.
+    """Return the mean squares of y [..., n_queries, n_repeats] in a two-way analysis of variance, each factor adjusted for the other.
 
     Henderson's method 3 (Searle, Casella & McCulloch 1992, chapter 5): reductions in sums of squares.
-    Below the rounding error of the data a mean square is 0.
+    A mean square below the rounding error of the data becomes 0.
     """
     y = np.where(layout.cells > 0, y, 0.0)
     fit = layout.additive_fit(y)
@@ -168,10 +168,10 @@ def mean_squares(layout: Layout, y: np.ndarray) -> MeanSquares:
 
 
 def _sum_last(y: np.ndarray) -> np.ndarray:
-    """Sum over the last axis in one order: the same bits whatever is beside it and for any number of threads."""
+    """Sum over the last axis in a fixed order, so that the bits depend neither on other rows nor on the number of threads."""
     return np.ascontiguousarray(y).sum(axis=-1)
 
 
 def _sum_table(y: np.ndarray) -> np.ndarray:
-    """Sum over the last two axes, in the same sense."""
+    """Sum over the last two axes in a fixed order, as `_sum_last` does."""
     return _sum_last(y.reshape(*y.shape[:-2], -1))

@@ -1,4 +1,4 @@
-"""Ready-made tables and verdicts for one number per method and query, such as a rank correlation: for campaigns of one's own."""
+"""Tables and verdicts for one number per method and query, such as a rank correlation. They are meant for user-defined campaigns."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ METHOD_CONTRASTS = ["method", "baseline", "diff", "se", "ci_low", "ci_high", "p"
 
 
 def method_summary(values: Mapping[str, np.ndarray], name: str) -> pd.DataFrame:
-    """Mean over queries with its 95% t interval, one row per method.
+    """Return the mean over queries with its 95% t interval, one row per method.
 
     `values`: method -> float [n_queries], NaN where there is no number; every method has the same queries in the same order.
-    Columns: `method, <name>, se, ci_low, ci_high, n_queries`. Fewer than two queries have no interval (NaN).
+    Columns: `method, <name>, se, ci_low, ci_high, n_queries`. With fewer than two queries the interval is NaN.
     """
     rows = []
     for method, found in values.items():
@@ -29,10 +29,10 @@ def method_summary(values: Mapping[str, np.ndarray], name: str) -> pd.DataFrame:
 
 
 def method_contrasts(values: Mapping[str, np.ndarray], controls: Sequence[str] = ()) -> pd.DataFrame:
-    """Differences between methods, formed query by query, with 95% t intervals, p and Holm's p (columns METHOD_CONTRASTS).
+    """Return differences between methods, paired by query, with 95% t intervals, p and Holm's p (columns METHOD_CONTRASTS).
 
-    diff = mean over the queries that both methods have of value(method) - value(baseline). Every method is compared with every
-    control, and then every two methods; Holm's families are all methods against one control (`control`), and all pairs (`pairs`).
+    diff = mean over the queries that both methods have of value(method) - value(baseline). First every method is compared with
+    every control, then all pairs of methods. Holm's families are all methods against one control (`control`), and all pairs (`pairs`).
     """
     judged = [method for method in values if method not in controls]
     against = [(method, control) for control in controls if control in values for method in judged]
@@ -59,7 +59,7 @@ def method_contrasts(values: Mapping[str, np.ndarray], controls: Sequence[str] =
 
 
 def method_verdicts(contrasts: pd.DataFrame, what: str, level: float = 0.05) -> tuple[str, ...]:
-    """A sentence for every row of `method_contrasts`, where a higher value is better; `what` is the name of the value."""
+    """Return a sentence for every row of `method_contrasts`; higher values are better, and `what` is the name of the value."""
     return tuple(_verdict(row, what, level) for row in contrasts.to_dict("records"))
 
 

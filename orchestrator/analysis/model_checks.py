@@ -1,4 +1,4 @@
-"""Checks of the retrained models: whether they have learnt anything, how many there are, and whether removals break them."""
+"""Checks of the retrained models: their accuracy, their number, and whether removals break them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from orchestrator.analysis.checks import Check, counted, percent
 from orchestrator.analysis.shares import clopper_pearson
 
 FEW = 5  # repeats or queries below which a verdict asks for caution
-TOO_FEW_EXAMPLES = 30  # measured examples below which no accuracy shows that models are at chance
-FEW_EXAMPLES = 100  # from here on the interval of an accuracy reaches at most 10 points to either side
+TOO_FEW_EXAMPLES = 30  # with fewer measured examples no accuracy shows that models are at chance
+FEW_EXAMPLES = 100  # from here on the interval of an accuracy reaches at most 10 percentage points to either side
 BROKEN = 0.05  # mean drop of accuracy above which removals break the model
-SHOWN = 3
+SHOWN = 3  # curves that a sentence names
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How often the models of one kind are right on one split.
+    """The accuracy of the models of one kind on one split.
 
-    `models`: who they are, such as "reference models"; `right`: mean number of right answers over `n_models` of them, among `n` examples
-    of `split`; `largest`: share of the largest class among those examples.
+    `models`: name of the kind, such as "reference models"; `n`: number of measured examples of `split`; `right`: number of correct
+    answers among them, mean over the `n_models` models; `largest`: share of the largest class among these examples.
     """
 
     models: str
@@ -34,7 +34,7 @@ class Accuracy:
 
     @staticmethod
     def of(models: str, split: str, accuracies: Sequence[float], labels: np.ndarray) -> Accuracy:
-        """From the accuracy of every model on the examples whose `labels` int [n] these are."""
+        """Return the Accuracy from the accuracy of every model, and the `labels` int [n] of the examples."""
         n = len(labels)
         largest = float(np.bincount(labels).max() / n)
         return Accuracy(models, split, n, float(np.mean(accuracies)) * n, len(accuracies), largest)
@@ -46,14 +46,14 @@ class Accuracy:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95% Clopper-Pearson interval over examples of the mean over models."""
+        """95% Clopper-Pearson interval of the mean accuracy, over examples."""
         return clopper_pearson(self.right, self.n)
 
     @property
     def status(self) -> str:
-        """passed: the interval lies above the share of the largest class; caution: it does not, and the examples are too few to tell.
+        """passed if the interval lies above the share of the largest class; else caution if there are too few examples, else failed.
 
-        They are too few below TOO_FEW_EXAMPLES, and below FEW_EXAMPLES where the accuracy itself lies above that share.
+        There are too few below TOO_FEW_EXAMPLES, or below FEW_EXAMPLES if the accuracy itself is above that share.
         """
         if self.interval[0] > self.largest:
             return "passed"
@@ -61,7 +61,7 @@ class Accuracy:
 
     @property
     def found(self) -> str:
-        """The numbers in words, without an end."""
+        """The accuracy as a sentence without a full stop."""
         low, high = self.interval
         return (
             f"The {self.models} are right on {percent(self.share)} of the {self.n} measured examples of split {self.split} "
@@ -69,7 +69,7 @@ class Accuracy:
         )
 
     def numbers(self) -> dict[str, float | int | str]:
-        """What the sentence rests on."""
+        """Return the numbers from which the sentence is made."""
         low, high = self.interval
         return {
             "models": self.models,
@@ -84,11 +84,11 @@ class Accuracy:
 
 
 def accuracy_check(found: Sequence[Accuracy], why_not: str = "", *, any_will_do: bool = False) -> Check:
-    """Whether models are right more often than always answering the largest class would be.
+    """Check whether models are more accurate than always answering the largest class.
 
-    It fails if the interval of the worst of `found` does not lie above the share of the largest class. `any_will_do`: it fails only if
-    this holds for all of them, and asks for caution if it holds for some. Few examples ask for caution where they cannot tell.
-    `why_not`: the reason why there is nothing to check.
+    The check fails if the interval of the worst of `found` does not lie above the share of the largest class. With `any_will_do` it
+    fails only if this holds for all of them, and asks for caution if it holds for some. If there are too few examples to decide
+    (see Accuracy.status), it asks for caution. `why_not`: the sentence to show if `found` is empty.
     """
     if not found:
         return Check("accuracy", "not_checked", why_not)
@@ -103,10 +103,12 @@ def accuracy_check(found: Sequence[Accuracy], why_not: str = "", *, any_will_do:
     if status == "passed":
         sentence = f"{worst.found}; always answering the largest class would be right on {percent(worst.largest)}."
         return Check("accuracy", "passed", sentence, numbers)
-    told = _no_better(worst)
+    compared = _no_better(worst)
     if worst.status == "caution":
-        return Check("accuracy", "caution", f"{worst.found}. They are too few examples to tell {told}.{among}", numbers)
-    sentence = f"{worst.found}. This is {told}.{among}"
+        return Check(
+            "accuracy", "caution", f"{worst.found}. They are too few examples to tell {compared}.{among}", numbers
+        )
+    sentence = f"{worst.found}. This is {compared}.{among}"
     if status == "caution":
         return Check("accuracy", "caution", sentence, numbers)
     reason = f"accuracy {percent(worst.share)}, {_compared(worst)} the largest class at {percent(worst.largest)}"
@@ -125,9 +127,9 @@ def _compared(one: Accuracy) -> str:
 
 
 def repeats_check(n_repeats: int, what: str = "repeats", n_asked: int | None = None) -> Check:
-    """Whether there are at least FEW repeats (or what else intervals are formed over).
+    """Check whether there are at least FEW repeats (or other units over which intervals are formed, named by `what`).
 
-    `n_repeats`: the fewest that a verdict rests on; `n_asked`: those that the campaign asks for, by default as many.
+    `n_repeats`: the smallest number that a verdict rests on; `n_asked`: the number in the design, by default the same.
     """
     numbers = {f"n_{what.replace(' ', '_')}": n_repeats, "at_least": FEW}
     if n_asked is not None and n_repeats < n_asked:
@@ -142,7 +144,7 @@ def repeats_check(n_repeats: int, what: str = "repeats", n_asked: int | None = N
 
 
 def scoring_models_check(n_models: int, judges_own_model: bool) -> Check:
-    """Whether scores come from several models, none of which is judged."""
+    """Check whether scores come from several models that are not judged themselves."""
     if judges_own_model:
         sentence = (
             "The question of this campaign is about the very models that are scored, so scores are judged on them."
@@ -158,10 +160,10 @@ def scoring_models_check(n_models: int, judges_own_model: bool) -> Check:
 
 
 def broken_models_check(drops: Mapping[tuple[str, str, int], float], split: str) -> Check:
-    """Whether removals lower the accuracy on everything else so much that they break the model.
+    """Check whether removals lower the accuracy on the other examples so much that they break the model.
 
     `drops`: (method, group, k) -> mean over cells of accuracy(reference) - accuracy(removal) on the measured examples other than the
-    query. Above BROKEN a change of the query says little about the query.
+    query. If it is above BROKEN, a change of the query may only reflect that the whole model is worse.
     """
     known = {curve: drop for curve, drop in drops.items() if np.isfinite(drop)}
     if not known:

@@ -1,8 +1,7 @@
-"""What a curve or a difference of curves does query by query: a test, a share and a median that need no normal distribution.
+"""Statistics over queries that assume no normal distribution: a test, a share and a median, of a curve or a difference of curves.
 
-All three are about queries of this kind under the seeds that were used: one seed serves every query, so that only given
-the seeds are queries independent of each other. docs/decisions/0032-rare-effects-and-families.md says why, and what
-follows.
+All three are about queries of this kind under the seeds that were used. One seed serves every query, so queries are
+independent of each other only conditionally on the seeds; see docs/decisions/0032-rare-effects-and-families.md.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ COLUMNS = ("p_flip", "share_moved", "share_moved_ci_low", "share_moved_ci_high",
 
 
 def query_levels(y: np.ndarray, complete: np.ndarray) -> np.ndarray:
-    """Every query's mean over repeats: y [..., n_queries, n_repeats] -> float64 [..., n_queries].
+    """Return the level of every query, its mean over repeats: y [..., n_queries, n_repeats] -> float64 [..., n_queries].
 
-    With holes, what is lost with a missing repeat is made up by the additive fit: the level of a query is a_q of
-    a_q + b_r with sum b_r = 0, so that queries with other repeats can be compared. NaN for a query without a cell, and
-    for all where the cells fall into parts that share neither query nor repeat.
+    With holes the level of a query is a_q of the additive fit a_q + b_r with sum b_r = 0, so that queries with different
+    repeats can be compared. It is NaN for a query without a cell, and for all queries if the cells fall into parts that share
+    neither query nor repeat.
     """
     y, layout = np.asarray(y, np.float64), Layout.of(complete)
     levels = np.full(y.shape[:-1], np.nan)
@@ -32,7 +31,7 @@ def query_levels(y: np.ndarray, complete: np.ndarray) -> np.ndarray:
 
 
 def joined_levels(cells: Cells, y: np.ndarray, n_repeats: np.ndarray) -> np.ndarray:
-    """`query_levels` of layouts y [*n_repeats.shape, n_queries, n_repeats], each over its first n_repeats: [..., n_queries]."""
+    """Apply `query_levels` to layouts y [*n_repeats.shape, n_queries, n_repeats], each over its first `n_repeats`: [..., n_queries]."""
     levels = np.full(y.shape[:-1], np.nan)
     for n in np.unique(n_repeats):
         chosen = n_repeats == n
@@ -41,9 +40,9 @@ def joined_levels(cells: Cells, y: np.ndarray, n_repeats: np.ndarray) -> np.ndar
 
 
 def query_columns(levels: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
-    """The columns COLUMNS of levels [..., n_queries]: arrays [...], NaN where there is no query.
+    """Return the columns COLUMNS of levels [..., n_queries]: arrays [...], NaN where there is no query.
 
-    predicted: -1 or 1, the sign that a method's claim gives the levels; 0 (no prediction) leaves the share NaN; [...].
+    predicted [...]: -1 or 1, the sign of the levels that the method's claim predicts; 0 means no prediction, and the share is NaN.
     p_flip: `sign_flip_p` of the levels. share_moved: share of queries whose level has the predicted sign, with its
     Clopper-Pearson interval; a level of exactly 0 has not moved. median: of the levels, with its order-statistic interval.
     """

@@ -1,4 +1,4 @@
-"""How much variance common random numbers save: the same seed for removal and reference, against another seed."""
+"""The variance that common random numbers save: removal and reference with the same seed, compared with different seeds."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from orchestrator.analysis.curves import Row
 
 
 def pairing_rows(cells: Cells) -> list[Row]:
-    """Variance over repeats of removal minus reference, with the same seed and with another, per method and group.
+    """Return the variance over repeats of removal minus reference, with the same and with different seeds, per method and group.
 
     paired   = var_r(removal_r - reference_r)
     unpaired = variance of removal_r - reference_s over independent seeds r != s
              = var_r(removal_r) + var_s(reference_s), unbiased from the same retrains
     ratio    = unpaired / paired, above 1 where pairing helps.
-    Variances divide by n_repeats - 1, over complete cells; they are averaged over queries with at least two of them and
-    over ks. NaN without such a query; ratio is NaN also where the paired variance is 0.
-    Raises ValueError without `values` and `reference`.
+    Variances divide by n_repeats - 1, over complete cells; they are averaged over ks and over the queries with at least two
+    complete cells. They are NaN without such a query; the ratio is also NaN if the paired variance is 0.
+    Raises ValueError if `cells` has no `values` or no `reference`.
     """
     if cells.values is None or cells.reference is None:
         raise ValueError("the variance ratio of pairing needs `values` and `reference`")
@@ -44,7 +44,7 @@ def _row(method: str, group: str, paired: float, unpaired: float) -> Row:
 
 
 def _mean_variance(values: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    """Variance over repeats within each query, averaged over queries and ks: values [curve, k, q, r] -> [curve]."""
+    """Return the variance over repeats within each query, averaged over queries and ks: values [curve, k, q, r] -> [curve]."""
     kept = cell.any(axis=1)
     if not kept.any():
         return np.full(values.shape[:1], np.nan)

@@ -1,4 +1,4 @@
-"""Checks of the queries, the controls and the scores: what a verdict is drawn from."""
+"""Checks of the queries, the controls and the scores from which verdicts are drawn."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from orchestrator.analysis.checks import NO_NAMES, Check, counted, named
 from orchestrator.analysis.model_checks import FEW
 from orchestrator.analysis.verdicts import number
 
-MANY = 0.25  # share of queries that are wrong, or at a limit, above which a verdict asks for caution
-LISTED = 100  # copies of one query that the numbers of a check list; of more, they also say how many there are
-FLOOR, CEILING = 0.001, 0.999  # probability of the label asked about
+MANY = 0.25  # share of wrong or saturated queries above which a verdict asks for caution
+LISTED = 100  # copies of one query that `numbers` lists; if there are more, it also has their number
+FLOOR, CEILING = 0.001, 0.999  # probabilities of the query's label beyond which a query is saturated
 NO_INTERVAL = "No control has an interval (too few repeats, or too few finished retrains), so whether a control"
 
 
 def queries_check(n_queries: int, n_asked: int | None = None) -> Check:
-    """Whether there are at least FEW queries.
+    """Check whether there are at least FEW queries.
 
-    `n_queries`: the fewest that a verdict rests on; `n_asked`: those that the campaign asks about, by default as many.
+    `n_queries`: the smallest number that a verdict rests on; `n_asked`: the number in the design, by default the same.
     """
     numbers = {"n_queries": n_queries, "at_least": FEW}
     if n_asked is not None and n_queries < n_asked:
@@ -36,10 +36,10 @@ def queries_check(n_queries: int, n_asked: int | None = None) -> Check:
 def wrong_queries_check(
     wrong: np.ndarray, query_ids: Sequence[int], asked_for: bool = False, names: Mapping[int, str] = NO_NAMES
 ) -> Check:
-    """How many queries most reference models answer wrongly; more than MANY of them ask for caution.
+    """Check how many queries most reference models answer wrongly; a share above MANY asks for caution.
 
-    `wrong` float [n_queries]: the share of reference models whose largest output is not the gold label. `asked_for`: the config asks for
-    wrong queries. `names`: query id -> the id as the data gives it.
+    `wrong` float [n_queries]: the share of reference models whose largest output is not the gold label. `asked_for`: the config
+    selects wrongly answered queries. `names`: query id -> the id as the data gives it.
     """
     ids = [int(i) for i, share in zip(query_ids, wrong, strict=True) if share > 0.5]
     numbers = {"n_wrong": len(ids), "n_queries": len(query_ids), "threshold": MANY, "query_ids": ids}
@@ -57,10 +57,10 @@ def wrong_queries_check(
 def saturated_queries_check(
     probability: np.ndarray, query_ids: Sequence[int], names: Mapping[int, str] = NO_NAMES
 ) -> Check:
-    """How many queries sit at a ceiling or floor of the measurement; more than MANY of them ask for caution.
+    """Check how many queries are saturated, that is at the floor or ceiling of the measurement; a share above MANY asks for caution.
 
-    `probability` float [n_queries]: of the label asked about, mean over the reference models; at a limit outside [FLOOR, CEILING].
-    `names`: query id -> the id as the data gives it.
+    `probability` float [n_queries]: probability of the query's label, mean over the reference models; a query is saturated if it lies
+    outside [FLOOR, CEILING]. `names`: query id -> the id as the data gives it.
     """
     at_limit = {int(i): float(p) for i, p in zip(query_ids, probability, strict=True) if p > CEILING or p < FLOOR}
     n_high = sum(p > CEILING for p in at_limit.values())
@@ -91,10 +91,10 @@ def leaked_queries_check(
     names: Mapping[int, str] = NO_NAMES,
     train_names: Mapping[int, str] = NO_NAMES,
 ) -> Check:
-    """Whether queries, or near duplicates of them, stand in the train set.
+    """Check whether queries, or near duplicates of them, are in the train set.
 
-    `copies`: query id -> ids of the train examples that are copies. `how`: what counts as a copy. `names`, `train_names`: id of a
-    query, or of a train example -> the id as the data gives it.
+    `copies`: query id -> ids of the train examples that are copies. `how`: the definition of a copy in words. `names`, `train_names`:
+    id of a query, or of a train example -> the id as the data gives it.
     """
     numbers: dict[str, Any] = {
         "n_leaked": len(copies),
@@ -115,10 +115,10 @@ def leaked_queries_check(
 
 
 def controls_check(summary: Iterable[Mapping[str, Any]], controls: Sequence[str]) -> Check:
-    """Whether a control moves the measurement: an interval of its own AUC-DEL excludes 0.
+    """Check whether a control changes the measurement, that is whether an interval of its own AUC-DEL excludes 0.
 
-    `summary`: rows of summary.csv. Both intervals count: queries of this kind, and these queries. Without any interval this is not
-    checked; where some controls and groups have none, it asks for caution.
+    `summary`: rows of summary.csv. Both intervals count, for queries of this kind and for these queries. Without any interval the
+    result is not_checked; if some controls or groups have no interval, the check asks for caution.
     """
     if not controls:
         sentence = "No control (random, random_same_label) is among the methods: what any removal of this size does is not known."
@@ -136,8 +136,8 @@ def controls_check(summary: Iterable[Mapping[str, Any]], controls: Sequence[str]
         return Check("controls", "not_checked", f"{NO_INTERVAL} moves the measurement is not known.", numbers)
     lacking = _lacking([f"{row['method']}, {row['group']}" for row in unknown])
     if moved:
-        told = "; ".join(f"{row['method']}, {row['group']}: {_moved(row)}" for row in moved)
-        sentence = f"A control moves the measurement by itself ({told}): a method's own AUC-DEL says little, only its difference from the control does."
+        shown = "; ".join(f"{row['method']}, {row['group']}: {_moved(row)}" for row in moved)
+        sentence = f"A control moves the measurement by itself ({shown}): a method's own AUC-DEL says little, only its difference from the control does."
         return Check("controls", "caution", sentence + lacking, numbers)
     sentence = f"No control moves the measurement: every interval of {' and '.join(controls)} includes 0."
     if lacking:
@@ -159,17 +159,17 @@ def _has_interval(row: Mapping[str, Any], prefix: str) -> bool:
 
 
 def _lacking(names: Sequence[str]) -> str:
-    """A sentence that names the controls without an interval, with a blank before it; "" if all have one."""
+    """Return a sentence that names the controls without an interval, with a leading blank; "" if all have one."""
     if not names:
         return ""
     return f" There is no interval for {'; '.join(names)}: what they do is not known."
 
 
 def random_sets_check(directions: Iterable[Mapping[str, Any]], controls: Sequence[str]) -> Check:
-    """Whether fine-tuning on random examples moves an effect the predicted way more or less often than not.
+    """Check whether fine-tuning on random examples moves an effect in the predicted direction in half of the cases.
 
-    `directions`: rows of directions.csv; actions of a control are named `<control> <action>`. By the interval whose unit is the seed.
-    Without any interval this is not checked; where some actions have none, it asks for caution.
+    `directions`: rows of directions.csv; actions of a control are named `<control> <action>`. The interval whose unit is the seed
+    decides. Without any interval the result is not_checked; if some actions have no interval, the check asks for caution.
     """
     if not controls:
         sentence = "No control (random) is among the methods: what fine-tuning on any examples does is not known."
@@ -189,12 +189,12 @@ def random_sets_check(directions: Iterable[Mapping[str, Any]], controls: Sequenc
         return Check("controls", "not_checked", f"{NO_INTERVAL} moves the effects is not known.", numbers)
     lacking = _lacking([f"{row['action']} from {row['start']}" for row in unknown])
     if moved:
-        told = "; ".join(
+        shown = "; ".join(
             f"{row['action']} from {row['start']}: share {number(row['share'])} "
             f"[{number(row['ci_seed_low'])}, {number(row['ci_seed_high'])}]"
             for row in moved
         )
-        sentence = f"Fine-tuning on random examples moves the effects too ({told}): compare an action with its control, not with one half."
+        sentence = f"Fine-tuning on random examples moves the effects too ({shown}): compare an action with its control, not with one half."
         return Check("controls", "caution", sentence + lacking, numbers)
     sentence = "Fine-tuning on random examples moves the effects the predicted way about as often as not."
     if lacking:
@@ -205,9 +205,10 @@ def random_sets_check(directions: Iterable[Mapping[str, Any]], controls: Sequenc
 
 
 def scores_check(matrices: Iterable[tuple[str, np.ndarray]]) -> Check:
-    """Whether every method ranks the training examples of every query.
+    """Check whether every method ranks the training examples for every query.
 
-    `matrices`: (method, scores [n_queries, n_train]). A row that is NaN throughout has no scores; one that is constant ranks by id alone.
+    `matrices`: (method, scores [n_queries, n_train]). A query whose row is all NaN has no scores; if its row is constant, the examples are
+    ranked by their ids alone.
     """
     missing: dict[str, int] = {}
     constant: dict[str, int] = {}
@@ -221,12 +222,12 @@ def scores_check(matrices: Iterable[tuple[str, np.ndarray]]) -> Check:
     numbers = {"missing": missing, "constant": constant, "rows": total}
     if not total:
         return Check("scores", "not_checked", "No method has scores.")
-    told = [f"{method} has no scores for {n} of {total[method]} queries" for method, n in missing.items() if n]
-    told += [
+    problems = [f"{method} has no scores for {n} of {total[method]} queries" for method, n in missing.items() if n]
+    problems += [
         f"{method} gives every training example the same score for {n} of {total[method]} queries and so ranks them by their ids"
         for method, n in constant.items()
         if n
     ]
-    if not told:
+    if not problems:
         return Check("scores", "passed", "Every method ranks the training examples of every query.", numbers)
-    return Check("scores", "caution", f"Not every method ranks the training examples: {'; '.join(told)}.", numbers)
+    return Check("scores", "caution", f"Not every method ranks the training examples: {'; '.join(problems)}.", numbers)

@@ -1,4 +1,4 @@
-"""Which curves of a campaign with adaptive repeats are asked for more, decided at barriers from complete repeats; and what that saved."""
+"""Adaptive repeats: which curves need another repeat, decided at barriers from finished repeats, and how many retrains this saved."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from orchestrator.analysis.stopping import Stopping
 
 
 def reached(rule: Stopping, cells: Cells) -> np.ndarray:
-    """Whether a curve's seed interval is as narrow as asked: bool [n_methods, n_groups]."""
+    """Return whether a curve's interval over seeds has reached the target half-width: bool [n_methods, n_groups]."""
     found = by_curve(cells, cells.auc)
     low, high = found.ci_fixed
     return (found.n_repeats >= rule.least) & ((high - low) / 2 <= rule.target_half_width)
 
 
-def goes_on(rule: Stopping, cells: Cells) -> np.ndarray:
-    """Which curves are asked for one repeat more: bool [n_methods, n_groups].
+def needs_repeat(rule: Stopping, cells: Cells) -> np.ndarray:
+    """Return whether a curve needs one more repeat: bool [n_methods, n_groups].
 
-    `cells` end at a barrier: n repeats, all finished. A curve that was not asked for the last of them has ended. A control goes
-    on as long as any curve of its group does, since its sets are compared with all of them.
+    `cells` end at a barrier: n repeats, all finished. A curve without the last of these repeats has ended. A control continues as
+    long as any curve of its group does, since all of them are compared with it.
     """
     n = len(cells.repeats)
     if n >= rule.most:
@@ -36,7 +36,7 @@ def goes_on(rule: Stopping, cells: Cells) -> np.ndarray:
 
 
 def repeat_rows(cells: Cells) -> list[Row]:
-    """Every curve's repeats, half its seed interval, the half that was asked for, and what ended it: target or max."""
+    """Return, for every curve, its repeats, the half-width of its interval over seeds, the target, and what ended it: target or max."""
     stopping = _rule_of(cells)
     low, high = by_curve(cells, cells.auc).ci_fixed
     ended = reached(stopping, cells)
@@ -55,10 +55,10 @@ def repeat_rows(cells: Cells) -> list[Row]:
 
 
 def design_rows(cells: Cells, n_retrains: int, n_full_repeat: int) -> list[Row]:
-    """Distinct retrains of this design and of the fixed ones it is compared with.
+    """Return the distinct retrains of this design and of two fixed designs.
 
-    `n_full_repeat`: distinct retrains of a repeat that every curve is asked for. A fixed design that leaves no curve with fewer
-    repeats needs as many of them as the curve with the most; one that is sure to needs max.
+    `n_full_repeat`: distinct retrains of a repeat that all curves have. The first fixed design gives every curve as many repeats as the
+    longest curve has here; the second gives every curve the maximum, as a design that cannot look at results must.
     """
     made, most = len(cells.repeats), _rule_of(cells).most
     designs = (("adaptive", made, n_retrains), ("fixed, same target", made, made * n_full_repeat))
@@ -69,7 +69,7 @@ def design_rows(cells: Cells, n_retrains: int, n_full_repeat: int) -> list[Row]:
 
 
 def savings(cells: Cells, designs: Sequence[Row]) -> str:
-    """What adaptive repeats saved, in words."""
+    """Return a sentence on the retrains that adaptive repeats saved."""
     adaptive, fixed, most = (row["n_retrains"] for row in designs)
     asked, n_reached = cells.asked_repeats, int(reached(_rule_of(cells), cells).sum())
     repeats = f"{asked.min()}" if asked.min() == asked.max() else f"{asked.min()} to {asked.max()}"

@@ -1,4 +1,4 @@
-"""How many queries, repeats or seeds the verdicts rest on: those with results, not those that were planned."""
+"""The number of queries, repeats or seeds that verdicts rest on: those with results, which may be fewer than planned."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 
 def fewest_of_contrasts(tables: Mapping[str, pd.DataFrame], column: str, asked: int) -> int:
-    """The smallest `column` (n_queries or n_repeats) over contrasts; over summary without contrasts; else `asked`."""
+    """Return the smallest value of `column` (n_queries or n_repeats) in contrasts, else in summary, else `asked`."""
     for name in ("contrasts", "summary"):
         table = tables.get(name)
         if table is not None and len(table) and column in table.columns:
@@ -17,18 +17,19 @@ def fewest_of_contrasts(tables: Mapping[str, pd.DataFrame], column: str, asked: 
 
 
 def fewest_seeds_of_debias(contrasts: pd.DataFrame, directions: pd.DataFrame, asked: int) -> int:
-    """The smallest number of seeds that a contrast, or a direction pooled over tests, rests on; `asked` without any.
+    """Return the smallest number of seeds of a contrast, or of a direction pooled over tests; `asked` if there are none.
 
-    `contrasts`: the rows of effect_contrasts that verdicts tell of. A direction without a single fine-tune to count is left out.
+    `contrasts`: the rows of effect_contrasts that have verdicts. A direction without any counted fine-tune is left out.
     """
     pooled = directions.loc[(directions["test"] == "all") & (directions["n"] > 0), "n_seeds"]
     return min(map(int, [*contrasts["n_seeds"].tolist(), *pooled.tolist()]), default=asked)
 
 
 def fewest_seeds_of_grid(accuracy: pd.DataFrame, trials: pd.DataFrame, baseline: str, asked: int) -> int:
-    """The smallest number of seeds over the rows of `accuracy` that have an accuracy on test; 0 if none has; `asked` without rows.
+    """Return the smallest number of seeds over the rows of `accuracy` that have a test accuracy; 0 if none has one; `asked` without rows.
 
-    A row of the arm `baseline` counts the seeds whose trial is ok; any other row those whose trial and the baseline's both are.
+    For a row of the arm `baseline` these are the seeds whose trial is ok; for any other row, the seeds whose trial and whose
+    baseline trial are both ok.
     """
     if accuracy.empty:
         return asked
@@ -36,5 +37,5 @@ def fewest_seeds_of_grid(accuracy: pd.DataFrame, trials: pd.DataFrame, baseline:
         str(setting): set(rows.loc[rows["status"] == "ok", "seed"]) for setting, rows in trials.groupby("setting")
     }
     [against, *_] = accuracy.loc[accuracy["arm"] == baseline, "setting"]
-    told = accuracy.loc[accuracy["test"].notna(), "setting"]
-    return min((len(usable[setting] & usable[against]) for setting in told), default=0)
+    with_accuracy = accuracy.loc[accuracy["test"].notna(), "setting"]
+    return min((len(usable[setting] & usable[against]) for setting in with_accuracy), default=0)

@@ -1,4 +1,4 @@
-"""Intervals of a share: exact for independent trials, and for trials that come in clusters."""
+"""Confidence intervals of a share: exact for independent trials, and one for trials in clusters."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from orchestrator.analysis.intervals import LEVEL
 
 
 def clopper_pearson(count: float, n: float) -> tuple[float, float]:
-    """Exact 95% interval of a share from `count` of `n` independent trials: (low, high), NaN without trials.
+    """Return the exact 95% interval of a share from `count` of `n` independent trials: (low, high), NaN without trials.
 
     low = Beta(count, n - count + 1) at 2.5%, 0 if count is 0; high = Beta(count + 1, n - count) at 97.5%, 1 if count
-    is n. Both may be fractions, as an effective number of trials is, which scipy.stats.binomtest does not take (Clopper &
-    Pearson 1934).
+    is n (Clopper & Pearson 1934). Both arguments may be fractions, such as an effective number of trials, which
+    scipy.stats.binomtest does not accept.
     """
     if not n > 0:
         return np.nan, np.nan
@@ -24,16 +24,17 @@ def clopper_pearson(count: float, n: float) -> tuple[float, float]:
 
 
 def clustered_share(counts: np.ndarray, trials: np.ndarray) -> tuple[float, float]:
-    """95% interval of the share sum(counts) / sum(trials) where trials of one unit are dependent: (low, high).
+    """Return the 95% interval of the share sum(counts) / sum(trials) if trials of one unit are dependent: (low, high).
 
-    counts, trials: [n_units]; units are independent and those without a trial do not count.
+    counts, trials: [n_units]; units are independent, and units without a trial do not count.
         V  = m / (m - 1) sum (count_u - p trials_u)^2 / n^2            for m units, n trials, share p
         n* = min(n, p (1 - p) / V) (t(n - 1) / t(m - 1))^2
-    and then the Clopper-Pearson interval of p n* in n* trials (Korn & Graubard 1998, section 2.1). Where the rarer outcome
-    is gathered in less than half of the units, (sum y_u)^2 / sum y_u^2 < m / 2 for its counts y_u, V rests on a few of them
-    and n* is at most m, a unit counting as one trial: without that, a rare outcome in few units is covered far too seldom
-    (simulated in tests/orchestrator/analysis/test_directions.py).
-    NaN below two units. A t interval of the units' shares would be a single point at 0 and 1, where few units often lie.
+    The interval is that of Clopper and Pearson for p n* of n* trials (Korn & Graubard 1998, section 2.1). If the rarer outcome
+    is concentrated in fewer than half of the units, that is (sum y_u)^2 / sum y_u^2 < m / 2 for its counts y_u, V depends on
+    few units; then n* is limited to m, so that a unit counts as one trial. Without this limit the interval would cover far too
+    seldom for a rare outcome in few units (simulated in tests/orchestrator/analysis/test_directions.py).
+    NaN with fewer than two units. A t interval of the units' shares would shrink to a point if all shares are 0 or all are 1,
+    which is common with few units.
     """
     counts, trials = (np.asarray(a, np.float64)[np.asarray(trials) > 0] for a in (counts, trials))
     m, n, x = len(trials), float(trials.sum()), float(counts.sum())

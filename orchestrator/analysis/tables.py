@@ -26,32 +26,32 @@ DESIGNS = ["design", "n_repeats", "n_retrains", "saved"]
 
 
 def curves(cells: Cells) -> pd.DataFrame:
-    """Mean delta per method, group and k (columns CURVES), in the order of `cells`."""
+    """Return the mean delta per method, group and k (columns CURVES), in the order of `cells`."""
     return _frame(curve_rows(cells), CURVES)
 
 
 def query_curves(cells: Cells) -> pd.DataFrame:
-    """Mean delta per method, group, query and k (columns QUERY_CURVES)."""
+    """Return the mean delta per method, group, query and k (columns QUERY_CURVES)."""
     return _frame(query_curve_rows(cells), QUERY_CURVES)
 
 
 def summary(cells: Cells) -> pd.DataFrame:
-    """AUC-DEL per method and group (columns SUMMARY)."""
+    """Return the AUC-DEL per method and group (columns SUMMARY)."""
     return _frame(summary_rows(cells), SUMMARY)
 
 
 def contrasts(cells: Cells) -> pd.DataFrame:
-    """Differences of AUC-DEL per group (columns CONTRASTS); `verdicts(frame.to_dict("records"))` puts them in words."""
+    """Return the differences of AUC-DEL per group (columns CONTRASTS); `verdicts(frame.to_dict("records"))` gives their sentences."""
     return _frame(contrast_rows(cells), CONTRASTS)
 
 
 def pairing(cells: Cells) -> pd.DataFrame:
-    """Variance saved by pairing per method and group (columns PAIRING)."""
+    """Return the variance saved by pairing per method and group (columns PAIRING)."""
     return _frame(pairing_rows(cells), PAIRING)
 
 
 def holes(cells: Cells) -> pd.DataFrame:
-    """Cells with a number missing at any k (columns HOLES): why their (query, repeat) is left out for all."""
+    """Return the cells with a missing number at any k (columns HOLES); their (query, repeat) is left out for all methods."""
     missing = np.argwhere(~np.isfinite(cells.delta).all(axis=2) & cells.asked[:, :, None, :])
     axes = (cells.methods, cells.groups, cells.query_ids, cells.repeats)
     rows = [dict(zip(HOLES, (axis[i] for axis, i in zip(axes, index, strict=True)), strict=True)) for index in missing]
@@ -59,17 +59,17 @@ def holes(cells: Cells) -> pd.DataFrame:
 
 
 def repeats(cells: Cells) -> pd.DataFrame:
-    """Repeats and half-width of every curve of an adaptive design (columns REPEATS)."""
+    """Return the repeats and the half-width of every curve of an adaptive design (columns REPEATS)."""
     return _frame(repeat_rows(cells), REPEATS)
 
 
 def designs(cells: Cells, n_retrains: int, n_full_repeat: int) -> pd.DataFrame:
-    """Retrains of an adaptive design beside those of fixed ones (columns DESIGNS)."""
+    """Return the numbers of retrains of an adaptive design and of comparable fixed designs (columns DESIGNS)."""
     return _frame(design_rows(cells, n_retrains, n_full_repeat), DESIGNS)
 
 
 def format_csv(frame: pd.DataFrame) -> str:
-    """A table as CSV text: '\\n' newlines, shortest digits that read back to the same float, an empty cell for NaN."""
+    """Format a table as CSV text: '\\n' newlines, the shortest digits that read back as the same float, an empty cell for NaN."""
     return frame.to_csv(index=False, lineterminator="\n", na_rep="")
 
 

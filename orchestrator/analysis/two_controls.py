@@ -1,4 +1,4 @@
-"""The verdict on a method that is compared with two controls: one that removes any examples, and one that knows the label."""
+"""The verdict on a method that is compared with two controls: one removes random examples, the other selects them by label."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.analysis.verdicts import SENSE, verdict
 
-# group -> what the control that knows the label removes; the group `least` makes no claim about labels
+# group -> the examples that the control by label removes; the group `least` makes no claim about labels
 DRAWN = {
     "proponents": "random examples of the label that is asked about",
     "opponents": "random examples of the other labels",
@@ -17,10 +17,10 @@ DRAWN = {
 def two_control_verdicts(
     verdicts: Sequence[str], contrasts: Iterable[Mapping[str, Any]], blind: str, by_label: str, level: float = 0.05
 ) -> list[str]:
-    """`verdicts`, with one sentence in place of two for every method and group that beats the control `blind`.
+    """Return `verdicts`, where one sentence replaces two for every method and group that beats the control `blind`.
 
-    The sentence says whether the method also beats `by_label`, the control that removes examples by their label. If it does not,
-    its effect is what removing that label does, and it is said to have found the label and not the examples.
+    The sentence states whether the method also beats `by_label`, the control that removes examples by their label. If it does not,
+    removing examples of that label explains the effect, and the sentence states that the method found the label, not the examples.
     """
     rows = {(row["method"], row["baseline"], row["group"]): row for row in contrasts}
     instead: dict[str, str] = {}
@@ -52,6 +52,6 @@ def _both(row: Mapping[str, Any], other: Mapping[str, Any], level: float) -> str
 
 
 def _numbers(row: Mapping[str, Any], level: float) -> str:
-    """The difference with its interval and p, and what else a verdict says after them."""
+    """Return the part of a verdict from the difference on: the difference with its interval and p, and any further sentences."""
     sentence = verdict(row, level)
     return sentence[max(sentence.find("difference "), 0) :]

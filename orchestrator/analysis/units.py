@@ -1,4 +1,4 @@
-"""Means over independent units (data seeds, repeats) with Student-t intervals."""
+"""Means over independent units (data seeds, repeats) with t intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.analysis.layout import ROUNDING
 
 @dataclass(frozen=True)
 class UnitMean:
-    """Mean, standard error and number of units: arrays [...]; mean is NaN without a unit, se below two."""
+    """Mean, standard error and number of units: arrays [...]; the mean is NaN without a unit, se with fewer than two."""
 
     mean: np.ndarray
     se: np.ndarray
@@ -20,22 +20,22 @@ class UnitMean:
 
     @property
     def ci(self) -> tuple[np.ndarray, np.ndarray]:
-        """95% t interval, mean -/+ t(n - 1) se: (low, high); both NaN where the units do not differ."""
+        """95% t interval, mean -/+ t(n - 1) se: (low, high); both NaN if all units are equal."""
         return bounds(self.mean, self.se, np.maximum(self.n - 1.0, 1.0))
 
     @property
     def p(self) -> np.ndarray:
-        """Two-sided p of mean = 0: t's, and 2^(1 - n) where the units do not differ (`t_test_p`).
+        """Two-sided p of mean = 0 by the t test, or 2^(1 - n) if all units are equal (`t_test_p`).
 
-        Equal shares of few queries reach equal values by chance.
+        Units can be equal by chance, for example shares of few queries.
         """
         return t_test_p(self.mean, self.se, np.maximum(self.n - 1.0, 1.0), self.n)
 
 
 def over_units(values: np.ndarray) -> UnitMean:
-    """Mean over the last axis, units [..., n_units] that must be independent; a NaN is a unit that is not there.
+    """Return the mean over the last axis of values [..., n_units]; the units must be independent, and NaN marks a missing unit.
 
-    se = sqrt(sum (x - mean)^2 / (n - 1) / n), 0 below the rounding error of the values.
+    se = sqrt(sum (x - mean)^2 / (n - 1) / n); a spread below the rounding error of the values gives 0.
     """
     values = np.asarray(values, np.float64)
     there = np.isfinite(values)
@@ -45,7 +45,7 @@ def over_units(values: np.ndarray) -> UnitMean:
         return UnitMean(blank, blank, n)
     first = np.take_along_axis(values, there.argmax(axis=-1)[..., None], axis=-1)
     first = np.where(np.isfinite(first), first, 0.0)
-    shifted = np.where(there, values - first, 0.0)  # a constant has exactly no spread
+    shifted = np.where(there, values - first, 0.0)  # so that constant values have a spread of exactly 0
     centre = shifted.sum(axis=-1, keepdims=True) / np.maximum(n, 1)[..., None]
     squares = (np.where(there, shifted - centre, 0.0) ** 2).sum(axis=-1)
     variance = squares / np.maximum(n - 1, 1)

@@ -1,4 +1,4 @@
-"""The verdict in words, made from contrast rows and nothing else."""
+"""Verdicts as sentences, made from contrast rows alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.analysis.disagreement import disagreement
 
-# group -> (sign of diff that is better for the method, what its removals do when diff < 0, when diff > 0)
+# group -> (sign of diff that is better for the method, clause for diff < 0, clause for diff > 0)
 SENSE = {
     "proponents": (-1, "its removals leave the measurement lower", "its removals leave the measurement higher"),
     "opponents": (1, "its removals leave the measurement lower", "its removals leave the measurement higher"),
@@ -16,13 +16,14 @@ SENSE = {
 }
 
 
-FEW = 3  # comparisons of a family that were not decided and are still named one by one
+FEW = 3  # up to this many undecided comparisons of a family have a sentence each
 
 
 def verdicts(contrasts: Iterable[Mapping[str, Any]], level: float = 0.05) -> list[str]:
-    """A sentence for every contrast row, in their order (see `verdict`), and one for all undecided rows of a family, if they are many.
+    """Return a sentence for every contrast row, in their order (see `verdict`).
 
-    Families are those of Holm's correction: all methods against one control, and all pairs of methods, each within a group.
+    More than FEW undecided rows of one family share a single sentence at the end. Families are those of Holm's correction: all
+    methods against one control, and all pairs of methods, each within a group.
     """
     rows = list(contrasts)
     families: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
@@ -30,20 +31,20 @@ def verdicts(contrasts: Iterable[Mapping[str, Any]], level: float = 0.05) -> lis
         families.setdefault(_family(row), []).append(row)
     undecided = {name: [r for r in family if r["p_holm"] >= level] for name, family in families.items()}
     many = {name: found for name, found in undecided.items() if len(found) > FEW}
-    told = [verdict(row, level) for row in rows if not row["p_holm"] >= level or _family(row) not in many]
-    return told + [_undecided(found, len(families[name]), level) for name, found in many.items()]
+    single = [verdict(row, level) for row in rows if not row["p_holm"] >= level or _family(row) not in many]
+    return single + [_undecided(found, len(families[name]), level) for name, found in many.items()]
 
 
 def _family(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Group, family and control of a row; tables of older versions have no `family`: a group was one."""
+    """Return group, family and control of a row; in tables of older versions, which have no column `family`, a group is one family."""
     family = row.get("family", "")
     return row["group"], family, row["baseline"] if family == "control" else ""
 
 
 def _undecided(found: list[Mapping[str, Any]], n: int, level: float) -> str:
-    """One sentence for many rows of a family of n: how many, and the one with the smallest p before Holm's correction.
+    """Return one sentence for many undecided rows of a family of n: their number, and the row with the smallest p.
 
-    Holm's p are often all 1, which would leave the choice to the order of the rows.
+    This p is the one before Holm's correction, because Holm's p are often all 1, and then the order of the rows would decide.
     """
     group, family, control = _family(found[0])
     what = "methods" if family == "control" else "pairs of methods"
@@ -56,10 +57,10 @@ def _undecided(found: list[Mapping[str, Any]], n: int, level: float) -> str:
 
 
 def verdict(row: Mapping[str, Any], level: float = 0.05) -> str:
-    """What one row of contrasts.csv says: beats, loses to or could not be told apart from, by Holm's p < level.
+    """Return the verdict of one row of contrasts.csv: beats, loses to, or could not be told apart from, by Holm's p < level.
 
-    Better is lower for proponents, higher for opponents, a smaller absolute change for least.
-    Numbers are the row's own to three digits. Where the sign-flip test leads to another conclusion than t, that is said too.
+    Better means lower for proponents, higher for opponents, and a smaller absolute change for least. Numbers are shown to three
+    digits. If the sign-flip test leads to another conclusion than the t test, the verdict mentions it.
     """
     method, baseline, group = row["method"], row["baseline"], row["group"]
     if isnan(row["p_holm"]):
@@ -80,10 +81,10 @@ def _found(row: Mapping[str, Any], level: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """Both ends of an interval, as every sentence shows them, of a mean that has a p."""
+    """Format both ends of the interval of a mean that has a p, as all sentences show it."""
     return "[no interval: no spread]" if isnan(low) else f"[{number(low)}, {number(high)}]"
 
 
 def number(value: float) -> str:
-    """A value to three significant digits, as every sentence shows it."""
+    """Format a value to three significant digits, as all sentences show it."""
     return f"{float(value) + 0.0:.3g}"

@@ -1,4 +1,4 @@
-"""What a campaign is: a config block that says which retrains answer its question, and what is made of their outcomes."""
+"""The base class of campaigns: a config block that plans the retrains which answer its question, and analyses their outcomes."""
 
 from __future__ import annotations
 
@@ -23,67 +23,69 @@ from tasks.base import Numerics
 
 
 class Campaign(CampaignBlock):
-    """A campaign's config block with its hooks, in the order in which a run calls them.
+    """A campaign's config block with its hooks.
 
-    `check`, `bounds`, `scoring_groups`, `planned`, `results`, `checks`, `page` and `tracking`; `advice` and `asked` are asked for
-    beside them. A campaign of one's own must give `bounds`, `planned` and `results`; the other hooks have defaults.
+    A run calls the hooks `check`, `bounds`, `scoring_groups`, `planned`, `results`, `checks`, `page` and `tracking` in this order;
+    `refit plan` also calls `advice`, and the report calls `asked`. A user-defined campaign must implement `bounds`, `planned` and
+    `results`; the other hooks have defaults.
 
-    `plans_by_scores`: the plan depends on scores, as it does where methods choose what is removed. Without, `planned` is called
-    before any score is there, and `refit plan` counts exactly.
+    `plans_by_scores`: the plan depends on scores, as it does if methods choose the removed examples. If it is False, `planned` is
+    called before any score exists, and `refit plan` shows exact counts.
     """
 
     plans_by_scores: ClassVar[bool] = True
 
     def scoring_groups(self, experiment: Experiment, numerics: Numerics) -> list[ScoringGroup]:
-        """The models whose scores are asked for: by default `scores.models` references, under seeds apart from every repeat's.
+        """Return the models whose scores the campaign needs, in groups.
 
-        A campaign that asks no queries has none.
+        By default this is one group of `scores.models` reference models, with seeds different from those of all repeats. A campaign
+        without queries has none.
         """
         if not self.asks_queries:
             return []
         return [ScoringGroup("", experiment.main.label, tuple(experiment.scoring_works(numerics)))]
 
     def bounds(self, experiment: Experiment, n_queries: int) -> tuple[int, int]:
-        """(cells, largest number of distinct retrains) while the plan is not known."""
+        """Return (number of cells, largest possible number of distinct retrains), for the time before the plan is known."""
         raise NotImplementedError
 
     def planned(self, scored: Scored) -> CampaignPlan:
-        """The plan, exact."""
+        """Return the plan: the distinct retrains and the cells that need them."""
         raise NotImplementedError
 
     def results(self, scored: Scored, plan: Any, rows: Mapping[str, LedgerRow]) -> Results:
-        """The tables, from the ledger rows of the plan and of the scoring models by spec id."""
+        """Return the tables and verdicts. `rows`: spec id -> ledger row, of the plan and of the scoring models."""
         raise NotImplementedError
 
     def checks(self, scored: Scored, plan: Any, rows: Mapping[str, LedgerRow], results: Results) -> Sequence[Check]:
-        """What would make a careful reader doubt the verdicts of `results`; every verdict is shown with them."""
+        """Return the checks of `results`: reasons for a careful reader to doubt its verdicts, which are shown with every verdict."""
         return common_checks(scored, plan, rows, results)
 
     def checked_results(self, scored: Scored, plan: Any, rows: Mapping[str, LedgerRow]) -> Results:
-        """The results with their checks, and the verdicts in the words that the checks allow."""
+        """Return the results with their checks, and with the verdicts in the wording that the checks allow."""
         results = self.results(scored, plan, rows)
         checks = tuple(self.checks(scored, plan, rows, results))
         return replace(results, verdicts=worded(results.verdicts, checks), checks=checks)
 
     def page(self, finished: FinishedRun) -> CampaignPage:
-        """What the campaign adds to the report: by default the figure of the headline table, and every table."""
-        from orchestrator.report.ready_made import tables_page  # on demand: it draws, and takes matplotlib along
+        """Return the campaign's part of the report: by default a figure of the headline table, and all tables."""
+        from orchestrator.report.ready_made import tables_page  # on demand, since it imports matplotlib
 
         results, name = finished.results, finished.experiment.settings.campaign
         asked = self.asked(finished.experiment, finished.plan) or list(self.model_dump(mode="json").items())
         return tables_page([("Campaign", name), *asked], results.tables, results.labels, results.headline)
 
     def tracking(self, finished: FinishedRun) -> CampaignRecord:
-        """What the campaign adds to the tracking store: by default its block as parameters, and a child per headline row."""
+        """Return the campaign's part of the tracking record: by default its block as parameters, and a child run per headline row."""
         results, name = finished.results, finished.experiment.settings.campaign
         params = {f"{name}.{key}": value for key, value in self.model_dump(mode="json").items()}
         last = max(finished.committed_ms.values())
         return CampaignRecord(params, headline_children(results.tables[results.headline], results.labels, last))
 
     def advice(self, scored: Scored, plan: Any, rows: Mapping[str, LedgerRow]) -> str:
-        """What would narrow the intervals most cheaply, from the ledger rows there are; "" if there is nothing to say."""
+        """Return a sentence on what would narrow the intervals most cheaply, from the finished `rows`; "" if there is no advice."""
         return ""
 
     def asked(self, experiment: Experiment, plan: Any) -> list[tuple[str, str]]:
-        """What was asked, for the report: (label, value)."""
+        """Return the campaign's question and design for the report: (label, value) pairs."""
         return []

@@ -1,4 +1,4 @@
-"""From a campaign's ledger rows to its checks, and from its verdicts to the words that these checks allow."""
+"""Computes from a campaign's ledger rows the checks that several campaigns share."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ NO_RIGHT = "The models have no classes to be right about, or decide themselves w
 
 
 def common_checks(scored: Scored, plan: Any, rows: Rows, results: Results | None = None) -> list[Check]:
-    """What can be checked of any campaign whose references are models trained on everything.
+    """Return the checks for any campaign whose references are models trained on all examples.
 
-    `results`: with them, the queries and repeats that the verdicts rest on are counted; without, those that were planned.
+    With `results`, the numbers of queries and repeats are those that the verdicts rest on; without, those that were planned.
     """
     experiment = scored.experiment
     tables = {} if results is None else results.tables
@@ -50,7 +50,7 @@ def common_checks(scored: Scored, plan: Any, rows: Rows, results: Results | None
 
 
 def references(scored: Scored, plan: Any, rows: Rows) -> Iterator[tuple[Arm, Outcome]]:
-    """Arm and outcome of every reference that finished well."""
+    """Yield arm and outcome of every reference whose status is ok."""
     arms = scored.experiment.arms
     arm_of = {work.spec_id: work.arm for work in plan.works}
     for spec_id in dict.fromkeys(plan.references()):
@@ -59,7 +59,7 @@ def references(scored: Scored, plan: Any, rows: Rows) -> Iterator[tuple[Arm, Out
 
 
 def reference_accuracy(scored: Scored, plan: Any, rows: Rows) -> Check:
-    """The accuracy of the references, arm by arm, on the split that the queries are from (without queries: on every measured split)."""
+    """Check the accuracy of the references of every arm, on the split of the queries (without queries: on every measured split)."""
     accuracies: dict[tuple[str, str], list[float]] = {}
     tasks = {}
     for arm, outcome in references(scored, plan, rows):
@@ -82,7 +82,7 @@ Judged = Sequence[tuple[Arm, QueryBlock, Outcome]]
 
 
 def checks_of_queries(scored: Scored, queries: QueryBlock, judged: Judged, n_queries: int) -> list[Check]:
-    """`n_queries`: the fewest that a verdict rests on."""
+    """Return the checks of the queries. `judged`: references with the queries they answer; `n_queries`: fewest that a verdict rests on."""
     found = [query_checks.queries_check(n_queries, len(queries.ids))]
     measurement = scored.experiment.config.measurement
     if judged and measurement.of_classes:
@@ -91,7 +91,7 @@ def checks_of_queries(scored: Scored, queries: QueryBlock, judged: Judged, n_que
 
 
 def _answers(scored: Scored, judged: Judged) -> list[Check]:
-    """Wrong and saturated queries; a query of two arms counts twice, since it is another model that answers."""
+    """Return the checks of wrong and saturated queries; a query of two arms counts twice, since different models answer it."""
     wrong: dict[tuple[str, int], list[float]] = {}
     probability: dict[tuple[str, int], list[float]] = {}
     for arm, queries, outcome in judged:
@@ -121,14 +121,14 @@ def gold_labels(arm: Arm, queries: QueryBlock) -> np.ndarray:
 
 
 def measured_positions(arm: Arm, queries: QueryBlock) -> np.ndarray:
-    """Where the queries stand among the measured rows of their split."""
+    """Return the positions of the queries among the measured rows of their split."""
     measured = arm.task.measured[queries.split]
     order = np.argsort(measured)
     return order[np.searchsorted(measured, queries.rows, sorter=order)]
 
 
 def leaked_queries(splits: Mapping[str, Split], queries: QueryBlock) -> Check:
-    """Queries that stand in the train set: by their texts, or by their numbers where a task has no texts."""
+    """Check for queries that are in the train set, by comparing texts, or features if the task has no texts."""
     train, asked = splits["train"], splits[queries.split]
     if queries.split == "train":
         return Check("leaked_queries", "not_checked", "The queries are training examples: that is what is asked.")

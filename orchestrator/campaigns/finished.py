@@ -1,4 +1,4 @@
-"""A campaign whose retrains are all in the ledger: what its report page and its tracking payload are made from."""
+"""A campaign whose retrains are all in the ledger; its report page and its tracking record are made from it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from orchestrator.records import LedgerRow
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a campaign planned (`plan`), what its retrains gave (`rows`, by spec id) and what came of it (`results`).
+    """A finished campaign: its plan, its ledger rows (by spec id) and its results.
 
-    `rows` holds those of the scoring models, too. `checkpoints(key)`: the weights of the scoring models of a group at every step
-    that was kept; it raises CheckpointError where they are not in the store any more.
+    `rows` includes those of the scoring models. `checkpoints(key)` returns the weights of the scoring models of a group at every kept
+    step; it raises CheckpointError if the store no longer has them.
     """
 
     scored: Scored
@@ -33,7 +33,7 @@ class FinishedRun:
 
     @property
     def experiment(self) -> Experiment:
-        """The config, resolved against its data."""
+        """The experiment: the config resolved against its data."""
         return self.scored.experiment
 
     @property
@@ -52,10 +52,10 @@ class FinishedRun:
         return self.scored.queries(self.first_group)
 
     def matrix(self, label: str) -> ScoreMatrix:
-        """The scores of one method on the first scoring group."""
+        """Return the scores of one method on the first scoring group."""
         return self.scored.matrix(self.first_group, label)
 
     @cached_property
     def committed_ms(self) -> dict[str, int]:
-        """Spec id -> when its row was published in the ledger, in milliseconds since 1970."""
+        """Spec id -> time at which its row was published in the ledger, in milliseconds since 1970."""
         return {s: int(datetime.fromisoformat(row.committed_at).timestamp() * 1000) for s, row in self.rows.items()}

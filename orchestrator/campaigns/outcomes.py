@@ -1,4 +1,4 @@
-"""From ledger rows to the measurement of every query under every retrain."""
+"""Computes the measurement of every query under every retrain from ledger rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.records import LedgerRow, Work
 def measured_values(
     experiment: Experiment, works: Sequence[Work], queries: QueryBlock, rows: Mapping[str, LedgerRow]
 ) -> np.ndarray:
-    """The measurement of every query under every retrain: float64 [n_works, n_queries], NaN where there is no usable outcome."""
+    """Return the measurement of every query under every retrain: float64 [n_works, n_queries], NaN where the outcome is not ok or missing."""
     values = np.full((len(works), len(queries.ids)), np.nan)
     measured = experiment.task.measured[queries.split]
     order = np.argsort(measured)

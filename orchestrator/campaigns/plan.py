@@ -1,4 +1,4 @@
-"""From removal sets to deduplicated retrains: a full grid of cells over a list of distinct works."""
+"""Plans: cells, each of which needs one retrain, and the list of distinct works that serve them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from orchestrator.records import RetrainSpec, Work
 from tasks.data.edits import Edit
 
 SpecFactory = Callable[[Edit, int], RetrainSpec]
-NOT_ASKED = -1  # in Plan.cell: a repeat that this curve did not need
+NOT_ASKED = -1  # in Plan.cell: this curve does not have this repeat
 
 
 class CampaignPlan(Protocol):
     """The distinct retrains of a campaign and the cells they serve.
 
-    `works` is the dispatch order. A work whose spec names a parent in `works` runs once the parent is done. `is_final`: nothing
-    is added once `works` are finished; otherwise the campaign is asked again then, and plans on.
+    `works` is in dispatch order. A work whose spec has its parent in `works` runs after the parent. `is_final`: no further works
+    follow; if it is False, the campaign plans again when `works` are finished.
     """
 
     @property
@@ -31,26 +31,26 @@ class CampaignPlan(Protocol):
 
     @property
     def n_requested(self) -> int:
-        """Cells asked for."""
+        """The number of cells."""
         ...
 
     def columns(self) -> dict[str, list]:
-        """The cells as the columns of plan.parquet, `spec_id` among them."""
+        """Return the cells as the columns of plan.parquet, including `spec_id`."""
         ...
 
     def references(self) -> list[str]:
-        """Spec ids of the retrains that others are compared with."""
+        """Return the spec ids of the retrains with which others are compared."""
         ...
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Every cell a campaign asks for, and the distinct retrains that serve them.
+    """All cells of a deletion campaign, and the distinct retrains that serve them.
 
-    `works` is the dispatch order: breadth-first over repeats, so that after the first repeat every curve exists.
-    `cell` int64 [n_methods, n_groups, n_ks, n_queries, n_repeats], NOT_ASKED where a curve did not need the repeat, and
-    `reference` int64 [n_repeats] index `works`. `stopping`: the rule that decides how many repeats a curve has; none in a fixed
-    design. `is_final`: no repeat is added any more. `n_full_repeat`: distinct retrains of a repeat that every curve is asked for.
+    `works` is in dispatch order, repeat by repeat, so that every curve exists after the first repeat.
+    `cell` int64 [n_methods, n_groups, n_ks, n_queries, n_repeats] and `reference` int64 [n_repeats] index `works`; `cell` is
+    NOT_ASKED in repeats that a curve does not have. `stopping`: the rule that decides how many repeats a curve has, None in a
+    fixed design. `is_final`: no repeat will be added. `n_full_repeat`: distinct retrains of a repeat that all curves have.
     """
 
     methods: tuple[str, ...]
@@ -68,20 +68,20 @@ class Plan:
 
     @property
     def n_requested(self) -> int:
-        """Cells asked for: methods x groups x ks x queries x repeats, without the repeats a curve did not need."""
+        """The number of cells: methods x groups x ks x queries x repeats, counting for every curve only its own repeats."""
         return int((self.cell != NOT_ASKED).sum())
 
     @property
     def n_asked(self) -> np.ndarray:
-        """How many repeats every curve is asked for, its first ones: int [n_methods, n_groups]."""
+        """The number of repeats of every curve, which are the first ones: int [n_methods, n_groups]."""
         return (self.cell[:, :, 0, 0, :] != NOT_ASKED).sum(axis=-1)
 
     def references(self) -> list[str]:
-        """Spec ids of the references, one a repeat."""
+        """Return the spec ids of the references, one per repeat."""
         return [self.works[i].spec_id for i in self.reference]
 
     def columns(self) -> dict[str, list]:
-        """The cells as the columns of plan.parquet, in the order of dispatch."""
+        """Return the cells as the columns of plan.parquet, in dispatch order."""
         cell = self.cell.transpose(4, 3, 0, 1, 2)
         repeat, query, method, group, k = np.nonzero(cell != NOT_ASKED)
         spec_ids = np.array([work.spec_id for work in self.works], object)
@@ -98,9 +98,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class CellTable:
-    """A plan in its simplest form, for campaigns of one's own: distinct works, and a table of cells that each need one of them.
+    """A simple plan for user-defined campaigns: distinct works, and a table of cells that each need one of them.
 
-    `work` [n_cells] and `reference` index `works`; `labels`: column -> [n_cells] values that tell a cell from the others.
+    `work` [n_cells] and `reference` index `works`; `labels`: column -> [n_cells] values that identify a cell.
     """
 
     works: tuple[Work, ...]
@@ -116,24 +116,24 @@ class CellTable:
         return len(self.work)
 
     def references(self) -> list[str]:
-        """Spec ids of the references."""
+        """Return the spec ids of the references."""
         return [self.works[i].spec_id for i in self.reference]
 
     def columns(self) -> dict[str, list]:
-        """The labels and the spec id of every cell."""
+        """Return the labels and the spec id of every cell."""
         columns = {name: list(values) for name, values in self.labels.items()}
         return {**columns, "spec_id": [self.works[i].spec_id for i in self.work]}
 
 
 @dataclass
 class DistinctWorks:
-    """Collects works of any arms and hands out their positions; what is trained alike is one work."""
+    """Collects works of any arms and returns their positions; works with the same spec become one."""
 
     works: list[Work] = field(default_factory=list)
     _position: dict[str, int] = field(default_factory=dict)
 
     def add(self, work: Work) -> int:
-        """The position of `work`, or of the one before it with its spec."""
+        """Return the position of `work`, or of an earlier work with the same spec."""
         if work.spec_id not in self._position:
             self._position[work.spec_id] = len(self.works)
             self.works.append(work)
@@ -142,14 +142,14 @@ class DistinctWorks:
 
 @dataclass
 class WorkList:
-    """Collects works and hands out their positions; equal edits under equal seeds are one work."""
+    """Collects works of one arm and returns their positions; equal edits with equal seeds become one work."""
 
     spec: SpecFactory
     works: list[Work] = field(default_factory=list)
     _position: dict[int, dict[tuple[str, str], int]] = field(default_factory=dict)  # by seed
 
     def add(self, edit: Edit, seed: int) -> int:
-        """The position of the work that trains `edit` under `seed`."""
+        """Return the position of the work that trains `edit` with `seed`."""
         known = self._position.setdefault(seed, {})
         if edit.key not in known:
             known[edit.key] = len(self.works)
@@ -158,22 +158,22 @@ class WorkList:
 
 
 def distinct_max(n_scored: int, n_draws: int, n_sets: int, n_queries: int, n_repeats: int) -> int:
-    """Most distinct retrains of a campaign whose scores are not known yet.
+    """Return the largest possible number of distinct retrains of a campaign whose scores are not known yet.
 
-    n_repeats (1 + n_sets (n_scored n_queries + n_draws)): one reference a repeat; `n_sets` removal sets (groups x ks) for every
-    query of a scored method and for every order that a control draws, which queries share.
+    It is n_repeats (1 + n_sets (n_scored n_queries + n_draws)): one reference per repeat, and `n_sets` removal sets (groups x ks) for
+    every query of a scored method and for every order that a control draws, which queries share.
     """
     return n_repeats * (1 + n_sets * (n_scored * n_queries + n_draws))
 
 
 def check_unique(values: Sequence, what: str) -> None:
-    """Raise ValueError if a value stands twice."""
+    """Raise ValueError if a value occurs twice."""
     if len(set(values)) != len(values):
         raise ValueError(f"{what}: each once")
 
 
 def waves(works: Sequence[Work]) -> list[list[Work]]:
-    """`works` in groups: each after the groups that hold its parents; order within a group is kept."""
+    """Split `works` into waves: the parent of a work is in an earlier wave. The order within a wave is that of `works`."""
     depth: dict[str, int] = {}
     by_id = {work.spec_id: work for work in works}
 

@@ -1,4 +1,4 @@
-"""What a campaign found: its tables, the verdicts in words, and the checks that stand beside them."""
+"""The results of a campaign: its tables, its verdicts as sentences, and the checks that are shown with them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tasks.base import Split
 
 @dataclass(frozen=True)
 class Results:
-    """The tables of a campaign and the sentences they support.
+    """The tables of a campaign and the verdicts that they support.
 
-    `verdicts`: in the words that `checks` allow; `checks`: what would make a careful reader doubt them, shown wherever they are.
-    `headline`: the table for the terminal and the tracker; `labels`: its columns that name a row; `shown`: the others that a terminal
-    has room for (none: all); `notes`: what a reader must know beside
-    the tables; `view`: what the campaign's report sections are drawn from, beyond the tables.
+    `checks`: reasons for a careful reader to doubt the verdicts; they are shown wherever the verdicts are. `verdicts`: in the wording
+    that the checks allow. `headline`: name of the table for the terminal and the tracking store; `labels`: its columns that identify a
+    row; `shown`: its other columns that the terminal shows (empty: all). `notes`: sentences that readers of the tables need. `view`:
+    further data from which the report sections are made.
     """
 
     tables: Mapping[str, pd.DataFrame]
@@ -36,23 +36,23 @@ class Results:
     checks: tuple[Check, ...] = ()
 
     def with_given_ids(self, split: Split | None) -> Results:
-        """The same results, where every table with a column `query_id` has the ids as the data gives them beside it.
+        """Return the same results; tables with a column `query_id` also get a column `given_query_id`, the ids as the data gives them.
 
-        `split`: that of the queries; where its ids are whole numbers, or there are no queries, nothing is added.
+        `split`: the split of the queries. If the data's ids are whole numbers, or there are no queries, nothing is added.
         """
         if split is None or split.given_ids is None:
             return self
         names = dict(zip(split.ids.tolist(), split.given_ids, strict=True))
-        return replace(self, tables={name: _beside(table, names) for name, table in self.tables.items()})
+        return replace(self, tables={name: _with_given_ids(table, names) for name, table in self.tables.items()})
 
     def csv(self) -> dict[str, str]:
-        """File name -> text of results/."""
+        """Return file name -> text for the files in results/."""
         checks = {"checks": checks_table(self.checks)} if self.checks else {}
         return {f"{name}.csv": tables.format_csv(frame) for name, frame in {**self.tables, **checks}.items()}
 
 
-def _beside(table: pd.DataFrame, names: Mapping[int, str]) -> pd.DataFrame:
-    """The table with the column `given_query_id` after `query_id`, if it has that one."""
+def _with_given_ids(table: pd.DataFrame, names: Mapping[int, str]) -> pd.DataFrame:
+    """Return the table with the column `given_query_id` after `query_id`, if it has a column `query_id`."""
     if "query_id" not in table.columns:
         return table
     found, at = table.copy(), list(table.columns).index("query_id") + 1

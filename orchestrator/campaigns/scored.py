@@ -1,4 +1,4 @@
-"""What a campaign plans and analyses with: the experiment, the scores, and the ledger rows of finished retrains."""
+"""The input of a campaign's hooks: the experiment, the scores, and the ledger rows of finished retrains."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tasks.errors import InputError
 
 
 class UnrankedError(InputError):
-    """A method has no scores for a query whose training examples are to be ranked by it: nothing can be planned."""
+    """A method has no scores for a query, so its training examples cannot be ranked and the campaign cannot be planned."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What a campaign plans with once scores are there.
+    """The experiment with its scores and finished retrains, from which a campaign plans and analyses.
 
-    `queries(key)` and `matrix(key, label)` are those of a scoring group and, for the matrix, a method; `outcome(spec_id)` is what a
-    scoring model recorded; `rows(spec_ids)` the ledger rows of those that are finished, for campaigns that look before they go on.
-    `seen`: spec id -> what such a campaign has taken from a row that is final, so that it reads it once.
+    `queries(key)`: queries of a scoring group. `matrix(key, label)`: scores of a method on a scoring group. `outcome(spec_id)`: outcome of
+    a scoring model. `rows(spec_ids)`: ledger rows of those that are finished, for campaigns whose plan depends on results.
+    `seen`: spec id -> values that such a campaign has computed from a final row, a cache so that it reads the row only once.
     """
 
     experiment: Experiment

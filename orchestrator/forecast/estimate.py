@@ -1,4 +1,4 @@
-"""What a run would do: cells asked for, distinct retrains, how many are in the ledger; time and cost from its history."""
+"""The estimate of `refit plan`: cells, distinct retrains and how many are in the ledger; time and cost from the ledger's history."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ from orchestrator.storage.ledger_parts import IndexEntry
 from orchestrator.terminal.progress import duration
 from tasks.data.census import SplitCensus, take_census
 
-MOST_ROWS_READ = 5000  # with their outputs, about half a second
+MOST_ROWS_READ = 5000  # ledger rows read with their outputs for the advice; takes about half a second
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A dry run. `distinct` is exact when all scores are in the store, else None and `distinct_max` bounds it.
+    """The result of a dry run.
 
-    `*_low`, `*_high`: 95% ranges, None where fewer than two retrains tell. `advice`: what would serve the question better.
-    `edited`: one sentence for each plugin whose source is not that of the last run of this name.
-    `data`: what was read of each split of the first arm.
+    `cells`: numbers in the result tables that the campaign needs, each from one retrain. `distinct`: the number of distinct retrains,
+    which `distinct_max` bounds; None unless it is exact, which takes all scores in the store and a final plan. `*_low` and
+    `*_high`: ends of 95% ranges, None if fewer than two finished retrains are known. `advice`: a design that would narrow the
+    intervals more cheaply. `edited`: one sentence for every plugin whose source differs from that of the last run of this name.
+    `data`: a census of every split of the first arm.
     """
 
     run: str
@@ -67,17 +69,17 @@ class Estimate:
         return self.to_do == 0 and self.scoring_models_to_do == 0
 
     def json(self) -> dict:
-        """Plain values."""
+        """Return the fields as plain JSON values."""
         data = [census.json() for census in self.data]
         lists = {"missing_scores": list(self.missing_scores), "edited": list(self.edited)}
         return {**asdict(self), **lists, "data": data, "warnings": self.warnings()}
 
     def warnings(self) -> list[str]:
-        """What should be looked at in the data before anything is trained, one sentence each."""
+        """Return one sentence for everything in the data that should be examined before training."""
         return [warning for census in self.data for warning in census.warnings()]
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return the lines that `refit plan` prints."""
         scoring = [f"scoring models {self.scoring_models_to_do} to train", f"scores         {self.scores}"]
         gpu_hours = _range(self.gpu_hours_low, self.gpu_hours_high, "{:.2f}".format).strip(" ()")
         return [
@@ -99,11 +101,11 @@ class Estimate:
                 f"{self.distinct} distinct for {self.cells} cells; {self.in_ledger} in the ledger, {self.to_do} to do"
             )
         if self.in_ledger is not None:
-            until = f"{self.in_ledger} in the ledger; repeats end at their target"
+            until = f"{self.in_ledger} in the ledger; each curve is repeated until it reaches its target"
         elif self.missing_scores:
             until = f"exact once scores are there: {', '.join(self.missing_scores)}"
         else:
-            until = "exact once a worker has begun"
+            until = "exact once a worker has started"
         return f"at most {self.distinct_max} distinct for {self.cells} cells ({until})"
 
     def _time(self) -> str:
@@ -122,14 +124,16 @@ def _range(low: float | None, high: float | None, shown: Callable[[float], str])
 
 
 def estimate(pipeline: Pipeline) -> Estimate:
-    """Plan without computing anything: no torch, no worker."""
+    """Estimate a run without computing anything: it imports no torch and starts no worker."""
     experiment = pipeline.experiment
     models, missing = _scoring_state(pipeline, pipeline.ledger.index().rows)
     asks = experiment.campaign.asks_queries
     cells, bound = pipeline.campaign.bounds(experiment, _n_queries(pipeline) if asks else 0)
     works = _planned_works(pipeline, missing)
     is_exact = works is not None and pipeline.planned.is_final
-    rows = pipeline.ledger.index().rows  # again: what is planned says in which ledger a row counts
+    rows = (
+        pipeline.ledger.index().rows
+    )  # read again, since planning has registered which ledger the rows of a work belong to
     left = [work for work in works or () if work.spec_id not in rows]
     least = Counter([*models, *map(class_of, left)])
     most = least if is_exact else least + Counter({None: bound - len(works or ())})
@@ -153,17 +157,17 @@ def estimate(pipeline: Pipeline) -> Estimate:
 
 
 def _planned_works(pipeline: Pipeline, missing: Sequence[str]) -> Sequence[Work] | None:
-    """The works of the plan; None while it depends on scores that are not there, or on numerics that only a worker can tell."""
+    """Return the works of the plan; None while they depend on missing scores, or on numerics that only a worker can determine."""
     if pipeline.known_numerics is None or (missing and pipeline.campaign.plans_by_scores):
         return None
     try:
         return pipeline.planned.works
-    except Unfinished:  # a campaign may plan with what only a trained model can tell, such as the queries
+    except Unfinished:  # the plan may depend on a model that is not trained yet, for example for the choice of queries
         return None
 
 
 def _advice(pipeline: Pipeline, works: Sequence[Work]) -> str:
-    """What the campaign says would narrow its intervals most cheaply, from what is finished; "" where reading it would take long."""
+    """Return the campaign's advice on narrowing its intervals, from the finished retrains; "" without any, or if there are too many to read quickly."""
     if not 0 < len(works) <= MOST_ROWS_READ:
         return ""
     rows = pipeline.ledger_rows(work.spec_id for work in works)
@@ -171,7 +175,7 @@ def _advice(pipeline: Pipeline, works: Sequence[Work]) -> str:
 
 
 def _figures(found: Outlook | None, history: History, pool: WorkerPlan, n_left: int) -> dict[str, Any]:
-    """Time, GPU-hours and cost with their ranges, and what they rest on."""
+    """Return time, GPU-hours and cost with their ranges, and the assumptions behind them."""
     nothing = Span(0.0, 0.0, 0.0)
     time, gpu_hours = (found.time_s, found.gpu_hours) if found else (None, None)
     cost = found.cost if found else None
@@ -192,13 +196,13 @@ def _figures(found: Outlook | None, history: History, pool: WorkerPlan, n_left: 
 
 
 def _assumptions(found: Outlook | None, history: History, pool: WorkerPlan, n_left: int) -> str:
-    """What the figures rest on, in one line."""
+    """Return the assumptions behind the figures in one line."""
     if found is None:
-        return (
-            "nothing: no retrain tells how long one takes; refit plan --pilot does some of every class, and keeps them"
-        )
-    workers, tell = min(pool.workers, n_left), _count(history.n_known, "retrain")
-    known = f"95% range from {tell}" if found.time_s.high is not None else f"known from {tell}, too few for a range"
+        return "nothing: no finished retrain shows how long one takes; refit plan --pilot runs some of every class and keeps them"
+    workers, finished = min(pool.workers, n_left), _count(history.n_known, "retrain")
+    known = (
+        f"95% range from {finished}" if found.time_s.high is not None else f"known from {finished}, too few for a range"
+    )
     parts = [known, _count(workers, "worker"), _count(pool.n_nodes(workers), "node")]
     if pool.prices:
         low, high = pool.per_hour
@@ -216,7 +220,7 @@ def _count(n: int, noun: str) -> str:
 
 
 def _mean_s(kinds: Demand, history: History) -> float | None:
-    """Mean seconds of one of these retrains."""
+    """Return the mean seconds of one of these retrains; None if they are unknown."""
     total = total_s(kinds, history)
     return total.mean / kinds.total() if total and kinds.total() else None
 
@@ -230,7 +234,10 @@ def _pool(pipeline: Pipeline) -> WorkerPlan:
 
 
 def _history(pipeline: Pipeline, works: Sequence[Work], rows: Mapping[str, IndexEntry]) -> History:
-    """Seconds of finished retrains, by class; of other campaigns in the ledger where there is one arm, so that all train alike."""
+    """Return the seconds of finished retrains by class.
+
+    With a single arm, all rows of its ledger come from the same kind of training, so those of other campaigns are included as `others`.
+    """
     several = len(pipeline.experiment.arms) > 1
     models = [s.work for s in pipeline.scoring] if pipeline.known_numerics is not None else []
     own: dict[RetrainClass, list[float]] = {}
@@ -245,7 +252,10 @@ def _seconds(row: IndexEntry | None) -> list[float]:
 
 
 def _scoring_state(pipeline: Pipeline, rows: Mapping[str, IndexEntry]) -> tuple[list[RetrainClass | None], list[str]]:
-    """Scoring models still to train, by class, and methods without scores. Where only a GPU worker knows the numerics, nothing is known yet."""
+    """Return the classes of the scoring models still to train, and the labels of the methods that lack scores.
+
+    While only a GPU worker can determine the numerics, all models and all scores count as missing.
+    """
     experiment = pipeline.experiment
     if pipeline.known_numerics is None:
         return [None] * len(experiment.scoring_seeds), list(experiment.scored)
@@ -267,7 +277,7 @@ def _n_queries(pipeline: Pipeline) -> int:
     try:
         return len(pipeline.queries.ids)
     except Unfinished:
-        pass  # the model that judges them is not trained yet: as many as are asked for
+        pass  # the model that selects the queries is not trained yet, so the number that the config asks for is used
     n_measured = len(experiment.task.measured[block.split])
     if block.per_class:
         return block.per_class * len(experiment.train.classes)

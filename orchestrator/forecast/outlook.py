@@ -1,4 +1,4 @@
-"""How long retrains still to do will take, and what that costs: from the seconds of retrains that are done. Pure."""
+"""Forecast of the time and cost of the remaining retrains from the durations of finished ones. Pure."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from dataclasses import dataclass, field
 from orchestrator.scheduling.budget import HOUR_S, Prices
 from orchestrator.stages.pilot import RetrainClass
 
-BETWEEN_PREEMPTIONS_S = 6 * HOUR_S  # of one spot node; an assumption: clouds publish no figure that holds for an hour
+# Mean time between preemptions of a spot node: an assumption, since clouds publish no reliable figure.
+BETWEEN_PREEMPTIONS_S = 6 * HOUR_S
 LEVEL = 0.95
-Demand = Counter[RetrainClass | None]  # how many retrains of each class; None: which is not known yet
+Demand = Counter[RetrainClass | None]  # class -> number of retrains; None: the class is not known yet
 
 
 @dataclass(frozen=True)
 class Span:
-    """A figure and its 95% range; no range where fewer than two retrains tell."""
+    """A mean and its 95% range; `low` and `high` are None if fewer than two finished retrains are known."""
 
     mean: float
     low: float | None = None
     high: float | None = None
 
     def times(self, low: float, mean: float, high: float) -> Span:
-        """Each by its own factor."""
+        """Multiply low, mean and high by their own factors."""
         return Span(self.mean * mean, _product(self.low, low), _product(self.high, high))
 
 
@@ -34,9 +35,10 @@ def _product(value: float | None, factor: float) -> float | None:
 
 @dataclass(frozen=True)
 class History:
-    """Seconds of finished retrains: the campaign's own by class, and `others` of its ledger that train as it does.
+    """Seconds of finished retrains: the campaign's own by class, and `others` in its ledger of the same kind of training.
 
-    `several_arms`: then models whose weights are stored may be trained in quite another way than retrains of other arms.
+    `several_arms`: the campaign has several arms, so models whose weights are stored (scoring models, parents) may be trained very
+    differently from the retrains of other arms, and do not stand in for them.
     """
 
     own: Mapping[RetrainClass, Sequence[float]] = field(default_factory=dict)
@@ -45,13 +47,14 @@ class History:
 
     @property
     def n_known(self) -> int:
-        """How many retrains tell."""
+        """The number of finished retrains that the forecast uses."""
         return sum(map(len, self.own.values())) or len(self.others)
 
     def like(self, wanted: RetrainClass | None) -> tuple[Hashable, Sequence[float]]:
-        """The seconds nearest in kind to a class, and what names them: of its class, its arm, any retrain, other campaigns.
+        """Return a name for the most similar finished retrains, and their seconds.
 
-        The first of the campaign's own with two values, so that there is a range; else the first with one.
+        Candidates, most similar first, are retrains of the class, of its arm, of the whole campaign, and of other campaigns. The
+        first of the campaign's own candidates with at least two values is used, since a range needs two; otherwise the first with one.
         """
         found: dict[Hashable, Sequence[float]] = {}
         if wanted is not None:
@@ -68,11 +71,12 @@ class History:
 
 
 def total_s(demand: Demand, history: History, between_preemptions_s: float = math.inf) -> Span | None:
-    """Seconds of training that `demand` takes; None if the history has nothing like it.
+    """Return the total seconds of training that `demand` takes; None if the history has no similar retrain.
 
-    For N retrains to do like n that took m seconds on average, with variance v: mean N m; variance of the sum N^2 v / n + N v, that of
-    the mean and of the new ones; t interval over all classes with the fewest degrees of freedom among them, not below 0.
-    A machine taken away costs half a retrain on average: every class counts (1 + m / (2 x time between preemptions)) times.
+    For N remaining retrains and n finished similar ones with mean m and variance v, the mean of the sum is N m and its variance
+    N^2 v / n + N v: the first term is that of the estimated mean, the second that of the new retrains. The range is a t interval over
+    all classes with the smallest degrees of freedom among them, cut off at 0. A preemption wastes half a retrain on average, so
+    the seconds of every class are multiplied by 1 + m / (2 x time between preemptions).
     """
     wanted: Counter[Hashable] = Counter()
     values: dict[Hashable, Sequence[float]] = {}
@@ -91,7 +95,7 @@ def total_s(demand: Demand, history: History, between_preemptions_s: float = mat
 
 
 def _part(n: int, seconds: Sequence[float], between_preemptions_s: float) -> tuple[float, float]:
-    """(mean, variance) of the seconds of `n` more retrains like these."""
+    """Return (mean, variance) of the total seconds of `n` more retrains like these."""
     known = len(seconds)
     mean = sum(seconds) / known
     variance = sum((s - mean) ** 2 for s in seconds) / max(known - 1, 1)
@@ -107,7 +111,7 @@ def _t(df: int) -> float:
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """Workers and the nodes they are taken to run on: one a GPU, or one a worker where they have none; booted if there are prices."""
+    """Workers and their assumed nodes: one node per GPU, or one per worker without GPUs. With a price table, boot time is included."""
 
     workers: int
     gpus_per_worker: float = 0.0
@@ -116,21 +120,21 @@ class WorkerPlan:
 
     @property
     def between_preemptions_s(self) -> float:
-        """Time between two preemptions of a node; infinite but for spot machines."""
+        """Mean seconds between two preemptions of a node; infinite unless it is a spot machine."""
         return BETWEEN_PREEMPTIONS_S if self.market == "spot" else math.inf
 
     @property
     def boot_s(self) -> float:
-        """Time until the nodes are there."""
+        """Seconds until the nodes have booted; 0 without a price table."""
         return self.prices.boot_s if self.prices else 0.0
 
     def n_nodes(self, workers: int) -> int:
-        """Nodes under this many workers."""
+        """Return the number of nodes for this many workers."""
         return math.ceil(workers * self.gpus_per_worker) if self.gpus_per_worker else workers
 
     @property
     def per_hour(self) -> tuple[float, float]:
-        """Least and highest price of an hour of a node on this market; 0 without prices."""
+        """Lowest and highest price of one node-hour on this market; 0 without a price table."""
         per_hour = self.prices.per_hour if self.prices else {"": 0.0}
         fitting = [
             price
@@ -143,7 +147,7 @@ class WorkerPlan:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What retrains still to do will take: wall-clock time, GPU-hours and money."""
+    """Wall-clock time, GPU-hours and cost of the remaining retrains; `cost` is None without a price table."""
 
     time_s: Span
     gpu_hours: Span
@@ -151,10 +155,11 @@ class Outlook:
 
 
 def outlook(least: Demand, most: Demand, history: History, pool: WorkerPlan) -> Outlook | None:
-    """Time and cost of `most`, ranging down to those of `least`; None if the history has nothing like it.
+    """Return time and cost of the demand `most`; the lower ends of their ranges are those of `least`. None if the history has no similar retrain.
 
-    Time: seconds of training / workers, no more workers than retrains, and the boot but in the lower bound. Nodes are paid for the
-    whole time. Costs range over the prices of the table too; their mean is at the middle of the prices.
+    The time is the seconds of training divided by the number of workers (at most one per retrain), plus the boot time, which the
+    lower end leaves out. Nodes are paid for the whole time. The range of the cost also covers the lowest and the highest price of the
+    table; its mean uses the middle of the two.
     """
     seconds, lower = (total_s(demand, history, pool.between_preemptions_s) for demand in (most, least))
     if seconds is None or lower is None:

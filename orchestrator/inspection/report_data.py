@@ -1,4 +1,4 @@
-"""From a finished pipeline to the plain data that the report shows."""
+"""Collects the plain data that the report shows from a finished pipeline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.sources import source_digests
 
 
 def report_data(pipeline: Pipeline) -> ReportData:
-    """Everything report.html shows, read from the ledger, the scores and the results tables."""
+    """Return everything that report.html shows, read from the ledger, the scores and the result tables."""
     experiment, results, rows = pipeline.experiment, pipeline.results, pipeline.rows
     campaign = pipeline.campaign.page(pipeline.finished)
     return ReportData(

@@ -1,4 +1,4 @@
-"""What became of one retrain: which it is, its state, its row of the ledger, and its story, for `refit status --spec`."""
+"""The status of one retrain for `refit status --spec`: its role, its state, its ledger row and its story."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from orchestrator.storage.story_file import SpecStory, Step, read_stories
 from orchestrator.terminal.progress import duration
 from tasks.errors import InputError
 
-SHOWN_CELLS = 10  # of the cells of the plan that one retrain serves
+SHOWN_CELLS = 10  # cells of the plan that are listed
 SHOWN_IDS = 3
 STATES = {
     "waiting": "it waits for a worker",
     "running": "it runs on a worker",
-    "done_unpublished": "it is done, and waits to be written to the ledger",
-    "publishing": "it is done, and is being written to the ledger",
+    "done_unpublished": "it is completed and waits to be written to the ledger",
+    "publishing": "it is completed and is being written to the ledger",
     "finished": "it is finished: its row is in the ledger",
 }
 EVENTS = {
@@ -34,23 +34,24 @@ EVENTS = {
     "result": "worker {worker} returned a result{of_attempt}",
     "retry": "attempt {attempt} failed on worker {worker} and will be repeated",
     "drop": "attempt {attempt} failed on worker {worker}, while another attempt was still running",
-    "quarantine": "attempt {attempt} failed on worker {worker}; the retrain was given up, since its budget is spent",
+    "quarantine": "attempt {attempt} failed on worker {worker}; the retrain was quarantined, since its budget of retries is used up",
     "give_up": "the attempt that was running was ended",
     "publish": "the driver began to write its row to the ledger",
-    "published": "its row was in the ledger",
+    "published": "its row was written to the ledger",
     "publish_failed": "its row could not be written to the ledger; the next write includes it",
 }
-KILLED = "the driver ended here without writing why: it was killed, or its machine was lost; a later session began anew"
-REPEATED = "a later session was asked to repeat this retrain"
-MISSING = "steps are missing here"
+KILLED = "the driver ended here without recording a reason: it was killed, or its machine was lost; a later session started this retrain again"
+REPEATED = "a later session repeated this retrain"
+MISSING = "some steps were not recorded here"
 
 
 @dataclass(frozen=True)
 class SpecStatus:
-    """One retrain of a run. `cells`: the rows of plan.parquet that it serves; `row`: of the ledger, without outputs; `steps`: its story.
+    """One retrain of a run.
 
-    `role`: cell, reference, or other (a scoring model, or a retrain of another run that records to the same ledger). `seed` and
-    `n_edited` (training examples removed or re-weighted) are None where neither the ledger nor the story says them yet.
+    `role`: cell, reference, or other (a scoring model, or a retrain of another run that records to the same ledger). `cells`: the rows of
+    plan.parquet that it serves. `seed` and `n_edited` (the number of training examples removed or re-weighted) are None while neither
+    ledger nor story has them. `row`: its ledger row without outputs. `steps`: its story.
     """
 
     spec_id: str
@@ -63,11 +64,11 @@ class SpecStatus:
     steps: tuple[Step, ...]
 
     def json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the fields as plain JSON values."""
         return {**asdict(self), "cells": list(self.cells), "steps": [step._asdict() for step in self.steps]}
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return the lines that `refit status --spec` prints."""
         return [
             f"Retrain {self.spec_id}",
             *self._which(),
@@ -83,7 +84,7 @@ class SpecStatus:
         if self.role == "reference":
             yield "It is a reference: the retrain with nothing removed that others are compared with."
         if self.role == "other":
-            yield "The plan does not name it: it is a scoring model, or belongs to another run that records to the same ledger."
+            yield "It is not in the plan: it is a scoring model, or belongs to another run that records to the same ledger."
         if self.cells:
             yield f"It serves {len(self.cells)} {'cell' if len(self.cells) == 1 else 'cells'} of the plan:"
         for cell in self.cells[:SHOWN_CELLS]:
@@ -92,7 +93,7 @@ class SpecStatus:
             yield f"  and {len(self.cells) - SHOWN_CELLS} more (--json lists all)"
 
     def _as_of(self) -> str:
-        """Only the ledger says what is so for certain: the driver that wrote the last step may have ended since."""
+        """Return the time at which the state was true, unless the ledger confirms it: the driver that wrote the last step may have ended since."""
         return f", as of {_clock(self.steps[-1].time)}" if self.steps and self.state != "finished" else ""
 
     def _ledger(self) -> Iterable[str]:
@@ -109,14 +110,14 @@ class SpecStatus:
 
     def _story(self) -> Iterable[str]:
         if not self.steps:
-            yield "story.jsonl has no steps of it: no driver has submitted it in this run directory since the file was begun."
+            yield "story.jsonl has no steps of it: no driver has submitted it in this run directory since the file was created."
             return
         yield "Story:"
         state = "waiting"
         for step in self.steps:
             if step.old != state:
                 yield f"  ({_gap(state, step.old)})"
-            of_attempt = f" of attempt {step.attempt}" if step.attempt else " after the driver had counted it as lost"
+            of_attempt = f" of attempt {step.attempt}" if step.attempt else " after it had been reported as lost"
             text = EVENTS.get(step.event, step.event).format(
                 attempt=step.attempt, worker=step.worker, of_attempt=of_attempt
             )
@@ -126,7 +127,10 @@ class SpecStatus:
 
 
 def spec_status(path: str | Path, prefix: str) -> SpecStatus:
-    """The retrain of a run whose spec id begins with `prefix`. Raises InputError if no retrain or several have it, or if there is no run."""
+    """Return the status of the retrain whose spec id begins with `prefix`.
+
+    Raises InputError if no retrain or several retrains match, or if there is no run at `path`.
+    """
     run_dir = existing(path)
     config, provenance = run_dir.config(), known_provenance(run_dir)
     task_ids = ledgers_of(provenance)
@@ -151,7 +155,7 @@ def spec_status(path: str | Path, prefix: str) -> SpecStatus:
 
 
 def _only(prefix: str, known: Sequence[Collection[str]], run_dir: RunDir) -> str:
-    """The one spec id that begins with `prefix`. Raises InputError."""
+    """Return the only spec id that begins with `prefix`. Raises InputError if there is none or more than one."""
     found = {spec_id for ids in known for spec_id in ids if spec_id.startswith(prefix)} if prefix else set()
     if not found:
         raise InputError("--spec", f"no retrain of {run_dir.path} has an id that begins with {prefix!r}")
@@ -163,7 +167,7 @@ def _only(prefix: str, known: Sequence[Collection[str]], run_dir: RunDir) -> str
 
 
 def _state(row: LedgerRow | None, steps: Sequence[Step]) -> str:
-    """The ledger decides, unless a later session tries the retrain again."""
+    """Return the state: finished if there is a ledger row, unless the story has a later step; else that of the last step."""
     last = steps[-1] if steps else None
     if row and not (last and datetime.fromisoformat(last.time) > datetime.fromisoformat(row.committed_at)):
         return "finished"
@@ -171,7 +175,7 @@ def _state(row: LedgerRow | None, steps: Sequence[Step]) -> str:
 
 
 def _cell(plan: Mapping[str, np.ndarray], position: int) -> dict[str, Any]:
-    """One row of plan.parquet, in plain values."""
+    """Return one row of plan.parquet as plain values."""
     values = {name: column[position] for name, column in plan.items() if name != "spec_id"}
     return {name: value if isinstance(value, str) else int(value) for name, value in values.items()}
 
@@ -191,7 +195,7 @@ def _row(row: LedgerRow) -> dict[str, Any]:
 
 
 def _gap(before: str, after: str) -> str:
-    """Why a story continues with a state that its last step did not lead to."""
+    """Return the reason why the next step of a story does not start from the state that the previous step led to."""
     if after != "waiting":
         return MISSING
     return REPEATED if before == "finished" else KILLED
@@ -202,5 +206,5 @@ def _one_line(text: str) -> str:
 
 
 def _clock(time: str) -> str:
-    """2026-12-01 08:00:00 UTC."""
+    """Format a time as 2026-12-01 08:00:00 UTC."""
     return f"{datetime.fromisoformat(time):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,4 +1,4 @@
-"""Progress of a run from another terminal: read from the plan, the ledger and the book of what was spent."""
+"""The progress of a run, read from its plan, its ledger and its records of spending; usable while the run executes elsewhere."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from orchestrator.storage.tables import read_plan
 from orchestrator.terminal.progress import duration
 from tasks.errors import InputError
 
-RECENT = 50
+RECENT = 50  # last finished retrains that the estimate of the time left uses
 
 
 @dataclass(frozen=True)
 class Status:
-    """Counts of a run. `failures`: error type -> quarantined retrains; `eta_s` from the pace of the last retrains.
+    """Counts of a run.
 
-    `spent`: what its sessions were charged (see Spent.summary), None if no machine was. `store`: where the
-    ledger was read; `notes`: sentences on what is not as it was when the run was made.
+    `failures`: error type -> number of quarantined retrains. `eta_s`: seconds left at the pace of the last RECENT retrains. `spent`: what
+    its sessions were charged (see Spent.summary), None if nothing was charged. `store`: URI of the store whose ledger was read.
+    `notes`: one sentence for everything that has changed since the run was made.
     """
 
     run: str
@@ -51,11 +52,11 @@ class Status:
     notes: tuple[str, ...] = ()
 
     def json(self) -> dict:
-        """Plain values."""
+        """Return the fields as plain JSON values."""
         return {**asdict(self), "notes": list(self.notes)}
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return the lines that `refit status` prints."""
         lines = [
             f"{self.run}: {self.stage}",
             f"retrains   {self.finished}/{self.planned} finished, {self.diverged} diverged, {self.quarantined} quarantined",
@@ -71,12 +72,12 @@ class Status:
 
 
 def status(path: str | Path) -> Status:
-    """The status of the run directory at `path`. Raises InputError if it is none."""
+    """Return the status of the run directory at `path`. Raises InputError if it is not a run directory."""
     return StatusReader(path).now()
 
 
 class StatusReader:
-    """Reads the status of a run again and again; of the ledger only the parts that are new."""
+    """Reads the status of a run repeatedly; each time it reads only the new parts of the ledger."""
 
     def __init__(self, path: str | Path):
         self._path = path
@@ -84,11 +85,11 @@ class StatusReader:
         self._ledgers: dict[tuple[str, ...], Ledgers] = {}
 
     def now(self) -> Status:
-        """The status now. Raises InputError if there is no run directory, StoreAwayError while the store does not answer."""
+        """Return the present status. Raises InputError if there is no run directory, StoreAwayError while the store is unavailable."""
         run_dir = existing(self._path)
         config = self._config or run_dir.config()
         provenance = known_provenance(run_dir)
-        self._config = config  # from now on it stays; plugins may be edited while somebody watches
+        self._config = config  # kept for later calls, since plugins may be edited meanwhile
         task_ids = ledgers_of(provenance)
         store, prices = Store(config.settings.output, run_dir.path), config.settings.prices
         book = SpendBook(store.blobs, provenance.get("run", run_dir.path.name))
@@ -111,20 +112,23 @@ def _notes(run_dir: RunDir, store: Store) -> tuple[str, ...]:
 
 
 def known_provenance(run_dir: RunDir) -> dict[str, Any]:
-    """What provenance.json holds. Raises InputError if it is missing or damaged."""
+    """Return the content of provenance.json. Raises InputError if it is missing or damaged."""
     if not (provenance := run_dir.provenance()):
-        problem = "is missing, so that it is not known which ledger the run writes to; refit run writes it again"
+        problem = "is missing, so the ledger of this run is unknown; refit run writes the file again"
         raise InputError(run_dir.provenance_path, problem)
     return provenance
 
 
 def ledgers_of(provenance: Mapping[str, Any]) -> tuple[str, ...]:
-    """The task ids of the ledgers that a run writes to."""
+    """Return the task ids of the ledgers that a run writes to."""
     return tuple(provenance.get("task_ids") or [provenance.get("task_id", "")])
 
 
 def planned_cells(run_dir: RunDir) -> dict[str, np.ndarray]:
-    """The columns of plan.parquet. Raises InputError if the file is damaged or another run's, FileNotFoundError if there is none."""
+    """Return the columns of plan.parquet.
+
+    Raises InputError if the file is damaged or belongs to another run, FileNotFoundError if there is none.
+    """
     provenance = run_dir.provenance()
     try:
         return read_plan(run_dir.plan, {"run": provenance["run"]} if "run" in provenance else {})

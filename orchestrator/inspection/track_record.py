@@ -1,4 +1,4 @@
-"""From a finished pipeline to the plain record that a tracking store shows."""
+"""Collects the plain record that a tracking store shows from a finished pipeline."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.tracking.record import TrackRecord
 
 
 def track_record(pipeline: Pipeline) -> TrackRecord:
-    """The campaign as MLflow shows it; timestamps are the ledger's."""
+    """Return the record that MLflow shows; its timestamps are those of the ledger."""
     experiment, results, finished = pipeline.experiment, pipeline.results, pipeline.finished
     of_campaign = pipeline.campaign.tracking(finished)
     return TrackRecord(
@@ -56,13 +56,13 @@ def _tags(pipeline: Pipeline, rows: Mapping[str, LedgerRow]) -> dict[str, Any]:
 
 
 def check_tags(checks: Sequence[Check]) -> dict[str, str]:
-    """Names of the checks that failed and of those that ask for caution, "none" if there are none; no tags without checks."""
+    """Return two tags, the names of the failed checks and of those that ask for caution, each "none" if there are none; {} without checks."""
     kinds: dict[str, Status] = {FAILED_TAG: "failed", CAUTION_TAG: "caution"} if checks else {}
     return {tag: ", ".join(check.name for check in with_status(checks, kind)) or "none" for tag, kind in kinds.items()}
 
 
 def _description(results: Results) -> str:
-    """The verdicts with their checks, as the text that MLflow shows on the page of the run."""
+    """Return the verdicts with their checks, as the description that MLflow shows for the run."""
     failed, cautions = with_status(results.checks, "failed"), with_status(results.checks, "caution")
     parts = [
         _listed(FAILED, [check.sentence for check in failed]),

@@ -1,4 +1,4 @@
-"""refit verify: digests, completeness, tables re-derived and compared, and retrains done again."""
+"""`refit verify`: checks digests and completeness, derives the tables again, and repeats some retrains."""
 
 from __future__ import annotations
 
@@ -26,14 +26,18 @@ from tasks.errors import RefitError
 
 @dataclass
 class Verification:
-    """What was checked and what does not hold."""
+    """The checks that were made, and the problems that they found, one sentence each."""
 
     checked: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
 def verify(pipeline: Pipeline, rerun: int = 0, seed: int = 0) -> Verification:
-    """Check a run against its ledger; `rerun` retrains that many random specs, scores as many random shards, and compares bytes."""
+    """Check a run against its ledger.
+
+    `rerun`: the number of random specs to retrain, and of random score shards to compute again; their bytes are compared with the
+    stored ones. `seed`: seed of this random choice. Raises StoreAwayError if the store is unavailable and no damage was found before.
+    """
     found = Verification()
     note = pipeline.run_dir.store_note(pipeline.store.uri)
     found.checked.append(note or f"the store {pipeline.store.uri}")
@@ -42,23 +46,25 @@ def verify(pipeline: Pipeline, rerun: int = 0, seed: int = 0) -> Verification:
     _records(pipeline, found)
     try:
         _against_ledger(pipeline, rerun, seed, found)
-    except Unfinished as error:  # a model that judges the queries is in a damaged part, or not there
+    except Unfinished as error:  # a model that selects the queries is missing, or its ledger part is damaged
         found.problems.append(str(error))
     except StoreAwayError:
-        if not found.problems:  # else a part that cannot be read is named already
+        if not found.problems:  # otherwise the error may come from a part that is already reported
             raise
     return found
 
 
 def _records(pipeline: Pipeline, found: Verification) -> None:
-    """What says what a ledger records, and what a session spent."""
+    """Check the descriptions of the ledgers and the records of what the sessions spent."""
     for task_id, ledger in pipeline.ledger.parts.items():
         record = ledger.description()
         if record is not None and not ledger.is_described(record):
-            found.problems.append(f"{pipeline.store.blobs.url(record_key(task_id))}: is the record of another ledger")
+            found.problems.append(
+                f"{pipeline.store.blobs.url(record_key(task_id))}: is the description of another ledger"
+            )
     spent = SpendBook(pipeline.store.blobs, pipeline.experiment.run_name).read()
     found.problems += [f"{key}: is no record of a session of this run" for key in spent.unknown]
-    found.checked.append("records of the ledgers and of what sessions spent")
+    found.checked.append("descriptions of the ledgers, and records of what the sessions spent")
 
 
 def _against_ledger(pipeline: Pipeline, rerun: int, seed: int, found: Verification) -> None:
@@ -85,7 +91,7 @@ def _scores(pipeline: Pipeline, found: Verification) -> bool:
     if missing:
         return False
     found.problems += [
-        f"{stage.store.blobs.url(key)}: is not what was written for these scores"
+        f"{stage.store.blobs.url(key)}: belongs to other scores"
         for stage in pipeline.stages.values()
         for key in stage.foreign_diagnostics()
     ]
@@ -107,21 +113,21 @@ def _scores(pipeline: Pipeline, found: Verification) -> bool:
 def _older(stage: GroupScores, label: str) -> str:
     n_older = stage.store.scores.unlabelled(stage.score_id(stage.experiment.scored[label]))
     return (
-        f" ({n_older} are of an older version and do not say what they are; refit run scores them again)"
+        f" ({n_older} were written by an older version, without their ids and ranges; refit run computes them again)"
         if n_older
         else ""
     )
 
 
 def _readable(read: Callable[[Path], Any], path: Path, found: Verification) -> Any:
-    """What `read` finds at `path`; None, and a problem, if it is missing or damaged."""
+    """Return what `read` returns for `path`; if the file is missing or damaged, record a problem and return None."""
     try:
         return read(path)
     except FileNotFoundError:
         found.problems.append(f"{path}: missing")
     except RefitError as error:
         found.problems.append(str(error))
-    except OSError as error:  # a folder in its place, a circle of links, a bad sector
+    except OSError as error:  # for example a folder with this name, a loop of links, a bad sector
         found.problems.append(f"{path}: cannot be read: {error.strerror or error}")
     return None
 
@@ -184,19 +190,23 @@ def _rerun(
 ) -> None:
     usable = [w for w in works if rows[w.spec_id].outcome.status == "ok"]
     chosen = np.random.default_rng(seed).permutation(len(usable))[:count]
-    context = dataclasses.replace(pipeline.context(), snapshot_s=None)  # from the start, not from what lies there
+    context = dataclasses.replace(
+        pipeline.context(), snapshot_s=None
+    )  # train from the start, not from a stored snapshot
     configure(context)
     _rescore(pipeline, context, count, seed, found)
     for index in sorted(chosen):
-        work = dataclasses.replace(usable[index], keep_steps=())  # what is kept stays as it is
-        again, kept = retrain(context, work, "verify"), rows[work.spec_id].outcome
-        if not same_bytes(again, kept):
-            found.problems.append(f"retrain {work.spec_id}: outputs differ from the ledger's when done again")
+        work = dataclasses.replace(usable[index], keep_steps=())  # do not overwrite stored weights
+        repeated, kept = retrain(context, work, "verify"), rows[work.spec_id].outcome
+        if not same_bytes(repeated, kept):
+            found.problems.append(
+                f"retrain {work.spec_id}: its outputs differ from those in the ledger when it is done again"
+            )
     found.checked.append(f"{len(chosen)} retrains done again, outputs compared byte by byte")
 
 
 def _rescore(pipeline: Pipeline, context: WorkerContext, count: int, seed: int, found: Verification) -> None:
-    """Score that many random shards of all methods and scoring groups again."""
+    """Compute `count` random shards of all methods and scoring groups again, and compare their bytes with the stored ones."""
     stages = pipeline.stages
     shards = [(k, label, r) for k, s in stages.items() for label in pipeline.experiment.scored for r in s.ranges]
     order = np.random.default_rng([seed, 1]).permutation(len(shards))[:count]
@@ -206,8 +216,8 @@ def _rescore(pipeline: Pipeline, context: WorkerContext, count: int, seed: int, 
         scorer = make_scorer(context, stages[key].job({label: ranges}))
         kept = pipeline.all_matrices[key, label].scores
         for start, stop in ranges:
-            again = np.ascontiguousarray(scorer.score_range(start, stop)[label], np.float32)
-            if again.tobytes() != np.ascontiguousarray(kept[:, start:stop]).tobytes():
+            repeated = np.ascontiguousarray(scorer.score_range(start, stop)[label], np.float32)
+            if repeated.tobytes() != np.ascontiguousarray(kept[:, start:stop]).tobytes():
                 group = f" of {key}" if key else ""
                 problem = "differ from those in the store when done again"
                 found.problems.append(f"scores of {label}{group}, rows {start} to {stop}: {problem}")
@@ -216,7 +226,7 @@ def _rescore(pipeline: Pipeline, context: WorkerContext, count: int, seed: int, 
 
 
 def same_bytes(one: Outcome, other: Outcome) -> bool:
-    """Whether two outcomes of a spec agree in status and in every byte of their outputs."""
+    """Return whether two outcomes of a spec agree in status and in every byte of their outputs."""
     return (
         one.status == other.status
         and one.outputs.keys() == other.outputs.keys()

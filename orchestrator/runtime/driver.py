@@ -1,4 +1,4 @@
-"""The shell loop: events go to the scheduler, and what it asks for is done; training and writing go on together."""
+"""The driver's loop: it passes events to the scheduler and carries out its instructions; training and writing overlap."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DriveOptions:
-    """How the driver waits: longest blocking wait, time between progress reports, waiting between failed writes."""
+    """Waiting times of the driver: longest blocking wait, time between progress reports, delays after failed writes."""
 
     poll_s: float = 0.1
     progress_s: float = 0.5
@@ -55,17 +55,17 @@ class DriveOptions:
 
 @dataclass(frozen=True)
 class DriveResult:
-    """How a session ended. `complete`: every spec is in the ledger; else `stopped` says why not."""
+    """How a session ended. `complete`: every spec is in the ledger; otherwise `stopped` is the reason for stopping early."""
 
     complete: bool
     stopped: str | None
     n_total: int
-    n_finished: int  # in the ledger now, earlier sessions included
-    n_ok: int  # brought into the ledger by this session, by status
+    n_finished: int  # in the ledger now, including earlier sessions
+    n_ok: int  # this and the next two: written to the ledger in this session, by status
     n_diverged: int
     n_quarantined: int
     n_attempts: int
-    n_duplicates: int  # of these, second attempts beside a straggler
+    n_duplicates: int  # among these, second attempts of stragglers
     failures: Mapping[FailureKind, int]  # attempts charged to a budget, by cause
     seconds: float
 
@@ -84,23 +84,24 @@ def drive(
     meter: SpendMeter | None = None,
     write_stories: WriteStories | None = None,
 ) -> DriveResult:
-    """Run the scheduler on a backend until everything is in the ledger, or a stop was asked for.
+    """Run the scheduler on a backend until every spec is in the ledger, or the session stops early.
 
-    `ledger_publish` makes rows durable or raises; it runs in a thread of its own. The backend is started if there is
-    anything to do; closing it is the owner's affair, except if the session ends early (a stop was asked for, or `meter`
-    leaves no time): then it is closed, and what is finished is published. If the backend breaks, what is finished is
-    published before its exception is raised. `write_stories` keeps the transitions of the specs, for people to read.
+    `ledger_publish` makes rows durable or raises; it runs in its own thread. The backend is started if there is anything
+    to retrain. The caller closes the backend, except when the session stops early (`stop` is set, or `meter` leaves no
+    time): then the driver closes it and publishes the completed retrains. If the backend raises, completed retrains are
+    published before the exception is raised again. `write_stories` stores the transitions of the specs for people to read.
 
     Raises LedgerUnwritableError if the ledger stays unwritable (after a stop signal: for five seconds) or refuses to be
-    written, InputError if a worker reports that the store refuses, KeyboardInterrupt on a second Ctrl-C.
+    written, InputError if a worker reports that the store refuses access or that a plugin was edited, KeyboardInterrupt on
+    a second Ctrl-C.
     """
     clock, options = clock or SystemClock(), options or DriveOptions()
     results = SessionResults(scheduler, works, clock, code_version)
     publisher = Publisher(ledger_publish, results.rows, options.backoff, clock, stop.is_signalled)
-    told = ProgressMeter(scheduler, progress, clock, options.progress_s)
+    progress_meter = ProgressMeter(scheduler, progress, clock, options.progress_s)
     story = StoryWriter(scheduler, works, write_stories, clock)
     session = _DriveSession(
-        scheduler, backend, works, results, publisher, told, story, stop, clock, meter, options.poll_s
+        scheduler, backend, works, results, publisher, progress_meter, story, stop, clock, meter, options.poll_s
     )
     try:
         return session.run()
@@ -135,7 +136,7 @@ class _DriveSession:
         while self.finish is None:
             self.call(self.backend.want, self.scheduler.demand, self.affordable())
             events = self.next_events()
-            self.tick()  # after the wait, so that what happened meanwhile is dated now
+            self.tick()  # after the wait, so that these events have the present time
             for event in events:
                 self.handle(event)
             self.progress.report()
@@ -146,7 +147,7 @@ class _DriveSession:
         return self.result()
 
     def affordable(self) -> float:
-        """How many workers are worth the price of their boot; a first one always, since something is left."""
+        """Return the number of workers that the budget allows; at least one, since work and budget are left."""
         return max(self.meter.workers_within(self.scheduler.durations.longest_s), 1) if self.meter else math.inf
 
     def tick(self) -> None:
@@ -180,7 +181,7 @@ class _DriveSession:
         return []
 
     def backend_broke(self, error: Exception) -> None:
-        log.error("the backend failed (%s: %s); publishing what is finished", type(error).__name__, error)
+        log.error("the backend failed (%s: %s); publishing the completed retrains", type(error).__name__, error)
         self.broken = self.broken or error
         self.stop.request(f"backend failed: {error}")
 
@@ -189,12 +190,14 @@ class _DriveSession:
             self.broken = self.broken or InputError("plugins", f"on worker {worker}, {message}")
             self.stop.request(f"a plugin was edited: {message}")
             return
-        told = f"what worker {worker} trained cannot be kept: {message}; mend this, and the same command goes on"
-        self.broken = self.broken or InputError("store", told)
-        self.stop.request(f"the store refuses: {message}")
+        problem = (
+            f"worker {worker} cannot store its retrain: {message}; correct this and run the same command to resume"
+        )
+        self.broken = self.broken or InputError("store", problem)
+        self.stop.request(f"the store refuses access: {message}")
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a call to the backend returns; None if it is closed, or breaks now."""
+        """Call a method of the backend and return its result; None if the backend is closed or the call raises."""
         if self.closed:
             return None
         try:
@@ -219,7 +222,7 @@ class _DriveSession:
         return self.stop.reason or (self.meter.reason if self.meter else None)
 
     def note(self, event: Event) -> None:
-        """What the scheduler does not keep: outcomes, names of workers, times."""
+        """Record the parts of an event that the scheduler does not keep (outcomes, seconds), and log it."""
         match event:
             case Completed(_, outcome) if self.scheduler.accepts(outcome.spec_id):
                 self.results.outcomes[outcome.spec_id] = outcome
@@ -234,9 +237,9 @@ class _DriveSession:
             case WorkerLost(worker, kind, message):
                 log.warning("worker %s lost (%s): %s", worker, kind, message)
             case WorkerDraining(worker, seconds_left) if math.isinf(seconds_left):
-                log.info("worker %s gets nothing more; its process is to be replaced", worker)
+                log.info("worker %s gets no further retrain, since its process will be replaced", worker)
             case WorkerDraining(worker, seconds_left):
-                log.info("worker %s gets nothing more; its node has %s s", worker, f"{seconds_left:.0f}")
+                log.info("worker %s gets no further retrain, since its node is removed in %.0f s", worker, seconds_left)
             case WorkerLeft(worker):
                 log.info("worker %s left", worker)
             case Published(spec_ids):
@@ -248,10 +251,10 @@ class _DriveSession:
                 self.n_attempts += 1
                 self.call(self.backend.submit, worker, self.works[spec_id], attempt)
             case GiveBack(worker, spec_id):
-                log.info("worker %s is asked to give retrain %s back", worker, spec_id)
+                log.info("worker %s must give retrain %s back", worker, spec_id)
                 self.call(self.backend.give_back, worker)
             case Release(worker):
-                log.info("worker %s is let go", worker)
+                log.info("worker %s is released", worker)
                 self.call(self.backend.release, worker)
             case Publish(spec_ids):
                 self.publisher.publish(spec_ids)

@@ -1,4 +1,4 @@
-"""What a campaign may cost: provisioned machines are charged from the moment they are seen, busy or not. Pure."""
+"""The budget of a campaign: provisioned machines are charged from the moment they appear, busy or idle. Pure."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LimitName = Literal["gpu_hours", "cost", "deadline"]
 
 @dataclass(frozen=True)
 class Node:
-    """A machine that is there. `kind` is looked up in the price table: its node type, or `local` for this machine."""
+    """A provisioned machine. `kind` is its key in the price table: its node type, or `local` for the driver's own machine."""
 
     node_id: str
     kind: str
     n_gpus: float = 0.0
-    market: str = ""  # spot | on-demand | "" where nobody says
+    market: str = ""  # spot | on-demand | "" if unknown
 
     @property
     def label(self) -> str:
@@ -30,7 +30,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Prices:
-    """Prices of one hour of a node, by `<kind>/<market>`, `<kind>` or `default`; whole nodes, whoever uses them."""
+    """Price of one hour of a whole node, by `<kind>/<market>`, `<kind>` or `default`; `boot_s` seconds of boot are charged too."""
 
     date: str
     currency: str
@@ -38,16 +38,16 @@ class Prices:
     boot_s: float = BOOT_S
 
     def lists(self, label: str) -> bool:
-        """Whether the table has a price for nodes of this label."""
+        """Return whether the table has a price for nodes of this label."""
         return self._listed(label) is not None
 
     def of(self, label: str) -> float:
-        """Price of an hour; that of the dearest node of the table where no price fits, so that no budget is overrun unseen."""
+        """Return the price of one hour. A label without a price gets the highest of the table, so that no budget is overrun unnoticed."""
         listed = self._listed(label)
         return max(self.per_hour.values()) if listed is None else listed
 
     def cost(self, node_hours: Mapping[str, float]) -> float:
-        """Cost of these hours by label."""
+        """Return the cost of these node-hours, given by label."""
         return sum(hours * self.of(label) for label, hours in node_hours.items())
 
     def _listed(self, label: str) -> float | None:
@@ -57,7 +57,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a campaign may use over all its sessions; `deadline_utc_s` in seconds since 1970. None: no limit."""
+    """The limits of a campaign over all its sessions; `deadline_utc_s` is in seconds since 1970. None means no limit."""
 
     max_gpu_hours: float | None = None
     max_cost: float | None = None
@@ -66,13 +66,13 @@ class Limits:
 
 @dataclass
 class Bill:
-    """What was provisioned: node-hours by label, and GPU-hours."""
+    """Hours that were provisioned: node-hours by label, and GPU-hours."""
 
     node_hours: dict[str, float] = field(default_factory=dict)
     gpu_hours: float = 0.0
 
     def add(self, fleet: Fleet, seconds: float) -> None:
-        """Charge all nodes of a fleet for some seconds."""
+        """Charge every node of a fleet for `seconds`."""
         hours = seconds / HOUR_S
         for label, count in fleet.counts.items():
             self.node_hours[label] = self.node_hours.get(label, 0.0) + count * hours
@@ -81,14 +81,14 @@ class Bill:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Nodes that are there at one time: how many of each label, and their GPUs."""
+    """The nodes present at one time: the number of each label, and the total number of GPUs."""
 
     counts: Mapping[str, float] = field(default_factory=dict)
     n_gpus: float = 0.0
 
     @staticmethod
     def of(nodes: Iterable[Node]) -> Fleet:
-        """These nodes, counted."""
+        """Count these nodes."""
         counts, n_gpus = {}, 0.0
         for node in nodes:
             counts[node.label] = counts.get(node.label, 0) + 1
@@ -98,11 +98,12 @@ class Fleet:
 
 @dataclass
 class Meter:
-    """Charges nodes as time passes, and tells how long a budget lasts.
+    """Charges nodes as time passes, and computes how long the budget lasts.
 
-    A node is charged for every interval between two ticks at either end of which it is there, so what comes or goes in between is
-    charged in full; and once for `boot_s`, the time before it is seen. An id that comes back is the same machine: no second boot.
-    This machine (kind `local`) was not booted for the campaign. `prior_*`: spent by earlier sessions.
+    A node is charged for every interval between two ticks if it is present at either end, so an interval in which it comes or goes is
+    charged in full. It is also charged once for `boot_s`, the boot time before it appears. A node id that returns is the same
+    machine and is not charged for a second boot. The driver's own machine (kind `local`) was not booted for the campaign and is
+    charged for no boot. `prior_*` is what earlier sessions spent.
     """
 
     limits: Limits = Limits()
@@ -116,7 +117,7 @@ class Meter:
     _fleet: Fleet = Fleet()
 
     def charge(self, now_s: float, nodes: Sequence[Node]) -> None:
-        """Charge until `now_s`, when `nodes` are there."""
+        """Charge the time up to `now_s`; `nodes` are those present at `now_s`."""
         elapsed_s = 0.0 if self._now_s is None else max(now_s - self._now_s, 0.0)
         here = {node.node_id: node for node in nodes}
         if here.keys() == self._present.keys():
@@ -127,7 +128,7 @@ class Meter:
         self._now_s = now_s if self._now_s is None else max(now_s, self._now_s)
 
     def charge_on(self, now_s: float) -> None:
-        """Charge the nodes of the last tick until `now_s`."""
+        """Charge the nodes of the last tick up to `now_s`."""
         self.charge(now_s, list(self._present.values()))
 
     def _enter(self, here: dict[str, Node]) -> None:
@@ -138,16 +139,16 @@ class Meter:
 
     @property
     def gpu_hours(self) -> float:
-        """GPU-hours spent, earlier sessions included."""
+        """GPU-hours spent, including earlier sessions."""
         return self.prior_gpu_hours + self.bill.gpu_hours
 
     @property
     def cost(self) -> float:
-        """Money spent, earlier sessions included; without prices, theirs alone."""
+        """Money spent, including earlier sessions; without a price table, only that of earlier sessions."""
         return self.prior_cost + (self.prices.cost(self.bill.node_hours) if self.prices else 0.0)
 
     def nearest(self, utc_s: float) -> tuple[LimitName, float] | None:
-        """The limit that is reached first at the present rate, and seconds until then; None if none ever is."""
+        """Return the limit that is reached first at the present rate, and the seconds until then; None if no limit is ever reached."""
         found: list[tuple[float, LimitName]] = [
             (s, name) for name, s in self._seconds(utc_s).items() if s is not None and s < math.inf
         ]
@@ -157,19 +158,22 @@ class Meter:
         return name, seconds
 
     def seconds_left(self, utc_s: float) -> float | None:
-        """Seconds until the first limit at the present rate, at `utc_s` (since 1970); None without limits in sight.
+        """Return the seconds until the first limit is reached at the present rate; None if no limit is ever reached.
 
-        min((limit - spent) / rate over GPU-hours and cost, deadline - now), 0 from the limit on.
+        `utc_s` is the present time in seconds since 1970. The result is
+        min((limit - spent) / rate over GPU-hours and cost, deadline - now), and 0 once a limit is reached.
         """
         nearest = self.nearest(utc_s)
         return None if nearest is None else nearest[1]
 
     def workers_within(self, gpus_per_worker: float, seconds: float, utc_s: float, market: str | None = None) -> float:
-        """How many workers with GPUs may be wanted: as many as fit on the nodes of their `market` (None: any) that are there, and on
-        those that could still boot and work for `seconds` before a limit is reached. Infinite without GPUs: nobody can tell how many
-        workers such a node takes.
+        """Return the largest number of GPU workers that the budget allows.
 
-        A further node is taken to be as large as the largest that is there, and as dear as the dearest of the table.
+        It counts the workers that fit on the present nodes of their `market` (None: any market), and those that fit on
+        nodes which could still boot and work for `seconds` before a limit is reached. Without GPUs per worker it is infinite, because
+        the number of workers that fit on such a node is unknown.
+
+        A further node is assumed to be as large as the largest present node, and as expensive as the most expensive of the price table.
         """
         if gpus_per_worker <= 0:
             return math.inf
@@ -208,7 +212,7 @@ def _whole(number: float) -> int:
 
 
 def _lasts_s(limit: float | None, spent: float, per_hour: float) -> float | None:
-    """Seconds until `spent`, growing by `per_hour`, reaches the limit; infinite if it does not grow."""
+    """Return the seconds until `spent`, which grows by `per_hour`, reaches the limit; infinity if it does not grow."""
     if limit is None:
         return None
     left = max(limit - spent, 0.0)

@@ -1,4 +1,4 @@
-"""What can happen to a campaign, and what the scheduler can ask for. Pure data."""
+"""Events, which the driver reports to the scheduler, and instructions, which the scheduler returns. Pure data."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Literal
 
 from orchestrator.records import Outcome
 
-# storage: the store was away for longer than a worker waits. store_refused: a path in it is wrong or forbidden.
-# source_changed: a plugin was edited before the worker imported it.
+# storage: the store was unavailable for longer than a worker waits. store_refused: a path in the store is wrong or may
+# not be accessed. source_changed: a plugin was edited before the worker imported it.
 FailureKind = Literal[
     "error", "timeout", "out_of_memory", "host_memory", "preempted", "node_lost", "storage", "store_refused",
     "source_changed",
 ]  # fmt: skip
-# Every other retrain would be lost in the same way: the driver ends the session, and no retrain is given up.
+# Every other retrain would fail in the same way, so the driver ends the session and quarantines no retrain.
 ENDS_SESSION: frozenset[FailureKind] = frozenset({"store_refused", "source_changed"})
 
 
 @dataclass(frozen=True)
 class Tick:
-    """Time has passed: `now_s` seconds on the driver's monotonic clock, and what is left of budget and deadline in seconds of
-    wall-clock time at the present burn rate (None: no limit). Everything that depends on time depends on the last tick."""
+    """Time has passed. `now_s` is the driver's monotonic clock in seconds; `seconds_left` is the wall-clock time in seconds until
+    budget or deadline is used up at the present rate of spending (None: no limit). The scheduler reads time only from ticks."""
 
     now_s: float
     seconds_left: float | None = None
@@ -28,7 +28,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class WorkerJoined:
-    """A worker is ready for work. `devices` are the GPUs it holds, as `<node>:<id>`: workers that share one share its memory."""
+    """A worker is ready for work. `devices` are its GPUs as `<node>:<id>`; workers that share a device share its memory."""
 
     worker: str
     devices: tuple[str, ...] = ()
@@ -36,9 +36,9 @@ class WorkerJoined:
 
 @dataclass(frozen=True)
 class WorkerDraining:
-    """The node of a worker goes away in `seconds_left`: it gets nothing new, and finishes what it has if that fits.
+    """The node of a worker will be removed in `seconds_left`. The worker gets no new retrain, and finishes its present one if time allows.
 
-    Infinite: no node goes, the process is to be replaced; what it has always fits.
+    Infinity means that the node stays and the worker's process is replaced; then the worker always finishes its present retrain.
     """
 
     worker: str
@@ -47,14 +47,14 @@ class WorkerDraining:
 
 @dataclass(frozen=True)
 class WorkerLeft:
-    """An idle worker is gone by intent (let go, recycled, or its node was drained): nothing is lost and nothing charged."""
+    """An idle worker ended as intended (released, recycled, or its node was drained). Nothing is lost and no failure is charged."""
 
     worker: str
 
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """A worker is gone; what it was doing is lost with it. `kind` says whose fault: crash of the process (error), preempted, node_lost."""
+    """A worker was lost, and with it the attempt it was running. `kind` is the cause: error (its process crashed), preempted or node_lost."""
 
     worker: str
     kind: FailureKind
@@ -71,7 +71,7 @@ class Completed:
 
 @dataclass(frozen=True)
 class Failed:
-    """An attempt failed; the worker lives on. Kind `preempted`: it was asked to give the retrain back, and did."""
+    """An attempt failed, and the worker stays available. Kind `preempted`: the worker gave the retrain back after a GiveBack."""
 
     worker: str
     spec_id: str
@@ -82,14 +82,14 @@ class Failed:
 
 @dataclass(frozen=True)
 class Published:
-    """A ledger part holding these specs is durable: only now are they finished."""
+    """A ledger part with these specs is durable. Only now are the specs finished."""
 
     spec_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PublishFailed:
-    """Writing a part failed; its rows go into the next one."""
+    """Writing a part failed; its rows go into the next part."""
 
     spec_ids: tuple[str, ...]
     message: str
@@ -97,7 +97,7 @@ class PublishFailed:
 
 @dataclass(frozen=True)
 class StopRequested:
-    """Take on nothing new (Ctrl-C, budget, deadline); what runs is given up, what is finished is published."""
+    """The session must stop (Ctrl-C, budget, deadline): nothing new is started, running attempts are ended, finished retrains are published."""
 
     reason: str
 
@@ -127,7 +127,7 @@ class Submit:
 
 @dataclass(frozen=True)
 class GiveBack:
-    """Ask a worker to store how far it is, if its recipe can, and to give its retrain back: answered by Failed(preempted), or by its result."""
+    """Make a worker store a snapshot, if its recipe supports that, and give its retrain back. It answers Failed(preempted), or Completed."""
 
     worker: str
     spec_id: str
@@ -135,22 +135,22 @@ class GiveBack:
 
 @dataclass(frozen=True)
 class Release:
-    """There is no work for this worker, or nobody waits for what it does (its retrain is done elsewhere): let it go, so that
-    its node can go. The scheduler has forgotten it."""
+    """End this worker, so that its node can be removed: there is no work for it, or another worker has finished its retrain.
+    The scheduler no longer knows this worker."""
 
     worker: str
 
 
 @dataclass(frozen=True)
 class Publish:
-    """Write one ledger part with these finished specs, quarantined ones included."""
+    """Write one ledger part with these completed specs, including quarantined ones."""
 
     spec_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Finish:
-    """Nothing is left to do: everything is published, or a stop was asked for and everything finished is published."""
+    """The session is over: every spec is published, or the session stops early and all completed specs are published."""
 
     complete: bool
 

@@ -1,4 +1,4 @@
-"""Small decisions about failure and time: what an attempt costs, when a spec is given up, how long to wait. Pure."""
+"""Policies for failures and time: what a failed attempt is charged to, when a spec is quarantined, how long to wait. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from orchestrator.scheduling.events import FailureKind
 
 Purse = Literal["retries", "preemptions"]
 
-# A machine taken away, or a store that is away, says nothing about the retrain: charged as a failure, it would quarantine
-# healthy specs. The purse is finite all the same: what never ends must not be paid for forever.
-# What ends the session is charged to none.
+# A lost machine or an unavailable store is not the fault of the retrain. If it were charged to `retries`, healthy specs would
+# be quarantined. The budget of preemptions is finite too, so that a retrain that is always interrupted is not paid for forever.
+# A failure that ends the session is charged to neither.
 CHARGED_TO: Mapping[FailureKind, Purse | None] = {
     "error": "retries",
     "timeout": "retries",
-    "out_of_memory": "retries",  # of the device
-    "host_memory": "retries",  # others on the machine have their share in it: nobody is alone there
+    "out_of_memory": "retries",  # memory of the device
+    "host_memory": "retries",  # memory of the machine, which other processes use too, so running alone on a device would not help
     "preempted": "preemptions",
     "node_lost": "preemptions",
     "storage": "preemptions",
@@ -28,7 +28,7 @@ CHARGED_TO: Mapping[FailureKind, Purse | None] = {
 
 @dataclass(frozen=True)
 class Budgets:
-    """How many failures of each kind one spec may have and still be tried again."""
+    """The number of failures of each kind after which a spec is still retried."""
 
     retries: int = 2
     preemptions: int = 20
@@ -36,14 +36,14 @@ class Budgets:
 
 @dataclass(frozen=True)
 class ChargedFailures:
-    """What one spec has used of its budgets."""
+    """Failures of one spec so far, by the budget they are charged to."""
 
     retries: int = 0
     preemptions: int = 0
 
 
 def charge(spent: ChargedFailures, kind: FailureKind) -> ChargedFailures:
-    """`spent` after one more failure of this kind."""
+    """Return `spent` after one more failure of this kind."""
     purse = CHARGED_TO[kind]
     if purse is None:
         return spent
@@ -51,18 +51,18 @@ def charge(spent: ChargedFailures, kind: FailureKind) -> ChargedFailures:
 
 
 def is_exhausted(spent: ChargedFailures, budgets: Budgets) -> bool:
-    """Whether a spec that has spent this much is quarantined rather than tried again."""
+    """Return whether a spec with these failures is quarantined instead of retried."""
     return spent.retries > budgets.retries or spent.preemptions > budgets.preemptions
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What is done when time has passed. A worker nothing waits for is let go after `idle_s`.
+    """Limits in seconds after which the scheduler acts. A worker that has been idle for `idle_s` is released.
 
-    A retrain is a straggler beyond max(straggler_min_s, straggler_factor x typical), and people are told beyond
-    stuck_factor x max(straggler_min_s, typical). What runs on a node that goes away
-    must be done, or have been given back, `drain_margin_s` before: storing how far it is takes time. `grace_s` is the
-    time for that when budget or deadline are used up.
+    A retrain is a straggler after max(straggler_min_s, straggler_factor x typical), and is reported as stuck after
+    stuck_factor x max(straggler_min_s, typical), where `typical` is Durations.typical_s. An attempt on a node that will be
+    removed must have ended or been given back `drain_margin_s` before the removal, because storing a snapshot takes time. `grace_s`
+    is the time that workers have for this after budget or deadline is used up.
     """
 
     idle_s: float = 60.0
@@ -75,9 +75,9 @@ class Timing:
 
 @dataclass(frozen=True)
 class Backoff:
-    """Waiting times between failed writes: first_s, doubling up to longest_s, at most `limit` failures in a row.
+    """Waiting times between failed operations: first_s, doubling up to longest_s, at most `limit` failures in a row.
 
-    The defaults keep trying for five minutes, so that a disk that is full for a while loses nothing.
+    The defaults allow five minutes of retries, so that nothing is lost while a disk is full for a short time.
     """
 
     first_s: float = 0.5
@@ -85,7 +85,7 @@ class Backoff:
     limit: int = 24
 
     def delay_s(self, n_failures: int) -> float | None:
-        """Seconds to wait after the n-th failure in a row (1-based); None: give up."""
+        """Return the seconds to wait after the n-th failure in a row (1-based); None if there is no further attempt."""
         if n_failures > self.limit:
             return None
         return min(self.first_s * 2.0 ** min(n_failures - 1, 30), self.longest_s)

@@ -1,4 +1,4 @@
-"""The campaign as a state machine: events in, instructions out. Pure: no clock, no thread, no IO; time comes as an event."""
+"""The scheduler: a state machine that receives events and returns instructions. Pure: no clock, threads or IO; time comes in events."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from orchestrator.scheduling.workers import Attempt, Workers
 
 
 class Scheduler:
-    """Hands specs to workers in the order given, tries failures again within their budgets, publishes in groups.
+    """Assigns specs to workers in the given order, retries failures within their budgets, and publishes results in groups.
 
-    `order` lists spec ids in dispatch order; those in `finished` are in the ledger already. A failed spec goes back to
-    its place in the order. A write starts as soon as the previous one ended and anything is finished (group commit).
-    Worker names are never reused: a worker that comes back after a loss has a new name. `kind_of` says which specs take
-    about equally long (all, by default); `durations` may be shared by the schedulers of a campaign. The first event is
-    a Tick. O(log n) per event and spec; a Tick that changes nothing is O(kinds).
+    `order` lists spec ids in dispatch order; those in `finished` are already in the ledger. A spec to retry returns to
+    its place in the order. A write starts as soon as the previous one has ended and any spec is completed (group commit).
+    Worker names are never reused: a worker that returns after a loss has a new name. `kind_of` maps a spec to its kind; specs
+    of one kind take about equally long (by default all specs are of one kind). The schedulers of one campaign may share
+    `durations`. The first event must be a Tick. Each event costs O(log n) per spec; a Tick that changes nothing costs O(kinds).
 
     Raises ValueError if a spec id appears twice in `order`.
     """
@@ -61,10 +61,10 @@ class Scheduler:
         self.budgets, self.timing = budgets or Budgets(), timing or Timing()
         self.durations = durations or Durations()
         self.failures: Counter[FailureKind] = Counter()  # attempts that were charged, by kind
-        self.n_duplicates = 0  # second attempts beside one that took long
+        self.n_duplicates = 0  # second attempts, started while a straggler was still running
         self._kind_of = kind_of
         self._specs = Specs(order, finished)
-        self.story = self._specs.story  # the transitions of this session, of which the last ones are kept
+        self.story = self._specs.story  # the last transitions of this session
         self._queue = Queue(order, (s for s in order if self._specs.state[s] == "waiting"), kind_of)
         self._tail = Tail(self.timing, self.durations)
         self._workers = Workers()
@@ -73,21 +73,21 @@ class Scheduler:
         self._stopping = self._over = False
         self._out: list[Instruction] = []
 
-    # --- what one may ask ----------------------------------------------------------------------------------------
+    # --- queries -------------------------------------------------------------------------------------------------
 
     @property
     def complete(self) -> bool:
-        """Whether every spec is finished: published, not only done."""
+        """Whether every spec is finished, that is published and not only completed."""
         return self._specs.count["finished"] == len(self)
 
     @property
     def stopping(self) -> bool:
-        """Whether nothing new is taken on and what ran is given up: a stop was asked for, or time and grace are over."""
+        """Whether the session stops: after a StopRequested, or when the time left and the grace period are over."""
         return self._stopping
 
     @property
     def demand(self) -> int:
-        """How many workers there is work for: specs that run, and those that wait and may be submitted."""
+        """The number of workers that could work: running specs, and waiting specs that fit into the time left."""
         if self._stopping or self._over:
             return 0
         n_waiting = self._queue.count(self._time.fits)
@@ -95,48 +95,48 @@ class Scheduler:
 
     @property
     def n_stuck(self) -> int:
-        """How many retrains run `stuck_factor` times as long as is typical; O(workers). Without a time limit nothing ends them."""
+        """The number of retrains that have run `stuck_factor` times as long as is typical; O(workers). Only compute.timeout_s ends them."""
         busy = ((a.spec_id, a.began_s) for name, a in self._workers.busy.items() if self._counts(name, a.spec_id))
         return len({s for s, began_s in busy if self._tail.is_stuck(self._kind_of(s), self._time.now_s - began_s)})
 
     @property
     def quarantined(self) -> Mapping[str, str]:
-        """Specs given up in this session -> their last error."""
+        """Specs that were quarantined in this session -> their last error."""
         return MappingProxyType(self._specs.quarantined)
 
     def __len__(self) -> int:
         return len(self._specs.state)
 
     def count(self, state: State) -> int:
-        """How many specs are in this state."""
+        """Return the number of specs in this state."""
         return self._specs.count[state]
 
     def state(self, spec_id: str) -> State:
-        """The state of one spec."""
+        """Return the state of one spec."""
         return self._specs.state[spec_id]
 
     def attempts(self, spec_id: str) -> int:
-        """How often this spec was submitted in this session."""
+        """Return how often this spec was submitted in this session."""
         return self._specs.attempts.get(spec_id, 0)
 
     def accepts(self, spec_id: str) -> bool:
-        """Whether a result of this spec would count; what is done is not replaced, but a result beats a quarantine."""
+        """Return whether a result of this spec would be kept. A result replaces an unpublished quarantine, but no other result."""
         return self._specs.accepts(spec_id)
 
-    # --- what happens --------------------------------------------------------------------------------------------
+    # --- reactions to events -------------------------------------------------------------------------------------
 
     def handle(self, event: Event) -> list[Instruction]:
-        """What to do now that this happened; nothing any more after Finish.
+        """Process one event and return the instructions that follow; after Finish there are none.
 
-        Raises KeyError on a spec that is not in the order, ValueError on news of a write that is not in progress.
+        Raises KeyError for a spec that is not in the order, ValueError for the end of a write that is not in progress.
         """
         self._out = []
         if not self._over:
             _REACTIONS[type(event)](self, event)
             if not self._stopping:
                 self._hand_out()
-                gone = self._workers.let_go(self._time.now_s - self.timing.idle_s, self._time.now_s)
-                self._out += map(Release, gone)
+                released = self._workers.take_released(self._time.now_s - self.timing.idle_s, self._time.now_s)
+                self._out += map(Release, released)
             self._publish()
             self._finish()
         return self._out
@@ -146,11 +146,11 @@ class Scheduler:
         time.tick(event)
         self._specs.now_s = time.now_s
         self._tail.tick(time.now_s)
-        for worker in self._workers.going_by(time.now_s + self.timing.drain_margin_s):
-            self._ask_back(worker)
+        for worker in self._workers.drained_by(time.now_s + self.timing.drain_margin_s):
+            self._give_back(worker)
         if time.up_since_s == time.now_s:
             for worker in self._workers.busy:
-                self._ask_back(worker)
+                self._give_back(worker)
         elif time.up_since_s is not None and time.now_s - time.up_since_s >= self.timing.grace_s:
             self._stop()
 
@@ -161,14 +161,14 @@ class Scheduler:
         self._workers.drain(event.worker, self._time.now_s + event.seconds_left, self._time.now_s)
         attempt, left_s = self._workers.busy.get(event.worker), event.seconds_left - self.timing.drain_margin_s
         if attempt and not self._time.suffices(self._kind_of(attempt.spec_id), attempt.began_s, left_s):
-            self._ask_back(event.worker)
+            self._give_back(event.worker)
 
     def _worker_left(self, event: WorkerLeft) -> None:
         attempt = self._workers.remove(event.worker, self._time.now_s)
         if not attempt or not self._counts(event.worker, attempt.spec_id):
             return
         cause = "the worker left before the retrain reached it"
-        if not self._goes_on_elsewhere(attempt, cause):
+        if not self._runs_elsewhere(attempt, cause):
             self._move(attempt.spec_id, "give_up", attempt, cause)
 
     def _worker_lost(self, event: WorkerLost) -> None:
@@ -180,23 +180,23 @@ class Scheduler:
         spec_id = event.outcome.spec_id
         accepted = self._specs.accepts(spec_id)
         attempt = self._workers.end(event.worker, spec_id, self._time.now_s)
-        attempt = attempt or Attempt(event.worker, spec_id, 0, self._time.now_s)  # of a worker that was counted as lost
+        attempt = attempt or Attempt(event.worker, spec_id, 0, self._time.now_s)  # its worker was reported as lost
         self.durations.add(self._kind_of(spec_id), event.outcome.seconds)
         if accepted:
             for other in self._runners.get(spec_id, ()):
-                if other != event.worker:  # nobody waits for it any more
+                if other != event.worker:  # its result is no longer needed
                     self._workers.dismiss(other, self._time.now_s)
             self._specs.quarantined.pop(spec_id, None)
             self._move(spec_id, "result", attempt, event.outcome.status)
 
     def _failed(self, event: Failed) -> None:
         attempt = self._workers.end(event.worker, event.spec_id, self._time.now_s)
-        if attempt and self._counts(event.worker, event.spec_id):  # else it was charged when its worker was lost
+        if attempt and self._counts(event.worker, event.spec_id):  # otherwise it was charged when its worker was lost
             self._attempt_failed(attempt, event.kind, event.message)
 
     def _attempt_failed(self, attempt: Attempt, kind: FailureKind, message: str) -> None:
         spec_id, cause = attempt.spec_id, f"{kind}: {message}"
-        if self._goes_on_elsewhere(attempt, cause):
+        if self._runs_elsewhere(attempt, cause):
             return
         self.failures[kind] += 1
         hopeless = kind == "out_of_memory" and attempt.alone
@@ -208,8 +208,8 @@ class Scheduler:
                 self._queue.needs_device.add(spec_id)
             self._move(spec_id, "retry", attempt, cause)
 
-    def _goes_on_elsewhere(self, attempt: Attempt, cause: str) -> bool:
-        """Whether a running spec goes on elsewhere now that this worker does not; then it costs nothing."""
+    def _runs_elsewhere(self, attempt: Attempt, cause: str) -> bool:
+        """Return whether another worker still runs the spec of this ended attempt; then the attempt is dropped without charge."""
         if len(runners := self._runners[attempt.spec_id]) == 1:
             return False
         runners.remove(attempt.worker)
@@ -225,7 +225,7 @@ class Scheduler:
         for spec_id in list(self._runners):
             self._move(spec_id, "give_up", cause=cause)
 
-    # --- what follows --------------------------------------------------------------------------------------------
+    # --- consequences of a reaction ------------------------------------------------------------------------------
 
     def _counts(self, worker: str, spec_id: str) -> bool:
         return worker in self._runners.get(spec_id, ())
@@ -246,14 +246,17 @@ class Scheduler:
         workers = self._workers
         if self._queue.needs_device:
             self._hand_out_alone()
-        while workers.idle and (spec_id := self._queue.beside.pop(self._time.fits)) is not None:
+        while workers.idle and (spec_id := self._queue.shared.pop(self._time.fits)) is not None:
             self._submit(next(iter(workers.idle)), spec_id)
         while workers.idle and (spec_id := self._tail.overdue(self._time.fits)) is not None:
             self.n_duplicates += 1
             self._submit(next(iter(workers.idle)), spec_id)
 
     def _hand_out_alone(self) -> None:
-        """One keeper per spec that waits to run alone, before others get work: they begin as their devices become free."""
+        """Reserve devices for the specs that must run alone, before other specs are assigned: one keeper for each of them.
+
+        A keeper gets its spec as soon as no other worker uses its devices.
+        """
         workers = self._workers
         workers.have_keepers(self._queue.alone.count(self._time.fits), self._time.now_s)
         while (worker := workers.ready_keeper()) is not None:
@@ -270,14 +273,14 @@ class Scheduler:
         runners.append(worker)
         if len(runners) > 1:
             self._tail.end(spec_id, self._kind_of(spec_id))
-        elif not alone:  # a second attempt would need a device alone, too
+        elif not alone:  # a second attempt would need a device of its own as well
             self._tail.begin(spec_id, self._kind_of(spec_id), self._time.now_s)
         self._out.append(Submit(worker, spec_id, attempt.number))
 
-    def _ask_back(self, worker: str) -> None:
+    def _give_back(self, worker: str) -> None:
         attempt = self._workers.busy[worker]
-        if not attempt.asked_back and self._counts(worker, attempt.spec_id):
-            attempt.asked_back = True
+        if not attempt.gives_back and self._counts(worker, attempt.spec_id):
+            attempt.gives_back = True
             self._out.append(GiveBack(worker, attempt.spec_id))
 
     def _publish(self) -> None:
@@ -285,7 +288,7 @@ class Scheduler:
             self._out.append(Publish(spec_ids))
 
     def _finish(self) -> None:
-        if self._specs.publishing:  # and if not, then nothing is unpublished either: it would be publishing
+        if self._specs.publishing:  # otherwise nothing is unpublished, because a write would have begun
             return
         if self.complete or self._stopping or not (self._specs.count["running"] or self.demand):
             self._over = True

@@ -1,7 +1,7 @@
-"""The books on specs: the state of each, what it has cost, and what is on its way to the ledger. Pure.
+"""The state of every spec, its failures so far, and the specs that wait to be written to the ledger. Pure.
 
-A spec is waiting, running, done_unpublished, publishing or finished; TRANSITIONS is all it can do. Specs that failed
-beyond their budget take the same way to the ledger as results do, with a flag (`quarantined`).
+A spec is waiting, running, done_unpublished, publishing or finished; TRANSITIONS lists all changes of state. A spec that
+failed more often than its budget allows is marked as quarantined and reaches the ledger in the same way as a result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from orchestrator.scheduling.workers import Attempt
 
 
 class Specs:
-    """What is known of every spec. Those in `finished` are in the ledger already.
+    """States, attempts and failures of all specs. Those in `finished` are already in the ledger.
 
     Raises ValueError if a spec id appears twice in `order`.
     """
@@ -29,25 +29,28 @@ class Specs:
         self.count: Counter[State] = Counter(self.state.values())
         self.attempts: dict[str, int] = {}
         self.spent: dict[str, ChargedFailures] = {}
-        self.quarantined: dict[str, str] = {}  # -> the last error
+        self.quarantined: dict[str, str] = {}  # spec -> its last error
         self.unpublished: dict[str, None] = {}
         self.publishing: tuple[str, ...] = ()
         self.story = Story()
-        self.now_s = 0.0  # as the last Tick said
+        self.now_s = 0.0  # time of the last Tick
 
     def accepts(self, spec_id: str) -> bool:
-        """Whether a result of this spec would count; what is done is not replaced, but a result beats a quarantine."""
+        """Return whether a result of this spec would be kept. A result replaces an unpublished quarantine, but no other result."""
         state = self.state[spec_id]
         return state in ("waiting", "running") or (state == "done_unpublished" and spec_id in self.quarantined)
 
     def move(
         self, spec_id: str, trigger: Trigger, attempt: Attempt | None = None, cause: str = ""
     ) -> tuple[State, State]:
-        """Change the state of a spec, and add this to its story: (old, new). Raises RuntimeError if the table has no such transition."""
+        """Change the state of a spec, add the change to the story, and return (old, new).
+
+        Raises RuntimeError if TRANSITIONS has no such change.
+        """
         old = self.state[spec_id]
         new = TRANSITIONS.get((old, trigger))
         if new is None:
-            raise RuntimeError(f"spec {spec_id} is {old}: {trigger} is no transition of that state")
+            raise RuntimeError(f"spec {spec_id} is in state {old}, which has no transition {trigger}")
         if new != old:
             self.state[spec_id] = new
             self.count[old] -= 1
@@ -59,17 +62,17 @@ class Specs:
         return old, new
 
     def begin_attempt(self, spec_id: str) -> int:
-        """The number (1-based) of an attempt that begins now."""
+        """Return the number (1-based) of an attempt that begins now."""
         number = self.attempts[spec_id] = self.attempts.get(spec_id, 0) + 1
         return number
 
     def charge(self, spec_id: str, kind: FailureKind) -> ChargedFailures:
-        """What a spec has spent of its budgets after one more failure."""
+        """Charge one more failure to a spec and return all its failures so far."""
         spent = self.spent[spec_id] = charge(self.spent.get(spec_id, ChargedFailures()), kind)
         return spent
 
     def begin_write(self) -> tuple[str, ...]:
-        """All that is done, now being published; () if there is nothing, or a write is in progress."""
+        """Begin a write of all completed specs and return them; () if there are none or a write is in progress."""
         if self.publishing or not self.unpublished:
             return ()
         self.publishing = tuple(self.unpublished)
@@ -79,11 +82,11 @@ class Specs:
         return self.publishing
 
     def end_write(self, event: Published | PublishFailed) -> None:
-        """A write ended. Raises ValueError if it is not the one in progress."""
+        """Record the end of a write. Raises ValueError if it is not the one in progress."""
         trigger: Trigger = "published" if isinstance(event, Published) else "publish_failed"
         cause = "" if isinstance(event, Published) else event.message
         if not self.publishing or event.spec_ids != self.publishing:
-            raise ValueError(f"{trigger}: {len(event.spec_ids)} specs that are not the write in progress")
+            raise ValueError(f"{trigger}: the {len(event.spec_ids)} specs are not those of the write in progress")
         self.publishing = ()
         for spec_id in event.spec_ids:
             self.move(spec_id, trigger, cause=cause)

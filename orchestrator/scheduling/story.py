@@ -1,4 +1,4 @@
-"""The states of a spec, the transitions between them, and the story: which transitions happened, when, where and why. Pure."""
+"""The states of a spec, the transitions between them, and the story: the transitions that happened, with time, worker and cause. Pure."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ Trigger = Literal[
 
 TRANSITIONS: Mapping[tuple[State, Trigger], State] = {
     ("waiting", "submit"): "running",
-    ("waiting", "result"): "done_unpublished",  # late, from a worker that was counted as lost
-    ("running", "submit"): "running",  # a second attempt beside one that takes long
-    ("running", "drop"): "running",  # one of two attempts failed, the other goes on
+    ("waiting", "result"): "done_unpublished",  # a late result of a worker that was reported as lost
+    ("running", "submit"): "running",  # a second attempt starts while a straggler is still running
+    ("running", "drop"): "running",  # one of two attempts failed, the other continues
     ("running", "result"): "done_unpublished",
     ("running", "retry"): "waiting",
     ("running", "quarantine"): "done_unpublished",
     ("running", "give_up"): "waiting",
-    ("done_unpublished", "result"): "done_unpublished",  # quarantined, and a lost worker delivers after all
+    ("done_unpublished", "result"): "done_unpublished",  # quarantined, then a late result
     ("done_unpublished", "publish"): "publishing",
     ("publishing", "published"): "finished",
     ("publishing", "publish_failed"): "done_unpublished",
 }
-KEPT = 20_000  # transitions in memory, about 4 MB: those of the last 5,000 retrains that went as they should
+KEPT = 20_000  # transitions kept in memory, about 4 MB: those of the last 5,000 retrains if none fails
 LONGEST_CAUSE = 300  # characters
 
 
 class Transition(NamedTuple):
-    """One step of a spec. `now_s` is the time of the last Tick; `attempt` is 1-based and counts this session's, 0 for none."""
+    """One change of a spec. `now_s` is the time of the last Tick; `attempt` is 1-based within this session, and 0 for no attempt."""
 
     now_s: float
     spec_id: str
@@ -43,23 +43,23 @@ class Transition(NamedTuple):
 
 
 class Story:
-    """The last transitions of a campaign in their order, as dask's scheduler keeps them; at most `kept`, older ones are forgotten."""
+    """The last `kept` transitions of a campaign in their order, as dask's scheduler keeps them; older ones are dropped."""
 
     def __init__(self, kept: int = KEPT):
         self._all: deque[Transition] = deque(maxlen=kept)
         self._new: deque[Transition] = deque(maxlen=kept)
 
     def add(self, transition: Transition) -> None:
-        """One more."""
+        """Append a transition."""
         self._all.append(transition)
         self._new.append(transition)
 
     def of(self, spec_id: str) -> list[Transition]:
-        """Those of one spec, oldest first; O(kept)."""
+        """Return the transitions of one spec, oldest first; O(kept)."""
         return [transition for transition in self._all if transition.spec_id == spec_id]
 
     def take(self) -> list[Transition]:
-        """Those that no earlier call has returned, oldest first."""
+        """Return the transitions that no earlier call has returned, oldest first."""
         taken = list(self._new)
         self._new.clear()
         return taken

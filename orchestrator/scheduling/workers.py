@@ -1,7 +1,8 @@
-"""The books on workers: who is idle since when, who does what, who is about to go, and who keeps a device to itself. Pure.
+"""The state of every worker: idle since when, its attempt, when its node will be removed, and whether it keeps a device. Pure.
 
-A worker is idle, busy, held or a keeper. A keeper is a worker that is to run something alone on its devices: the workers
-that share one of them (its neighbours) are held, those at work as soon as they end, and it begins when none is at work.
+A worker is idle, busy, held or a keeper. A keeper is a worker that will run a spec alone on its devices. Its neighbours are
+the workers that share one of these devices: they are held, the busy ones as soon as their attempts end. The keeper begins
+when no neighbour is busy.
 """
 
 from __future__ import annotations
@@ -12,44 +13,47 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-LOOK_AT = 64  # idle workers looked at for one whose devices are free already
+LOOK_AT = 64  # the number of idle workers among which a worker with free devices is searched
 
 
 @dataclass(slots=True)
 class Attempt:
-    """What `worker` is doing: attempt `number` (1-based) of a spec. `alone`: nothing else runs on its devices meanwhile."""
+    """Attempt `number` (1-based) of a spec on `worker`.
+
+    `alone`: nothing else runs on its devices meanwhile. `gives_back`: the worker was instructed to give the retrain back.
+    """
 
     worker: str
     spec_id: str
     number: int
     began_s: float
     alone: bool = False
-    asked_back: bool = False
+    gives_back: bool = False
 
 
 class Workers:
-    """All workers, by name. O(1) per event where devices are not shared, else O(workers on the devices)."""
+    """All workers, by name. An event costs O(1) if devices are not shared, otherwise O(workers on these devices)."""
 
     def __init__(self) -> None:
-        self.idle: OrderedDict[str, float] = OrderedDict()  # free for any work -> since when, longest first
+        self.idle: OrderedDict[str, float] = OrderedDict()  # worker -> time since which it is idle, earliest first
         self.busy: dict[str, Attempt] = {}
-        self.held: dict[str, None] = {}  # without work, for a neighbour's sake
-        self.keepers: dict[str, None] = {}  # without work, until no neighbour has any
-        self.draining: dict[str, float] = {}  # at work on a node that goes -> when it does
+        self.held: dict[str, None] = {}  # without work, because a neighbour is a keeper or runs alone
+        self.keepers: dict[str, None] = {}  # without work until no neighbour is busy
+        self.draining: dict[str, float] = {}  # busy worker -> time at which its node will be removed
         self._devices: dict[str, tuple[str, ...]] = {}
         self._on: dict[str, dict[str, None]] = {}  # device -> workers
-        self._kept: dict[str, str] = {}  # device -> the worker that has it alone, or is about to
-        self._ends: list[tuple[float, str]] = []  # heap of the times of `draining`, outdated ones included
+        self._kept: dict[str, str] = {}  # device -> the keeper or the worker running alone that it is reserved for
+        self._ends: list[tuple[float, str]] = []  # heap of the times in `draining`, including outdated ones
         self._maybe_ready: dict[str, None] = {}
-        self._let_go: list[str] = []
+        self._released: list[str] = []
 
     def __contains__(self, worker: str) -> bool:
         return worker in self._devices
 
-    # --- coming and going ----------------------------------------------------------------------------------------
+    # --- joining and leaving -------------------------------------------------------------------------------------
 
     def join(self, worker: str, devices: tuple[str, ...], now_s: float) -> None:
-        """A worker is ready; one that is known already is left as it is."""
+        """Add a worker that is ready; a known worker does not change."""
         if worker in self._devices:
             return
         self._devices[worker] = devices
@@ -58,7 +62,7 @@ class Workers:
         self._rest(worker, now_s)
 
     def remove(self, worker: str, now_s: float) -> Attempt | None:
-        """Forget a worker: what it was doing."""
+        """Forget a worker and return its attempt, if it was busy."""
         if worker not in self._devices:
             return None
         attempt = self.busy.pop(worker, None)
@@ -66,7 +70,7 @@ class Workers:
         return attempt
 
     def drain(self, worker: str, until_s: float, now_s: float) -> None:
-        """The node of a worker goes at `until_s`. One without work is let go at once."""
+        """Record that the node of a worker will be removed at `until_s`. A worker without work is released at once."""
         if worker in self.busy:
             self.draining[worker] = until_s
             heapq.heappush(self._ends, (until_s, worker))
@@ -74,37 +78,37 @@ class Workers:
             self.dismiss(worker, now_s)
 
     def dismiss(self, worker: str, now_s: float) -> None:
-        """Forget a worker, whatever it is doing, and let it go."""
+        """Forget a worker, busy or not, and release it."""
         self.busy.pop(worker, None)
         self._forget(worker, now_s)
-        self._let_go.append(worker)
+        self._released.append(worker)
 
-    def going_by(self, time_s: float) -> list[str]:
-        """Busy workers whose nodes go by then; each is named once per drain."""
-        going: dict[str, None] = {}
+    def drained_by(self, time_s: float) -> list[str]:
+        """Return the busy workers whose nodes will have been removed by `time_s`; each is returned once per drain."""
+        drained: dict[str, None] = {}
         while self._ends and self._ends[0][0] <= time_s:
             _, worker = heapq.heappop(self._ends)
             if self.draining.get(worker, float("inf")) <= time_s:
-                going[worker] = None
-        return list(going)
+                drained[worker] = None
+        return list(drained)
 
-    def let_go(self, idle_before_s: float, now_s: float) -> list[str]:
-        """Workers to let go, forgotten: idle since `idle_before_s` or longer, and those dismissed since the last call."""
+    def take_released(self, idle_before_s: float, now_s: float) -> list[str]:
+        """Return the workers to release: those idle since `idle_before_s` or longer, and those dismissed since the last call."""
         while self.idle and next(iter(self.idle.values())) <= idle_before_s:
             self.dismiss(next(iter(self.idle)), now_s)
-        gone, self._let_go = self._let_go, []
-        return gone
+        released, self._released = self._released, []
+        return released
 
     # --- work ----------------------------------------------------------------------------------------------------
 
     def begin(self, attempt: Attempt) -> None:
-        """An idle worker, or a keeper that is ready, gets work."""
+        """Record that an idle worker, or a keeper that is ready, begins an attempt."""
         if self.idle.pop(attempt.worker, None) is None:
             del self.keepers[attempt.worker]
         self.busy[attempt.worker] = attempt
 
     def end(self, worker: str, spec_id: str, now_s: float) -> Attempt | None:
-        """A worker has no work any more, if this is what it was doing: the attempt that ended, else None."""
+        """Record that a worker has ended its attempt of `spec_id`, and return the attempt; None if it was not running that spec."""
         attempt = self.busy.get(worker)
         if attempt is None or attempt.spec_id != spec_id:
             return None
@@ -115,15 +119,15 @@ class Workers:
             self.dismiss(worker, now_s)
         else:
             self._rest(worker, now_s)
-            self._tell_keepers(worker)
+            self._recheck_keepers(worker)
         return attempt
 
     # --- alone on a device ---------------------------------------------------------------------------------------
 
     def have_keepers(self, n: int, now_s: float) -> None:
-        """Make keepers of idle workers until there are `n`, those on free devices first, and no more than `n`.
+        """Change the number of keepers to `n`, as far as there are idle workers; workers on free devices are chosen first.
 
-        One that waits for a neighbour gives way to a worker whose devices are free by now.
+        A keeper that waits for a busy neighbour is replaced by an idle worker whose devices have become free.
         """
         while len(self.keepers) > n:
             self._resign(next(reversed(self.keepers)), now_s)
@@ -152,7 +156,7 @@ class Workers:
         self._rest(keeper, now_s)
 
     def ready_keeper(self) -> str | None:
-        """A keeper none of whose neighbours is at work."""
+        """Return a keeper that has no busy neighbour; None if there is none."""
         while self._maybe_ready:
             worker = next(iter(self._maybe_ready))
             if worker in self.keepers and not self.is_disturbed(worker):
@@ -161,21 +165,21 @@ class Workers:
         return None
 
     def neighbours(self, worker: str) -> Iterator[str]:
-        """Workers that share a device with this one; one that shares several is named as often."""
+        """Yield the workers that share a device with this one, once for every shared device."""
         return (other for device in self._devices[worker] for other in self._on[device] if other != worker)
 
     def is_blocked(self, worker: str) -> bool:
-        """Whether a device of this worker is kept for another."""
+        """Return whether a device of this worker is reserved for another worker."""
         return bool(self._kept) and any(self._kept.get(d, worker) != worker for d in self._devices[worker])
 
     def is_disturbed(self, worker: str) -> bool:
-        """Whether a neighbour is at work."""
+        """Return whether a neighbour is busy."""
         return any(neighbour in self.busy for neighbour in self.neighbours(worker))
 
-    # --- how one becomes the other -------------------------------------------------------------------------------
+    # --- changes of state ----------------------------------------------------------------------------------------
 
     def _rest(self, worker: str, now_s: float) -> None:
-        """A worker without work is idle, unless one of its devices is kept for another."""
+        """Make a worker without work idle, or held if one of its devices is reserved for another worker."""
         if self.is_blocked(worker):
             self.held[worker] = None
         else:
@@ -189,7 +193,7 @@ class Workers:
                 del self.held[neighbour]
                 self.idle[neighbour] = now_s
 
-    def _tell_keepers(self, worker: str) -> None:
+    def _recheck_keepers(self, worker: str) -> None:
         for device in self._devices[worker] if self._kept else ():
             if self._kept.get(device) in self.keepers:
                 self._maybe_ready[self._kept[device]] = None
@@ -199,7 +203,7 @@ class Workers:
         self.held.pop(worker, None)
         self.keepers.pop(worker, None)
         self.draining.pop(worker, None)
-        self._tell_keepers(worker)
+        self._recheck_keepers(worker)
         if any(self._kept.get(device) == worker for device in self._devices[worker]):
             self._unkeep(worker, now_s)
         for device in self._devices.pop(worker):

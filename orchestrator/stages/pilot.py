@@ -1,4 +1,4 @@
-"""A pilot: a few retrains of every class, done first, so that the rest can be estimated. They are real, and kept."""
+"""A pilot: a few retrains of every class that run first, so that the duration of the others can be estimated. Their results are kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.records import Work
 
 
 class RetrainClass(NamedTuple):
-    """Retrains that take about as long: trained by one arm's recipe, on an edit of one mode, with or without weights to store."""
+    """A class of retrains of similar duration: those of one arm whose edits have one mode and which all store weights, or all do not."""
 
     arm: str
     mode: str
@@ -17,15 +17,16 @@ class RetrainClass(NamedTuple):
 
 
 def class_of(work: Work) -> RetrainClass:
-    """The class of a retrain."""
+    """Return the class of a retrain."""
     return RetrainClass(work.arm, work.edit.mode, bool(work.keep_steps))
 
 
 def pilot_works(works: Sequence[Work], finished: Collection[str], n: int) -> list[Work]:
-    """What to retrain so that `n` of every class are finished, as far as there are so many; in the order of the plan.
+    """Return the works to retrain so that `n` of every class are finished, or all if a class has fewer; in the order of the plan.
 
-    The unfinished works of a class are taken evenly over its part of the plan. A work that starts from another one's weights brings
-    that one along, done or not: its weights are needed. The same plan and ledger give the same pilot; one that is done asks for nothing.
+    The chosen works are spread evenly over the unfinished works of their class. If a work starts from the weights of another
+    work, that one is included even if it is finished, since its weights are needed. The result depends only on the plan and the
+    ledger; it is empty once `n` of every class are finished.
     """
     by_id = {work.spec_id: work for work in works}
     chosen: set[str] = set()
@@ -45,7 +46,7 @@ def _by_class(works: Sequence[Work]) -> dict[RetrainClass, list[Work]]:
 
 
 def _choose(work: Work, by_id: Mapping[str, Work], chosen: set[str]) -> None:
-    """Add a work, and those whose weights it starts from."""
+    """Add a work and its ancestors, from whose weights it starts."""
     step: Work | None = work
     while step is not None:
         chosen.add(step.spec_id)

@@ -1,4 +1,4 @@
-"""train -> score -> plan -> retrain -> analyse: the stages of a run in their order, over one state."""
+"""The pipeline: train -> score -> plan -> retrain -> analyse, in this order on one RunState."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from orchestrator.stages.stages import ANALYSE, run_stage, stages_until
 
 
 class Pipeline(RunState):
-    """The run of one config: its state, and the stages that complete it."""
+    """The run of one config: its state, and the method that runs its stages."""
 
     def run(self, until: str = "analyse") -> Report:
-        """All stages up to `until`. Raises Stopped, InputError or RefitError; what is finished is kept."""
+        """Run all stages up to and including `until`. Raises Stopped, InputError or RefitError; finished work is kept."""
         self.workforce.is_running = True
         try:
             self._tidy_ledger()
@@ -31,7 +31,7 @@ class Pipeline(RunState):
             self.meter.close()
 
     def write_results(self) -> None:
-        """Write results/ from the ledger. Raises Unfinished while a retrain is not in it."""
+        """Write results/ from the ledger. Raises Unfinished if a retrain is missing from it."""
         ANALYSE.write(self)
 
     def _tidy_ledger(self) -> None:
@@ -39,7 +39,7 @@ class Pipeline(RunState):
         bad = self.workforce.patiently(self.ledger.tidy)(records)
         for part in bad:
             self.progress.say(
-                f"ledger part {part.name} is damaged ({part.problem}): set aside, its retrains will be done again"
+                f"ledger part {part.name} is damaged ({part.problem}): it was set aside, and its retrains will be repeated"
             )
         self.report.set_aside = tuple(part.name for part in bad)
         swept = self.workforce.patiently(self.store.checkpoints.swept)

@@ -1,4 +1,4 @@
-"""Bringing works into the ledger: what is missing is retrained, by waves of parents and children."""
+"""Retrains the works that the ledger lacks, parents before the children that start from their weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from orchestrator.terminal.progress import Progress, duration
 
 @dataclass
 class Retraining:
-    """What a run retrains, and how much of it this session did."""
+    """Runs the missing retrains of a run and counts those of this session. `damaged`: names of damaged ledger parts already reported."""
 
     ledger: Ledgers
     checkpoints: CheckpointStore
@@ -38,16 +38,19 @@ class Retraining:
     durations: Durations = field(default_factory=Durations)
     n_retrained: int = 0
     n_attempts: int = 0
-    damaged: set[str] = field(default_factory=set)  # parts of the ledger
+    damaged: set[str] = field(default_factory=set)
 
     def bring_in_waves(self, works: Sequence[Work], label: str, redo: Iterable[str] = ()) -> None:
-        """Retrain what is missing of `works`, parents before children, and parents whose weights a child still needs."""
-        again = set(redo)
+        """Retrain the missing `works` and those in `redo`, parents before children.
+
+        A finished parent is retrained if an unfinished child needs its weights and the store has lost them.
+        """
+        to_repeat = set(redo)
         for wave in waves(works):
-            self.bring_in(wave, label, again | self._lost_parents(works, wave, again))
+            self.bring_in(wave, label, to_repeat | self._lost_parents(works, wave, to_repeat))
 
     def bring_in(self, works: Sequence[Work], label: str, redo: Iterable[str] = ()) -> None:
-        """Retrain those of `works` that are not in the ledger, and those in `redo`. Raises Stopped; what is finished is kept."""
+        """Retrain those of `works` that are not in the ledger, and those in `redo`. Raises Stopped; finished retrains are kept."""
         finished = self._index().rows.keys() - set(redo)
         todo = [work for work in works if work.spec_id not in finished]
         if not todo:
@@ -63,31 +66,31 @@ class Retraining:
             raise Stopped(f"{label}: stopped ({result.stopped}); {n_done} of {len(todo)} done and kept")
 
     def _index(self) -> LedgerIndex:
-        """What the ledger holds; damage that was not there when the run began is told, since it costs retrains."""
+        """Return the index of the ledger. A part that was damaged after the run began is reported, since its retrains must be repeated."""
         index = self.ledger.index()
         for part in index.bad_parts:
             if part.name not in self.damaged:
-                self.progress.say(f"ledger part {part.name} is damaged ({part.problem}): its retrains are done again")
+                self.progress.say(f"ledger part {part.name} is damaged ({part.problem}): its retrains are repeated")
         self.damaged.update(part.name for part in index.bad_parts)
         return index
 
     def check_budget(self, label: str) -> None:
-        """Raise Stopped if a stop was asked for or a limit is reached already, before a machine is asked for."""
+        """Raise Stopped if the run should stop or has reached a limit; called before any machine is started."""
         reason = self.stop.reason or (self.meter.reason if self.meter and self.meter.is_used_up else None)
         if reason:
             raise Stopped(f"{label}: stopped ({reason})")
 
-    def _remember(self, works: Sequence[Work]) -> None:
-        """Learn from the ledger how long works of each kind take, where nobody knows yet."""
-        rows, new = self.ledger.index().rows, [w for w in works if self.durations.typical_s(_kind(w)) is None]
-        for work in new:
+    def _add_known_durations(self, works: Sequence[Work]) -> None:
+        """Add the durations in the ledger to `durations`, for kinds that have none yet."""
+        rows, unknown = self.ledger.index().rows, [w for w in works if self.durations.typical_s(_kind(w)) is None]
+        for work in unknown:
             if (row := rows.get(work.spec_id)) and row.status == "ok":
                 self.durations.add(_kind(work), row.seconds)
 
     def _drive(self, works: Sequence[Work], todo: Sequence[Work]) -> DriveResult:
         compute, n_all, n_before = self.compute, len(works), len(works) - len(todo)
         kinds = {work.spec_id: _kind(work) for work in todo}
-        self._remember(works)
+        self._add_known_durations(works)
         scheduler = Scheduler(
             [work.spec_id for work in todo],
             Budgets(compute.retries, compute.preemptions),
@@ -108,7 +111,7 @@ class Retraining:
         )
 
     def _publisher(self, todo: Sequence[Work]) -> WriteRows:
-        """Writes rows, and deletes the snapshots of what they finish."""
+        """Return a function that writes rows to the ledger and deletes the snapshots of their retrains."""
         write, after_s = self.ledger.publisher(todo), self.compute.snapshot_s
 
         def may_have(row: LedgerRow) -> bool:
@@ -122,15 +125,15 @@ class Retraining:
         return publish
 
     def quarantined(self) -> set[str]:
-        """Spec ids that were given up."""
+        """Return the spec ids that the ledger holds as quarantined."""
         return {spec_id for spec_id, entry in self.ledger.index().rows.items() if entry.status == "quarantined"}
 
     def without_weights(self, works: Iterable[Work]) -> set[str]:
-        """Those of `works` whose weights are asked for and not in the store."""
+        """Return the spec ids of `works` whose weights must be kept but are not in the store."""
         return {w.spec_id for w in works if w.keep_steps and not self.checkpoints.has(w.spec_id, w.keep_steps)}
 
     def _lost_parents(self, works: Sequence[Work], wave: Sequence[Work], redo: set[str]) -> set[str]:
-        """Finished works of a wave whose weights a retrain still to do starts from, and which are gone."""
+        """Return the finished works of a wave whose weights the store has lost and an unfinished retrain starts from."""
         finished = self.ledger.index().rows.keys() - redo
         wanted = {w.spec.parent["spec_id"] for w in works if w.spec.parent and w.spec_id not in finished}
         return self.without_weights(w for w in wave if w.spec_id in wanted)

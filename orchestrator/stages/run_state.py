@@ -1,4 +1,4 @@
-"""A run as it stands: what it was opened with, and everything that follows from the store, derived on first use and kept."""
+"""The state of a run: the objects it was opened with, and everything derived from the store, computed on first use and cached."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tasks.errors import InputError
 
 @dataclass
 class Report:
-    """What a run did: for the last line on the terminal and for tests."""
+    """What a run did, for the last line on the terminal and for tests. `set_aside`: names of damaged ledger parts."""
 
     stage: str = ""
     retrained: int = 0
@@ -47,11 +47,12 @@ class Report:
 
 @dataclass
 class RunState:
-    """One experiment over one store. The backend starts only when there is something to compute.
+    """One experiment on one store. The backend starts only when something must be computed.
 
-    `read_only`: to read a run again, a year later and elsewhere; nothing is trained, so the pinned numerics stand.
-    `meter`: what the machines cost, where there is a limit or somebody wants to know. `pilot`: retrain no more than so many of every
-    class, to learn how long they take. `mirror`: keeps the run directory in an object store.
+    `retry_quarantined`: this session retrains the specs that earlier sessions quarantined. `read_only`: the run is only read, possibly
+    on another machine; nothing is trained, so the pinned numerics are used unchanged. `meter` charges the machines, if there is a
+    limit or a price table. `pilot`: if not 0, at most this many retrains of every class run, to learn how long they take. `mirror` copies
+    the run directory to an object store.
     """
 
     experiment: Experiment
@@ -69,7 +70,7 @@ class RunState:
 
     @property
     def campaign(self) -> Campaign:
-        """The campaign, with the hooks that plan it and make its results. Raises InputError for a class that has none of them."""
+        """The campaign, with its hooks. Raises InputError if its class does not derive from Campaign."""
         campaign, config = self.experiment.campaign, self.experiment.config
         if not isinstance(campaign, Campaign):
             problem = f"{config.settings.campaign!r} must derive from orchestrator.campaigns.base.Campaign"
@@ -78,7 +79,7 @@ class RunState:
 
     @cached_property
     def workforce(self) -> Workforce:
-        """What computes for this run."""
+        """The workers of this run."""
         return Workforce(
             self.experiment,
             self.store,
@@ -92,19 +93,19 @@ class RunState:
 
     @cached_property
     def retraining(self) -> Retraining:
-        """What brings retrains into the ledger."""
+        """The object that runs missing retrains."""
         compute = self.experiment.settings.compute
         checkpoints = self.store.checkpoints
         return Retraining(self.ledger, checkpoints, self.workforce, compute, self.progress, self.stop, self.meter)
 
     @cached_property
     def ledger(self) -> Ledgers:
-        """The ledgers this experiment records to, as one."""
+        """The ledgers that this experiment records to, as one object."""
         return Ledgers.of(self.store, self.experiment.task_ids, self.workforce.patiently)
 
     @cached_property
-    def again(self) -> set[str]:
-        """Spec ids given up in earlier sessions that this one is to retrain, and has not yet: nothing is decided by their rows."""
+    def to_retry(self) -> set[str]:
+        """Quarantined spec ids that this session must still retrain; until then their ledger rows do not count as finished."""
         return self.retraining.quarantined() if self.retry_quarantined else set()
 
     @property
@@ -114,11 +115,11 @@ class RunState:
 
     @property
     def known_numerics(self) -> Numerics | None:
-        """The numerics, unless only a worker with a GPU could tell."""
+        """The numerics; None while only a worker with a GPU could determine them."""
         return self.workforce.known_numerics
 
     def context(self) -> WorkerContext:
-        """What a worker needs."""
+        """Return everything that a worker needs."""
         return self.workforce.context()
 
     # --- train and score -----------------------------------------------------------------------------------------
@@ -132,7 +133,7 @@ class RunState:
 
     @property
     def groups(self) -> list[ScoringGroup]:
-        """The scoring models, in groups that each make one score matrix per method."""
+        """The scoring models in groups; each group has one score matrix per method."""
         return self.models.groups
 
     @property
@@ -157,32 +158,32 @@ class RunState:
 
     @property
     def all_matrices(self) -> dict[tuple[str, str], ScoreMatrix]:
-        """(scoring group, method label) -> assembled score matrix."""
+        """(scoring group, method label) -> assembled score matrix. Raises Unfinished while scores are missing."""
         return self.models.all_matrices
 
     @property
     def matrices(self) -> dict[str, ScoreMatrix]:
-        """Label -> score matrix of the first scoring group."""
+        """Method label -> score matrix of the first scoring group."""
         first = self.groups[0].key
         return {label: matrix for (key, label), matrix in self.all_matrices.items() if key == first}
 
     def score_warnings(self) -> list[str]:
-        """What makes the scores of a method useless for some queries. Raises Unfinished while scores are missing."""
+        """Return warnings about scores that rank nothing (see `score_warnings`). Raises Unfinished while scores are missing."""
         matrices, experiment = self.all_matrices, self.experiment
         return score_warnings(matrices, list(experiment.methods), experiment.main.query_split if matrices else None)
 
     def ledger_rows(self, spec_ids: Iterable[str]) -> Mapping[str, LedgerRow]:
-        """Ledger rows by spec id, for those of `spec_ids` that are finished."""
+        """Return the ledger rows by spec id, for those of `spec_ids` that are finished."""
         view = self.ledger.read(set(spec_ids))
         for spec_id in view.conflicts:
-            self.progress.say(f"warning: the ledger holds two results of {spec_id} that differ; the first one stands")
+            self.progress.say(f"warning: the ledger holds two results of {spec_id} that differ; the first one is used")
         return view.rows
 
     # --- plan ----------------------------------------------------------------------------------------------------
 
     @cached_property
     def scored(self) -> Scored:
-        """What the campaign plans and analyses with. Raises Unfinished while scores are missing that its plan depends on."""
+        """The scores and rows that the campaign plans and analyses with. Raises Unfinished while the plan depends on missing scores."""
         models = self.models
         if self.campaign.plans_by_scores:
             _ = self.all_matrices  # raises Unfinished while a score is missing
@@ -193,12 +194,12 @@ class RunState:
             queries=models.queries,
             matrix=lambda key, label: self.all_matrices[key, label],
             outcome=lambda spec_id: models.rows[spec_id].outcome,
-            rows=lambda spec_ids: self.ledger_rows(set(spec_ids) - self.again),
+            rows=lambda spec_ids: self.ledger_rows(set(spec_ids) - self.to_retry),
         )
 
     @cached_property
     def planned(self) -> Any:
-        """The campaign's plan: exact, since the scores are in the store. Not final while the ledger decides how it goes on."""
+        """The campaign's plan. Its `is_final` is False while further retrains depend on results that the ledger lacks."""
         plan = self.campaign.planned(self.scored)
         self.ledger.expect(plan.works)
         return plan
@@ -207,7 +208,7 @@ class RunState:
 
     @cached_property
     def rows(self) -> Mapping[str, LedgerRow]:
-        """The ledger rows of the plan and the scoring models. Raises RefitError if a retrain is not there."""
+        """The ledger rows of the plan and of the scoring models. Raises Unfinished if a retrain is missing."""
         wanted = [w.spec_id for w in self.planned.works] + [s.work.spec_id for s in self.scoring]
         rows = self.ledger_rows(wanted)
         lacking = sum(spec_id not in rows for spec_id in wanted)
@@ -217,18 +218,18 @@ class RunState:
 
     @cached_property
     def results(self) -> Results:
-        """The tables, verdicts and checks, from the ledger."""
+        """The tables, verdicts and checks, derived from the ledger."""
         return self.results_from(self.rows)
 
     def results_from(self, rows: Mapping[str, LedgerRow]) -> Results:
-        """The tables, verdicts and checks from these ledger rows; queries have the ids that the data gives, where those are text."""
+        """Derive the tables, verdicts and checks from these ledger rows; if the data's query ids are text, the tables show those too."""
         found = self.campaign.checked_results(self.scored, self.planned, rows)
         asks = self.campaign.asks_queries
         return found.with_given_ids(self.experiment.main.query_split if asks else None)
 
     @property
     def finished(self) -> FinishedRun:
-        """What the report and the tracking store are made from. Raises Unfinished while a retrain is not in the ledger."""
+        """The finished run, from which report and tracking record are made. Raises Unfinished if a retrain is missing from the ledger."""
         return FinishedRun(
             self.scored, self.planned, self.rows, self.results, lambda key: self.stages[key].checkpoints()
         )

@@ -1,4 +1,4 @@
-"""The score stage: which shards are missing, one job for all of them, matrices assembled whatever the order."""
+"""The scores of one scoring group: its missing shards, the job that computes them, and the matrices assembled from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tasks.sources import require_late_imports
 
 @dataclass(frozen=True)
 class GroupScores:
-    """Scores of every scored method on one group of scoring models, by score id in the store."""
+    """Scores of every scored method on one group of scoring models; the store keeps them by score id."""
 
     experiment: Experiment
     store: Store
@@ -41,12 +41,16 @@ class GroupScores:
         return self.experiment.arms[self.group.arm]
 
     def score_id(self, method: Method) -> str:
-        """Scoring specs and steps + method + options + queries, what they are and their labels + shard size."""
+        """Return the digest of everything that determines the scores of one method.
+
+        It covers the scoring specs and their kept steps, the method with its options, the content and labels of the
+        queries, and the shard size.
+        """
         return digest(
             {
                 "scoring": [[s.work.spec_id, list(s.work.keep_steps)] for s in self.scoring],
                 "method": self.arm.method_identity(method),
-                "recorded": self.arm.task_id,  # what the queries are: their texts, points, or the properties asked about
+                "recorded": self.arm.task_id,  # the task id digests the content of the queries: texts, points or properties
                 "queries": [self.queries.split, digest_arrays(ids=self.queries.ids, labels=self.queries.labels)],
                 "rows_per_shard": self.experiment.settings.scores.rows_per_shard,
             }
@@ -54,16 +58,16 @@ class GroupScores:
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
-        """Row ranges of the shards, fixed by the data."""
+        """Ranges [start, stop) of train rows, one per shard; they depend only on the data and scores.rows_per_shard."""
         return ranges_of(len(self.arm.train), self.experiment.settings.scores.rows_per_shard)
 
     @property
     def asked(self) -> Asked:
-        """The ids of the queries and of the train set, which every shard must hold for its range."""
+        """The query ids and train ids that the shards must hold, each for its range of rows."""
         return Asked(self.queries.ids, self.arm.train.ids)
 
     def missing(self) -> dict[str, list[tuple[int, int]]]:
-        """Label -> ranges that are not in the store."""
+        """Return method label -> ranges that are not in the store; complete methods are left out."""
         wanted = self.ranges
         found = {
             label: set(self.store.scores.ranges(self.score_id(method), self.asked))
@@ -74,7 +78,7 @@ class GroupScores:
         }
 
     def job(self, missing: Mapping[str, Iterable[tuple[int, int]]]) -> ScoreJob:
-        """One pass over the gradients for everything that is missing."""
+        """Return one job that computes all missing shards in a single pass over the gradients."""
         self.arm.task.prepare()
         methods = {label: self.experiment.scored[label] for label in missing}
         prepared = {
@@ -87,7 +91,7 @@ class GroupScores:
         return ScoreJob(methods, prepared, checkpoints, self.queries, ranges, self.group.arm)
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Weights of all scoring models at all kept steps, in that order."""
+        """Load the weights of all scoring models at all kept steps, ordered by model and then by step."""
         n_models = len(self.scoring)
         return [
             Checkpoint(
@@ -108,25 +112,25 @@ class GroupScores:
             self.score_id(self.experiment.scored[label]), start, stop, self.queries.ids, ids, scores
         )
 
-    def tell(self, label: str, diagnostics: Mapping[str, Any]) -> None:
-        """Keep what a method says of its own work beside its scores."""
+    def keep_diagnostics(self, label: str, diagnostics: Mapping[str, Any]) -> None:
+        """Store the diagnostics that a method reports about its computation, next to its scores."""
         self.store.scores.put_diagnostics(self.score_id(self.experiment.scored[label]), diagnostics)
 
     def foreign_diagnostics(self) -> list[str]:
-        """Keys of diagnostics that are not those of these scores."""
+        """Return the store keys under which the diagnostics of other scores lie."""
         scores = self.store.scores
         ids = [self.score_id(method) for method in self.experiment.scored.values()]
         return [key for score_id in ids if (key := scores.foreign_diagnostics(score_id))]
 
-    def told(self) -> dict[str, dict[str, Any]]:
-        """Label -> what the method said of its own work; methods that said nothing are left out."""
+    def diagnostics(self) -> dict[str, dict[str, Any]]:
+        """Return method label -> its stored diagnostics; methods without diagnostics are left out."""
         found = {
             label: self.store.scores.diagnostics(self.score_id(method))
             for label, method in self.experiment.scored.items()
         }
-        return {label: said for label, said in found.items() if said}
+        return {label: diagnostics for label, diagnostics in found.items() if diagnostics}
 
     def matrix(self, label: str) -> ScoreMatrix:
-        """The assembled matrix of one method. Gaps and overlaps raise ValueError naming the range."""
+        """Assemble the score matrix of one method. Raises ValueError that names the range of a gap or overlap."""
         shards = self.store.scores.load(self.score_id(self.experiment.scored[label]), self.ranges, self.asked)
         return assemble(self.queries.ids, self.arm.train.ids, ((s.start, s.stop, s.scores) for s in shards))

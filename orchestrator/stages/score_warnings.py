@@ -1,4 +1,4 @@
-"""What makes the scores of a method useless for some queries, in words for the terminal and the report."""
+"""Warnings about methods whose scores rank nothing for some queries, as sentences for the terminal and the report."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ N_SHOWN = 5
 def score_warnings(
     matrices: Mapping[tuple[str, str], ScoreMatrix], order: Sequence[str], split: Split | None = None
 ) -> list[str]:
-    """One sentence a method and scoring group that has queries without scores, or with equal scores throughout.
+    """Return a sentence for every matrix that has queries without scores, and one for every matrix that has queries with all scores equal.
 
     `matrices`: (scoring group, method label) -> scores; `order`: the labels in the order of the config's `methods`;
-    `split`: that of the queries, whose ids are shown as the data gives them.
+    `split`: the split of the queries, used to show their ids as the data gives them.
     """
     found, names = [], {} if split is None else split.shown_ids()
     for (group, label), matrix in matrices.items():
@@ -32,16 +32,16 @@ def score_warnings(
         if (equal := matrix.query_ids[_without_order(matrix)]).size:
             found.append(
                 f"{key} gives every training example the same score for {len(equal)} of {n_queries} queries "
-                f"({_listed(equal, names)}): their order is that of the ids, and says nothing of influence"
+                f"({_listed(equal, names)}): the examples are ordered by their ids, which says nothing about influence"
             )
     return found
 
 
 def _without_order(matrix: ScoreMatrix) -> np.ndarray:
-    """Queries whose scores are all equal: bool [n_queries]; none where there is one training example."""
+    """Return whether all scores of a query are equal: bool [n_queries]; False throughout if there is only one training example."""
     if matrix.scores.shape[1] < 2:
         return np.zeros(len(matrix.query_ids), bool)
-    return (matrix.scores == matrix.scores[:, :1]).all(axis=1)  # NaN equals nothing
+    return (matrix.scores == matrix.scores[:, :1]).all(axis=1)  # False for rows of NaN
 
 
 def _listed(ids: Iterable[int], names: Mapping[int, str]) -> str:

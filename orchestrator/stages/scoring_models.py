@@ -1,4 +1,4 @@
-"""The scoring models of a run and what comes of them: who they are, which queries they are asked, and their score matrices."""
+"""The scoring models of a run, their queries and their score matrices."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from tasks.errors import InputError, RefitError
 Missing = Mapping[str, list[tuple[int, int]]]  # method label -> ranges of train rows without scores
 
 
-class Unfinished(RefitError):  # noqa: N818  it is no error either: refit run goes on
-    """Something that a later stage reads is not there yet; the same `refit run` finishes it."""
+class Unfinished(RefitError):  # noqa: N818  (a state, not a fault: refit run continues it)
+    """The output of an earlier stage is missing; the same `refit run` command computes it."""
 
     is_resumable = True
 
 
 @dataclass
 class ScoringModels:
-    """The scoring models of an experiment under these numerics; none for a campaign that asks no queries.
+    """The scoring models of an experiment under these numerics; a campaign without queries has none.
 
-    `ledger_rows(spec_ids)`: the ledger's rows of those that are finished.
+    `ledger_rows(spec_ids)` returns the ledger rows of those specs that are finished.
     """
 
     experiment: Experiment
@@ -43,21 +43,21 @@ class ScoringModels:
 
     @cached_property
     def groups(self) -> list[ScoringGroup]:
-        """The models, in groups that each make one score matrix per method."""
+        """The scoring models in groups; each group has one score matrix per method."""
         return self.experiment.scoring_groups(self.numerics)
 
     @property
     def models(self) -> list[ScoringWork]:
-        """All of them."""
+        """All scoring models."""
         return [model for group in self.groups for model in group.models]
 
     @property
     def works(self) -> list[Work]:
-        """Their distinct retrains."""
+        """The distinct works that train the scoring models."""
         return list({model.work.spec_id: model.work for model in self.models}.values())
 
     def check_trained(self) -> None:
-        """Raise RefitError for a model that was given up, InputError for one that diverged: neither has weights to score."""
+        """Raise RefitError if a model was quarantined, InputError if one diverged, since neither has weights to score with."""
         rows = self.ledger_rows(work.spec_id for work in self.works)
         for work in self.works:
             outcome = rows[work.spec_id].outcome
@@ -71,16 +71,19 @@ class ScoringModels:
 
     @cached_property
     def rows(self) -> Mapping[str, LedgerRow]:
-        """Their ledger rows. Raises Unfinished if one is not there."""
+        """The ledger rows of the scoring models. Raises Unfinished if one is missing."""
         wanted = {work.spec_id for work in self.works}
         rows = self.ledger_rows(wanted)
         if not wanted <= rows.keys():
-            raise Unfinished("a scoring model has not been trained yet; refit run does it")
+            raise Unfinished("a scoring model has not been trained yet; refit run trains it")
         return rows
 
     @cached_property
     def stages(self) -> dict[str, GroupScores]:
-        """The score stage of every group; where a group's first model judges its queries, its outputs are read from the ledger."""
+        """Scoring group -> its scores.
+
+        If the queries of a group depend on a model's outputs, those of its first model are read from the ledger.
+        """
         judges = {
             group.key: group.models[0].work.spec_id
             for group in self.groups
@@ -93,19 +96,19 @@ class ScoringModels:
         arm, outputs = self.experiment.arms[group.arm], None
         if arm.needs_outputs:
             if judge is None or judge.outcome.status != "ok":
-                raise Unfinished("the scoring model has not been trained yet; refit run does it")
+                raise Unfinished("the scoring model has not been trained yet; refit run trains it")
             outputs = judge.outcome.outputs
         return GroupScores(self.experiment, self.store, group, arm.queries(outputs))
 
     @property
     def first(self) -> GroupScores:
-        """The score stage of the first group, the only one in most campaigns. Raises ValueError if there is none."""
+        """The scores of the first group, the only one in most campaigns. Raises ValueError if there is none."""
         if not self.stages:
-            raise ValueError(f"{self.experiment.settings.campaign} asks no queries and has no scores")
+            raise ValueError(f"campaign {self.experiment.settings.campaign} asks no queries, so it has no scores")
         return next(iter(self.stages.values()))
 
     def queries(self, key: str) -> QueryBlock:
-        """The queries of a group."""
+        """Return the queries of a group."""
         return self.stages[key].queries
 
     # --- scores --------------------------------------------------------------------------------------------------
@@ -117,10 +120,10 @@ class ScoringModels:
         on_block: Callable[[ScoreBlock], None],
         alive: Callable[[], None] = lambda: None,
     ) -> None:
-        """Compute and store every shard that is missing; nothing to do starts no backend.
+        """Compute and store every missing shard; if none is missing, no backend is started.
 
-        `on_block` hears of each, `alive` is called while none comes or a store that is away is waited for; both may raise
-        to stop. Raises StoreAwayError if the store is away for minutes.
+        `on_block` is called with every block; `alive` is called while no block arrives and while the store is unavailable. Both may
+        raise to stop. Raises StoreAwayError if the store is unavailable for minutes.
         """
         missing = {key: found for key, stage in self.stages.items() if (found := stage.missing())}
         if not missing:
@@ -156,9 +159,9 @@ class ScoringModels:
 
 
 def _keep(stage: GroupScores, block: ScoreBlock, missing: Missing) -> None:
-    """Store what a block holds of the missing shards, and what the methods said of their work."""
-    for label, said in block.diagnostics.items():
-        stage.tell(label, said)
+    """Store the missing shards that a block holds, and the diagnostics of its methods."""
+    for label, diagnostics in block.diagnostics.items():
+        stage.keep_diagnostics(label, diagnostics)
     for label, scores in block.scores.items():
         if (block.start, block.stop) in missing[label]:
             stage.keep(label, block.start, block.stop, scores)

@@ -1,6 +1,7 @@
-"""The stages of a run: train, score, plan, retrain, analyse. Each knows when its computing is done, computes, and writes its files.
+"""The stages of a run: train, score, plan, retrain, analyse.
 
-`run_stage` holds the one rule by which a stage is skipped.
+Each stage knows whether the store holds its results, computes the missing ones, and writes its files. `run_stage` holds
+the only rule by which a stage is skipped.
 """
 
 from __future__ import annotations
@@ -20,29 +21,29 @@ log = logging.getLogger("refit")
 
 
 class Stage:
-    """One step of a run. It reads what earlier stages wrote, and never the output of a later one.
+    """One step of a run. It reads the output of earlier stages, never that of a later stage.
 
-    `name`: as `refit run --until` takes it. By default a stage computes nothing and writes nothing.
+    `name` is the value for `refit run --until`. By default a stage computes nothing and writes nothing.
     """
 
     name: ClassVar[str]
 
     def is_done(self, run: RunState) -> bool:
-        """Whether the store holds everything that this stage computes. Starts no machine."""
+        """Return whether the store holds everything that this stage computes. It starts no machine."""
         return True
 
     def compute(self, run: RunState) -> None:
-        """Compute what the store lacks. Raises Stopped, InputError or RefitError; what is finished is kept."""
+        """Compute what the store lacks. Raises Stopped, InputError or RefitError; finished work is kept."""
 
     def write(self, run: RunState) -> None:
-        """Write the files of the run directory that follow from the store, and note in the report what was found."""
+        """Write the stage's files in the run directory from the store, and update `run.report`."""
 
 
 def run_stage(stage: Stage, run: RunState) -> None:
-    """Compute what is missing, and write the stage's files.
+    """Compute what is missing and write the stage's files.
 
-    Computing is skipped when its outcome is in the store. The files of the run directory take seconds and are written every
-    time, so that a damaged or an older file never stays.
+    The computation is skipped if the store holds its results. The files take seconds and are written every time, so that a
+    damaged or outdated file never remains.
     """
     run.report.stage = stage.name
     if not stage.is_done(run):
@@ -51,27 +52,31 @@ def run_stage(stage: Stage, run: RunState) -> None:
 
 
 class TrainStage(Stage):
-    """The scoring models, with the weights that the scores and the retrains with a parent start from."""
+    """Trains the scoring models and keeps their weights, which scores and retrains with a parent need."""
 
     name = "train"
 
     def is_done(self, run: RunState) -> bool:
-        """Whether every scoring model is in the ledger with an outcome to score, and the weights are there that a later stage needs."""
+        """Return whether every scoring model is in the ledger as ok, and the store has the weights that later stages need."""
         works = run.models.works
         rows = run.ledger.index().rows
         are_ok = all(work.spec_id in rows and rows[work.spec_id].status == "ok" for work in works)
         return are_ok and not _lost_weights(run)
 
     def compute(self, run: RunState) -> None:
-        """Train the models that are missing, were given up, or have lost weights that are needed."""
+        """Train the models that are missing, were quarantined, or whose needed weights are lost."""
         redo = _lost_weights(run) | run.retraining.quarantined()
         run.retraining.bring_in(run.models.works, "scoring models", redo=redo)
-        run.again.difference_update(work.spec_id for work in run.models.works)
+        run.to_retry.difference_update(work.spec_id for work in run.models.works)
         run.models.check_trained()
 
 
 def _lost_weights(run: RunState) -> set[str]:
-    """Scoring models whose weights are not in the store; none where those of a finished model are lost and no later stage needs them."""
+    """Return the scoring models that must be trained for their weights.
+
+    These are the models whose weights are not in the store. The result is empty if a finished model is among them but no later
+    stage needs its weights.
+    """
     missing = run.retraining.without_weights(run.models.works)
     if not missing.isdisjoint(run.ledger.index().rows) and not _needs_weights(run):
         return set()
@@ -79,27 +84,27 @@ def _lost_weights(run: RunState) -> set[str]:
 
 
 def _needs_weights(run: RunState) -> bool:
-    """Whether a score, or a retrain with a parent, is missing: only then are the weights of a finished model needed."""
+    """Return whether a score or a retrain with a parent is missing; only these need the weights of a finished model."""
     try:
         if any(scores.missing() for scores in run.stages.values()):
             return True
-        finished = run.ledger.index().rows.keys() - run.again
+        finished = run.ledger.index().rows.keys() - run.to_retry
         return any(w.spec.parent and w.spec_id not in finished for w in run.planned.works)
     except Unfinished:
         return True
 
 
 class ScoreStage(Stage):
-    """The score matrix of every method on every scoring group, by shards of the train set."""
+    """Computes the scores of every method on every scoring group, in shards of the train set."""
 
     name = "score"
 
     def is_done(self, run: RunState) -> bool:
-        """Whether every shard is in the store."""
+        """Return whether every shard is in the store."""
         return not any(scores.missing() for scores in run.stages.values())
 
     def compute(self, run: RunState) -> None:
-        """Compute the shards that are missing."""
+        """Compute the missing shards."""
 
         def on_block(block: ScoreBlock) -> None:
             run.report.score_seconds += block.seconds
@@ -109,7 +114,7 @@ class ScoreStage(Stage):
         run.models.compute(run.workforce.backend, run.progress, on_block, run.workforce.alive)
 
     def write(self, run: RunState) -> None:
-        """Write config.yaml, provenance.json and scores/<label>.parquet, and warn of scores that rank nothing."""
+        """Write config.yaml, provenance.json and scores/<label>.parquet, and warn about scores that rank nothing."""
         run.workforce.pin()
         run.models.write_tables(run.run_dir)
         for warning in run.score_warnings():
@@ -118,12 +123,12 @@ class ScoreStage(Stage):
 
 
 class PlanStage(Stage):
-    """The removal sets, and the distinct retrains that serve them: derived from the scores and the ledger, without a worker."""
+    """Derives the removal sets and their distinct retrains from the scores and the ledger, without a worker."""
 
     name = "plan"
 
     def write(self, run: RunState) -> None:
-        """Write plan.parquet, and note the references in provenance.json."""
+        """Write plan.parquet, and add the spec ids of the references to provenance.json."""
         from orchestrator.storage.tables import write_plan
 
         write_plan(run.run_dir.plan, run.planned.columns(), {"run": run.experiment.run_name})
@@ -131,48 +136,48 @@ class PlanStage(Stage):
 
 
 class RetrainStage(Stage):
-    """The retrains of the plan, wave by wave; of an adaptive plan until it asks for no more."""
+    """Runs the retrains of the plan, parents before children. An adaptive plan is extended until it is final."""
 
     name = "retrain"
 
     def is_done(self, run: RunState) -> bool:
-        """Whether the plan is final and all its retrains are in the ledger. A row that this session is to replace does not count."""
+        """Return whether the plan is final and all its retrains are in the ledger, not counting rows that this session must replace."""
         if not run.planned.is_final:
             return False
-        finished = run.ledger.index().rows.keys() - run.again
+        finished = run.ledger.index().rows.keys() - run.to_retry
         return all(work.spec_id in finished for work in run.planned.works)
 
     def compute(self, run: RunState) -> None:
-        """Retrain what is missing, and plan anew while the plan is not final."""
+        """Run the missing retrains, and derive the plan again until it is final."""
         while True:
             works = run.planned.works
-            run.retraining.bring_in_waves(works, "retrains", run.again)
-            run.again.difference_update(work.spec_id for work in works)
+            run.retraining.bring_in_waves(works, "retrains", run.to_retry)
+            run.to_retry.difference_update(work.spec_id for work in works)
             if run.planned.is_final:
                 return
             run.workforce.alive()
-            del run.planned  # it is planned anew, now that these are in the ledger
+            del run.planned  # the cached plan; it is derived again from the ledger, which now has these retrains
             PLAN.write(run)
             run.workforce.patiently(run.mirror.publish)()
 
     def write(self, run: RunState) -> None:
-        """Let the machines go, which tables and report do not need, and report what was given up."""
+        """Stop the backend, since tables and report need no machine, and report the quarantined retrains."""
         run.workforce.close()
         planned = {work.spec_id for work in run.planned.works}
         run.report.quarantined = tuple(sorted(planned & run.retraining.quarantined()))
 
 
 class PilotStage(Stage):
-    """In the place of RetrainStage: no more than `run.pilot` retrains of every class, to learn how long they take."""
+    """Replaces RetrainStage in a pilot: runs at most `run.pilot` retrains of every class, to learn how long they take."""
 
     name = "retrain"
 
     def is_done(self, run: RunState) -> bool:
-        """Whether so many of every class are in the ledger."""
+        """Return whether `run.pilot` retrains of every class are in the ledger, or all if a class has fewer."""
         return not self._works(run)
 
     def compute(self, run: RunState) -> None:
-        """Retrain them."""
+        """Run the missing retrains of the pilot."""
         run.retraining.bring_in_waves(self._works(run), "pilot")
 
     def _works(self, run: RunState) -> list[Work]:
@@ -180,12 +185,12 @@ class PilotStage(Stage):
 
 
 class AnalyseStage(Stage):
-    """Tables, verdicts and checks: derived from the ledger, without a worker."""
+    """Derives tables, verdicts and checks from the ledger, without a worker."""
 
     name = "analyse"
 
     def write(self, run: RunState) -> None:
-        """Write results/, and report what was given up."""
+        """Write results/, and report the quarantined retrains."""
         tables = run.results.csv()
         require_late_imports(run.experiment.sources)
         for name, text in tables.items():
@@ -198,6 +203,6 @@ PLAN, ANALYSE = PlanStage(), AnalyseStage()
 
 
 def stages_until(name: str, pilot: int = 0) -> list[Stage]:
-    """The stages of a run in their order, up to and with the one of this name. Raises ValueError for a name that no stage has."""
+    """Return the stages in their order, up to and including the named one. Raises ValueError for an unknown name."""
     stages: list[Stage] = [TrainStage(), ScoreStage(), PLAN, PilotStage() if pilot else RetrainStage(), ANALYSE]
     return stages[: [stage.name for stage in stages].index(name) + 1]

@@ -1,4 +1,4 @@
-"""The workers of a run: numerics pinned at the first retrain, and a backend that starts when there is something to compute."""
+"""The workers of a run: the backend, which starts when something must be computed, and the numerics that all workers use."""
 
 from __future__ import annotations
 
@@ -36,12 +36,15 @@ BackendFactory = Callable[[WorkerContext], Backend]
 
 
 class Stopped(Unfinished):
-    """The run was asked to stop; the same command resumes it."""
+    """The run stopped early (Ctrl-C, budget or deadline); the same command resumes it."""
 
 
 @dataclass
 class Workforce:
-    """What computes for one run. `read_only`: nothing is trained, so the pinned numerics stand as they are. `is_running`: a run goes on."""
+    """The backend of one run, with its numerics and the context of its workers.
+
+    `read_only`: nothing is trained, so the pinned numerics are used unchanged. `is_running`: True while Pipeline.run executes.
+    """
 
     experiment: Experiment
     store: Store
@@ -56,12 +59,15 @@ class Workforce:
 
     @cached_property
     def numerics(self) -> Numerics:
-        """The numerics of this campaign: pinned in the run directory at the first retrain."""
+        """The numerics of this campaign, pinned in the run directory at the first retrain.
+
+        Raises InputError if this machine's numerics differ from the pinned ones.
+        """
         compute, pinned = self.experiment.settings.compute, self.run_dir.numerics()
         if self.read_only and pinned:
             return pinned
         now = cpu_numerics(compute.threads, compute.micro_batch)
-        if compute.trains_on == "cuda":  # which GPU and which build of torch, only a worker can tell
+        if compute.trains_on == "cuda":  # only a worker can determine the GPU model and the torch build
             now = (
                 dataclasses.replace(pinned, threads=now.threads, micro_batch=now.micro_batch, device="cuda")
                 if pinned
@@ -75,7 +81,7 @@ class Workforce:
 
     @property
     def known_numerics(self) -> Numerics | None:
-        """The numerics, unless only a worker with a GPU could tell."""
+        """The numerics; None while only a worker with a GPU could determine them."""
         on_gpu = self.experiment.settings.compute.trains_on == "cuda"
         return None if on_gpu and self.run_dir.numerics() is None else self.numerics
 
@@ -88,18 +94,21 @@ class Workforce:
             self.close()
 
     def alive(self) -> None:
-        """Called while something is waited for: charge what is there, and raise Stopped when the run is to stop."""
+        """Charge the present machines, and raise Stopped if the run should stop. It is called during every wait."""
         left_s = self.meter.tick(self._backend.nodes() if self._backend else []) if self.meter else None
         over = self.meter.reason if self.meter and left_s is not None and left_s <= 0 else None
         if reason := self.stop.reason or over:
-            raise Stopped(f"stopped ({reason}); what is finished is kept")
+            raise Stopped(f"stopped ({reason}); finished retrains are kept")
 
     def patiently(self, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-        """While a run goes on, machines are there that an outage of the store must not waste; who only looks is told at once."""
+        """Wrap a store operation so that it is retried during an outage while a run executes.
+
+        A run has machines that an outage would waste. A command that only reads fails at once instead.
+        """
         return patient(function, meanwhile=self.alive) if self.is_running else function
 
     def backend(self) -> Backend:
-        """The backend, started on first use. Raises Stopped while its first worker is waited for."""
+        """Return the backend, started on first use. Raises Stopped if the run should stop while the first worker is starting."""
         if self._backend is None:
             numerics = self.numerics
             self.pin()
@@ -115,7 +124,7 @@ class Workforce:
             self._backend = None
 
     def context(self, numerics: Numerics | None = None) -> WorkerContext:
-        """What a worker needs: the prepared task of every arm."""
+        """Return everything that a worker needs, with the prepared task of every arm."""
         experiment = self.experiment
         tasks = {label: arm.task for label, arm in experiment.arms.items()}
         for label, task in tasks.items():
@@ -134,12 +143,12 @@ class Workforce:
         )
 
     def _landmark(self) -> str:
-        """What every driver writes before anything else; "" for who only looks at a store that has none yet."""
+        """Return the store key of the ledger's record, which a driver writes first and workers look for; "" if the store has none yet."""
         key = record_key(self.experiment.task_id)
         return key if self.patiently(self.store.blobs.exists)(key) else ""
 
     def pin(self) -> None:
-        """Write config.yaml and provenance.json: from now on the run stays with these numerics."""
+        """Write config.yaml and provenance.json, which fix the numerics of the run from now on."""
         experiment = self.experiment
         self.run_dir.write(
             experiment.config,

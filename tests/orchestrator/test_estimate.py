@@ -179,7 +179,7 @@ def test_a_campaign_whose_repeats_may_end_early_ranges_from_what_is_planned_to_t
     assert found.time_s == pytest.approx(found.seconds_per_retrain * (2 * BOUND - 4))
     assert found.time_low_s < found.seconds_per_retrain * (len(works) - 4)
     assert found.time_high_s > found.time_s
-    assert any("4 in the ledger; repeats end at their target" in line for line in found.lines())
+    assert any("4 in the ledger; each curve is repeated until it reaches its target" in line for line in found.lines())
 
 
 def test_the_json_is_plain(finished):

@@ -41,7 +41,7 @@ def test_a_retrain_of_the_plan_is_described_with_its_row_and_its_steps(finished,
         "attempt 1 was given to worker local",
         "worker local returned a result of attempt 1",
         "the driver began to write its row to the ledger",
-        "its row was in the ledger",
+        "its row was written to the ledger",
     ]
 
 
@@ -101,7 +101,7 @@ def test_after_a_crash_the_story_says_so_and_what_was_torn_costs_nothing_else(tm
     found = spec_status(run_dir, work.spec_id)
     assert found.state == "finished"
     assert [step.event for step in found.steps] == ["submit", "submit", "result", "publish", "published"]
-    assert sum("the driver ended here without writing why" in line for line in found.lines()) == 1
+    assert sum("the driver ended here without recording a reason" in line for line in found.lines()) == 1
 
 
 def test_a_failure_is_shown_in_one_line_with_its_cause(own_copy):
@@ -113,7 +113,7 @@ def test_a_failure_is_shown_in_one_line_with_its_cause(own_copy):
     StoryFile(own_copy.run_dir / "story.jsonl").append([SpecStory(spec_id, steps)])
     found = spec_status(own_copy.run_dir, spec_id)
     assert found.state == "waiting"  # a later session tries again what the ledger has
-    assert any("a later session was asked to repeat this retrain" in line for line in found.lines())
+    assert any("a later session repeated this retrain" in line for line in found.lines())
     assert found.lines()[-1].endswith(
         "attempt 1 failed on worker w1 and will be repeated (error: ValueError: bad value)"
     )

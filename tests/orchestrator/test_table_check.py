@@ -16,7 +16,7 @@ def test_a_table_without_the_new_columns_that_agrees_is_a_note():
     before = b'method,p,p_holm\n"a, b",0.01,0.02\nc,0.5,0.5\n'
     assert compared(before, NOW) == (
         "",
-        "an older version wrote it, without the column family; what it has agrees with the ledger",
+        "an older version wrote it without the column family; its other columns agree with the ledger",
     )
 
 
@@ -24,9 +24,9 @@ def test_what_differs_in_such_a_table_is_named_with_what_to_do():
     problem, note = compared(b'method,p,p_holm\n"a, b",0.01,0.03\nc,0.5,0.5\n', NOW)
     assert note == ""
     assert problem.startswith(
-        "an older version wrote it, without the column family, and p_holm differs from what this version"
+        "an older version wrote it without the column family, and p_holm differs from what this version"
     )
-    assert problem.endswith("refit report writes it anew")
+    assert problem.endswith("refit report writes it again")
     problem, _ = compared(b'method,p\n"a, b",0.02\nd,0.5\n', NOW)
     assert "without the columns p_holm, family, and method, p differ from" in problem
 

@@ -248,9 +248,9 @@ def test_tables_of_an_older_version_are_told_from_damaged_ones(own_copy):
         frame.drop(columns=[*later, "family"], errors="ignore").to_csv(results / f"{name}.csv", index=False)
     found = verify(own_copy.pipeline)
     assert found.problems == []
-    assert sum("an older version wrote it, without the columns" in line for line in found.checked) == 2
+    assert sum("an older version wrote it without the columns" in line for line in found.checked) == 2
     frame = pd.read_csv(results / "contrasts.csv", dtype=str, keep_default_na=False)
     frame.assign(p_holm="0.123").to_csv(results / "contrasts.csv", index=False)
     assert names(
-        own_copy, "contrasts.csv", "an older version wrote it", "p_holm differs", "refit report writes it anew"
+        own_copy, "contrasts.csv", "an older version wrote it", "p_holm differs", "refit report writes it again"
     )

@@ -81,7 +81,7 @@ def test_a_dry_run_on_a_gpu_that_no_worker_has_named_gives_the_most(tmp_path):
     config = small_grid(tmp_path, compute={"workers": 1, "gpus_per_worker": 1})
     before = estimate(pipeline_of(config))
     assert (before.distinct, before.distinct_max, before.scores) == (None, N_TRIALS, "none")
-    assert any("once a worker has begun" in line for line in before.lines())
+    assert any("once a worker has started" in line for line in before.lines())
 
 
 @pytest.mark.parametrize("change", [{"recipe.epochs": 1}, {"recipe": {"name": "finetune", "optimizer": "sgd"}}])

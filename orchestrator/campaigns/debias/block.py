@@ -1,4 +1,4 @@
-"""The config block of a debias campaign: properties, actions, set sizes, passes, and the sets that scores make."""
+"""The config block of a debias campaign: properties, actions, set sizes, passes, and the sets of sentences made from scores."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ from tasks.suggestions import did_you_mean
 class DebiasBlock(Campaign):
     """Fine-tune word vectors on the sentences that influence a property most, and measure every property again.
 
-    `correct`: labels of the properties to move; `halves`: label -> two properties that test the two halves of its word lists; the sets
-    for a half are made from that half's own influence. `bias`: absolute (A raises |value|; the paper's text) or signed (A raises the
-    value; the published code). A: the `size` sentences with the highest influence on the bias, M: those with the lowest; sentences of
-    the wrong sign are never shown. `finetune`: the recipe, its `passes` are the grid's; pair options default to the task recipe's.
-    `random`, listed among the methods, draws A and M among the sentences that the first method scores, as a control.
+    `correct`: labels of the properties to change. `halves`: label -> two properties that measure the two halves of its word lists; the
+    sets for a half are made from the influence on that half. `bias`: absolute (amplifying means raising |value|; the paper's text) or signed
+    (raising the value; the published code). Set A: the `size` sentences with the highest influence on the bias; set M: those with the
+    lowest. A sentence whose influence has the wrong sign is in neither set. `finetune`: the recipe, whose `passes` come from the grid;
+    its pair options default to those of the task's recipe. The method `random` is a control: it draws A and M from the sentences to which
+    the first scored method gives any influence.
     """
 
     name: ClassVar[str] = "debias"
@@ -69,23 +70,23 @@ class DebiasBlock(Campaign):
             raise ValueError(f"halves: {unknown[0]!r} is not among `correct`{did_you_mean(unknown[0], self.correct)}")
         halves = [half for pair in self.halves.values() for half in pair]
         if whole := [half for half in halves if half in self.correct or halves.count(half) > 1]:
-            raise ValueError(f"halves: {whole[0]!r} can be a half of one property only, and is not corrected itself")
+            raise ValueError(f"halves: {whole[0]!r} can be a half of one property only, and must not be in `correct`")
         if "passes" in self.finetune:
             raise ValueError("finetune.passes is set by the grid; give debias.passes")
         return self
 
     @property
     def hard(self) -> bool:
-        """Whether hard-debiased vectors are made: shown as a variant, and started from."""
+        """Whether hard-debiased vectors are made; fine-tunes start from them, and they are shown as a variant."""
         return "hard_debiased" in self.starts
 
     @property
     def made_for(self) -> tuple[str, ...]:
-        """Properties whose influence makes sets: the corrected ones and their halves."""
+        """The properties for which sets are made: the corrected ones and their halves."""
         return tuple(dict.fromkeys([*self.correct, *(half for halves in self.halves.values() for half in halves)]))
 
     def task_variants(self, task: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
-        """base, hard_debias, and one arm per number of passes."""
+        """Return the arms base and hard_debias, and one arm per number of passes, with their changes of the task block."""
         recipe = task.get("recipe")
         options = PairOptions.model_fields
         pairs = {key: recipe[key] for key in options if key in recipe} if isinstance(recipe, Mapping) else {}
@@ -95,7 +96,7 @@ class DebiasBlock(Campaign):
         return found | {passes_arm(n): {"recipe": {**pairs, **self.finetune, "passes": n}} for n in self.passes}
 
     def check(self, experiment: Experiment) -> None:
-        """Refuse properties the task does not measure or refused, and queries that leave one out."""
+        """Raise InputError for properties that the task does not measure or has refused, and for queries that leave one out."""
         where, task = f"{experiment.config.where}: debias", experiment.task
         labels = property_labels(task)
         if labels is None:
@@ -107,18 +108,20 @@ class DebiasBlock(Campaign):
                     listed = f"{', '.join(labels)}{did_you_mean(name, labels)}"
                     raise InputError(f"{where}.{key}", refused or f"{name!r} is not a property; {listed}")
         if experiment.needs_scoring_outputs:
-            problem = "where, or a measurement of the predicted label, leaves open which properties are asked about"
+            problem = "the properties must be fixed by the config; remove `where`, and use no measurement of the predicted label"
             raise InputError(f"{experiment.config.where}: queries", problem)
         asked = experiment.queries(None)
         left_out = [name for name in self.made_for if asked.split != "properties" or labels[name] not in asked.ids]
         if left_out:
-            raise InputError(f"{experiment.config.where}: queries", f"{left_out[0]!r} is corrected, and is no query")
+            raise InputError(
+                f"{experiment.config.where}: queries", f"{left_out[0]!r} is corrected, so it must be a query"
+            )
         self._check_checkpoints(experiment)
         if not experiment.scored:
             raise InputError(f"{experiment.config.where}: methods", "no method has scores to make sets from")
 
     def _check_checkpoints(self, experiment: Experiment) -> None:
-        """Fine-tunes start from the last checkpoint, and are compared with the finished model: they must be the same."""
+        """Raise InputError unless the last checkpoint is the finished model: fine-tunes start from the one and are compared with the other."""
         recipe, n = experiment.task.recipe, len(experiment.train)
         last = recipe.last_epoch()
         kept = max(experiment.checkpoint_epochs(experiment.main))
@@ -129,22 +132,23 @@ class DebiasBlock(Campaign):
             )
 
     def scoring_groups(self, experiment: Experiment, numerics: Numerics) -> list[ScoringGroup]:
-        """The base model of every repeat: its own fine-tunes are made from its own scores."""
+        """Return one group per repeat, with its base model, since the fine-tunes of a repeat use the scores of its own base model."""
         return [
             ScoringGroup(f"r{r}", BASE_ARM, (experiment.scoring_work(experiment.main, numerics, seed),))
             for r, seed in enumerate(experiment.seeds)
         ]
 
     def bounds(self, experiment: Experiment, n_queries: int) -> tuple[int, int]:
-        """(fine-tunes, most distinct retrains)."""
+        """Return (number of fine-tunes, largest possible number of distinct retrains)."""
         grid = len(self.actions) * len(self.sizes) * len(self.passes) * len(self.starts)
         cells = len(experiment.seeds) * len(self.made_for) * len(experiment.methods) * grid
         return cells, cells + (1 + self.hard) * len(experiment.seeds)
 
     def sets(self, scored: Scored, repeat: int, label: str, method: str) -> tuple[np.ndarray, np.ndarray]:
-        """Train ids of A and M for a property, strongest first: int64 each.
+        """Return the train ids of A and of M for a property, strongest first: two int64 arrays.
 
-        Of a control: a random order of the sentences that the first scored method gives any influence, its two halves.
+        For a control, these are alternate elements of a random order of the sentences to which the first scored method gives any
+        influence. Raises UnrankedError if the method diverged for the property.
         """
         experiment, key = scored.experiment, scored.groups[repeat].key
         is_control = experiment.methods[method].is_control
@@ -166,7 +170,7 @@ class DebiasBlock(Campaign):
         return ranked[values > 0], ranked[::-1][values[::-1] < 0]
 
     def sign(self, scored: Scored, repeat: int, label: str) -> float:
-        """1 where raising the property's value is raising the bias, else -1."""
+        """Return 1 if raising the property's value raises the bias, else -1."""
         if self.bias == "signed":
             return 1.0
         [model] = scored.groups[repeat].models
@@ -174,16 +178,16 @@ class DebiasBlock(Campaign):
         return -1.0 if value < 0 else 1.0
 
     def asked(self, experiment: Experiment, plan: DebiasPlan) -> list[tuple[str, str]]:
-        """What was asked."""
+        """Return the question and the design for the report."""
         return [
             (
                 "Question",
-                "does undoing the sentences that amplify a property, and reinforcing those that mitigate it, move it?",
+                "does a property change when the sentences that amplify it are undone and those that mitigate it reinforced?",
             ),
             ("Properties", ", ".join(self.correct)),
             (
                 "Settings",
-                f"{', '.join(self.actions)}; {_or(self.sizes)} sentences a set; {_or(self.passes)} passes; from {', '.join(self.starts)}",
+                f"{', '.join(self.actions)}; {_or(self.sizes)} sentences per set; {_or(self.passes)} passes; from {', '.join(self.starts)}",
             ),
             ("Bias", self.bias),
             (

@@ -23,10 +23,10 @@ from tasks.data.edits import Edit
 
 
 class Debias(DebiasBlock):
-    """Fine-tunes on the sentences that influence a property most, and what they do to every property (see DebiasBlock)."""
+    """The debias campaign: its config block (see DebiasBlock) with plan, results, checks and page."""
 
     def planned(self, scored: Scored) -> DebiasPlan:
-        """Base and hard-debiased models, then the grid of fine-tunes, repeat by repeat."""
+        """Plan, repeat by repeat, the base model, the hard-debiased model, and the grid of fine-tunes."""
         experiment, works = scored.experiment, DistinctWorks()
         base, hard, fine_tunes = [], [], []
         for r, seed in enumerate(experiment.seeds):
@@ -63,17 +63,17 @@ class Debias(DebiasBlock):
                                 yield {**cell, "n_amplifying": len(a), "n_mitigating": len(m)}, edit
 
     def results(self, scored: Scored, plan: DebiasPlan, rows: Mapping[str, LedgerRow]) -> Results:
-        """Effects before and after, directions, the grid and the chosen settings."""
+        """Return the tables of effects before and after, directions, the grid and the chosen settings."""
         return debias_results(self, scored, plan, rows)
 
     def checks(
         self, scored: Scored, plan: DebiasPlan, rows: Mapping[str, LedgerRow], results: Results
     ) -> Sequence[Check]:
-        """Seeds, fine-tunes on random sentences, and scores; word vectors have no accuracy."""
+        """Return the checks of seeds, of fine-tunes on random sentences, and of scores; word vectors have no accuracy to check."""
         return debias_checks(self, scored, results)
 
     def page(self, finished: FinishedRun) -> CampaignPage:
-        """Effects before and after, directions, the grid, and the sentences behind them."""
-        from orchestrator.campaigns.debias.page import debias_page  # on demand: it draws with matplotlib
+        """Return the report sections: effects before and after, directions, the grid, and the influential sentences."""
+        from orchestrator.campaigns.debias.page import debias_page  # on demand, since it imports matplotlib
 
         return debias_page(self, finished)

@@ -1,4 +1,4 @@
-"""The checks of a debias campaign; word vectors have no accuracy."""
+"""The checks of a debias campaign; word vectors have no accuracy to check."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from orchestrator.analysis.checks import Check
 from orchestrator.analysis.rests_on import fewest_seeds_of_debias
 from orchestrator.campaigns.checks import checks_of_scores
 from orchestrator.campaigns.debias.block import DebiasBlock
-from orchestrator.campaigns.debias.results import is_told
+from orchestrator.campaigns.debias.results import has_verdict
 from orchestrator.campaigns.results import Results
 from orchestrator.campaigns.scored import Scored
 
 
 def debias_checks(campaign: DebiasBlock, scored: Scored, results: Results) -> list[Check]:
-    """Whether there are enough seeds, whether fine-tuning on random sentences moves the effect too, and whether methods rank."""
+    """Check the number of seeds, whether fine-tuning on random sentences changes the effect too, and whether methods rank sentences."""
     experiment = scored.experiment
     controls = [label for label, is_control in experiment.controls.items() if is_control]
     n_asked, contrasts = len(experiment.seeds), results.tables["effect_contrasts"]
-    told = contrasts.loc[is_told(contrasts, campaign)]
-    n_seeds = fewest_seeds_of_debias(told, results.tables["directions"], n_asked)
+    judged = contrasts.loc[has_verdict(contrasts, campaign)]
+    n_seeds = fewest_seeds_of_debias(judged, results.tables["directions"], n_asked)
     return [
         model_checks.repeats_check(n_seeds, n_asked=n_asked),
         query_checks.random_sets_check(results.tables["directions"].to_dict("records"), controls),

@@ -1,4 +1,4 @@
-"""Which fine-tune setting is reported: chosen on the reported test itself, or on the other half of its words."""
+"""The choice of the reported fine-tune setting: on the reported test itself, or on the other half of its words."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ FOLDS = {HELD_OUT: ((FIRST, SECOND), (SECOND, FIRST)), CHOSEN: ((ALL, ALL),), CH
 
 @dataclass(frozen=True)
 class Pick:
-    """One choice: on which part, for which part, for one seed or (None) all, among how many, and what it came to.
+    """One choice of a setting.
 
-    `setting` None: none could be chosen. `chosen_abs`, `reported_abs`: its mean |effect| on the two parts.
+    It is made on the part `chosen_on` of the test and reported on `reported_on`, for one `seed` or for all (None), among `n_eligible`
+    of `n_candidates` settings. `setting` is None if none could be chosen. `chosen_abs`, `reported_abs`: mean |effect| of the chosen
+    setting on the two parts.
     """
 
     chosen_on: str
@@ -42,10 +44,10 @@ class Pick:
 
 @dataclass(frozen=True, eq=False)
 class Reported:
-    """Effects on one test that stand for a variant: float64 [n_folds, n_seeds], and how they were chosen.
+    """The reported effects of a variant on one test, `values` float64 [n_folds, n_seeds], and the choices behind them.
 
-    `half`: all or halves for embeddings that are not chosen, else the rule. An effect is the mean over folds, an absolute
-    effect the mean over folds of |effect|: halves of opposite sign do not cancel there.
+    `half`: `all` or `halves` for embeddings without a choice, else the rule of choice. The effect is the mean over folds; the
+    absolute effect is the mean over folds of |effect|, so that halves with opposite signs do not cancel.
     """
 
     test: str
@@ -66,7 +68,7 @@ class Reported:
 
     @property
     def setting(self) -> str:
-        """What was chosen, in words; empty where nothing is."""
+        """The chosen settings in words; empty if nothing was chosen."""
         if self.half == CHOSEN_PER_SEED:
             return "each seed's own"
         named = [(pick, pick.setting.text) for pick in self.picks if pick.setting is not None]
@@ -75,20 +77,22 @@ class Reported:
 
 
 def unchosen(grid: EffectGrid, start: str, test: str) -> tuple[Reported, Reported]:
-    """Effects before any fine-tune: on all words, and on both halves, which is what held_out must be held against."""
+    """Return the effects before any fine-tune: on all words, and on both halves, with which `held_out` must be compared."""
     on_all = grid.before(start, test)[None]
     on_halves = np.stack([grid.before(start, test, part) for part in (SECOND, FIRST)])
     return Reported(test, ALL, start, on_all), Reported(test, HALVES, start, on_halves)
 
 
 def reported(grid: EffectGrid, variant: Variant, test: str, rule: str) -> Reported:
-    """Effects of a variant on the test it corrects, by one rule of choice.
+    """Return the effects of a variant on the test it corrects, by one rule of choice.
 
     held_out: the setting with the smallest mean |effect| over seeds on one half of the words is reported on the other
-    half, and the other way round (cross-fitting); NaN where the test has no halves.
-    chosen: smallest on all words, reported on the same: selection on the evaluation metric, biased to zero.
-    chosen_per_seed: the same for every seed by itself, as the published code does (its get_best_result).
-    Ties go to the setting that comes first. A setting that diverged under a seed is not chosen, unless all did there.
+    half, and vice versa (cross-fitting); NaN if the test has no halves.
+    chosen: the setting with the smallest mean |effect| on all words is reported on the same words. This selects on the
+    evaluation metric, so the reported effect is biased towards zero.
+    chosen_per_seed: as `chosen`, but separately for every seed, as the published code does (its get_best_result).
+    A variant with aim `polar` takes the largest instead of the smallest. Ties go to the first setting. A setting that diverged
+    under a seed is not chosen, unless all settings diverged under that seed.
     """
     n_seeds = len(grid.seeds)
     groups = [[s] for s in range(n_seeds)] if rule == CHOSEN_PER_SEED else [list(range(n_seeds))]
@@ -104,7 +108,7 @@ def reported(grid: EffectGrid, variant: Variant, test: str, rule: str) -> Report
 def _pick(
     grid: EffectGrid, variant: Variant, test: str, parts: tuple[str, str], seeds: list[int]
 ) -> tuple[Pick, np.ndarray]:
-    """One choice for some seeds (by position), and the chosen setting's effects on the reported part: [n_seeds]."""
+    """Return one choice for some seeds (given by position), and the effects of the chosen setting on the reported part: [n_seeds]."""
     candidates = grid.candidates(variant)
     on, for_ = (grid.after(test, test, part, made_for=parts[0])[candidates][:, seeds] for part in parts)
     started = np.isfinite(grid.before(variant.start, test, parts[0])[seeds])
@@ -118,7 +122,7 @@ def _pick(
 
 
 def _best(on: np.ndarray, for_: np.ndarray, aim: str) -> tuple[int | None, int]:
-    """Row of |effect| [n_candidates, n_seeds] that serves best on the choosing part, and how many could be chosen."""
+    """Return the row of |effect| [n_candidates, n_seeds] that is best on the part for choosing, and the number of eligible rows."""
     measured = np.isfinite(on) & np.isfinite(for_)
     seeds = measured.any(axis=0)
     if not seeds.any():
@@ -131,5 +135,5 @@ def _best(on: np.ndarray, for_: np.ndarray, aim: str) -> tuple[int | None, int]:
 
 
 def _mean_abs(values: np.ndarray) -> float:
-    """Mean |effect| over the seeds that have one, at least one of which does."""
+    """Return the mean |effect| over the seeds that have one; at least one must."""
     return float(np.abs(values[np.isfinite(values)]).mean())

@@ -1,4 +1,4 @@
-"""How often a fine-tune moves the bias it was made for the way influence predicted."""
+"""How often a fine-tune changes the bias of its own test in the direction that influence predicted."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ HALF = 0.5
 
 
 def directions(grid: EffectGrid, predicted_sign: np.ndarray, controls: Collection[str] = ()) -> pd.DataFrame:
-    """Share of fine-tunes that move the corrected test's effect the predicted way (columns DIRECTIONS).
+    """Return the share of fine-tunes that change the corrected test's effect in the predicted direction (columns DIRECTIONS).
 
-    predicted_sign: -1, 1 or 0 (no prediction, left out), broadcast to [n_corrected, n_settings, n_seeds]: the sign that
-    the change of the effect on all words should have. A change of exactly zero does not count as moved; one that was
-    not measured is left out.
-    First a row per test and setting: seeds are independent trials, ci_* is the Clopper-Pearson interval.
-    Then rows that pool, with `all` for what they pool over: sizes and passes per test and action, the same over tests, and
-    everything per start. Settings under one seed are not independent, so there ci_* takes (test, seed) as the unit, and
-    ci_seed_* the seed, whose models all tests share; see `shares.clustered_share`. ci_seed_* is the one to trust
-    where tests have words in common; with few seeds it is wide. `controls`: actions that rows over all actions leave out.
-    Raises ValueError for another sign.
+    predicted_sign: -1, 1 or 0 (no prediction, left out), broadcast to [n_corrected, n_settings, n_seeds]: the predicted sign of
+    the change of the effect on all words. A change of exactly zero does not count as moved; a missing change is left out.
+    The first rows are per test and setting. There seeds are independent trials, and ci_* is the Clopper-Pearson interval.
+    The other rows are pooled and have `all` in the pooled columns: over sizes and passes per test and action; over tests as well;
+    and over everything but the start. Settings with one seed are not independent. In pooled rows the unit of ci_* is therefore
+    (test, seed), and that of ci_seed_* the seed, since all tests share its models; see `shares.clustered_share`. Use ci_seed_* if
+    tests have words in common; with few seeds it is wide. `controls`: actions that rows over all actions leave out.
+    Raises ValueError for any other sign.
     """
     shape = (len(grid.corrected), len(grid.settings), len(grid.seeds))
     sign = np.broadcast_to(np.asarray(predicted_sign, np.float64), shape)
@@ -45,10 +44,10 @@ def directions(grid: EffectGrid, predicted_sign: np.ndarray, controls: Collectio
 
 
 def direction_verdicts(rows: Iterable[Mapping[Any, Any]]) -> list[str]:
-    """One sentence for every row that pools over tests: whether the predicted way is taken more often than not.
+    """Return one sentence for every row pooled over tests: whether effects move in the predicted direction more often than not.
 
-    By the interval whose unit is the seed. One half is not what a fine-tune on any examples would give (it may weaken a
-    bias whatever they are); for that, compare with the rows of an action on random sets.
+    The interval whose unit is the seed decides. Fine-tuning on arbitrary examples need not give a share of one half, because it
+    may weaken a bias in any case; for this, compare with the rows of an action on random sets.
     """
     return [_verdict(row) for row in rows if row["test"] == ALL]
 
@@ -80,7 +79,7 @@ def _pooled_rows(grid: EffectGrid, moved: np.ndarray, known: np.ndarray, control
 
 
 def _pooled(moved: np.ndarray, known: np.ndarray) -> Row:
-    """Count, share and both intervals of cells [n_tests, n_settings, n_seeds]."""
+    """Return count, share and both intervals of cells [n_tests, n_settings, n_seeds]."""
     counts, trials = moved.sum(axis=1), known.sum(axis=1)
     by_cell = clustered_share(counts.ravel(), trials.ravel())
     by_seed = clustered_share(counts.sum(axis=0), trials.sum(axis=0))

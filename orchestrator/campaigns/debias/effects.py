@@ -1,7 +1,7 @@
-"""What fine-tuning on influential examples does to a bias: effects before and after, with settings chosen honestly.
+"""The effects of bias tests before and after fine-tuning on influential examples.
 
-A fine-tune is made for one corrected test, with a setting, under a seed; under it every test has an effect, on all its
-words and on each half of them. Silva et al. 2022, section 4.4 (Table 3) and appendix D (Tables 5 and 6).
+A fine-tune is made for one corrected test, with a setting and a seed. Every test then has an effect on all its words and on
+each half of them. Silva et al. 2022, section 4.4 (Table 3) and appendix D (Tables 5 and 6).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHOSEN, CHOSEN_PER_SEED, HELD_OUT = "chosen", "chosen_per_seed", "held_out"
 
 @dataclass(frozen=True)
 class Setting:
-    """One fine-tune: what is done (free text: undo, reinforce, both, amplify ...) to how many examples, how often, from where."""
+    """One fine-tune setting: the action (undo, reinforce, both, amplify ...), the number of examples, the passes over them, and the start."""
 
     action: str
     size: int
@@ -29,15 +29,15 @@ class Setting:
 
     @property
     def text(self) -> str:
-        """The setting as tables show it, without its start: `undo 100 x 5`."""
+        """The setting without its start, as tables show it: `undo 100 x 5`."""
         return f"{self.action} {self.size} x {self.passes}"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A row of the paper's table: the setting that serves best among those of some actions from one start.
+    """A row of the paper's table: the best setting among those with some actions and one start.
 
-    `aim` neutral: the smallest mean |effect| serves best; polar: the largest (over-biasing).
+    `aim` neutral: the smallest mean |effect| is best; polar: the largest (over-biasing).
     """
 
     name: str
@@ -48,14 +48,14 @@ class Variant:
 
 @dataclass(frozen=True, eq=False)
 class EffectGrid:
-    """Effects of every test before and after every fine-tune; 0 is neutral, NaN was not measured or diverged.
+    """Effects of every test before and after every fine-tune; 0 is neutral, NaN means not measured or diverged.
 
-    `original`, `hard_debiased` (None: not there): float64 [n_tests, n_parts, n_seeds], of the embeddings a fine-tune
-    starts from; `effects`: float64 [n_corrected, n_settings, n_tests, n_parts, n_seeds], of the fine-tune made for a
-    corrected test with a setting under a seed. `effects_for_halves`: the same of fine-tunes made for one half of the corrected test's words,
-    by the half's name: what is chosen on a half then never saw the other. `parts` holds `all` and, where tests are split, `first` and `second`; a test
-    without halves is NaN there. `corrected` is a part of `tests`. Seeds are independent runs.
-    Raises ValueError when a shape differs from the labels, a label is there twice or is not known.
+    `original`, `hard_debiased` (None if not made): float64 [n_tests, n_parts, n_seeds], effects of the embeddings that fine-tunes
+    start from. `effects`: float64 [n_corrected, n_settings, n_tests, n_parts, n_seeds], effects of the fine-tune made for a
+    corrected test with a setting and a seed. `effects_for_halves`: name of a half -> the same for fine-tunes made from one half of the
+    corrected test's words, so that a choice on one half is independent of the other. `parts` contains `all` and, if tests are
+    split, `first` and `second`, where a test without halves is NaN. `corrected` is a subset of `tests`. Seeds are independent runs.
+    Raises ValueError if a shape differs from the labels, or a label occurs twice or is unknown.
     """
 
     tests: Sequence[str]
@@ -72,7 +72,7 @@ class EffectGrid:
         for axis in ("tests", "corrected", "parts", "settings", "seeds"):
             labels = getattr(self, axis)
             if len(set(labels)) != len(labels):
-                raise ValueError(f"{axis} holds a label twice: {list(labels)}")
+                raise ValueError(f"{axis} contains a label twice: {list(labels)}")
         if ALL not in self.parts or not set(self.corrected) <= set(self.tests):
             raise ValueError(f"parts {list(self.parts)} need {ALL!r}; {list(self.corrected)} must be among the tests")
         start = (len(self.tests), len(self.parts), len(self.seeds))
@@ -84,45 +84,45 @@ class EffectGrid:
                 raise ValueError(f"effects_for_halves[{half!r}] has shape {np.shape(array)}, not {shapes['effects']}")
         for name, wanted in shapes.items():
             if np.shape(getattr(self, name)) != wanted:
-                raise ValueError(f"{name} has shape {np.shape(getattr(self, name))}, but the labels say {wanted}")
+                raise ValueError(f"{name} has shape {np.shape(getattr(self, name))}, but the labels need {wanted}")
         unknown = {s.start for s in self.settings} - set(self.starts)
         if unknown:
-            raise ValueError(f"settings start from {sorted(unknown)}, but effects are there of {list(self.starts)}")
+            raise ValueError(f"settings start from {sorted(unknown)}, but only {list(self.starts)} have effects")
 
     @property
     def starts(self) -> tuple[str, ...]:
-        """What fine-tunes can start from."""
+        """The embeddings from which fine-tunes can start."""
         return (ORIGINAL,) if self.hard_debiased is None else (ORIGINAL, HARD_DEBIASED)
 
     def before(self, start: str, test: str, part: str = ALL) -> np.ndarray:
-        """Effects of the embeddings of a start: float64 [n_seeds], NaN where the part is not there."""
+        """Return the effects of the embeddings of a start: float64 [n_seeds]; NaN if there is no such part."""
         array = self.original if start == ORIGINAL else self.hard_debiased
         if start not in self.starts or array is None:
-            raise ValueError(f"no start {start!r}; there are {list(self.starts)}")
+            raise ValueError(f"there is no start {start!r}; known are {list(self.starts)}")
         return self._part(np.asarray(array, np.float64)[self.tests.index(test)], part)
 
     def after(self, corrected: str, test: str, part: str = ALL, made_for: str = ALL) -> np.ndarray:
-        """Effects on a part of `test` of the fine-tunes made for `corrected`, or for a half of it: float64 [n_settings, n_seeds].
+        """Return the effects on a part of `test` of the fine-tunes made for `corrected`: float64 [n_settings, n_seeds].
 
-        Where there are none for that half, those made for all of its words.
+        `made_for`: the half of the words that the fine-tunes were made from; if there are none for this half, those for all words.
         """
         made = self.effects_for_halves.get(made_for, self.effects)
         effects = np.asarray(made, np.float64)[self.corrected.index(corrected)]
         return self._part(effects[:, self.tests.index(test)], part)
 
     def change(self, corrected: str, test: str) -> np.ndarray:
-        """Effects after less those before, of the same seed, on all words: float64 [n_settings, n_seeds]."""
+        """Return the effects after minus those before, with the same seed, on all words: float64 [n_settings, n_seeds]."""
         before = {start: self.before(start, test) for start in self.starts}
         start = np.array([before[s.start] for s in self.settings]).reshape(-1, len(self.seeds))
         return self.after(corrected, test) - start
 
     def candidates(self, variant: Variant) -> np.ndarray:
-        """Positions of the settings a variant chooses from: int64 [n_candidates]."""
+        """Return the positions of the settings from which a variant is chosen: int64 [n_candidates]."""
         fits = [s.start == variant.start and s.action in variant.actions for s in self.settings]
         return np.flatnonzero(fits)
 
     def _part(self, array: np.ndarray, part: str) -> np.ndarray:
-        """The part of array [..., n_parts, n_seeds]: [..., n_seeds]."""
+        """Select a part of an array [..., n_parts, n_seeds]: [..., n_seeds]; NaN if there is no such part."""
         if part not in self.parts:
             return np.full((*array.shape[:-2], array.shape[-1]), np.nan)
         return array[..., self.parts.index(part), :]

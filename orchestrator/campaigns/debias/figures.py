@@ -15,7 +15,8 @@ from orchestrator.report.canvas import GRID, INK, Look, canvas, looks, short, un
 from orchestrator.report.numbers import is_missing
 
 HELD_OUT, WHOLE, PER_SEED = "held_out", "whole", "per_seed"
-# half -> side. Like for like: what was chosen on one half and reported on the other beside the mean of both halves.
+# half -> side. Only effects on the same words are compared: an effect chosen on one half and reported on the other, with the
+# mean of both halves.
 SIDES = {
     "held_out": HELD_OUT,
     "halves": HELD_OUT,
@@ -27,10 +28,11 @@ _PER_ROW = 2
 
 
 def effects_svg(effects: pd.DataFrame, name: str = "effects") -> str:
-    """Effect size with its 95% interval, a panel per test, a row per variant; the line is no bias.
+    """Draw the effect size with its 95% interval, one panel per test, one row per variant; the line at 0 means no bias.
 
-    `effects`: `test, variant, half, effect, ci_low, ci_high`, with `half` one of SIDES. Filled: the words on which nothing
-    was chosen; hollow below it: the whole test, on which the setting was chosen. Without the first, the second is filled.
+    `effects`: `test, variant, half, effect, ci_low, ci_high`, with `half` one of SIDES. Filled points: on the words on which
+    nothing was chosen; hollow points below: on the whole test, on which the setting was chosen. Without filled points, the
+    latter are filled.
     """
     tests, variants = unique(effects, "test"), unique(effects, "variant")
     style = looks(variants)

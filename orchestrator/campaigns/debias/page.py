@@ -1,4 +1,4 @@
-"""The sections of a debias campaign: effects before and after, directions, the grid, and the sentences behind them."""
+"""The report sections of a debias campaign: effects before and after, directions, the grid, and the influential sentences."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SHOWN = (
     "(seed {seed}), by the method {method}."
 )
 _KEYS = ["test", "variant"]
-_SIDES = {  # what a number was chosen and reported on -> title -> column, in the order of the table
+_SIDES = {  # words on which a setting was chosen and reported -> title -> column, in the order of the table
     HELD_OUT: {
         "setting": "setting",
         "held_out": "effect",
@@ -58,7 +58,7 @@ _SIDES = {  # what a number was chosen and reported on -> title -> column, in th
 
 
 def debias_page(campaign: DebiasBlock, finished: FinishedRun) -> CampaignPage:
-    """What a debias campaign adds to the report."""
+    """Return a debias campaign's part of the report."""
     experiment, tables = finished.experiment, finished.results.tables
     asked = [("Campaign", experiment.settings.campaign), *campaign.asked(experiment, finished.plan)]
     task: Any = experiment.task
@@ -82,7 +82,7 @@ def debias_page(campaign: DebiasBlock, finished: FinishedRun) -> CampaignPage:
 
 
 def debias_sections(view: DebiasPageView) -> list[Section]:
-    """Sections `effects`, `directions`, `grid`, `sentences`, `neighbours`, `refused`; those without content are left out."""
+    """Return the sections `effects`, `directions`, `grid`, `sentences`, `neighbours`, `refused`; those without content are left out."""
     sections = [
         _effects(view),
         _directions(view),
@@ -129,17 +129,17 @@ def _effects(view: DebiasPageView) -> Section | None:
 
 
 def short_setting(setting: str) -> str:
-    """`undo 10 x 5 (on first); undo 10 x 5 (on second)` said once."""
+    """Shorten `undo 10 x 5 (on first); undo 10 x 5 (on second)` to `undo 10 x 5 (on each half)`."""
     chosen = [re.fullmatch(r"(.+) \(on .+\)", part) for part in setting.split("; ")]
     names = {found[1] for found in chosen if found}
     return f"{names.pop()} (on each half)" if all(chosen) and len(names) == 1 < len(chosen) else setting
 
 
 def side_by_side(effects: pd.DataFrame) -> pd.DataFrame:
-    """A row per test and variant: the effect where nothing was chosen beside that where the setting was.
+    """Return one row per test and variant, with the effects on words where nothing was chosen and where the setting was chosen.
 
     Columns `setting`, `held_out` with its interval, `setting_on_whole_test`, `whole_test` with its interval,
-    `chosen_per_seed`, `p`, `n_seeds`, `paper`. A column that is empty throughout is left out.
+    `chosen_per_seed`, `p`, `n_seeds`, `paper`. Empty columns are left out.
     """
     known = effects.reindex(columns=[*_KEYS, "half", "setting", "effect", "ci_low", "ci_high", "p", "n_seeds", "paper"])
     sides = known["half"].astype(str).map(lambda half: SIDES.get(half))
@@ -177,13 +177,13 @@ def _directions(view: DebiasPageView) -> Section | None:
 
 
 def _direction_columns(table: pd.DataFrame) -> list[Column]:
-    """Without the columns that are `all` in every row: they are pooled over."""
+    """Return the columns without the pooled ones, which are `all` in every row."""
     pooled = [name for name in ("test", "size", "passes") if set(table[name].astype(str)) == {"all"}]
     return columns(table.drop(columns=pooled), ("test", "action"))
 
 
 def _worded(table: pd.DataFrame) -> pd.DataFrame:
-    """Names of our own, of variants and the like, as words; names of tests are the user's and stay."""
+    """Replace underscores in Refit's own names (actions, starts, variants) by blanks; names of tests come from the user and are kept."""
     own = [name for name in ("action", "start", "variant") if name in table.columns]
     return table.assign(**{name: table[name].astype(str).str.replace("_", " ") for name in own})
 
@@ -204,10 +204,10 @@ def _grid(view: DebiasPageView) -> Section | None:
 
 
 def pivots(grid: pd.DataFrame) -> list[dict[str, Any]]:
-    """The grid as one table per test, action and so on: sizes down, passes across, the effect nearest zero `best`.
+    """Return the grid as one table per test, action and so on: a row per size, a column per passes; `best` marks the effect nearest zero.
 
-    Of a grid that says which test a fine-tune was made for (`corrected`), its effect on that test. Empty where the grid
-    is not one effect per size and passes (several seeds, say).
+    If the grid has a column `corrected`, only the effect on the test that a fine-tune was made for is shown. The result is empty if
+    the grid has more than one effect per size and passes, for example with several seeds.
     """
     if not {"size", "passes", "effect"} <= set(grid.columns):
         return []
@@ -256,7 +256,7 @@ def _cards(view: DebiasPageView, test: str, which: str) -> list[dict[str, Any]]:
             "sentence": sentence,
             "id": view.given_ids.get(sentence.train_id, str(sentence.train_id)),
             "spans": spans(sentence.text, sentence.words),
-            "cause": cause(sentence),  # what the lists hold stands above all sentences of the test
+            "cause": cause(sentence),  # the lists themselves are shown above the sentences of a test
         }
         for sentence in sorted(shown, key=lambda sentence: sentence.rank)
     ]
@@ -265,16 +265,18 @@ def _cards(view: DebiasPageView, test: str, which: str) -> list[dict[str, Any]]:
 def _neighbours(view: DebiasPageView) -> Section | None:
     if not view.neighbours:
         return None
-    told = [
+    listed = [
         (word, ", ".join(f"{neighbour} {number(cosine, 2)}" for neighbour, cosine in found))
         for word, found in view.neighbours
     ]
-    intro = "The words whose vectors in the base model, before any fine-tune, point the same way, with their cosine."
+    intro = (
+        "The words with the most similar vectors in the base model, before any fine-tune, with their cosine similarity."
+    )
     return Section(
         "neighbours",
         "Nearest neighbours",
         TEMPLATES / "pairs.html.jinja",
-        {"intro": intro, "pairs": told},
+        {"intro": intro, "pairs": listed},
         nav="Neighbours",
     )
 
@@ -282,7 +284,7 @@ def _neighbours(view: DebiasPageView) -> Section | None:
 def _refused(view: DebiasPageView) -> Section | None:
     if not view.refused:
         return None
-    intro = "These tests were not run: with too few of their words in the corpus, a number would say nothing."
+    intro = "These tests were not run, because the corpus has too few of their words for a meaningful number."
     data = {"intro": intro, "pairs": list(view.refused)}
     return Section("refused", "Tests that were refused", TEMPLATES / "pairs.html.jinja", data, nav="Refused")
 

@@ -1,4 +1,4 @@
-"""What the sections of a debias campaign show, as plain tables and sentences."""
+"""The plain tables and sentences from which the report sections of a debias campaign are made."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pandas as pd
 
 
 class Sentence(NamedTuple):
-    """An influential training sentence of a bias test.
+    """A training sentence with influence on a bias test.
 
-    `set` "A" (amplifies the bias) or "M" (mitigates it), `rank` from 1. `words`: (word, list, contribution) of the
-    words of the test it moves; list x or y (targets), a or b (attributes); contribution > 0 adds to the bias.
+    `set`: "A" (it amplifies the bias) or "M" (it mitigates the bias); `rank`: from 1. `words`: (word, list, contribution) of the
+    test's words whose vectors it changes; list is x or y (targets), a or b (attributes); contribution > 0 adds to the bias.
     """
 
     test: str
@@ -27,13 +27,14 @@ class Sentence(NamedTuple):
 
 @dataclass(frozen=True)
 class DebiasPageView:
-    """A debias campaign: bias tests before and after, and the sentences behind them.
+    """The data of a debias report: bias tests before and after, and the influential sentences.
 
-    `effects`: `test, half, variant, setting, n_seeds, effect, ci_low, ci_high`; `half` says where the setting was chosen
-    and reported (see effect_figures.SIDES). `directions`: `test, action, size, passes, n, share, ci_low, ci_high`, size
-    `all` where a row pools over sizes. `grid`: `test, action, size, passes, effect`, and `corrected`, the test a fine-tune
-    was made for. Further columns are welcome. `names`: test -> {"x": what target list X stands for, ...}. `refused`:
-    tests that were not run, and why. `contrasts`, `tests`: further tables, shown folded.
+    `effects`: `test, half, variant, setting, n_seeds, effect, ci_low, ci_high`; `half` gives the words on which the setting was
+    chosen and reported (see figures.SIDES). `directions`: `test, action, size, passes, n, share, ci_low, ci_high`, with size `all`
+    in rows pooled over sizes. `grid`: `test, action, size, passes, effect`, and `corrected`, the test that a fine-tune was made
+    for. Tables may have further columns. `names`: test -> {"x": name of target list X, ...}. `refused`: (test, reason) of tests
+    that were not run. `contrasts`, `tests`: further tables, shown folded. `given_ids`: train id -> the id as the data gives it, if that
+    is text.
     """
 
     effects: pd.DataFrame
@@ -46,6 +47,4 @@ class DebiasPageView:
     names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     contrasts: pd.DataFrame | None = None
     tests: pd.DataFrame | None = None
-    given_ids: Mapping[int, str] = field(
-        default_factory=dict
-    )  # train id -> the id as the data has it, where that is text
+    given_ids: Mapping[int, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""From the ledger rows of a debias campaign to its tables: properties before and after fine-tuning."""
+"""Computes the tables of a debias campaign, its properties before and after fine-tuning, from its ledger rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TESTS = ["test", "repeat", "seed", "value", "p", "n_partitions", "exact", "words
 
 @dataclass(frozen=True)
 class DebiasView:
-    """What the report draws beyond the tables: the campaign, its plan, and what it was scored with."""
+    """The data that the report draws in addition to the tables: the campaign, its plan, its scores and its effects."""
 
     campaign: DebiasBlock
     plan: DebiasPlan
@@ -42,7 +42,7 @@ class DebiasView:
 
 
 def debias_results(campaign: DebiasBlock, scored: Scored, plan: DebiasPlan, rows: Mapping[str, LedgerRow]) -> Results:
-    """Tables effects, effect_contrasts, directions, grid, settings and tests; verdicts on held-out effects and on directions."""
+    """Return the tables effects, effect_contrasts, directions, grid, settings and tests, and verdicts on held-out effects and directions."""
     grid = effect_grid(campaign, scored, plan, rows)
     variants = _variants(campaign, grid)
     found = debias_tables.collect(grid, variants)
@@ -50,7 +50,9 @@ def debias_results(campaign: DebiasBlock, scored: Scored, plan: DebiasPlan, rows
     moved = directions(grid, _predicted_signs(campaign, scored, grid), _control_actions(scored, grid))
     split = contrasts["half"].isin((HALVES, HELD_OUT)) & ~contrasts["test"].isin(list(campaign.halves))
     found = [each for each in found if each.test in campaign.halves or each.half not in (HALVES, HELD_OUT)]
-    contrasts = contrasts.loc[~split].reset_index(drop=True)  # rows without a number: nothing of that test was held out
+    contrasts = contrasts.loc[~split].reset_index(
+        drop=True
+    )  # these rows are empty: tests without halves have no held-out part
     tables = {
         "effects": debias_tables.effects(found),
         "effect_contrasts": contrasts,
@@ -60,7 +62,7 @@ def debias_results(campaign: DebiasBlock, scored: Scored, plan: DebiasPlan, rows
         "tests": _tests(campaign, scored, plan, rows),
     }
     verdicts = [
-        *debias_tables.effect_verdicts(contrasts.loc[is_told(contrasts, campaign)].to_dict("records")),
+        *debias_tables.effect_verdicts(contrasts.loc[has_verdict(contrasts, campaign)].to_dict("records")),
         *direction_verdicts(moved.to_dict("records")),
     ]
     n_holes = int(sum(rows[plan.works[one.work].spec_id].outcome.status != "ok" for one in plan.fine_tunes))
@@ -77,7 +79,7 @@ def debias_results(campaign: DebiasBlock, scored: Scored, plan: DebiasPlan, rows
 
 
 def effect_grid(campaign: DebiasBlock, scored: Scored, plan: DebiasPlan, rows: Mapping[str, LedgerRow]) -> EffectGrid:
-    """Values of every property, whole and in halves, before and after every fine-tune; NaN where one diverged or failed."""
+    """Return the values of every property, on all words and on halves, before and after every fine-tune; NaN where one diverged or failed."""
     experiment = scored.experiment
     halves = {half for pair in campaign.halves.values() for half in pair}
     tests = [label for label in property_labels(experiment.task) or {} if label not in halves]
@@ -116,7 +118,7 @@ def effect_grid(campaign: DebiasBlock, scored: Scored, plan: DebiasPlan, rows: M
 
 
 def _property_of(campaign: DebiasBlock, test: str, part: str) -> str | None:
-    """The property that measures a part of a test; None where the test has no halves."""
+    """Return the property that measures a part of a test; None if the test has no halves."""
     if part == ALL:
         return test
     halves = campaign.halves.get(test)
@@ -124,14 +126,14 @@ def _property_of(campaign: DebiasBlock, test: str, part: str) -> str | None:
 
 
 def setting_of(scored: Scored, one: FineTune) -> Setting:
-    """The setting of a fine-tune; its action names the method where it is not the first scored one."""
+    """Return the setting of a fine-tune; its action includes the method, unless this is the first scored one."""
     first = next(iter(scored.experiment.scored))
     action = one.action if one.method == first else f"{one.method} {one.action}"
     return Setting(action, one.size, one.passes, one.start)
 
 
 def _variants(campaign: DebiasBlock, grid: EffectGrid) -> list[Variant]:
-    """Rows of the paper's Table 3 (ours, ours after hard-debiasing), of Tables 5 and 6 (over-biased), and the controls'."""
+    """Return the variants: those of the paper's Table 3 (ours, ours after hard-debiasing), of Tables 5 and 6 (over-biased), and of other methods."""
     actions = list(dict.fromkeys(setting.action for setting in grid.settings))
     ours = tuple(action for action in actions if action in OURS)
     others = dict.fromkeys(action.rpartition(" ")[0] for action in actions if " " in action)
@@ -148,13 +150,13 @@ def _variants(campaign: DebiasBlock, grid: EffectGrid) -> list[Variant]:
 
 
 def _control_actions(scored: Scored, grid: EffectGrid) -> list[str]:
-    """Actions on the sets of a control."""
+    """Return the actions that use the sets of a control."""
     controls = tuple(f"{label} " for label, is_control in scored.experiment.controls.items() if is_control)
     return [setting.action for setting in grid.settings if controls and setting.action.startswith(controls)]
 
 
-def is_told(contrasts: pd.DataFrame, campaign: DebiasBlock) -> np.ndarray:
-    """Contrasts put in words: what was held out (of tests without halves: chosen), against what it started from. The table has all."""
+def has_verdict(contrasts: pd.DataFrame, campaign: DebiasBlock) -> np.ndarray:
+    """Return which contrasts have verdicts: held_out ones (for tests without halves: chosen ones), compared with the start of the fine-tune."""
     after_hard = contrasts["variant"].to_numpy() == "ours_after_hard"
     own = contrasts["baseline"].to_numpy() == np.where(after_hard, "hard_debiased", "original")
     half = np.where(contrasts["test"].isin(list(campaign.halves)), HELD_OUT, CHOSEN)
@@ -162,14 +164,14 @@ def is_told(contrasts: pd.DataFrame, campaign: DebiasBlock) -> np.ndarray:
 
 
 def _predicted_signs(campaign: DebiasBlock, scored: Scored, grid: EffectGrid) -> np.ndarray:
-    """[n_corrected, n_settings, n_seeds]: undoing A and reinforcing M should lower the bias, amplifying raise it."""
+    """Return the predicted signs [n_corrected, n_settings, n_seeds]: undoing A and reinforcing M lower the bias, amplifying raises it."""
     raises = np.array([1 if setting.action.endswith("amplify") else -1 for setting in grid.settings])
     signs = np.array([[campaign.sign(scored, r, label) for r in range(len(grid.seeds))] for label in grid.corrected])
     return raises[None, :, None] * signs[:, None, :]
 
 
 def _tests(campaign: DebiasBlock, scored: Scored, plan: DebiasPlan, rows: Mapping[str, LedgerRow]) -> pd.DataFrame:
-    """Every property of every base model, with the permutation p-value where it is an association test (columns TESTS)."""
+    """Return every property of every base model, with the permutation p-value if it is an association test (columns TESTS)."""
     task, found = scored.experiment.task, []
     index = {word: position for position, word in enumerate(task.splits["words"].texts or ())}
     for r, (work, seed) in enumerate(zip(plan.base, scored.experiment.seeds, strict=True)):
@@ -189,11 +191,11 @@ def _notes(campaign: DebiasBlock, scored: Scored, n_holes: int) -> tuple[str, ..
     notes = ["Every seed has a base model of its own; sets A and M come from that model's own influence scores."]
     if campaign.halves:
         notes.append(
-            "held_out: sets and setting come from one half of the word lists, the effect is that of the other half, both ways round; "
-            "chosen: sets, setting and effect all come from the whole lists, as in the paper, which favours the fine-tune."
+            "held_out: sets and setting come from one half of the word lists, and the effect is measured on the other half, and vice "
+            "versa; chosen: sets, setting and effect all come from the whole lists, as in the paper, which favours the fine-tune."
         )
     for label, why in scored.experiment.task.refused.items():
         notes.append(f"{label} was not run: {why}")
     if n_holes:
-        notes.append(f"{n_holes} fine-tunes diverged or failed and are holes.")
+        notes.append(f"{n_holes} fine-tunes diverged or failed; their effects are missing.")
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""The sentences that influence a property most, the words behind each score, and what the base model makes of the words."""
+"""The sentences that influence a property most, the contributions of words to each score, and the words' nearest neighbours."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from influence.base import Method
     from influence.checkpoint import Checkpoint
 
-NAMED, NEIGHBOURS, WORDS_TOLD = 3, 10, 4
-LEAST_TOLD = 0.02  # of a sentence's largest contribution: smaller ones are said without their number
-REPEAT = 0  # every repeat has a base model, scores and sets of its own; the page shows the first one's
+NAMED, NEIGHBOURS, WORDS_NAMED = 3, 10, 4
+LEAST_SHARE = 0.02  # contributions below this share of a sentence's largest one are shown without their number
+REPEAT = 0  # every repeat has its own base model, scores and sets; the page shows those of the first
 LISTS = {"x": "target X", "y": "target Y", "a": "attribute A", "b": "attribute B"}
 SETS = {
     "A": ("Amplify the bias (A)", "Adds to the bias"),
@@ -38,7 +38,7 @@ Parts = Mapping[tuple[int, int], Sequence[tuple[int, float]]]
 
 
 def base_checkpoints(finished: FinishedRun) -> list[Checkpoint]:
-    """The weights of the first repeat's base model; empty where they are gone, which the rest of the report can do without."""
+    """Return the weights of the first repeat's base model; empty if the store no longer has them, since most of the report does not need them."""
     try:
         return finished.checkpoints(finished.scored.groups[REPEAT].key)
     except CheckpointError:
@@ -48,10 +48,10 @@ def base_checkpoints(finished: FinishedRun) -> list[Checkpoint]:
 def influential_sentences(
     campaign: DebiasBlock, finished: FinishedRun, checkpoints: Sequence[Checkpoint]
 ) -> list[Sentence]:
-    """The `campaign.sentences` strongest of A and of M, for every corrected property, by the first scored method.
+    """Return the `campaign.sentences` strongest of A and of M, for every corrected property, by the first scored method.
 
-    Scores and contributions are signed so that > 0 adds to the bias. Words of the property that stand in a sentence and
-    have no part in its score contribute 0; where the score is not shared out over words, all are NaN.
+    Scores and contributions are signed so that > 0 adds to the bias. A word of the property that is in the sentence but has no
+    part in its score contributes 0; if the method's score cannot be decomposed over words, all contributions are NaN.
     """
     experiment, scored = finished.experiment, finished.scored
     method, ids = next(iter(experiment.scored)), property_labels(experiment.task) or {}
@@ -77,7 +77,7 @@ def influential_sentences(
 def _parts(
     finished: FinishedRun, method: Method, checkpoints: Sequence[Checkpoint], pairs: Sequence[tuple[int, int]]
 ) -> Parts | None:
-    """(property id, train id) -> (vocabulary number, part of the score); None where scores are not shared out over words."""
+    """Return (property id, train id) -> (vocabulary number, part of the score); None if scores cannot be decomposed over words."""
     group = finished.scored.groups[REPEAT]
     task: Any = finished.experiment.arms[group.arm].task
     if not checkpoints or not isinstance(method, InfluenceFunction):
@@ -89,7 +89,7 @@ def _parts(
 
 
 def _words(task: Any, label: str, text: str, shares: Mapping[int, float] | None) -> list[tuple[str, str, float]]:
-    """(word, list, contribution) of the words of a property that stand in the text, largest magnitude first."""
+    """Return (word, list, contribution) of the words of a property that are in the text, largest magnitude first."""
     [tested] = [found for found in task.properties if found.label == label]
     letters = {word: letter for letter, words in tested.lists.items() for word in words}
     known = {} if shares is None else {word: shares.get(task.vocabulary[word], 0.0) for word in tested.words}
@@ -99,17 +99,17 @@ def _words(task: Any, label: str, text: str, shares: Mapping[int, float] | None)
 
 
 def cause(sentence: Sentence) -> str:
-    """Why a sentence moves a bias test, in words: the target and attribute words it moves, with the sign of each.
+    """Return a sentence on why a training sentence changes a bias test: the target and attribute words it acts on, with their contributions.
 
-    The words that pull where the sentence's set says come first; other words of
-    the test that it holds come last, and alone where contributions are not known (NaN).
+    Words that contribute in the direction of the sentence's set come first, then those that contribute against it. Other words of
+    the test in the sentence come last; if contributions are unknown (NaN), only these are listed.
     """
     sign = -1.0 if sentence.set == "M" else 1.0
     ranked = sorted(sentence.words, key=lambda word: (-abs(word[2]), word[0]))
     known = [abs(word[2]) for word in ranked if math.isfinite(word[2])]
-    counting = [word for word in ranked if word[2] and abs(word[2]) >= LEAST_TOLD * max(known, default=0.0)]
-    along = [word for word in counting if sign * word[2] > 0][:WORDS_TOLD]
-    against = [word for word in counting if sign * word[2] < 0][:WORDS_TOLD]
+    counting = [word for word in ranked if word[2] and abs(word[2]) >= LEAST_SHARE * max(known, default=0.0)]
+    along = [word for word in counting if sign * word[2] > 0][:WORDS_NAMED]
+    against = [word for word in counting if sign * word[2] < 0][:WORDS_NAMED]
     others = [(word[0], word[1], math.nan) for word in ranked if word not in along + against]
     does = SETS.get(sentence.set, ("", "Moves the bias"))[1]
     parts = [f"{does} through {_listed(along)}"] if along else []
@@ -120,29 +120,29 @@ def cause(sentence: Sentence) -> str:
 
 
 def _listed(words: Sequence[tuple[str, str, float]]) -> str:
-    told = []
+    shown = []
     for word, which, contribution in words:
         place = LISTS.get(which, which)
-        said = [place] if place else []
-        said += [] if math.isnan(contribution) else [significant(contribution, 2)]
-        told.append(f"{word} ({', '.join(said)})" if said else word)
-    return ", ".join(told[:-1]) + " and " + told[-1] if len(told) > 1 else told[0]
+        details = [place] if place else []
+        details += [] if math.isnan(contribution) else [significant(contribution, 2)]
+        shown.append(f"{word} ({', '.join(details)})" if details else word)
+    return ", ".join(shown[:-1]) + " and " + shown[-1] if len(shown) > 1 else shown[0]
 
 
 def spans(text: str, words: Sequence[tuple[str, str, float]]) -> list[tuple[int, int, float]]:
-    """Where the words of a test stand in `text`, as whole words in any case: (start, end, contribution)."""
+    """Return the positions of a test's words in `text`, as whole words in any case: (start, end, contribution)."""
     return [(*place, contribution) for word, _, contribution in words for place in places(text, word)]
 
 
 def places(text: str, word: str) -> list[tuple[int, int]]:
-    """Where a word of the vocabulary stands in `text`: (start, end), by the rule of tasks.data.corpus (he's is not he)."""
+    """Return the positions (start, end) of a vocabulary word in `text`, by the word rule of tasks.data.corpus (he's is not he)."""
     written = re.escape(word).replace("'", "['’]")
     found = re.finditer(rf"(?<![^\W_])(?<![^\W_]['’]){written}(?!['’]?[^\W_])", text, re.IGNORECASE)
     return [match.span() for match in found]
 
 
 def list_names(properties: Sequence[Any]) -> dict[str, dict[str, str]]:
-    """Test -> list -> its first words and how many there are; without b for a one-sided test."""
+    """Return test -> list -> its first words and their number; a one-sided test has no list b."""
     return {
         tested.label: {letter: _named(words) for letter, words in tested.lists.items()}
         for tested in properties
@@ -158,7 +158,7 @@ def _named(words: Sequence[str]) -> str:
 def nearest_neighbours(
     campaign: DebiasBlock, finished: FinishedRun, checkpoints: Sequence[Checkpoint]
 ) -> list[tuple[str, list[tuple[str, float]]]]:
-    """(word, [(neighbour, cosine)]) in the base model: the watched words, and the first of each list that is corrected."""
+    """Return (word, [(neighbour, cosine)]) in the base model, for the words in `watch` and the first word of each corrected property's lists."""
     experiment = finished.experiment
     task: Any = experiment.task
     if not checkpoints or not overrides(task, Task.neighbours):

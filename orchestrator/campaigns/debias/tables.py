@@ -1,4 +1,4 @@
-"""Tables of a debias campaign, with 95% t intervals over seeds, and their sentences."""
+"""Tables of a debias campaign, with 95% t intervals over seeds, and their verdicts."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ LIKE_FOR_LIKE = {HELD_OUT: HALVES, CHOSEN: ALL, CHOSEN_PER_SEED: ALL, HALVES: HA
 
 
 def collect(grid: EffectGrid, variants: Sequence[Variant]) -> list[Reported]:
-    """What the effects table reports, test by test: every start unchosen, then every variant by every rule.
+    """Return the entries of the effects table, test by test: the starts, which involve no choice, then every variant by every rule.
 
     Raises ValueError if two variants, or a variant and a start, share a name.
     """
     names = [*grid.starts, *(variant.name for variant in variants)]
     if len(set(names)) != len(names):
-        raise ValueError(f"a name is there twice: {names}")
+        raise ValueError(f"two variants or starts have the same name: {names}")
     found: list[Reported] = []
     for test in grid.tests:
         for start in grid.starts:
@@ -44,12 +44,12 @@ def collect(grid: EffectGrid, variants: Sequence[Variant]) -> list[Reported]:
 
 
 def effects(found: Iterable[Reported]) -> pd.DataFrame:
-    """Effects before and after (columns EFFECTS): mean over seeds of the effect and of |effect|, each with its interval.
+    """Return the effects before and after (columns EFFECTS): mean over seeds of the effect and of |effect|, each with its interval.
 
-    half: `all` and `halves` (mean of both halves) for embeddings without a fine-tune; else the rule of choice, where
-    `held_out` compares with `halves` and the two chosen ones with `all`.
-    Intervals do not know of the choice: right for held_out up to the seeds that choosing and reporting share, too near
-    zero for the chosen ones. Both means are NaN where no seed has a number.
+    half: `all` and `halves` (mean of both halves) for embeddings without a fine-tune; else the rule of choice. `held_out` must
+    be compared with `halves`, and the other two rules with `all`.
+    Intervals do not account for the choice. For held_out this is correct, except that choosing and reporting share their seeds;
+    for the other two rules the intervals are too close to zero. Both means are NaN if no seed has a number.
     """
     rows = []
     for each in found:
@@ -61,18 +61,18 @@ def effects(found: Iterable[Reported]) -> pd.DataFrame:
 
 
 def effect_contrasts(found: Iterable[Reported], baselines: Sequence[str]) -> pd.DataFrame:
-    """Difference of |effect|, variant less baseline, paired by seed (columns CONTRASTS); below zero is more neutral.
+    """Return differences of |effect|, variant minus baseline, paired by seed (columns CONTRASTS); negative means more neutral.
 
-    A variant is held against the baseline on the same words: held_out against halves, the chosen ones against all.
-    Holm's family is all rows of one half. se, interval and p are NaN below two seeds.
+    A variant is compared with the baseline on the same words: held_out with halves, the other two rules with all.
+    Holm's family is all rows of one half. se, interval and p are NaN with fewer than two seeds.
     """
     found = list(found)
-    there = {(each.test, each.half, each.variant): each for each in found}
+    available = {(each.test, each.half, each.variant): each for each in found}
     rows = []
     for each in found:
         for baseline in baselines:
-            other = there.get((each.test, LIKE_FOR_LIKE[each.half], baseline))
-            # of two baselines the later one in the list is the one that is judged
+            other = available.get((each.test, LIKE_FOR_LIKE[each.half], baseline))
+            # of two baselines, the one later in the list is compared with the earlier one
             if other is None or each.variant in baselines[: baselines.index(baseline) + 1]:
                 continue
             rows.append(_contrast(each, other))
@@ -84,25 +84,27 @@ def effect_contrasts(found: Iterable[Reported], baselines: Sequence[str]) -> pd.
 
 
 def effect_verdicts(contrasts: Iterable[Mapping[Any, Any]], level: float = 0.05) -> list[str]:
-    """One sentence for every contrast row, in their order: whose bias is weaker, by Holm's p < level."""
+    """Return one sentence for every contrast row, in their order: whether the variant is less biased, by Holm's p < level."""
     return [_verdict(row, level) for row in contrasts]
 
 
 def settings(found: Iterable[Reported]) -> pd.DataFrame:
-    """What was chosen by which rule (columns SETTINGS); `seed` is `all` where one choice serves every seed."""
+    """Return the choices by every rule (columns SETTINGS); `seed` is `all` if one choice is made for all seeds."""
     rows = [
         {"test": each.test, "variant": each.variant, "rule": each.half, **_pick(pick)}
         for each in found
         for pick in each.picks
     ]
-    return pd.DataFrame(rows, columns=SETTINGS).astype({"size": "Int64", "passes": "Int64"})  # empty: none was chosen
+    return pd.DataFrame(rows, columns=SETTINGS).astype(
+        {"size": "Int64", "passes": "Int64"}
+    )  # missing if none was chosen
 
 
 def grid_table(grid: EffectGrid) -> pd.DataFrame:
-    """Every corrected test x test x setting (columns GRID), on all words: effect and its change, over seeds.
+    """Return the effect and its change for every corrected test x test x setting (columns GRID), on all words, over seeds.
 
-    change = effect after less effect of the start under the same seed; n_holes: seeds without a number.
-    Silva et al. 2022, figures 3 and 4: a correction for one test moves the others.
+    change = effect after minus effect of the start with the same seed; n_holes: seeds without a number.
+    Silva et al. 2022, figures 3 and 4: a correction for one test also changes the others.
     """
     rows = []
     for corrected in grid.corrected:
@@ -152,7 +154,7 @@ def _verdict(row: Mapping[Any, Any], level: float) -> str:
     }[row["half"]]
     if isnan(row["p_holm"]):
         return f"For {test}, {variant} could not be compared with {baseline} ({how}): fewer than two seeds."
-    told = f"({how}): difference of |effect| {number(row['diff'])} {interval(row['ci_low'], row['ci_high'])}, Holm p {number(row['p_holm'])}."
+    found = f"({how}): difference of |effect| {number(row['diff'])} {interval(row['ci_low'], row['ci_high'])}, Holm p {number(row['p_holm'])}."
     if row["p_holm"] >= level:
-        return f"For {test}, {variant} and {baseline} could not be told apart {told}"
-    return f"For {test}, {variant} is {'less' if row['diff'] < 0 else 'more'} biased than {baseline} {told}"
+        return f"For {test}, {variant} and {baseline} could not be told apart {found}"
+    return f"For {test}, {variant} is {'less' if row['diff'] < 0 else 'more'} biased than {baseline} {found}"

@@ -1,4 +1,4 @@
-"""Adaptive repeats: a plan that grows by one repeat wherever a curve's seed interval is still too wide."""
+"""Adaptive repeats: a plan that adds one repeat for every curve whose interval over seeds is still too wide."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from orchestrator.analysis.cells import Cells
-from orchestrator.analysis.repeats import goes_on
+from orchestrator.analysis.repeats import needs_repeat
 from orchestrator.analysis.stopping import Stopping
 from orchestrator.campaigns.deletion.grid import DeletionGrid
 from orchestrator.campaigns.plan import Plan
@@ -21,10 +21,11 @@ Values = Callable[
 def adaptive_plan(
     grid: DeletionGrid, stopping: Stopping, values: Values, cells_of: Callable[[Plan, np.ndarray], Cells]
 ) -> Plan:
-    """The plan as far as the finished retrains decide it; `is_final` once no curve goes on.
+    """Return the plan as far as the finished retrains determine it; it is final once no curve needs another repeat.
 
-    Barriers are n = min, min + 1, ...: each is decided when everything asked in the repeats before it is finished, and from that
-    alone. Which retrains finished first, after how many attempts or how many times this is asked again, changes nothing.
+    Barriers are n = min, min + 1, ...: the decision at each is made when all retrains of the first n repeats are finished, and
+    from these alone. It depends neither on the order in which retrains finish, nor on their numbers of attempts, nor on how often
+    the plan is derived.
     """
     for _ in range(stopping.least):
         grid.add()
@@ -35,7 +36,7 @@ def adaptive_plan(
         if more is None:
             return plan
         found = np.concatenate([found, more])
-        more_repeats = goes_on(stopping, cells_of(plan, found))
-        if not more_repeats.any():
+        wanted = needs_repeat(stopping, cells_of(plan, found))
+        if not wanted.any():
             return grid.plan(stopping)
-        grid.add(more_repeats)
+        grid.add(wanted)

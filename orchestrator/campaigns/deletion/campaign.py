@@ -54,9 +54,9 @@ class Deletion(Campaign):
         return values
 
     def counts(self, n_train: int, where: str) -> tuple[int, ...]:
-        """The k as counts, ascending; a fraction becomes the whole part of k n_train, at least 1.
+        """Return the k as ascending counts; a fraction becomes k n_train rounded down, and at least 1.
 
-        Raises InputError if one does not fit a train set of `n_train`.
+        Raises InputError if a count is not below `n_train`, or two values give the same count.
         """
         counts = sorted(k if isinstance(k, int) else max(1, math.floor(k * n_train + 1e-9)) for k in self.k)
         if counts[-1] >= n_train:
@@ -68,10 +68,12 @@ class Deletion(Campaign):
         return tuple(counts)
 
     def check(self, experiment: Experiment) -> None:
-        """Refuse a k that does not fit the train set, or that leaves a control too few examples to draw from."""
+        """Raise InputError for a k that does not fit the train set, or for which a control has too few examples to draw from."""
         self.counts(len(experiment.train), experiment.config.where)
         controls = _controls(experiment)
-        if experiment.needs_scoring_outputs:  # `planned` checks: the labels are known once a model is trained
+        if (
+            experiment.needs_scoring_outputs
+        ):  # `planned` checks each query, since labels are known once a model is trained
             self._check_any_label(experiment, controls)
             return
         for query_label in np.unique(experiment.queries(None).labels).tolist():
@@ -80,7 +82,7 @@ class Deletion(Campaign):
                     self._draw(experiment, label, query_label, group, experiment.seeds[0])
 
     def _check_any_label(self, experiment: Experiment, controls: Mapping[str, Control]) -> None:
-        """Refuse a k for which the controls can draw for no label that a query may ask about. Raises InputError."""
+        """Raise InputError for a k if there is no label that a query may have for which all controls have enough examples."""
         by_label = [label for label, control in controls.items() if control.by_label]
         refusals = []
         for query_label in range(len(experiment.train.classes)):
@@ -94,7 +96,7 @@ class Deletion(Campaign):
             raise refusals[0]
 
     def bounds(self, experiment: Experiment, n_queries: int) -> tuple[int, int]:
-        """(cells, most distinct retrains) while the scores are unknown."""
+        """Return (number of cells, largest possible number of distinct retrains), for the time before scores are known."""
         n_methods, n_repeats = len(experiment.methods), len(experiment.seeds)
         cells = n_methods * len(self.groups) * len(self.k) * n_queries * n_repeats
         n_labels = min(n_queries, len(np.unique(experiment.train.labels)))
@@ -102,7 +104,7 @@ class Deletion(Campaign):
         return cells, self.distinct_max(len(experiment.scored), n_draws, n_queries, n_repeats)
 
     def planned(self, scored: Scored) -> Plan:
-        """The plan, from the scores of the one scoring group; with `target_se`, as far as the finished retrains decide it."""
+        """Return the plan from the scores of the only scoring group; with `target_se`, as far as the finished retrains determine it."""
         experiment = scored.experiment
         grid = DeletionGrid(
             methods=experiment.controls,
@@ -122,29 +124,29 @@ class Deletion(Campaign):
         return fixed_plan(grid)
 
     def results(self, scored: Scored, plan: Plan, rows: Mapping[str, LedgerRow]) -> Results:
-        """Curves, AUC-DEL, contrasts, pairing and holes."""
+        """Return the tables of curves, AUC-DEL, contrasts, pairing and holes, with the verdicts."""
         return deletion_results(scored.experiment, plan, scored.queries(""), rows)
 
     def checks(self, scored: Scored, plan: Plan, rows: Mapping[str, LedgerRow], results: Results) -> Sequence[Check]:
-        """The common checks, a control that moves the measurement, and removals that break the model."""
+        """Return the common checks, and those for controls that change the measurement and removals that break the model."""
         return deletion_checks(scored, plan, rows, results)
 
     def page(self, finished: FinishedRun) -> CampaignPage:
-        """Curves, AUC-DEL, contrasts, pairing, and a page per query."""
-        from orchestrator.campaigns.deletion.page import deletion_page  # on demand: it draws with matplotlib
+        """Return the report sections: curves, AUC-DEL, contrasts, pairing, and a page per query."""
+        from orchestrator.campaigns.deletion.page import deletion_page  # on demand, since it imports matplotlib
 
         return deletion_page(finished, self.mode)
 
     def tracking(self, finished: FinishedRun) -> CampaignRecord:
-        """The design as parameters, and a child run per curve."""
+        """Return the tracking record: the design as parameters, and a child run per curve."""
         return deletion_record(finished)
 
     def advice(self, scored: Scored, plan: Plan, rows: Mapping[str, LedgerRow]) -> str:
-        """When more queries would narrow the widest interval more cheaply than more repeats."""
+        """Return a sentence if more queries would narrow the widest interval more cheaply than more repeats."""
         return deletion_advice(scored.experiment, plan, scored.queries(""), rows)
 
     def _draw(self, experiment: Experiment, label: str, query_label: int, group: str, seed: int) -> np.ndarray:
-        """TrainIds in the order in which a control removes them. Raises InputError if it has fewer than the largest k."""
+        """Return TrainIds in the order in which a control removes them. Raises InputError if there are fewer than the largest k."""
         train, where = experiment.train, experiment.config.where
         control = _controls(experiment)[label]
         order = control.removal_order(train.ids, train.labels, query_label, seed, group)  # type: ignore[arg-type]
@@ -155,12 +157,12 @@ class Deletion(Campaign):
         return order
 
     def distinct_max(self, n_scored: int, n_draws: int, n_queries: int, n_repeats: int) -> int:
-        """Most distinct retrains while the scores are unknown; `n_draws`: removal orders that the controls draw in a repeat."""
+        """Return the largest possible number of distinct retrains; `n_draws`: removal orders that the controls draw per repeat."""
         return distinct_max(n_scored, n_draws, len(self.k) * len(self.groups), n_queries, n_repeats)
 
 
 def _controls(experiment: Experiment) -> dict[str, Control]:
-    """Label -> control. Raises InputError for one that draws nothing."""
+    """Return label -> control. Raises InputError for a control that is not a Control and so cannot draw removal sets."""
     found: dict[str, Control] = {}
     for position, (label, method) in enumerate(experiment.methods.items()):
         if isinstance(method, Control):
@@ -172,23 +174,23 @@ def _controls(experiment: Experiment) -> dict[str, Control]:
 
 
 def fixed_plan(grid: DeletionGrid) -> Plan:
-    """Every curve in every repeat."""
+    """Return the plan of every curve in every repeat."""
     for _ in grid.seeds:
         grid.add()
     return grid.plan()
 
 
 def stopping_of(repeats: RepeatsConfig) -> Stopping | None:
-    """The stopping rule that `repeats` asks for; None for a fixed number."""
+    """Return the stopping rule that `repeats` configures; None for a fixed number of repeats."""
     if repeats.min is None or repeats.max is None or repeats.target_se is None:
         return None
     return Stopping(repeats.min, repeats.max, repeats.target_se)
 
 
 def finished_values(scored: Scored, works: Sequence[Work]) -> np.ndarray | None:
-    """The measurement of every query under every work [n_works, n_queries]; None while one of them is not finished.
+    """Return the measurement of every query under every work [n_works, n_queries]; None if a work is not finished.
 
-    A result is final and looked at once; what was given up may yet be retrained.
+    A result is final, so it is cached in `scored.seen`. A quarantined row is not, since the retrain may still be repeated.
     """
     new = [work for work in works if work.spec_id not in scored.seen]
     rows = scored.rows([work.spec_id for work in new])
@@ -204,7 +206,7 @@ def finished_values(scored: Scored, works: Sequence[Work]) -> np.ndarray | None:
 
 
 def _order(scored: Scored, label: str, query: int, group: str) -> np.ndarray:
-    """TrainIds in the order in which a method would remove them."""
+    """Return TrainIds in the order in which a method removes them. Raises UnrankedError if the method diverged for the query."""
     matrix = scored.matrix("", label)
     if matrix.diverged[query]:
         position, n_diverged = list(scored.experiment.methods).index(label), int(matrix.diverged.sum())

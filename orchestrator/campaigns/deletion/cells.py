@@ -1,4 +1,4 @@
-"""From the measurement of every query under every retrain to the changes that a deletion campaign measured."""
+"""Computes the changes that a deletion campaign measured from the measurement of every query under every retrain."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.campaigns.plan import NOT_ASKED, Plan
 
 
 def deletion_cells(plan: Plan, values: np.ndarray) -> Cells:
-    """Paired deltas f(query; removal) - f(query; reference of the same repeat).
+    """Return the paired deltas f(query; removal) - f(query; reference of the same repeat).
 
     `values` float64 [n_works, n_queries]: the measurement of every query under every retrain, NaN where there is none.
     """

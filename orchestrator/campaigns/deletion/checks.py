@@ -1,4 +1,4 @@
-"""The checks of a deletion campaign: the common ones, controls that move the measurement, and removals that break the model."""
+"""The checks of a deletion campaign: the common ones, controls that change the measurement, and removals that break the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.campaigns.scored import Scored
 
 
 def deletion_checks(scored: Scored, plan: Plan, rows: Rows, results: Results) -> list[Check]:
-    """The common checks; whether a control moves the measurement; and whether removals break the model."""
+    """Return the common checks, and those for controls that change the measurement and removals that break the model."""
     split = scored.queries("").split
     drops = dict(_drops(scored, plan, rows))
     return [
@@ -26,7 +26,7 @@ def deletion_checks(scored: Scored, plan: Plan, rows: Rows, results: Results) ->
 
 
 def _drops(scored: Scored, plan: Plan, rows: Rows) -> Iterator[tuple[tuple[str, str, int], float]]:
-    """(method, group, k) -> mean drop of the accuracy on the measured examples other than the query, over (query, repeat)."""
+    """Yield (method, group, k) and the mean drop, over (query, repeat), of the accuracy on the measured examples other than the query."""
     others = _accuracy_on_others(scored, plan, rows)
     queries = np.arange(len(plan.query_ids))[:, None]
     for m, g, k in np.ndindex(plan.cell.shape[:3]):
@@ -37,7 +37,7 @@ def _drops(scored: Scored, plan: Plan, rows: Rows) -> Iterator[tuple[tuple[str, 
 
 
 def _accuracy_on_others(scored: Scored, plan: Plan, rows: Rows) -> np.ndarray:
-    """float64 [n_works, n_queries]: the accuracy of every retrain on the measured examples but that query, NaN where unknown."""
+    """Return the accuracy of every retrain on the measured examples except the query: float64 [n_works, n_queries], NaN where unknown."""
     queries, arm = scored.queries(""), scored.experiment.main
     found = np.full((len(plan.works), len(queries.ids)), np.nan)
     gold, position, n = (

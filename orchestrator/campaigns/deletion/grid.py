@@ -1,4 +1,4 @@
-"""The cells of a deletion campaign, built repeat by repeat over a list of distinct works."""
+"""The cells of a deletion campaign, built repeat by repeat together with the list of distinct works."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Draw = Callable[[str, int, str, int], np.ndarray]  # (control, query label, grou
 
 @dataclass
 class DeletionGrid:
-    """Removal sets of every cell and the distinct retrains behind them, so far.
+    """The removal sets of all cells in the repeats added so far, and their distinct retrains.
 
-    `methods` maps label -> whether it is a control. `ranking` gives the removal order of a scored method, `draw` that of a control
-    under the seed of a repeat, from the label that a query asks about (`query_labels` int64 [n_queries]).
-    A set is a prefix of its order, so sets are nested over k. One reference a seed serves all cells of its repeat.
+    `methods`: label -> whether it is a control. `ranking` returns the removal order of a scored method. `draw` returns that of a control
+    for the label of a query (`query_labels` int64 [n_queries]) and the seed of a repeat. A removal set is a prefix of its order,
+    so sets are nested over k. One reference per seed serves all cells of its repeat.
     """
 
     methods: Mapping[str, bool]
@@ -45,11 +45,11 @@ class DeletionGrid:
 
     @property
     def n_curves(self) -> tuple[int, int]:
-        """Methods and groups."""
+        """Numbers of methods and of groups."""
         return len(self.methods), len(self.groups)
 
     def add(self, asked: np.ndarray | None = None) -> None:
-        """One more repeat, for the curves in `asked` bool [n_methods, n_groups]; all by default."""
+        """Add one repeat for the curves in `asked` bool [n_methods, n_groups], by default for all."""
         seed = self.seeds[len(self._cells)]
         asked = np.ones(self.n_curves, bool) if asked is None else asked
         cell = np.full((*self.n_curves, len(self.ks), len(self.query_ids)), NOT_ASKED, np.int64)
@@ -69,7 +69,7 @@ class DeletionGrid:
         self._n_first = self._n_first or len(self._works.works)
 
     def plan(self, stopping: Stopping | None = None, *, is_final: bool = True) -> Plan:
-        """The plan of the repeats so far."""
+        """Return the plan of the repeats added so far."""
         return Plan(
             methods=tuple(self.methods),
             groups=tuple(self.groups),

@@ -1,4 +1,4 @@
-"""The sections of a deletion campaign: curves, AUC-DEL, contrasts, pairing, and a page per query."""
+"""The report sections of a deletion campaign: curves, AUC-DEL, contrasts, pairing, and a page per query."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _EDITS = {
 
 
 def deletion_page(finished: FinishedRun, mode: str) -> CampaignPage:
-    """What a deletion campaign adds to the report, read from the ledger, the scores and the results tables."""
+    """Return a deletion campaign's part of the report, from the ledger, the scores and the result tables."""
     from orchestrator.campaigns.deletion.query_pages import query_pages
 
     return CampaignPage(
@@ -43,9 +43,9 @@ def deletion_page(finished: FinishedRun, mode: str) -> CampaignPage:
 
 
 def deletion_sections(tables: Mapping[str, pd.DataFrame], queries: Sequence[QueryPage]) -> list[Section]:
-    """The sections of the tables `curves`, `query_curves`, `summary`, `contrasts`, `pairing`, and the query pages.
+    """Return the sections of the tables `curves`, `summary`, `contrasts` and `pairing`, and the query pages with their `query_curves`.
 
-    With adaptive repeats also of `repeats` and `designs`.
+    With adaptive repeats there is also a section of the tables `repeats` and `designs`.
     """
     curves, summary = tables["curves"], tables["summary"]
     groups = unique(summary, "group")
@@ -79,7 +79,7 @@ def deletion_sections(tables: Mapping[str, pd.DataFrame], queries: Sequence[Quer
 
 
 def _repeats(tables: Mapping[str, pd.DataFrame]) -> list[Section]:
-    """Where repeats are adaptive: how many every curve took, and what fixed designs would have cost."""
+    """Return the section on adaptive repeats, if they are: the repeats of every curve, and the retrains of fixed designs."""
     if "repeats" not in tables:
         return []
     data = {"repeats": tables["repeats"], "designs": tables["designs"]}
@@ -127,7 +127,7 @@ def _notes(finished: FinishedRun) -> list[str]:
     notes = []
     if len(finished.plan.seeds) == 1:
         notes.append(
-            "There is one repeat: seed noise cannot be told from effect, so these-queries intervals are missing."
+            "There is one repeat: seed noise cannot be told from effect, so there are no intervals for these queries."
         )
     excluded = finished.results.n_excluded
     if excluded:

@@ -1,4 +1,4 @@
-"""A page per query: its text, its proponents and opponents by every method, and the words behind a score."""
+"""A page per query: its text, its proponents and opponents by every method, and the words that contribute to a score."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUERIES_SHOWN = 50
 
 
 def query_pages(finished: FinishedRun, rows: Mapping[str, LedgerRow]) -> list[QueryPage]:
-    """A page for each of the first queries; `rows` are the ledger's, the first scoring model's among them."""
+    """Return a page for each of the first QUERIES_SHOWN queries; `rows` are ledger rows, including that of the first scoring model."""
     experiment, queries = finished.experiment, finished.queries
     split = experiment.task.splits[queries.split]
     scoring = rows[finished.scoring[0].work.spec_id].outcome.outputs[queries.split]
@@ -68,7 +68,7 @@ def _words(finished: FinishedRun) -> dict[str, dict[tuple[int, int], list[tuple[
     finished.experiment.task.prepare()
     try:
         checkpoints, shown = finished.checkpoints(finished.first_group), finished.queries.ids[:QUERIES_SHOWN]
-    except CheckpointError:  # words need the weights; the rest of the report does not
+    except CheckpointError:  # the weights are gone; only the words need them, so the report is written without words
         return {}
     found = {}
     for label, method in decomposing.items():

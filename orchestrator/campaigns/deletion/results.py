@@ -1,4 +1,4 @@
-"""From ledger rows to the tables in results/: the same rows give the same bytes."""
+"""Computes the tables of a deletion campaign in results/ from ledger rows; the same rows give the same bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TABLES = ("curves", "query_curves", "summary", "contrasts", "pairing", "holes")
 
 
 def deletion_results(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mapping[str, LedgerRow]) -> Results:
-    """All tables of a deletion campaign from the ledger rows of its plan."""
+    """Return all tables and verdicts of a deletion campaign from the ledger rows of its plan."""
     cells = deletion_cells(plan, measured_values(experiment, plan.works, queries, rows))
     contrasts = tables.contrasts(cells)
     found = {
@@ -38,22 +38,22 @@ def deletion_results(experiment: Experiment, plan: Plan, queries: QueryBlock, ro
         "pairing": tables.pairing(cells),
         "holes": tables.holes(cells),
     }
-    told = tuple(_told(experiment, contrasts.to_dict("records")))
+    sentences = tuple(_verdicts(experiment, contrasts.to_dict("records")))
     adaptive, notes = _adaptive(cells, plan)
-    return Results(found | adaptive, told, n_excluded=cells.n_excluded, cells=cells, notes=notes)
+    return Results(found | adaptive, sentences, n_excluded=cells.n_excluded, cells=cells, notes=notes)
 
 
-def _told(experiment: Experiment, contrasts: Sequence[Mapping[Any, Any]]) -> list[str]:
-    """The verdicts; where there is a control of each kind, a method is told against both at once."""
-    told = verdicts(contrasts)
+def _verdicts(experiment: Experiment, contrasts: Sequence[Mapping[Any, Any]]) -> list[str]:
+    """Return the verdicts; if there is a control of each kind, one sentence compares a method with both."""
+    sentences = verdicts(contrasts)
     controls = {label: method for label, method in experiment.methods.items() if isinstance(method, Control)}
     blind = [label for label, control in controls.items() if not control.by_label]
     by_label = [label for label in controls if label not in blind]
-    return two_control_verdicts(told, contrasts, blind[0], by_label[0]) if blind and by_label else told
+    return two_control_verdicts(sentences, contrasts, blind[0], by_label[0]) if blind and by_label else sentences
 
 
 def _adaptive(cells: Cells, plan: Plan) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
-    """The further tables of adaptive repeats, and what they saved in words; none of a fixed design."""
+    """Return the additional tables of adaptive repeats and a sentence on what they saved; both are empty for a fixed design."""
     if plan.stopping is None:
         return {}, ()
     designs = tables.designs(cells, len(plan.works), plan.n_full_repeat)
@@ -61,7 +61,7 @@ def _adaptive(cells: Cells, plan: Plan) -> tuple[dict[str, pd.DataFrame], tuple[
 
 
 def deletion_advice(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mapping[str, LedgerRow]) -> str:
-    """Whether more queries would narrow the widest interval more cheaply than more repeats, from the rows there are."""
+    """Return a sentence if, by the finished rows, more queries would narrow the widest interval more cheaply than more repeats; else ""."""
     cells = deletion_cells(plan, measured_values(experiment, plan.works, queries, rows))
     is_control = [method in plan.controls for method in plan.methods]
     n_shared = 1 + len(np.unique(plan.cell[is_control][..., 0]))

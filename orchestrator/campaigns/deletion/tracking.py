@@ -1,4 +1,4 @@
-"""What a deletion campaign adds to a tracking store: its parameters, and a child run per curve."""
+"""The tracking record of a deletion campaign: its parameters, and a child run per curve."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Points = Iterable[tuple[str, int, Any]]
 
 
 def deletion_record(finished: FinishedRun) -> CampaignRecord:
-    """The parameters that tell one deletion campaign from another, and a child run per method and group."""
+    """Return the parameters that distinguish deletion campaigns, and a child run per method and group."""
     plan, tables = finished.plan, finished.results.tables
     params = {
         "measurement": finished.experiment.config.measurement.name,
@@ -31,7 +31,7 @@ def deletion_record(finished: FinishedRun) -> CampaignRecord:
 
 
 def _committed(finished: FinishedRun) -> dict[tuple[str, str], int]:
-    """(method, group) -> epoch ms of the last ledger row behind its curve, references among them."""
+    """Return (method, group) -> time of the last ledger row of its curve, including references, in milliseconds since 1970."""
     plan, stamps = finished.plan, finished.committed_ms
     references = [stamps[plan.works[i].spec_id] for i in plan.reference]
     return {
@@ -49,10 +49,10 @@ def deletion_children(
     contrasts: pd.DataFrame,
     committed_at: Mapping[tuple[str, str], int],
 ) -> list[ChildRecord]:
-    """A child per method and group in the order of `summary`: the curve by k, `auc_del_*` and `vs <baseline>/*`.
+    """Return a child run per method and group in the order of `summary`, with metrics for the curve by k, `auc_del_*` and `vs <baseline>/*`.
 
-    `committed_at`: (method, group) -> epoch ms of the last ledger row behind its curve. Raises ValueError when a method
-    and group has none.
+    `committed_at`: (method, group) -> time of the last ledger row of its curve, in milliseconds since 1970. Raises ValueError
+    if a method and group has none.
     """
     pairs = list(dict.fromkeys(zip(summary["method"].astype(str), summary["group"].astype(str), strict=True)))
     missing = [pair for pair in pairs if pair not in committed_at]

@@ -1,4 +1,4 @@
-"""How well predicted influence agrees with the influence that leave-one-out retraining measures, query by query."""
+"""Agreement of predicted influence with the influence that leave-one-out retraining measures, query by query."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Predicted beside measured influence of every train point on every query, in one unit.
+    """Predicted and measured influence of every train point on every query, in one unit.
 
-    `label` names the method, `scores` the model it scored, `truth` the model that was retrained, `unit` the data seed or
-    repeat; one (label, scores, truth) comes once per unit. `predicted` and `actual`: float64 [n_queries, n_points] in one
-    orientation (positive = the point helps the query) and of any unit; `classes`, `query_ids`: int [n_queries].
-    A row of `predicted` without a finite number says that the method's solver diverged for that query; other holes,
-    such as retrains that diverged, are NaN on either side.
-    Raises ValueError where shapes differ or a query is there twice.
+    `label` names the method, `scores` the scored model, `truth` the retrained model, and `unit` the data seed or repeat; each
+    (label, scores, truth) occurs once per unit. `predicted` and `actual`: float64 [n_queries, n_points], both positive if the
+    point helps the query, each on its own scale; `classes`, `query_ids`: int [n_queries].
+    A row of `predicted` without any finite number means that the method's solver diverged for that query; other holes, such as
+    retrains that diverged, are NaN in `predicted` or `actual`.
+    Raises ValueError if shapes differ or a query occurs twice.
     """
 
     label: str
@@ -46,39 +46,39 @@ class Comparison:
             if np.shape(getattr(self, name)) != shape[:1]:
                 raise ValueError(f"{self.name}: {name} has shape {np.shape(getattr(self, name))}, not {shape[:1]}")
         if len(np.unique(self.query_ids)) != shape[0]:
-            raise ValueError(f"{self.name}: a query is there twice")
+            raise ValueError(f"{self.name}: a query occurs twice")
 
     @property
     def key(self) -> Key:
-        """What is compared, the same in every unit."""
+        """(label, scores, truth), the same in every unit."""
         return self.label, self.scores, self.truth
 
     @property
     def name(self) -> str:
-        """The comparison in words, for messages."""
+        """The comparison as messages name it."""
         return f"{key_text(self.key)}, unit {self.unit}"
 
 
 def key_text(key: Key) -> str:
-    """What is compared, as every sentence names it."""
+    """Return the name of a comparison, as all sentences show it."""
     return f"{key[0]} ({key[1]} against {key[2]})"
 
 
 def points(comparisons: Iterable[Comparison]) -> pd.DataFrame:
-    """One row per comparison, unit and query (columns POINTS), in the order given.
+    """Return one row per comparison, unit and query (columns POINTS), in the given order.
 
-    r = Pearson, rho = Spearman between predicted and actual over the points where both are finite;
+    r and rho are the correlations of Pearson and Spearman between predicted and actual, over the points where both are finite;
     slope = least squares of predicted on actual, with intercept; over = rms(predicted) / rms(actual).
-    r and rho are NaN with fewer than 3 such pairs or without variance on a side, slope without variance of actual, over
-    where actual is zero throughout. `n_pairs` of `n_points` entered; `diverged`: no prediction at all.
+    r and rho are NaN with fewer than 3 such points or without variance in predicted or actual, slope without variance of actual,
+    over if actual is zero throughout. `n_pairs` of `n_points` points were used; `diverged`: there is no prediction at all.
     Silva et al. 2022, section 4.1 (r) and appendix I (slope; over-estimation by orders of magnitude).
-    Raises ValueError if one (label, scores, truth) comes twice in a unit.
+    Raises ValueError if one (label, scores, truth) occurs twice in a unit.
     """
     given = list(comparisons)
     taken = [(*c.key, c.unit) for c in given]
     twice = {key for key in taken if taken.count(key) > 1}
     if twice:
-        raise ValueError(f"a comparison is there twice in one unit: {sorted(twice)}")
+        raise ValueError(f"a comparison occurs twice in one unit: {sorted(twice)}")
     frames = [_frame(c) for c in given if len(c.query_ids)]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=POINTS)
 
@@ -106,9 +106,9 @@ def _frame(comparison: Comparison) -> pd.DataFrame:
 
 
 def _linear(x: np.ndarray, y: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pearson r, slope of x on y, and rms(x) / rms(y) of every row over its pairs: three arrays [n_queries].
+    """Return Pearson's r, slope of x on y, and rms(x) / rms(y) of every row over its pairs: three arrays [n_queries].
 
-    By hand, since scipy.stats.pearsonr takes rows without holes only, and overflows at the 1e200 of a solver that diverges.
+    scipy.stats.pearsonr is not used, because it takes only rows without holes and overflows at 1e200, which diverging solvers reach.
     """
     x, x_unit = _scaled(x, pairs)
     y, y_unit = _scaled(y, pairs)
@@ -130,14 +130,17 @@ def _linear(x: np.ndarray, y: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray
 
 
 def _scaled(x: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """x with its pairs within -1..1 and 0 elsewhere, and each row's unit: a solver on its way out reaches 1e200."""
+    """Divide each row of x by its largest magnitude over the pairs, and return it (0 elsewhere) with these magnitudes.
+
+    This avoids overflow, since a diverging solver can reach 1e200.
+    """
     x = np.where(pairs, x, 0.0)
     unit = np.abs(x).max(axis=1, initial=0.0)
     return x / np.where(unit > 0, unit, 1.0)[:, None], unit
 
 
 def _centred(x: np.ndarray, pairs: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """x less its row's mean over the pairs, 0 elsewhere; a row that varies within rounding only becomes 0."""
+    """Return x minus its row mean over the pairs, 0 elsewhere; a row that varies only by rounding errors becomes 0."""
     mean = x.sum(axis=1) / np.maximum(n, 1)
     centred = np.where(pairs, x - mean[:, None], 0.0)
     varies = np.abs(centred).max(axis=1, initial=0.0) > ROUNDING
@@ -145,5 +148,5 @@ def _centred(x: np.ndarray, pairs: np.ndarray, n: np.ndarray) -> np.ndarray:
 
 
 def _ranks(x: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Ranks within each row among its pairs, ties at their average, NaN elsewhere."""
+    """Return the ranks within each row among its pairs, with average ranks for ties, and NaN elsewhere."""
     return pd.DataFrame(np.where(pairs, x, np.nan)).rank(axis=1).to_numpy(np.float64)

@@ -1,4 +1,4 @@
-"""The config block of leave-one-out validation: which points are left out of which arms, and what is compared with what."""
+"""The config block of leave-one-out validation: the arms, the points that are left out, and the comparisons."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$",
 
 
 class ComparisonConfig(BaseModel):
-    """One row of the table: a method's scores on the model of arm `scores`, against retrains of arm `truth`.
+    """One row of the table: a method's scores on the model of arm `scores`, compared with retrains of arm `truth`.
 
-    `paper`: the share that the paper reports for it, shown beside ours. `against`: the label of another row with the same truth, with which
-    this one is contrasted, unit by unit.
+    `paper`: the share that the paper reports for this row, shown next to the measured one. `against`: the label of another row with the
+    same truth; this row is contrasted with it, paired by unit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -40,18 +40,20 @@ class ComparisonConfig(BaseModel):
 
     @property
     def name(self) -> str:
-        """How the table calls it."""
+        """The label of this row in the table."""
         return self.label or self.method
 
 
 class LeaveOneOutBlock(Campaign):
-    """Retrain without each of `points` train points and correlate what happens with what methods predicted.
+    """Retrain without each of `points` train points, and correlate the measured with the predicted influence.
 
-    Predicted influence of point i on query q: score(q, i). Measured: f(q; all) - f(q; without i), positive where the point
-    helps, both in units of the measurement where the method's score is (influence functions on measurement `loss`: nats).
-    `arms`: variants of the task, label -> {dotted key of the task block: value}; `over`: one key and its values, under each of which
-    every arm is trained (data seeds: the units that intervals are over; without it the repeats are). `stack`: so many retrains at once
-    where the recipe can (`train_each`), 1: one by one. `threshold`: of the share of queries with r at least so high.
+    The predicted influence of point i on query q is score(q, i); the measured one is f(q; all) - f(q; without i). Both are positive if the
+    point helps the query. They have the same unit if the method's scores are in units of the measurement (influence functions
+    with measurement `loss`: nats).
+    `arms`: variants of the task, label -> {dotted key of the task block: value}. `over`: one key and its values; every arm is trained with
+    each value (for example data seeds), and intervals are over these units. Without `over` the units are the repeats. `stack`: the
+    number of retrains that are trained at once if the recipe supports it (`train_each`); 1 trains them one by one. `threshold`: the share
+    of queries in the table is that with r at or above this value.
     """
 
     name: ClassVar[str] = "leave_one_out"
@@ -76,7 +78,7 @@ class LeaveOneOutBlock(Campaign):
         return self
 
     def task_variants(self, task: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
-        """`<arm>` or `<arm>.<value>` -> its changes of the task block."""
+        """Return `<arm>`, or `<arm>.<value>` with `over`, -> its changes of the task block."""
         [(key, values)] = self.over.items() or [("", [None])]
         found = {}
         for value in values:
@@ -87,11 +89,11 @@ class LeaveOneOutBlock(Campaign):
 
     @property
     def units(self) -> tuple[str, ...]:
-        """The values of `over` as text; one empty one without."""
+        """The values of `over` as text; a single empty text without `over`."""
         return tuple(level_text(value) for values in self.over.values() for value in values) or ("",)
 
     def check(self, experiment: Experiment) -> None:
-        """Refuse comparisons of what is not there, and more points than the train set has."""
+        """Raise InputError for comparisons with unknown methods or arms, and for more points than the train set has."""
         where = f"{experiment.config.where}: leave_one_out"
         if not experiment.scored:
             raise InputError(f"{experiment.config.where}: methods", "no method has scores to compare with retrains")
@@ -115,13 +117,13 @@ class LeaveOneOutBlock(Campaign):
                 raise InputError(f"{where}.comparisons.{position}.against", problem)
         n_train = min(len(arm.train) for arm in experiment.arms.values())
         if self.points is not None and self.points > n_train:
-            raise InputError(f"{where}.points", f"{self.points} of {n_train} training examples")
+            raise InputError(f"{where}.points", f"{self.points} is more than the {n_train} training examples")
         for position, row in enumerate(rows):
             if row.scores != row.truth and (problem := self._differs(experiment, row)):
                 raise InputError(f"{where}.comparisons.{position}", problem)
 
     def _differs(self, experiment: Experiment, row: ComparisonConfig) -> str | None:
-        """Why scores of one arm cannot be laid beside retrains of another point by point, or None."""
+        """Return the reason why scores of one arm cannot be compared with retrains of the other point by point; None if they can."""
         if experiment.main.asked.where is not None:
             return f"queries.where lets the models of {row.scores} and {row.truth} choose different queries"
         for unit in self.units:
@@ -133,7 +135,7 @@ class LeaveOneOutBlock(Campaign):
         return None
 
     def compared(self, experiment: Experiment) -> tuple[ComparisonConfig, ...]:
-        """The rows of the table: as configured, or every method on every arm against retrains of the same arm."""
+        """Return the rows of the table: those configured, or by default every method on every arm with retrains of the same arm."""
         only, first = next(iter(self.arms)), next(iter(experiment.scored), None)
         rows = self.comparisons or tuple(
             ComparisonConfig(method=method, scores=arm, truth=arm, against=None if method == first else first)
@@ -144,12 +146,12 @@ class LeaveOneOutBlock(Campaign):
 
     @staticmethod
     def baseline(row: ComparisonConfig, rows: Sequence[ComparisonConfig]) -> ComparisonConfig | None:
-        """The row that `row` is contrasted with: of that label and truth, on the same scores if there is one."""
+        """Return the row with which `row` is contrasted: one with that label and truth, preferably with the same `scores`."""
         found = [other for other in rows if other.name == row.against and other.truth == row.truth and other != row]
         return next((other for other in found if other.scores == row.scores), found[0] if found else None)
 
     def scoring_groups(self, experiment: Experiment, numerics: Numerics) -> list[ScoringGroup]:
-        """The reference of every arm whose model is scored, under every repeat: leave-one-out explains that very model."""
+        """Return the reference of every scored arm in every repeat, since leave-one-out explains this very model."""
         names = dict.fromkeys(comparison.scores for comparison in self.compared(experiment))
         return [
             ScoringGroup(group_key(label, r), label, (experiment.scoring_work(experiment.arms[label], numerics, seed),))
@@ -159,7 +161,7 @@ class LeaveOneOutBlock(Campaign):
         ]
 
     def bounds(self, experiment: Experiment, n_queries: int) -> tuple[int, int]:
-        """(cells, distinct retrains)."""
+        """Return (number of cells, number of distinct retrains)."""
         cells = works = 0
         for arm in self.truths(experiment):
             n = len(self.points_of(arm))
@@ -169,32 +171,32 @@ class LeaveOneOutBlock(Campaign):
         return cells, works
 
     def truths(self, experiment: Experiment) -> Iterator[Arm]:
-        """The arms whose retrains are the truth of some comparison, under every unit."""
+        """Yield the arms whose retrains are the truth of some comparison, for every unit."""
         names = dict.fromkeys(comparison.truth for comparison in self.compared(experiment))
         for unit in self.units:
             for name in names:
                 yield experiment.arms[arm_label(name, unit)]
 
     def points_of(self, arm: Arm) -> np.ndarray:
-        """Ids of the points left out of an arm, ascending."""
+        """Return the ascending ids of the points that are left out of an arm."""
         ids = np.sort(arm.train.ids)
         if self.points is None or self.points >= len(ids):
             return ids
         return np.sort(generator(self.point_seed, "left out").permutation(ids)[: self.points])
 
     def width_of(self, arm: Arm, n: int) -> int:
-        """Retrains of one spec: all where the recipe's fits depend on each other (leaked optimiser state)."""
+        """Return the number of leave-one-out retrains in one spec; all n if the recipe trains them as a dependent stack (`whole_stack`)."""
         recipe = arm.task.recipe
         if not overrides(recipe, Recipe.train_each):
             return 1
         return n if recipe.whole_stack else min(self.stack, n)
 
     def asked(self, experiment: Experiment, plan: LeaveOneOutPlan) -> list[tuple[str, str]]:
-        """What was asked."""
+        """Return the question and the design for the report."""
         [(key, values)] = self.over.items() or [("", [])]
         arms = {name: ", ".join(f"{k} {v}" for k, v in changes.items()) for name, changes in self.arms.items()}
         return [
-            ("Question", "what happens to every query when a training point is left out, and who predicted it"),
+            ("Question", "how every query changes when a training point is left out, and which method predicted it"),
             ("Arms", "; ".join(f"{name} ({changes})" if changes else name for name, changes in arms.items())),
             ("Units", f"{key}: {', '.join(map(level_text, values))}" if key else f"{len(experiment.seeds)} repeats"),
             ("Points left out", f"{len(plan.cells[0].point_ids)} per arm and unit, {plan.n_requested} in all"),

@@ -1,4 +1,4 @@
-"""Leave-one-out validation: retrain without each point, and hold the measured influence against the predicted one.
+"""Leave-one-out validation: retrain without each point, and compare the measured influence with the predicted one.
 
 Koh & Liang 2017, section 4.2; Silva et al. 2022, section 4.1 and appendix I.
 """
@@ -24,10 +24,10 @@ from tasks.data.edits import Edit
 
 
 class LeaveOneOut(LeaveOneOutBlock):
-    """Retrains without each point, and the agreement of what happens with what methods predicted (see LeaveOneOutBlock)."""
+    """The leave-one-out campaign: its config block (see LeaveOneOutBlock) with plan, results, checks and page."""
 
     def planned(self, scored: Scored) -> LeaveOneOutPlan:
-        """A reference and the left-out retrains of every arm that is a truth, under every repeat."""
+        """Plan a reference and the leave-one-out retrains of every arm that is a truth, in every repeat."""
         works = DistinctWorks()
         cells = []
         for arm in self.truths(scored.experiment):
@@ -43,17 +43,17 @@ class LeaveOneOut(LeaveOneOutBlock):
         return LeaveOneOutPlan(tuple(works.works), tuple(cells))
 
     def results(self, scored: Scored, plan: LeaveOneOutPlan, rows: Mapping[str, LedgerRow]) -> Results:
-        """Agreement of predicted with measured influence."""
+        """Return the tables of agreement between predicted and measured influence."""
         return leave_one_out_results(self, scored, plan, rows)
 
     def checks(
         self, scored: Scored, plan: LeaveOneOutPlan, rows: Mapping[str, LedgerRow], results: Results
     ) -> Sequence[Check]:
-        """The common checks, over the units that intervals are formed over."""
+        """Return the common checks; the number of units, over which intervals are formed, takes the place of the number of repeats."""
         return leave_one_out_checks(scored, plan, rows, results)
 
     def page(self, finished: FinishedRun) -> CampaignPage:
-        """Agreement, predicted against measured influence, correlations, and the examples in the plane."""
-        from orchestrator.campaigns.leave_one_out.page import leave_one_out_page  # on demand: it draws with matplotlib
+        """Return the report sections: agreement, predicted against measured influence, correlations, and examples in the plane."""
+        from orchestrator.campaigns.leave_one_out.page import leave_one_out_page  # on demand: imports matplotlib
 
         return leave_one_out_page(self, finished)

@@ -12,7 +12,7 @@ from orchestrator.campaigns.scored import Scored
 
 
 def leave_one_out_checks(scored: Scored, plan: Any, rows: Rows, results: Results) -> list[Check]:
-    """The common checks: repeats are the units of the intervals, and every reference is asked with the labels of its own."""
+    """Return the common checks; units take the place of repeats, and every reference answers queries with the labels it decides itself."""
     units = results.tables["agreement"]["n_units"].tolist()
     judged = [(arm, arm.queries(outcome.outputs), outcome) for arm, outcome in references(scored, plan, rows)]
     found = [

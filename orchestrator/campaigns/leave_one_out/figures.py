@@ -1,4 +1,4 @@
-"""Figures that set predicted influence beside the actual one (Silva et al. 2022, figures 2 and 5)."""
+"""Figures that compare predicted with actual influence (Silva et al. 2022, figures 2 and 5)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from orchestrator.report import numbers
 from orchestrator.report.canvas import COLOURS, CONTROL_COLOUR, GRID, INK, LABEL_LENGTH, canvas, short
 
-POINTS_SHOWN = 400  # in a panel: more would only make the file large
+POINTS_SHOWN = 400  # per panel; more points would only make the file larger
 _PER_ROW = 3
 _TOP, _BOTTOM = COLOURS[3], COLOURS[4]  # the first three are for the classes
 
@@ -29,10 +29,10 @@ def scatter_svg(
     classes: Sequence[int] = (),
     class_names: Sequence[str] = (),
 ) -> str:
-    """Predicted against actual influence, a panel per query, with line of best fit, its slope and Pearson's r.
+    """Draw predicted against actual influence, one panel per query, with the line of best fit, its slope and Pearson's r.
 
-    `predicted`, `actual` [n_panels, n_train], NaN left out; `classes` [n_train] colour the points. Each panel has axes
-    of its own; the dotted line is predicted = actual, so that a prediction of another scale is seen for what it is.
+    `predicted`, `actual` [n_panels, n_train]: NaN is left out; `classes` [n_train] colour the points. Each panel has its own axes;
+    the dotted line is predicted = actual, so that a wrong scale of the predictions is visible.
     """
     n_rows = -(-len(titles) // _PER_ROW)
     n_columns = min(len(titles), _PER_ROW)
@@ -59,7 +59,7 @@ def scatter_svg(
 
 
 def slope(predicted: np.ndarray, actual: np.ndarray) -> float:
-    """Least-squares slope of predicted on actual: 1 where the scale is right; NaN where `actual` does not vary."""
+    """Return the least-squares slope of predicted on actual: 1 if the scale is right; NaN if `actual` does not vary."""
     usable = np.isfinite(predicted) & np.isfinite(actual)
     x, y = actual[usable], predicted[usable]
     spread = ((x - x.mean()) ** 2).sum() if len(x) else 0.0
@@ -73,10 +73,10 @@ def correlations_svg(
     class_names: Sequence[str] = (),
     threshold: float = 0.8,
 ) -> str:
-    """Distribution of the queries' correlations, a panel per comparison, stacked by class of the query.
+    """Draw the distribution of the queries' correlations, one panel per comparison, stacked by class of the query.
 
-    `correlations`: label -> [n_queries], NaN left out; `classes`: label -> [n_queries], or empty. The line stands at
-    `threshold`, and the panel says how many lie at or above it.
+    `correlations`: label -> [n_queries], NaN is left out; `classes`: label -> [n_queries], or empty. A vertical line marks
+    `threshold`, and the title has the number of queries at or above it.
     """
     finite = [values[np.isfinite(values)] for values in correlations.values()]
     lowest = min((float(values.min()) for values in finite if len(values)), default=0.0)
@@ -105,10 +105,10 @@ def mixture_svg(
     predicted: tuple[Sequence[int], Sequence[int]],
     class_names: Sequence[str] = (),
 ) -> str:
-    """Where the most influential examples of one query lie: left by retraining, right as predicted (figure 2).
+    """Draw where the most influential examples of one query lie: left those found by retraining, right the predicted ones (figure 2).
 
-    `points` [n, 2], `components` [n] their class, `query` [2]; `true` and `predicted`: rows of `points` that help the
-    query most and harm it most.
+    `points` [n, 2], `components` [n] their classes, `query` [2]; `true` and `predicted`: rows of the `points` that help the
+    query most, and of those that harm it most.
     """
     with canvas((7.4, 3.9), name, fitted=False) as (figure, out):
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -164,7 +164,7 @@ def _scatter(ax: Axes, x: np.ndarray, y: np.ndarray, classes: Sequence[int]) -> 
 
 
 def _thinned(x: np.ndarray, y: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    """Positions of at most about POINTS_SHOWN points: evenly by rank of `x`, and the extremes of `y`."""
+    """Return the positions of about POINTS_SHOWN points at most: evenly spaced by rank of `x`, and the extremes of `y`."""
     rows = np.flatnonzero(usable)
     if len(rows) <= POINTS_SHOWN:
         return rows

@@ -1,4 +1,4 @@
-"""The sections of a leave-one-out campaign: agreement, predicted against actual, its distribution, the plane."""
+"""The report sections of a leave-one-out campaign: agreement, predicted against actual influence, correlations, examples in the plane."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orchestrator.report.numbers import number, rough
 TEMPLATES = Path(__file__).parent / "templates"
 FIGURES = "figures.html.jinja"
 PANELS, MOST_INFLUENTIAL = 6, 10
-MAIN = (  # of the agreement table, what is shown at once
+MAIN = (  # columns of the agreement table that are not folded
     *["mean_r", "ci_low", "ci_high"],
     "share_above",
     *["class_share", "class_share_ci_low", "class_share_ci_high", "paper"],
@@ -37,14 +37,14 @@ EXPLAINED = (
 
 
 def leave_one_out_page(campaign: LeaveOneOutBlock, finished: FinishedRun) -> CampaignPage:
-    """What a leave-one-out campaign adds to the report."""
+    """Return a leave-one-out campaign's part of the report."""
     experiment = finished.experiment
     asked = [("Campaign", experiment.settings.campaign), *campaign.asked(experiment, finished.plan)]
     return CampaignPage(asked, EXPLAINED, leave_one_out_sections(_view(finished, campaign.threshold)))
 
 
 def _view(finished: FinishedRun, threshold: float) -> LeaveOneOutPageView:
-    """The tables, every comparison, and where the examples of the first unit lie."""
+    """Collect the tables, all comparisons, and the features of the examples of the first unit."""
     results = finished.results
     arm = next(iter(results.view.arms.values()))
     point_ids = results.view.point_ids[arm.label, "0"]
@@ -79,7 +79,7 @@ def _view(finished: FinishedRun, threshold: float) -> LeaveOneOutPageView:
 
 
 def leave_one_out_sections(view: LeaveOneOutPageView) -> list[Section]:
-    """Sections `agreement`, `scatter`, `correlations`, and `mixture` where the examples lie in the plane."""
+    """Return the sections `agreement`, `scatter`, `correlations`, and, if the examples have two features, `mixture`."""
     found = [_agreement(view)]
     if view.comparisons:
         found += [_scatter(view), _correlations(view)]
@@ -89,16 +89,16 @@ def leave_one_out_sections(view: LeaveOneOutPageView) -> list[Section]:
 
 
 def correlations(comparison: DrawnComparison) -> np.ndarray:
-    """Pearson's r of predicted and actual influence per query, over the training examples that have both.
+    """Return Pearson's r of predicted and actual influence per query, over the training examples that have both.
 
-    float64 [n_queries]; NaN where one of the two does not vary, or fewer than two examples are left.
+    float64 [n_queries]; NaN if one of the two does not vary, or fewer than two examples are left.
     """
     pairs = zip(np.asarray(comparison.predicted, float), np.asarray(comparison.actual, float), strict=True)
     return np.array([_pearson(p, a) for p, a in pairs])
 
 
 def chosen(r: np.ndarray, n: int = PANELS) -> list[int]:
-    """Up to `n` queries by rising correlation: a third each of the lowest, the middle ones and the highest."""
+    """Return up to `n` queries by ascending correlation: a third each from the lowest, the middle and the highest."""
     order = [int(i) for i in np.argsort(r, kind="stable") if np.isfinite(r[i])]
     if len(order) <= n:
         return order
@@ -140,7 +140,7 @@ def _labels(view: LeaveOneOutPageView, table: pd.DataFrame) -> list[str]:
 
 
 def _shown(view: LeaveOneOutPageView) -> list[tuple[str, DrawnComparison]]:
-    """A short name and the comparison, for those of the first unit."""
+    """Return (short name, comparison) for the comparisons of the first unit."""
     unit = view.comparisons[0].unit
     return [(f"{i}", one) for i, one in enumerate(view.comparisons) if one.unit == unit]
 
@@ -162,19 +162,19 @@ def _scatter(view: LeaveOneOutPageView) -> Section:
             _train_classes(view, one),
             view.classes,
         )
-        items.append(_item(name, one.label, f"Predicted against actual influence, {one.label}", _scale_told(one)))
+        items.append(_item(name, one.label, f"Predicted against actual influence, {one.label}", _slopes_text(one)))
     intro = (
-        "Every point is a training example: across, what retraining without it did to the query; up, what was "
-        "predicted. Six queries of each comparison: the two of lowest correlation, two in the middle, the two of "
-        "highest. Correlation is blind to scale, the slope of the best fit is not: a slope of 1 predicts the size "
-        "of the change as well."
+        "Every point is a training example. Horizontal: how retraining without it changed the query; vertical: the "
+        "predicted change. Six queries of each comparison are drawn: two with the lowest correlation, two in the middle, "
+        "and two with the highest. The correlation does not depend on scale, but the slope of the best fit does: with a "
+        "slope of 1 the size of the change is predicted as well."
     )
     return Section(
         "scatter", "Predicted against actual", FIGURES, _figures_data(intro, items, view), figures, nav="Scatter"
     )
 
 
-def _scale_told(one: DrawnComparison) -> str:
+def _slopes_text(one: DrawnComparison) -> str:
     predicted, actual = np.asarray(one.predicted, float), np.asarray(one.actual, float)
     slopes = np.array([drawn.slope(p, a) for p, a in zip(predicted, actual, strict=True)])
     slopes = slopes[np.isfinite(slopes)]
@@ -194,9 +194,9 @@ def _correlations(view: LeaveOneOutPageView) -> Section:
     }
     svg = drawn.correlations_svg("correlations", found, classes, view.classes, view.threshold)
     lacking = sum(int(np.isnan(r).sum()) for r in found.values())
-    caption = "How the queries' correlations are distributed" + (", all units together." if _n_units(view) > 1 else ".")
+    caption = "Distribution of the queries' correlations" + (", all units together." if _n_units(view) > 1 else ".")
     if lacking:
-        caption += f" {lacking} queries have no correlation, since prediction or outcome does not vary."
+        caption += f" {lacking} queries have no correlation, since predicted or actual influence does not vary."
     items = [_item("correlations", "", "Distribution of the correlation of predicted and actual influence", caption)]
     return Section(
         "correlations",
@@ -235,7 +235,7 @@ def _mixture(view: LeaveOneOutPageView) -> Section:
 
 
 def _extremes(scores: np.ndarray) -> tuple[list[int], list[int]]:
-    """Positions of the highest and of the lowest scores; ties by position, missing scores nowhere."""
+    """Return the positions of the highest and of the lowest scores; ties are ordered by position, missing scores left out."""
     scores = np.asarray(scores, float)
     order = [int(i) for i in np.argsort(-scores, kind="stable") if np.isfinite(scores[i])]
     n = min(MOST_INFLUENTIAL, len(order) // 2)

@@ -1,4 +1,4 @@
-"""What the sections of a leave-one-out campaign show, as plain arrays and tables."""
+"""The plain arrays and tables from which the report sections of a leave-one-out campaign are made."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class DrawnComparison:
-    """Predicted influence beside the actual one, of every training example on every query.
+    """Predicted and actual influence of every training example on every query.
 
-    `predicted` and `actual` float [n_queries, n_train], axes (query, train), positive = the example helps the query;
-    NaN where there is no number. `unit`: which repeat of the experiment, such as a seed; one section draws one unit.
+    `predicted` and `actual` float [n_queries, n_train], positive if the example helps the query; NaN where there is no
+    number. `unit`: the repetition of the experiment, such as a data seed; a section draws one unit.
     """
 
     label: str
@@ -23,17 +23,17 @@ class DrawnComparison:
     actual: np.ndarray
     query_ids: Sequence[int]
     train_ids: Sequence[int]
-    query_labels: Sequence[int] = ()  # [n_queries], indices into the view's classes; empty: not known
-    given_query_ids: Sequence[str] = ()  # [n_queries], the ids as the user gave them; empty: the numbers
+    query_labels: Sequence[int] = ()  # [n_queries], indices into the view's classes; empty if unknown
+    given_query_ids: Sequence[str] = ()  # [n_queries], the ids as the data gives them; empty if these are the numbers
 
 
 @dataclass(frozen=True)
 class LeaveOneOutPageView:
-    """A leave-one-out campaign: how well predictions agree with retraining without each example in turn.
+    """The data of a leave-one-out report.
 
-    `agreement`: a row per comparison; a column `paper` holds the paper's figure where there is one. `by_class`,
-    `by_unit`: the same finer. `features` float [n_train, 2] and `query_features` [n_queries, 2] place the examples of
-    tasks in the plane, `train_labels` [n_train] index `classes`; rows are those of every comparison's `train_ids`.
+    `agreement`: one row per comparison; a column `paper` has the paper's number if there is one. `by_class`, `by_unit`: the same
+    per class and per unit. `features` float [n_train, 2] and `query_features` [n_queries, 2]: coordinates of the examples in
+    tasks with two features; `train_labels` [n_train] index `classes`. Their rows are those of every comparison's `train_ids`.
     """
 
     agreement: pd.DataFrame
@@ -44,5 +44,5 @@ class LeaveOneOutPageView:
     features: np.ndarray | None = None
     query_features: np.ndarray | None = None
     train_labels: np.ndarray | None = None
-    labels: Sequence[str] = ()  # columns that name a row; default those of text
-    threshold: float = 0.8  # of a correlation that the paper counts as high (Silva et al. 2022, section 4.1)
+    labels: Sequence[str] = ()  # columns that identify a row; text columns are added to them
+    threshold: float = 0.8  # the paper counts correlations from here on as high (Silva et al. 2022, section 4.1)

@@ -1,4 +1,4 @@
-"""The plan of a leave-one-out campaign: which points are left out of which arm, over which distinct retrains."""
+"""The plan of a leave-one-out campaign: the points left out of every arm, and their distinct retrains."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from orchestrator.records import Work
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """Leave-one-out retrains of one arm under one seed.
+    """The leave-one-out retrains of one arm with one seed.
 
-    `reference` and `work` int64 [n_points] index the plan's works; `member` int64 [n_points] is the point's place in a stack, -1 for a
-    retrain of its own.
+    `reference` and `work` int64 [n_points] index the plan's works; `member` int64 [n_points] is the position of the point's model in a
+    stack, or -1 if the work trains only this model.
     """
 
     arm: str
@@ -28,7 +28,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class LeaveOneOutPlan:
-    """All cells of a campaign over their distinct works."""
+    """All cells of a leave-one-out campaign and their distinct works."""
 
     works: tuple[Work, ...]
     cells: tuple[Cell, ...]
@@ -37,15 +37,15 @@ class LeaveOneOutPlan:
 
     @property
     def n_requested(self) -> int:
-        """Points left out, over arms and repeats."""
+        """The number of points left out, summed over arms and repeats."""
         return sum(len(cell.point_ids) for cell in self.cells)
 
     def references(self) -> list[str]:
-        """Spec ids of the references."""
+        """Return the spec ids of the references."""
         return [self.works[cell.reference].spec_id for cell in self.cells]
 
     def columns(self) -> dict[str, list]:
-        """arm, repeat, train_id (the point left out), member of a stack, spec_id."""
+        """Return the columns of plan.parquet: arm, repeat, train_id (the point left out), member of a stack, spec_id."""
         rows = [
             (cell, *point) for cell in self.cells for point in zip(cell.point_ids, cell.member, cell.work, strict=True)
         ]
@@ -59,15 +59,15 @@ class LeaveOneOutPlan:
 
 
 def arm_label(name: str, unit: str) -> str:
-    """The label of an arm in a unit."""
+    """Return the label of an arm in a unit."""
     return f"{name}.{unit}" if unit else name
 
 
 def group_key(label: str, repeat: int) -> str:
-    """The scoring group of an arm (by its label) under a repeat."""
+    """Return the key of the scoring group of an arm, given by its label, in a repeat."""
     return f"{label}.r{repeat}"
 
 
 def level_text(value: Any) -> str:
-    """A value of `over` as part of a label: what is not a letter, a digit or one of _+- becomes -."""
+    """Return a value of `over` as part of a label; characters other than ASCII letters, digits and _+- become -."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "_+-") else "-" for c in str(value))

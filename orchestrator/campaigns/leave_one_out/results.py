@@ -1,4 +1,4 @@
-"""From the ledger rows of a leave-one-out campaign to its tables: predicted beside measured influence."""
+"""Computes the tables of a leave-one-out campaign, which compare predicted with measured influence, from its ledger rows."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from orchestrator.records import LedgerRow
 
 SHOWN = ("mean_r", "ci_low", "ci_high", "class_share", "class_share_ci_low", "class_share_ci_high")
 SHOWN += ("over_median", "n_diverged", "n_units", "paper")
-SAID = ("mean_r", "class_share")  # the statistics that verdicts are about; the table has the others
+JUDGED = ("mean_r", "class_share")  # statistics that have verdicts; the contrasts table has all
 
 
 @dataclass(frozen=True, eq=False)
 class LeaveOneOutView:
-    """What the report draws: every comparison with its matrices, and the arm of each (for features and texts)."""
+    """The data that the report draws: every comparison with its matrices, and its arm, which has the features and texts."""
 
     comparisons: tuple[Comparison, ...]
     arms: Mapping[tuple[str, str], Arm]  # (truth, unit) -> arm
@@ -34,17 +34,17 @@ class LeaveOneOutView:
 def leave_one_out_results(
     campaign: LeaveOneOutBlock, scored: Scored, plan: LeaveOneOutPlan, rows: Mapping[str, LedgerRow]
 ) -> Results:
-    """Tables agreement, agreement_units, agreement_classes, agreement_contrasts and points; verdicts from the contrasts."""
+    """Return the tables agreement, agreement_units, agreement_classes, agreement_contrasts and points, and verdicts from the contrasts."""
     measured = {(cell.arm, cell.repeat): Measured.of(scored, plan, cell, rows) for cell in plan.cells}
     compared = campaign.compared(scored.experiment)
     found = [one for row in compared for one in _comparisons(campaign, scored, row, measured)]
-    there = {one.key for one in found}
-    pairs = [pair for pair in _pairs(campaign, compared) if set(pair) <= there]
+    available = {one.key for one in found}
+    pairs = [pair for pair in _pairs(campaign, compared) if set(pair) <= available]
     tables = agreement_tables(found, pairs, campaign.threshold)
-    _beside_the_paper(tables, compared)
+    _add_paper(tables, compared)
     contrasts = tables["agreement_contrasts"]
-    told = contrasts.loc[contrasts["statistic"].isin(SAID) & (contrasts["n_units"] > 1)]
-    verdicts = tuple(agreement_verdicts(told.to_dict("records")))
+    judged = contrasts.loc[contrasts["statistic"].isin(JUDGED) & (contrasts["n_units"] > 1)]
+    verdicts = tuple(agreement_verdicts(judged.to_dict("records")))
     n_holes = int(sum(np.isnan(m.influence).sum() for m in measured.values() if m is not None))
     view = LeaveOneOutView(
         tuple(found),
@@ -83,24 +83,24 @@ def _notes(
     found: Sequence[Comparison],
 ) -> tuple[str, ...]:
     notes = [
-        "Scores are judged on retrains of the very model they explain: leave-one-out asks what would have happened to it."
+        "Scores are judged on retrains of the very model they explain, because leave-one-out measures how this model would have changed."
     ]
     if n_holes:
         notes.append(f"{n_holes} (query, point) pairs have no measured influence (diverged or failed retrains).")
     lost = [arm for (arm, _), one in measured.items() if one is None]
     if lost:
         notes.append(
-            f"The reference of {', '.join(dict.fromkeys(lost))} diverged or failed: nothing is compared with it."
+            f"The reference of {', '.join(dict.fromkeys(lost))} diverged or failed, so nothing is compared with it."
         )
     n_queries = max((len(one.query_ids) for one in found), default=0)
     left_out = {f"{one.name}: {n_queries - len(one.query_ids)}" for one in found if len(one.query_ids) < n_queries}
     if left_out:
         notes.append(
-            "Queries to which the scored and the retrained model give different labels ask for different losses and are left out: "
+            "Queries are left out if the scored and the retrained model give them different labels, since their losses are then different: "
             f"{'; '.join(sorted(left_out))}."
         )
     if len(campaign.units) == 1:
-        notes.append("One data set: intervals, where there are any, are over repeats of its training.")
+        notes.append("There is one data set; intervals, if any, are over repeats of its training.")
     return tuple(notes)
 
 
@@ -113,9 +113,9 @@ class Measured:
 
     @staticmethod
     def of(scored: Scored, plan: LeaveOneOutPlan, cell: Cell, rows: Mapping[str, LedgerRow]) -> Measured | None:
-        """f(q; all) - f(q; without i), under the labels that the reference decides where a model decides them.
+        """Return f(q; all) - f(q; without i); if a model decides the queries' labels, they are those of the reference.
 
-        None where the reference diverged or failed: there is nothing to compare with.
+        None if the reference diverged or failed.
         """
         arm = scored.experiment.arms[cell.arm]
         reference = rows[plan.works[cell.reference].spec_id].outcome
@@ -141,7 +141,7 @@ def _comparisons(
     row: ComparisonConfig,
     measured: Mapping[tuple[str, int], Measured | None],
 ) -> Iterator[Comparison]:
-    """The row in every unit. Queries that the two models would label differently are left out: they ask for different losses."""
+    """Yield the comparison of a row in every unit, without the queries that the two models label differently, since their losses differ."""
     experiment = scored.experiment
     for unit in campaign.units:
         for r in range(len(experiment.seeds)):
@@ -167,16 +167,16 @@ def _comparisons(
 
 
 def unit_label(unit: str, repeat: int, n_repeats: int) -> str:
-    """How tables name a unit: the value of `over`, the repeat where there are several, or both."""
+    """Return the name of a unit in tables: the value of `over`, the repeat if there are several, or both."""
     if not unit:
         return str(repeat)
     return unit if n_repeats == 1 else f"{unit}/{repeat}"
 
 
-def _beside_the_paper(tables: dict, compared: Sequence[ComparisonConfig]) -> None:
-    """Add the column `paper` to the headline table where the config gives figures."""
+def _add_paper(tables: dict, compared: Sequence[ComparisonConfig]) -> None:
+    """Add the column `paper` to the headline table if the config has numbers from the paper."""
     if any(row.paper is not None for row in compared):
-        said = {_key(row): row.paper for row in compared}
+        paper = {_key(row): row.paper for row in compared}
         frame = tables["agreement"]
         keys = zip(frame["label"], frame["scores"], frame["truth"], strict=True)
-        frame["paper"] = [np.nan if said[key] is None else said[key] for key in keys]
+        frame["paper"] = [np.nan if paper[key] is None else paper[key] for key in keys]

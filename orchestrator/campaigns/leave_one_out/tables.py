@@ -1,7 +1,7 @@
-"""Tables of agreement between predicted and measured influence, with intervals over units, and their sentences.
+"""Tables of agreement between predicted and measured influence, with intervals over units, and their verdicts.
 
-Everything here follows from the rows of `agreement.points`. A query without r (solver diverged, fewer than three pairs,
-no variance) counts as not reaching the threshold in every share, and is left out of the means of r and rho.
+They are all computed from the rows of `agreement.points`. A query without r (solver diverged, fewer than three points, no
+variance) counts as below the threshold in every share, and is left out of the means of r and rho.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ CONTRASTS = [
 def agreement_tables(
     comparisons: Iterable[Comparison], pairs: Sequence[tuple[Key, Key]] = (), threshold: float = THRESHOLD
 ) -> dict[str, pd.DataFrame]:
-    """All tables, by the name of their file: points and agreement, agreement_units, _classes and _contrasts."""
+    """Return all tables by file name: points, agreement, agreement_units, agreement_classes and agreement_contrasts."""
     found = points(comparisons)
     return {
         "agreement": agreement(found, threshold),
@@ -68,12 +68,12 @@ def agreement_tables(
 
 
 def agreement_units(found: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
-    """Agreement within each unit (columns UNITS).
+    """Return the agreement within each unit (columns UNITS).
 
     share_above = share of queries with r >= threshold; class_share = mean over classes of the share within the class, the
     statistic of Silva et al. 2022, section 4.1; over_* = median, 90% quantile and share above 10 of rms(predicted) /
-    rms(actual) over the queries that have one (appendix I). n_diverged: queries without any prediction; n_undefined:
-    the others without r; n_holes: pairs left out of queries that have a prediction.
+    rms(actual) over the queries that have this ratio (appendix I). n_diverged: queries without any prediction; n_undefined:
+    other queries without r; n_holes: missing points of queries that have a prediction.
     """
     rows = [
         {**dict(zip([*KEY, "unit"], key, strict=True)), **_numbers(rows, threshold)}
@@ -83,7 +83,7 @@ def agreement_units(found: pd.DataFrame, threshold: float = THRESHOLD) -> pd.Dat
 
 
 def agreement_classes(found: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
-    """Share of queries with r >= threshold, per unit and class (columns CLASSES), classes ascending within a unit."""
+    """Return the share of queries with r >= threshold, per unit and class (columns CLASSES), classes ascending within a unit."""
     rows = []
     for key, unit_rows in _groups(found, [*KEY, "unit"]):
         shares = _class_shares(unit_rows, threshold)
@@ -92,11 +92,11 @@ def agreement_classes(found: pd.DataFrame, threshold: float = THRESHOLD) -> pd.D
 
 
 def agreement(found: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
-    """Agreement of every (label, scores, truth) (columns AGREEMENT): means over units with 95% t intervals.
+    """Return the agreement of every (label, scores, truth) (columns AGREEMENT): means over units with 95% t intervals.
 
-    Units are independent, queries within one are not, so a unit counts once; intervals are NaN with one unit.
-    A unit in which no query has r enters the shares (with 0), not the mean of r. class_share_sd: over units.
-    over_*: over the queries of all units.
+    Units are independent but queries within a unit are not, so each unit counts once; intervals are NaN with one unit.
+    A unit in which no query has r counts as 0 in the shares and is left out of the mean of r. class_share_sd: standard
+    deviation over units. over_*: over the queries of all units.
     """
     units = agreement_units(found, threshold)
     rows = [
@@ -109,17 +109,17 @@ def agreement(found: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame
 def agreement_contrasts(
     found: pd.DataFrame, pairs: Sequence[tuple[Key, Key]], threshold: float = THRESHOLD
 ) -> pd.DataFrame:
-    """Difference between two comparisons, paired by unit, of mean r and of both shares (columns CONTRASTS).
+    """Return differences between two comparisons, paired by unit, of mean r and of both shares (columns CONTRASTS).
 
-    Per unit: over the queries that both have; for mean r, over those where both have r. diff = mean over the common units,
-    with the 95% t interval and p over units; Holm's family is all pairs of one statistic.
-    se, interval and p are NaN below two units.
-    Raises ValueError for a key that is not there.
+    Within a unit, the statistics use the queries that both comparisons have; mean r uses those where both have r. diff = mean
+    over the common units, with 95% t interval and p over units; Holm's family is all pairs of one statistic.
+    se, interval and p are NaN with fewer than two units.
+    Raises ValueError for an unknown key.
     """
     there = dict(_groups(found, KEY))
     missing = [key for pair in pairs for key in pair if key not in there]
     if missing:
-        raise ValueError(f"no comparison {missing[0]}; there are {sorted(there)}")
+        raise ValueError(f"there is no comparison {missing[0]}; known are {sorted(there)}")
     rows = [row for pair in pairs for row in _contrast(pair, there, threshold)]
     frame = pd.DataFrame(rows, columns=CONTRASTS)
     for statistic in STATISTICS:
@@ -129,17 +129,17 @@ def agreement_contrasts(
 
 
 def agreement_verdicts(contrasts: Iterable[Mapping[Any, Any]], level: float = 0.05) -> list[str]:
-    """One sentence for every contrast row, in their order: which of the two agrees better with retraining."""
+    """Return one sentence for every contrast row, in their order: which of the two agrees better with retraining."""
     return [_verdict(row, level) for row in contrasts]
 
 
 def _groups(frame: pd.DataFrame, by: list[str]) -> Iterator[tuple[tuple, pd.DataFrame]]:
-    """(key, rows) in the order of first appearance."""
+    """Yield (key, rows) in the order of first appearance."""
     yield from ((tuple(key), rows) for key, rows in frame.groupby(by, sort=False))  # type: ignore[misc]
 
 
 def _numbers(rows: pd.DataFrame, threshold: float) -> Row:
-    """The statistics of one unit."""
+    """Return the statistics of one unit."""
     r = rows["r"].to_numpy(np.float64)
     return {
         "mean_r": _mean(r),
@@ -151,7 +151,7 @@ def _numbers(rows: pd.DataFrame, threshold: float) -> Row:
 
 
 def _over_queries(rows: pd.DataFrame) -> Row:
-    """What is taken over queries whatever their unit: over-estimation and counts."""
+    """Return the statistics over queries of any units: over-estimation and counts."""
     over = rows["over"].to_numpy(np.float64)
     over = over[~np.isnan(over)]
     median, p90 = np.quantile(over, (0.5, 0.9)) if len(over) else (np.nan, np.nan)
@@ -168,7 +168,7 @@ def _over_queries(rows: pd.DataFrame) -> Row:
 
 
 def _over_units(units: pd.DataFrame) -> Row:
-    """Means over units and their intervals."""
+    """Return the means over units and their intervals."""
     r, share, by_class = (over_units(units[name].to_numpy(np.float64)) for name in STATISTICS)
     return {
         "mean_r": float(r.mean),
@@ -188,7 +188,7 @@ def _interval(ci: tuple[np.ndarray, np.ndarray], name: str) -> Row:
 
 
 def _class_shares(rows: pd.DataFrame, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Classes, share of each with r >= threshold, and queries of each."""
+    """Return the classes, the share of queries with r >= threshold in each, and the number of queries in each."""
     classes, position = np.unique(rows["class"].to_numpy(np.int64), return_inverse=True)
     n = np.bincount(position)
     return classes, np.bincount(position, weights=rows["r"].to_numpy(np.float64) >= threshold) / n, n
@@ -216,13 +216,13 @@ def _contrast(pair: tuple[Key, Key], there: Mapping[tuple, pd.DataFrame], thresh
 
 
 def _common(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of the queries that both have, in one order."""
+    """Return the rows of the queries that both have, in the same order."""
     ids = np.intersect1d(a["query_id"], b["query_id"])
     return a.set_index("query_id").loc[ids], b.set_index("query_id").loc[ids]
 
 
 def _differences(a: pd.DataFrame, b: pd.DataFrame, threshold: float) -> Row:
-    """Differences within one unit, and how many queries they are over."""
+    """Return the differences within one unit, and the numbers of queries they are computed from."""
     r, baseline = a["r"].to_numpy(np.float64), b["r"].to_numpy(np.float64)
     both = np.isfinite(r) & np.isfinite(baseline)
     by_class, baseline_by_class = (float(_class_shares(rows, threshold)[1].mean()) for rows in (a, b))
@@ -236,7 +236,7 @@ def _differences(a: pd.DataFrame, b: pd.DataFrame, threshold: float) -> Row:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Mean of what is not NaN; NaN without any."""
+    """Return the mean of the values that are not NaN; NaN if there are none."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else np.nan
 
@@ -248,10 +248,10 @@ def _verdict(row: Mapping[Any, Any], level: float) -> str:
         what = what.replace("queries", f"queries with r at or above {number(row['threshold'])}")
     if isnan(row["p_holm"]):
         return f"By {what}, {names[0]} could not be compared with {names[1]}: fewer than two units in common."
-    told = (
+    numbers = (
         f"difference {number(row['diff'])} {interval(row['ci_low'], row['ci_high'])}, Holm p {number(row['p_holm'])}."
     )
     if row["p_holm"] >= level:
-        return f"By {what}, {names[0]} and {names[1]} could not be told apart: {told}"
+        return f"By {what}, {names[0]} and {names[1]} could not be told apart: {numbers}"
     outcome = "better" if row["diff"] > 0 else "worse"
-    return f"By {what}, {names[0]} agrees {outcome} with retraining than {names[1]}: {told}"
+    return f"By {what}, {names[0]} agrees {outcome} with retraining than {names[1]}: {numbers}"

@@ -1,4 +1,4 @@
-"""Accuracy of a grid of recipes: every arm with its interval and its trials, and the curve over the values of one key."""
+"""Figures of the accuracy of a recipe grid: every arm with its interval and trials, and curves over the levels of the ablated key."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from orchestrator.report.canvas import (
 )
 from orchestrator.report.numbers import is_missing
 
-_GAP = 0.35  # between the rows of two arms of which one has levels
+_GAP = 0.35  # additional space between two arms if one of them has levels
 _LEVELS_WIDTH = 8.4
 
 
 def accuracy_svg(
     accuracy: pd.DataFrame, trials: pd.DataFrame, arms: Sequence[str], baseline: str, name: str = "accuracy"
 ) -> str:
-    """Mean test accuracy with its interval, a row per arm and level, above all trials of that setting.
+    """Draw the mean test accuracy with its interval, one row per arm and level, above all trials of that setting.
 
     `accuracy`: `arm, level, setting, test, ci_low, ci_high, paper`; `trials`: `arm, level, setting, status, test`.
-    A hollow dot is a trial that failed and that the mean leaves out, a hollow triangle at the edge one that lies beyond
-    it; the upright tick is the published value, the dashed line the baseline's mean.
+    A hollow dot is a failed trial, which the mean leaves out; a hollow triangle at the edge is a failed trial beyond the edge.
+    The vertical tick is the published value, the dashed line the baseline's mean.
     """
     rows, style = ordered(accuracy, arms).to_dict("records"), looks(arms)
     places = _places(rows)
@@ -69,11 +69,11 @@ def accuracy_svg(
 def levels_svg(
     accuracy: pd.DataFrame, arms: Sequence[str], baseline: str, level_word: str, name: str = "levels"
 ) -> str:
-    """Test accuracy against the level of each arm that has levels; arms without are horizontal lines.
+    """Draw the test accuracy against the level for each arm that has levels; arms without levels are horizontal lines.
 
-    `accuracy`: as for `accuracy_svg`, with `n_trials, n_failed`. Levels are spaced as their logarithms where they differ
-    by more than a factor of 5; evenly where they are not numbers, or where two would be too close to tell apart. Below, if
-    any trial failed: failed of all trials, per arm and level.
+    `accuracy`: as for `accuracy_svg`, with `n_trials, n_failed`. Levels are placed on a logarithmic axis if they differ by
+    more than a factor of 5, and evenly if they are not numbers or their labels would touch. If any trial failed, the numbers of
+    failed and of all trials per arm and level are written below.
     """
     rows, style = ordered(accuracy, arms), looks(arms)
     curves, lines = rows.loc[rows["level"] != ""], rows.loc[rows["level"] == ""]
@@ -104,7 +104,7 @@ def _float(value: Any) -> float:
 
 
 def _places(rows: Sequence[Mapping[Any, Any]]) -> list[float]:
-    """One apart, and more between two arms of which one has levels."""
+    """Return the vertical positions of the rows: 1 apart, plus _GAP between two arms if one of them has levels."""
     places, place = [], 0.0
     for i, row in enumerate(rows):
         if i and row["arm"] != rows[i - 1]["arm"]:
@@ -132,12 +132,12 @@ def _draw_accuracy(ax: Axes, place: float, row: Mapping[Any, Any], trials: pd.Da
 
 
 def _spread(n: int) -> np.ndarray:
-    """A little up and down, so that equal values do not hide each other."""
+    """Return small vertical offsets, so that equal values do not hide each other."""
     return np.linspace(-0.07, 0.07, n) if n > 1 else np.zeros(n)
 
 
 def _limits(rows: Sequence[Mapping[Any, Any]], trials: pd.DataFrame) -> tuple[float, float]:
-    """Of all that is drawn but the failed trials, which may lie far off; of these where there is nothing else."""
+    """Return the limits of everything drawn except failed trials, which may lie far away; they count if there is nothing else."""
     values = [_float(row.get(name)) for row in rows for name in ("test", "ci_low", "ci_high", "paper")]
     shown = [trials.loc[trials["setting"] == row["setting"]] for row in rows]
     values += [_float(v) for one in shown for v in one.loc[one["status"] == "ok", "test"]]
@@ -187,7 +187,7 @@ def _draw_level_curve(
     places: Sequence[float],
     look: Look,
 ) -> Line2D:
-    """The curve of one arm; arms stand a little apart, so that their intervals do not hide each other."""
+    """Draw the curve of one arm, slightly shifted, so that intervals of different arms do not hide each other."""
     by_level = {row["level"]: row for row in curves.loc[curves["arm"] == arm].to_dict("records")}
     present = [(place, by_level[level]) for place, level in zip(places, levels, strict=True) if level in by_level]
     step = min(0.014, 0.05 / len(shown))
@@ -203,7 +203,7 @@ def _draw_level_curve(
 
 
 def _draw_line(ax: Axes, row: Mapping[Any, Any], look: Look, place: float, *, has_band: bool) -> Line2D:
-    """A line across, and its marker once, at `place`: colours alone come round again after six arms."""
+    """Draw a horizontal line with one marker at `place`; the marker is needed because colours repeat after six arms."""
     style: dict[str, Any] = {"color": look.colour, "linewidth": 1.4, "linestyle": (0, (5, 2, 1, 2)), "markersize": 5.5}
     test = _float(row["test"])
     ax.plot([-0.06, place, 1.06], [test] * 3, marker=look.marker, markevery=[1], **style)
@@ -221,7 +221,7 @@ def _draw_failed(
     places: Sequence[float],
     style: Mapping[str, Look],
 ) -> None:
-    """`failed/all` trials under every point, a line of text per arm."""
+    """Write `failed/all` trials below every point, one line of text per arm."""
     where = dict(zip(levels, places, strict=True))
     for row in curves.to_dict("records"):
         n, total = (0 if is_missing(row[name]) else int(row[name]) for name in ("n_failed", "n_trials"))
@@ -238,5 +238,5 @@ def _draw_failed(
 
 
 def legend_label(label: str) -> str:
-    """A label for a legend, which leaves out those with a leading underscore."""
+    """Return a label for a legend; a blank precedes a leading underscore, since matplotlib leaves out labels that begin with one."""
     return f" {short(label)}" if label.startswith("_") else short(label)

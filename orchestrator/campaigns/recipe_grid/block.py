@@ -1,4 +1,4 @@
-"""The config block of a recipe grid: arms, their grids, which split plays which part, and when a trial counts as failed."""
+"""The config block of a recipe grid: arms, their grids, the splits, and the rule for failed trials."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class _Block(BaseModel):
 
 
 class ArmConfig(_Block):
-    """One arm: `set`, its changes of the task block {dotted key: value}, and its own `grid`, laid over the common one.
+    """One arm: `set`, its changes of the task block {dotted key: value}, and its own `grid`, which overrides the common one by key.
 
-    `paper`: the test accuracy that the paper reports, shown beside ours; with `ablate`, {level as text: accuracy}.
+    `paper`: the test accuracy that the paper reports, shown next to the measured one; with `ablate`, {level as text: accuracy}.
     """
 
     name: Name
@@ -44,12 +44,12 @@ class ArmConfig(_Block):
     def _fractions(cls, paper: float | dict[str, float] | None) -> float | dict[str, float] | None:
         figures = paper.values() if isinstance(paper, dict) else [0.0 if paper is None else paper]
         if wrong := [figure for figure in figures if not 0 <= figure <= 1]:
-            raise ValueError(f"{wrong[0]:g} is no fraction; an accuracy is between 0 and 1")
+            raise ValueError(f"{wrong[0]:g} is not a fraction; an accuracy is between 0 and 1")
         return paper
 
 
 class SplitsConfig(_Block):
-    """Which measured split plays which part: what is fitted, what chooses a setting, what is reported."""
+    """The measured splits by role: `train` is fitted, `dev` selects settings, `test` is reported."""
 
     train: str = "train"
     dev: str = "dev"
@@ -62,23 +62,24 @@ class SplitsConfig(_Block):
 
 
 class FailedConfig(_Block):
-    """When a trial counts as failed: it did not fit what it was trained on.
+    """The rule for failed trials: a trial failed if it did not fit its train set.
 
-    train accuracy < `train_accuracy_below`; the default is chance for two balanced classes plus 5 points. Han & Tsvetkov 2021,
-    section 6.3, footnote 12: failed = the train accuracy of a random guess. Their published code leaves trials out by *dev* accuracy
-    (below 0.51 on TextLen, 0.55 on MSGS), which looks at the data that selects settings.
+    It failed if its train accuracy < `train_accuracy_below`; the default is chance for two balanced classes plus 5 points. Han &
+    Tsvetkov 2021, section 6.3, footnote 12: a failed trial has the train accuracy of a random guess. Their published code leaves trials
+    out by *dev* accuracy (below 0.51 on TextLen, 0.55 on MSGS), which uses the data that selects settings.
     """
 
     train_accuracy_below: Annotated[float, Field(ge=0, le=1)] = 0.55
 
 
 class RecipeGridBlock(Campaign):
-    """Train every setting of every arm under every seed; choose a setting per arm on dev; report it on test.
+    """Train every setting of every arm with every seed; choose a setting per arm on dev; report it on test.
 
-    A setting is a point of the arm's grid: `grid` for all arms, with the arm's own keys added or in place of those of the same name.
-    Chosen: the highest mean dev accuracy over trials that did not fail, among settings with at least `min_trials` of them. With
-    `ablate` that key is not selected over: results are given for each of its values. Every chosen setting is compared with that of
-    `baseline` (default: the first arm), paired by seed. Neither queries nor scores: nothing is removed.
+    A setting is a point of the arm's grid: `grid` holds for all arms, and an arm's own keys are added to it or replace keys of the same
+    name. The chosen setting is the one with the highest mean dev accuracy over trials that did not fail, among settings with at least
+    `min_trials` such trials. The key `ablate` is excluded from this selection: results are given for each of its values (levels). Every
+    chosen setting is compared with that of the arm `baseline` (default: the first arm), paired by seed. The campaign removes no
+    examples, so it has neither queries nor scores.
     """
 
     name: ClassVar[str] = "recipe_grid"
@@ -101,12 +102,12 @@ class RecipeGridBlock(Campaign):
         return arms
 
     def identity(self) -> dict[str, Any]:
-        """As every component's; the paper's figures are no part of what is asked."""
+        """Return the identity as of any component, without the paper's numbers, which do not change what is trained."""
         found = super().identity()
         return found | {"arms": [{k: v for k, v in arm.items() if k != "paper"} for arm in found["arms"]]}
 
     def _check(self, where: str) -> None:
-        """Refuse what is wrong between the keys of the block. Raises InputError naming the key in the file `where`."""
+        """Raise InputError, which names the key in the file `where`, if keys of the block contradict each other."""
         where = f"{where}: {self.name}"
         if self.reference not in (names := [arm.name for arm in self.arms]):
             problem = f"{self.reference!r} is not an arm; {', '.join(names)}{did_you_mean(self.reference, names)}"
@@ -122,7 +123,7 @@ class RecipeGridBlock(Campaign):
         if self.ablate is not None and not having:
             raise InputError(f"{where}.ablate", f"{self.ablate!r} is in no arm's grid")
         if any(arm.name == self.reference for arm in having):
-            problem = f"the baseline {self.reference!r} has {self.ablate!r} in its grid, and is one row"
+            problem = f"the baseline {self.reference!r} has {self.ablate!r} in its grid, but must have a single result"
             raise InputError(f"{where}.ablate", problem)
         for position, arm in enumerate(self.arms):
             levels = [level_text(v) for v in self.grid_of(arm).get(self.ablate or "", [])]
@@ -132,16 +133,16 @@ class RecipeGridBlock(Campaign):
 
     @property
     def reference(self) -> str:
-        """Name of the arm that others are compared with."""
+        """The name of the arm with which others are compared."""
         return self.baseline or self.arms[0].name
 
     def grid_of(self, arm: ArmConfig) -> Grid:
-        """The common grid with the arm's own laid over it."""
+        """Return the common grid, with the arm's own keys added or replaced."""
         return self.grid | arm.grid
 
     @property
     def settings(self) -> tuple[GridSetting, ...]:
-        """Every setting, arm by arm, the last key of a grid varying fastest; `<arm>`, or `<arm>.<number>` where there are several."""
+        """All settings, arm by arm, with the last key of a grid varying fastest; labelled `<arm>`, or `<arm>.<number>` if there are several."""
         return tuple(setting for arm in self.arms for setting in self._settings_of(arm))
 
     def _settings_of(self, arm: ArmConfig) -> Iterator[GridSetting]:
@@ -154,9 +155,9 @@ class RecipeGridBlock(Campaign):
             yield GridSetting(arm.name, label, "null" if is_null else level, options)
 
     def task_variants(self, task: Mapping[str, Any], where: str) -> dict[str, Mapping[str, Any]]:
-        """Label of a setting -> its changes of the task block: the arm's `set` first, then the point of its grid.
+        """Return label of a setting -> its changes of the task block: the arm's `set`, then the point of its grid.
 
-        Raises InputError where keys of the block do not fit each other.
+        Raises InputError if keys of the block contradict each other.
         """
         self._check(where)
         fixed = {arm.name: arm.set for arm in self.arms}
@@ -167,13 +168,13 @@ class RecipeGridBlock(Campaign):
         }
 
     def paper(self, arm: str, level: Any) -> float:
-        """The paper's figure for an arm at a level; NaN without one."""
-        [said] = [one.paper for one in self.arms if one.name == arm]
-        found = said.get(level_text(level)) if isinstance(said, dict) else said
+        """Return the paper's number for an arm at a level; NaN if there is none."""
+        [reported] = [one.paper for one in self.arms if one.name == arm]
+        found = reported.get(level_text(level)) if isinstance(reported, dict) else reported
         return float("nan") if found is None else found
 
     def check(self, experiment: Experiment) -> None:
-        """Refuse arms that do not measure the three splits, not all of train, or have other classes than the baseline."""
+        """Raise InputError for arms that do not measure the three splits, measure only part of train, or have other classes than the baseline."""
         [first] = [setting.label for setting in self.settings if setting.arm == self.reference][:1]
         for setting in self.settings:
             where = f"{experiment.config.where} (arm {setting.label})"
@@ -189,7 +190,9 @@ class RecipeGridBlock(Campaign):
                 raise InputError(f"{where}: recipe_grid.splits.{role}", problem)
         n, n_measured = len(task.splits[self.splits.train]), len(np.unique(task.measured[self.splits.train]))
         if n_measured < n:
-            problem = f"{n_measured} of the {n} rows of {self.splits.train!r}; the rule for failed trials reads all"
+            problem = (
+                f"measures {n_measured} of the {n} rows of {self.splits.train!r}; the rule for failed trials needs all"
+            )
             raise InputError(f"{where}: task.measure", problem)
 
     def _check_classes(self, arm: Arm, baseline: Arm, where: str) -> None:
@@ -197,22 +200,27 @@ class RecipeGridBlock(Campaign):
             name = getattr(self.splits, role)
             classes, wanted = arm.task.splits[name].classes, baseline.task.splits[name].classes
             if len(classes) < 2:
-                raise InputError(f"{where}: recipe_grid.splits.{role}", f"{name!r} has no classes to be right about")
+                raise InputError(
+                    f"{where}: recipe_grid.splits.{role}", f"{name!r} has fewer than two classes, so it has no accuracy"
+                )
             if classes != wanted:
                 problem = f"classes {', '.join(classes)} of {name!r} are not the baseline's, {', '.join(wanted)}"
                 raise InputError(f"{where}: recipe_grid.arms", problem)
 
     def bounds(self, experiment: Experiment, n_queries: int) -> tuple[int, int]:
-        """(trials, distinct retrains), exact: no plan hangs on scores."""
+        """Return (number of trials, number of distinct retrains); both are exact, since the plan does not depend on scores."""
         plan = recipe_grid_plan(self.settings, self.reference, experiment, Numerics())
         return plan.n_requested, len(plan.works)
 
     def asked(self, experiment: Experiment, plan: RecipeGridPlan) -> list[tuple[str, str]]:
-        """What was asked."""
+        """Return the question and the design for the report."""
         seeds = experiment.seeds
         ablated = [("Ablated", f"{self.ablate}: results for each of its values")] if self.ablate else []
         return [
-            ("Question", f"which recipe is right more often on test than {self.reference}, each as dev chose it"),
+            (
+                "Question",
+                f"which recipe is more accurate on test than {self.reference}, each with the setting chosen on dev",
+            ),
             ("Arms", "; ".join(self._arm_text(arm) for arm in self.arms)),
             *ablated,
             ("Seeds", f"{len(seeds)} ({', '.join(map(str, seeds))}), the same for every setting"),
@@ -230,7 +238,7 @@ class RecipeGridBlock(Campaign):
 
     @property
     def selection_rule(self) -> str:
-        """How settings are chosen, in words."""
+        """The selection rule in words."""
         return (
             f"the highest mean accuracy on {self.splits.dev} over trials that did not fail, among settings with at least "
             f"{self.min_trials} of them; {self.splits.test} is not looked at"
@@ -238,10 +246,10 @@ class RecipeGridBlock(Campaign):
 
     @property
     def failed_rule(self) -> str:
-        """Which trials count as failed, in words."""
+        """The rule for failed trials in words."""
         return (
             f"a trial failed if its accuracy on {self.splits.train} is below {self.failed.train_accuracy_below:g}; "
-            "declared beforehand, read from what it was trained on"
+            "this rule was fixed beforehand and uses only the examples it was trained on"
         )
 
 
@@ -250,9 +258,9 @@ def _or(values: Sequence[Any]) -> str:
 
 
 def _check_keys(fixed: Mapping[str, Any], grid: Grid, of_set: str, of_grid: Mapping[str, str]) -> None:
-    """Refuse a grid key without values, a value twice, and a key that replaces the block of one before it.
+    """Raise InputError for a grid key without values or with a value twice, and for a key that replaces the block of an earlier key.
 
-    `of_set`, `of_grid` (by key): the dotted keys, with file, of the blocks that they stand in.
+    `of_set`, `of_grid` (by key): file and dotted key of the block that contains the keys.
     """
     for key, values in grid.items():
         distinct = {value if type(value) in (int, float) else canonical_json(value) for value in values}  # 1 is 1.0

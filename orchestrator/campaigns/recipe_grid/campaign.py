@@ -1,4 +1,4 @@
-"""Recipes beside each other: every arm searched over its grid, one setting chosen on dev, judged on test against the baseline.
+"""Comparison of recipes: every arm is searched over its grid, one setting is chosen on dev and compared on test with the baseline.
 
 Han & Tsvetkov 2021, sections 6.2 and 6.3, tables 2 and 3.
 """
@@ -20,24 +20,24 @@ from orchestrator.report.data import CampaignPage
 
 
 class RecipeGrid(RecipeGridBlock):
-    """Trains every setting of every arm under every seed, and reports on test what dev chose (see RecipeGridBlock)."""
+    """The recipe grid campaign: its config block (see RecipeGridBlock) with plan, results, checks and page."""
 
     def planned(self, scored: Scored) -> RecipeGridPlan:
-        """Every setting under every seed; the first seed of all settings first."""
+        """Plan every setting with every seed; the first seed of all settings comes first."""
         return recipe_grid_plan(self.settings, self.reference, scored.experiment, scored.numerics)
 
     def results(self, scored: Scored, plan: RecipeGridPlan, rows: Mapping[str, LedgerRow]) -> Results:
-        """Trials, settings, accuracies and, where it was observed, the confound influence difference."""
+        """Return the tables of trials, settings, accuracies and, if it was observed, the confound influence difference."""
         return recipe_grid_results(self, scored, plan, rows)
 
     def checks(
         self, scored: Scored, plan: RecipeGridPlan, rows: Mapping[str, LedgerRow], results: Results
     ) -> Sequence[Check]:
-        """Accuracies of the chosen settings against the largest class, and seeds."""
+        """Return the checks of the chosen settings' accuracy, compared with the largest class, and of the number of seeds."""
         return recipe_grid_checks(self, scored, results)
 
     def page(self, finished: FinishedRun) -> CampaignPage:
-        """Accuracies, levels of the ablated key, confound influence difference, failed trials and the search."""
-        from orchestrator.campaigns.recipe_grid.page import recipe_grid_page  # on demand: it draws with matplotlib
+        """Return the report sections: accuracies, levels of the ablated key, confound influence difference, failed trials, search."""
+        from orchestrator.campaigns.recipe_grid.page import recipe_grid_page  # on demand, since it imports matplotlib
 
         return recipe_grid_page(self, finished)

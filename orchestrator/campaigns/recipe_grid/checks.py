@@ -14,7 +14,7 @@ from orchestrator.campaigns.scored import Scored
 
 
 def recipe_grid_checks(campaign: RecipeGridBlock, scored: Scored, results: Results) -> list[Check]:
-    """Whether the chosen settings are better than the largest class on test, and whether there are enough seeds."""
+    """Check whether the chosen settings are more accurate on test than the largest class, and whether there are enough seeds."""
     experiment, table, split = scored.experiment, results.tables["accuracy"], campaign.splits.test
     found = []
     for row in table.to_dict("records"):

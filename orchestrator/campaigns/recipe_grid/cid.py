@@ -20,12 +20,12 @@ UPDATE = "update"
 CID = ["arm", "level", "setting", "step", "stage", "cid", "se", "ci_low", "ci_high", "n_seeds", "n_probes"]
 CID_PROBES = ["arm", "level", "seed", "probe_id", "cid", "t", "p"]
 
-Moment = tuple[int, bool, str]  # (step, whether after a round, stage): moments of a training in their order
+Moment = tuple[int, bool, str]  # (step, whether after a round, stage): a time in training; times sort in this order
 
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """What the observer saw of one trial: `moments` float [n_probes, 6] along training, of the probes `probe_ids` int64 [n_probes]."""
+    """The observer's records of one trial: `moments` float [n_probes, 6] at each time in training; `probe_ids` int64 [n_probes]."""
 
     setting: GridSetting
     seed: int
@@ -34,12 +34,12 @@ class Observed:
 
     @property
     def last(self) -> np.ndarray:
-        """The moments at the end of training."""
+        """The statistical moments at the end of training."""
         return self.moments[max(self.moments)]
 
 
 def recorded(outputs: Mapping[str, np.ndarray], key: str = "moments") -> dict[Moment, np.ndarray]:
-    """The observer's arrays under `key` along training, of a trial's recorded outputs; empty without the observer."""
+    """Return time in training -> the observer's array under `key`, from a trial's recorded outputs; empty without the observer."""
     found = {}
     for name, array in outputs.items():
         if match := re.fullmatch(rf"{OBSERVER}/{key}@(\d+)(?:\+(.+))?", name):
@@ -48,10 +48,10 @@ def recorded(outputs: Mapping[str, np.ndarray], key: str = "moments") -> dict[Mo
 
 
 def cid_table(observed: Iterable[Observed]) -> pd.DataFrame:
-    """CID of every setting along training (columns CID): mean over seeds with its 95% t interval.
+    """Return the CID of every setting along training (columns CID): the mean over seeds with its 95% t interval.
 
-    Of a seed: the mean over the probes that have a CID (same-confound less other-confound influence, above 0 where the model follows
-    the confound). n_probes: those that have one under any seed.
+    The value of a seed is the mean over the probes that have a CID: same-confound minus other-confound influence, positive if the model
+    follows the confound. n_probes: the largest number of probes with a CID under any seed.
     """
     by_setting: dict[str, list[Observed]] = {}
     for one in observed:
@@ -60,7 +60,7 @@ def cid_table(observed: Iterable[Observed]) -> pd.DataFrame:
 
 
 def cid_probes_table(observed: Iterable[Observed]) -> pd.DataFrame:
-    """CID of every probe at the end of every trial (columns CID_PROBES), with Welch's t test of the two groups' means."""
+    """Return the CID of every probe at the end of every trial (columns CID_PROBES), with Welch's t test of the two groups' means."""
     rows = []
     for one in observed:
         names = {**key_of(one.setting), "seed": one.seed}
@@ -73,10 +73,10 @@ def cid_probes_table(observed: Iterable[Observed]) -> pd.DataFrame:
 
 
 def cid_note(table: pd.DataFrame) -> str:
-    """The CID at the end of training, setting by setting, as one sentence."""
+    """Return one sentence with the CID of every setting at the end of training."""
     last = table.drop_duplicates(["arm", "level"], keep="last")
-    told = [f"{name_of(row)} {number(row['cid'])} {bracketed(row)}" for row in last.to_dict("records")]
-    return f"Confound influence difference at the end of training, over trials that did not fail: {'; '.join(told)}."
+    shown = [f"{name_of(row)} {number(row['cid'])} {bracketed(row)}" for row in last.to_dict("records")]
+    return f"Confound influence difference at the end of training, over trials that did not fail: {'; '.join(shown)}."
 
 
 def _curve(trials: Sequence[Observed]) -> list[Row]:

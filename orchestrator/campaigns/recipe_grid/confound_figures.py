@@ -1,4 +1,4 @@
-"""How far a model leans on a confound: its influence difference along training, and the influences behind it.
+"""Figures of a model's reliance on a confound: the influence difference along training, and the distributions of influences.
 
 Han & Tsvetkov 2021, figures 1 and 3.
 """
@@ -24,12 +24,12 @@ from orchestrator.report.canvas import COLOURS, CONTROL_COLOUR, GRID, INK, Look,
 CURVES_PER_PANEL, PANELS = 6, 24
 _PER_ROW, _BINS = 3, 28
 _SAME, _OTHER = COLOURS[1], COLOURS[0]  # the paper's colours of figure 1
-_RAMP = ("#c29000", "#d9601a", "#b45fa6", "#2a7fc1")  # of levels, low to high: mid tones, as COLOURS
-_MARKERS_UP_TO = 12  # points of a curve: more would hide it
+_RAMP = ("#c29000", "#d9601a", "#b45fa6", "#2a7fc1")  # colours of levels from low to high: mid tones, as COLOURS
+_MARKERS_UP_TO = 12  # points of a curve; more markers would hide the curve
 
 
 class InfluencesToDraw(Protocol):
-    """Influences of the train examples that share a probe's label: `same` confound as the probe, `other` ones."""
+    """Influences of the train examples with a probe's label: those with the `same` confound as the probe, and those with an `other` one."""
 
     @property
     def arm(self) -> str: ...
@@ -46,11 +46,10 @@ class InfluencesToDraw(Protocol):
 
 
 def cid_svg(cid: pd.DataFrame, arms: Sequence[str], baseline: str, level_word: str = "", name: str = "cid") -> str:
-    """Confound influence difference against the training step, bands `ci_low` to `ci_high` (figure 3 of the paper).
+    """Draw the confound influence difference against the training step, with bands from `ci_low` to `ci_high` (figure 3 of the paper).
 
-    `cid`: `arm, level, step, stage, cid, ci_low, ci_high`; at a step with stage "round" after "update" the curve drops
-    or rises upright. Arms without levels share panels of six; an arm with levels has a panel of its own, beside the
-    baseline in grey.
+    `cid`: `arm, level, step, stage, cid, ci_low, ci_high`; at a step that has stage "round" after "update" the curve has a
+    vertical segment. Arms without levels share panels of six; an arm with levels has its own panel, with the baseline in grey.
     """
     rows = ordered(cid.dropna(subset=["cid"]), arms)
     panels = _panels(rows, arms, baseline)
@@ -72,9 +71,9 @@ def cid_svg(cid: pd.DataFrame, arms: Sequence[str], baseline: str, level_word: s
 
 
 def influence_svg(distributions: Sequence[InfluencesToDraw], probes: pd.DataFrame, name: str = "influence") -> str:
-    """Densities of the influence of same-confound and of other-confound examples on a probe, a panel each (figure 1).
+    """Draw the densities of the influence of same-confound and of other-confound examples on a probe, one panel per arm and level (figure 1).
 
-    `probes`: `arm, level, seed, probe_id, cid, p`: the difference of the two means, and the p of its Welch test.
+    `probes`: `arm, level, seed, probe_id, cid, p`, where `cid` is the difference of the two means and `p` that of its Welch test.
     """
     n_columns = min(len(distributions), _PER_ROW)
     n_rows = -(-len(distributions) // _PER_ROW)
@@ -103,10 +102,10 @@ def influence_svg(distributions: Sequence[InfluencesToDraw], probes: pd.DataFram
 
 
 def shown_distributions(distributions: Sequence[InfluencesToDraw], arms: Sequence[str]) -> list[InfluencesToDraw]:
-    """One per arm and level, in their order: the same probe in all, under the same seed, where there is one.
+    """Return one distribution per arm and level, in their order, if possible of the same probe and seed.
 
-    Nothing is chosen by its looks: of the probes and seeds that most arms and levels share, the first. Above 24 panels only the
-    lowest and the highest level of each arm.
+    The choice does not depend on the values: it is the first (seed, probe) among those that most arms and levels share. If there
+    are more than 24 panels, only the lowest and the highest level of each arm are kept.
     """
     held: dict[tuple[int, int], int] = {}
     for one in distributions:
@@ -123,13 +122,13 @@ def shown_distributions(distributions: Sequence[InfluencesToDraw], arms: Sequenc
 
 
 def _distance(one: InfluencesToDraw, shared: tuple[int, int] | None) -> tuple[bool, bool]:
-    """(False, False) first: the shared probe under the shared seed, then under another one, then other probes."""
+    """Return a sort key: the shared probe with the shared seed comes first, then the shared probe with other seeds, then other probes."""
     seed, probe = shared or (one.seed, one.probe_id)
     return one.probe_id != probe, one.seed != seed
 
 
 def along_training(cid: pd.DataFrame) -> pd.DataFrame:
-    """The rows in the order of training: at one step the update, then the round of influence tuning that follows it."""
+    """Return the rows in the order of training: at one step the update comes before the round of influence tuning that follows it."""
     is_later = cid["stage"].to_numpy(str) != "update"
     return cid.iloc[np.lexsort((is_later, cid["step"].to_numpy(int)))]
 
@@ -137,7 +136,7 @@ def along_training(cid: pd.DataFrame) -> pd.DataFrame:
 def _panels(
     rows: pd.DataFrame, arms: Sequence[str], baseline: str
 ) -> list[tuple[str, list[tuple[tuple[str, str], str, Look]]]]:
-    """Per panel its title and ((arm, level), label, look) of its curves."""
+    """Return for every panel its title and the ((arm, level), label, look) of its curves."""
     keys = list(dict.fromkeys(zip(rows["arm"], rows["level"], strict=True)))
     style = looks(arms)
     plain = [((arm, level), legend_label(arm), style[arm]) for arm, level in keys if not level]
@@ -170,7 +169,7 @@ def _draw_curve(ax: Axes, rows: pd.DataFrame, key: tuple[str, str], label: str, 
 
 
 def _edges(distributions: Sequence[InfluencesToDraw]) -> np.ndarray:
-    """Bins that all panels share, over all that is shown."""
+    """Return the edges of the bins, which all panels share."""
     values = np.concatenate([_finite(side) for one in distributions for side in (one.same, one.other)])
     low, high = (float(values.min()), float(values.max())) if len(values) else (-1.0, 1.0)
     return np.linspace(low, high, _BINS + 1) if high > low else np.linspace(low - 0.5, low + 0.5, _BINS + 1)
@@ -199,7 +198,7 @@ def _panel_name(one: InfluencesToDraw) -> str:
 
 
 def _tested(one: InfluencesToDraw, probes: pd.DataFrame) -> str:
-    """The difference of the means and the p of its Welch test, as the table has them."""
+    """Return the difference of the means and the p of its Welch test in words, as in the table."""
     if not len(probes):
         return ""
     row: Mapping[Any, Any] | None = next(

@@ -1,7 +1,8 @@
 """Confound influence difference (CID): per probe with Welch's test, and its mean over seeds with an interval.
 
-Han and Tsvetkov 2021, section 6.1, figures 1 and 3. `moments` is float [n_probes, 6], what the observer of that name
-records at one step: n_same, mean_same, sd_same (ddof 1), n_other, mean_other, sd_other of the influences on a probe.
+Han and Tsvetkov 2021, section 6.1, figures 1 and 3. `moments` is float [n_probes, 6], as the observer
+confound_influence_difference records it at one step: n_same, mean_same, sd_same (ddof 1), n_other, mean_other, sd_other
+of the influences on a probe.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ class Welch:
 
 
 def cid(moments: np.ndarray) -> np.ndarray:
-    """CID of each probe, mean_same - mean_other: float64 [n_probes]; NaN where a group is empty.
+    """Return the CID of each probe, mean_same - mean_other: float64 [n_probes] in [-2, 2]; NaN where a group is empty.
 
-    In [-2, 2]; positive: examples of the probe's own confound help it more than others of its label.
+    It is positive if examples with the probe's confound help it more than other examples with its label.
     """
     columns = _columns(moments)
     return columns[1] - columns[4]
 
 
 def welch(moments: np.ndarray) -> Welch:
-    """Welch's t-test per probe, variances not taken as equal (scipy.stats.ttest_ind_from_stats).
+    """Return Welch's t test per probe, which does not assume equal variances (scipy.stats.ttest_ind_from_stats).
 
-    NaN where a group has fewer than two examples or neither has a spread. Influences of one model on one probe are not
-    independent, so that p describes the two distributions (figure 1) and says nothing of other trainings.
+    NaN where a group has fewer than two examples or neither group has a spread. Influences of one model on one probe are
+    not independent, so p describes these two distributions (figure 1) and does not generalise to other trainings.
     """
     from scipy.stats import ttest_ind_from_stats  # on demand: it takes a second to import
 
@@ -47,15 +48,16 @@ def welch(moments: np.ndarray) -> Welch:
 
 
 def cid_over_seeds(moments: Sequence[np.ndarray]) -> UnitMean:
-    """Mean over seeds of the mean CID over probes, one `moments` a seed: scalars mean, se, n; `ci` is the t interval.
+    """Return the mean over seeds of the mean CID over probes, from one `moments` per seed: scalars mean, se, n; `ci` is the t interval.
 
-    Probes without a CID are left out; a seed without any is none. Seeds are the units: probes of one training share it.
+    Probes without a CID are left out, and so are seeds without any CID. The units are the seeds, since all probes of a training
+    share its seed.
     """
     return over_units(np.array([mean_cid(one) for one in moments], np.float64))
 
 
 def mean_cid(moments: np.ndarray) -> float:
-    """Mean CID over the probes that have one; NaN if none has."""
+    """Return the mean CID over the probes that have one; NaN if none has."""
     values = cid(moments)
     there = np.isfinite(values)
     return float(values[there].mean()) if there.any() else float("nan")

@@ -1,4 +1,4 @@
-"""The rows of a recipe grid as figures and tables show them: arms in their order, each at its levels, low to high."""
+"""Order and labels of the rows of a recipe grid in figures and tables: arms in their order, levels from low to high."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pandas as pd
 from orchestrator.report.canvas import LABEL_LENGTH, short
 from orchestrator.report.numbers import is_missing
 
-LEVEL_LENGTH = 10  # of a level's label
-_LOG_FACTOR = 5  # levels apart by more than this have a logarithmic axis
-_CHARACTER = 0.018  # share of an axis that a character of a label takes, with room to the next one
+LEVEL_LENGTH = 10  # largest number of characters of a level's label
+_LOG_FACTOR = 5  # levels that differ by more than this factor have a logarithmic axis
+_CHARACTER = 0.018  # share of an axis that a character of a label takes, including space to the next label
 
 
 def ordered(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """The rows of `arms` in their order, then by level; `level` becomes text, empty where there is none."""
+    """Return the rows of `arms` in their order, then by level; `level` becomes text, which is empty without a level."""
     known = table.loc[table["arm"].isin(list(arms))]
     known = known.assign(level=[level_text(value) for value in known["level"]])
     levels = {level: place for place, level in enumerate(dict.fromkeys(ordered_levels(known["level"])))}
@@ -29,12 +29,12 @@ def ordered(table: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
 
 
 def ordered_levels(levels: Iterable[str]) -> list[str]:
-    """Numbers ascending, then others as they come."""
+    """Return the levels: numbers ascending, then other values in the given order."""
     return sorted(levels, key=lambda level: (_number(level) is None, _number(level) or 0.0))
 
 
 def level_text(value: Any) -> str:
-    """A level as text: numbers without trailing zeros, empty where there is none."""
+    """Return a level as text: numbers without trailing zeros, empty without a level."""
     if is_missing(value):
         return ""
     found = None if isinstance(value, bool) else _number(str(value))
@@ -42,7 +42,7 @@ def level_text(value: Any) -> str:
 
 
 def level_places(levels: Sequence[str]) -> tuple[list[float], bool]:
-    """Where levels stand, the first at 0 and the last at 1, and whether they stand evenly instead of to scale."""
+    """Return the positions of levels on an axis from 0 to 1, and whether they are evenly spaced instead of to scale."""
     found = [_number(level) for level in levels]
     values = [value for value in found if value is not None]
     even = [i / max(len(levels) - 1, 1) for i in range(len(levels))]
@@ -56,17 +56,17 @@ def level_places(levels: Sequence[str]) -> tuple[list[float], bool]:
 
 
 def is_crowded(levels: Sequence[str], places: Sequence[float]) -> bool:
-    """Whether the labels of `levels` at `places` would touch."""
+    """Return whether the labels of `levels` at `places` would touch."""
     longest = max((len(short(level, LEVEL_LENGTH)) for level in levels), default=0)
     return any(b - a < _CHARACTER * longest for a, b in pairwise(places))
 
 
 def series_name(arm: str, level: str, most: int = 40) -> str:
-    """An arm at a level in one line of at most `most` characters; a long name gives way to the level."""
+    """Return arm and level in one line of at most `most` characters; if it is too long, the name of the arm is shortened."""
     if not level:
         return short(arm, min(most, LABEL_LENGTH))
-    beside = f" · {short(level, LEVEL_LENGTH)}"
-    return short(arm, most - len(beside)) + beside
+    ending = f" · {short(level, LEVEL_LENGTH)}"
+    return short(arm, most - len(ending)) + ending
 
 
 def _number(level: str) -> float | None:

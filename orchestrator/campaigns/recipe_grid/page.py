@@ -1,4 +1,4 @@
-"""The sections of a recipe grid: accuracy, levels of one key, confound influence difference, failed trials, search."""
+"""The report sections of a recipe grid: accuracy, levels of the ablated key, confound influence difference, failed trials, search."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 STATUSES = ("ok", "failed", "diverged", "quarantined")
 EXPLAINED = (
-    "Every arm is a way of training, under the same seeds. Settings are chosen on the dev split alone; "
+    "Every arm is a way of training; all arms use the same seeds. Settings are chosen on the dev split alone; "
     "the test split has no part in the choice. Accuracies are fractions."
 )
-_CID_TOLD = (
+_CID_EXPLAINED = (
     "The influence of a training example on a probe is the cosine of their loss gradients, from −1 to 1. The confound "
     "influence difference of a probe: mean influence of the training examples with its label and its confound, minus "
-    "that of those with its label and another confound. At 0 the confound makes no difference."
+    "mean influence of those with its label and another confound. At 0 the confound makes no difference."
 )
 _MAIN = (
     *["n_trials", "n_failed", "test", "ci_low", "ci_high"],
@@ -53,16 +53,16 @@ _MAIN = (
 
 
 def recipe_grid_page(campaign: RecipeGridBlock, finished: FinishedRun) -> CampaignPage:
-    """What a recipe grid adds to the report."""
+    """Return a recipe grid's part of the report."""
     experiment, results = finished.experiment, finished.results
     asked = [("Campaign", experiment.settings.campaign), *campaign.asked(experiment, finished.plan)]
     return CampaignPage(asked, EXPLAINED, recipe_grid_sections(results.tables, results.view))
 
 
 def recipe_grid_sections(tables: Mapping[str, pd.DataFrame], view: RecipeGridView) -> list[Section]:
-    """Sections `accuracy`, `levels`, `cid`, `influence`, `failed`, `search`; those without data are left out.
+    """Return the sections `accuracy`, `levels`, `cid`, `influence`, `failed`, `search`; those without data are left out.
 
-    `tables`: those of results/, without the ending: `trials, settings, accuracy`, and `cid, cid_probes` with the observer.
+    `tables`: the tables of results/ by name without ending: `trials, settings, accuracy`, and `cid, cid_probes` with the observer.
     """
     makers = (_accuracy, _levels, _cid, _influence, _failed, _search)
     found = [make(tables, view) for make in makers]
@@ -79,11 +79,11 @@ def _accuracy(tables: Mapping[str, pd.DataFrame], view: RecipeGridView) -> Secti
         "that setting."
     )
     if any(accuracy["n_failed"]):
-        caption += " Means leave failed trials out: they are hollow, and triangles where they lie beyond the edge."
+        caption += " Means leave failed trials out; these are hollow dots, or triangles if they lie beyond the edge."
     notes = {
         "diff": f"Difference: the arm minus {view.baseline}, formed within each seed; p is that of the paired t test, p Holm "
         "is corrected for all rows of this table.",
-        "paper": "Paper: the published value of the same comparison.",
+        "paper": "Paper: the published value for the same arm.",
     }
     data = {
         "figures": [figure_item("accuracy", label, caption)],
@@ -102,23 +102,23 @@ def _levels(tables: Mapping[str, pd.DataFrame], view: RecipeGridView) -> Section
         return None
     word = level_word(view)
     caption = (
-        f"Test accuracy against {word}, with 95% intervals over seeds; arms whose {word} does not vary are lines across, "
-        f"{view.baseline} with its interval as a band."
+        f"Test accuracy against {word}, with 95% intervals over seeds; arms whose {word} does not vary are horizontal lines, "
+        f"and {view.baseline} has its interval as a band."
     )
-    caption += " Below: failed of all trials." if any(rows["n_failed"]) else " No trial failed."
+    caption += " Below: numbers of failed and of all trials." if any(rows["n_failed"]) else " No trial failed."
     if is_known(rows, "paper"):
         caption += " Dashes: the published values."
     data = {
         "figures": [figure_item("levels", f"Test accuracy against {word}", caption)],
         "columns": _by_level(rows, word),
-        "notes": ["Mean test accuracy with its 95% interval, and how many trials failed, if any."],
+        "notes": ["Mean test accuracy with its 95% interval, and the number of failed trials, if any."],
     }
     figures = {"levels": levels_svg(accuracy, view.arms, view.baseline, word)}
     return grid_section("levels", word.capitalize(), data, figures)
 
 
 def _by_level(rows: pd.DataFrame, word: str) -> list[Column]:
-    """A row per level, a column per arm."""
+    """Return a table with a row per level and a column per arm."""
     levels = list(dict.fromkeys(ordered_levels(list(rows["level"]))))
     cells = {(row["arm"], row["level"]): _cell(row) for row in rows.to_dict("records")}
     arms = [
@@ -129,10 +129,10 @@ def _by_level(rows: pd.DataFrame, word: str) -> list[Column]:
 
 
 def _cell(row: Mapping[Any, Any]) -> str:
-    told = number(row["test"], 3)
+    text = number(row["test"], 3)
     if not is_missing(row["ci_low"]):
-        told += f" [{number(row['ci_low'], 3)}, {number(row['ci_high'], 3)}]"
-    return f"{told}, {int(row['n_failed'])} failed" if row["n_failed"] else told
+        text += f" [{number(row['ci_low'], 3)}, {number(row['ci_high'], 3)}]"
+    return f"{text}, {int(row['n_failed'])} failed" if row["n_failed"] else text
 
 
 def _cid(tables: Mapping[str, pd.DataFrame], view: RecipeGridView) -> Section | None:
@@ -140,14 +140,14 @@ def _cid(tables: Mapping[str, pd.DataFrame], view: RecipeGridView) -> Section | 
     if not len(cid) or not is_known(cid, "cid"):
         return None
     caption = (
-        "Mean over probes and seeds along training; the band is the 95% interval over seeds. Where the curve moves "
-        "straight up or down, a round of influence tuning followed the update of that step."
+        "Mean over probes and seeds along training; the band is the 95% interval over seeds. A vertical segment of the "
+        "curve shows a round of influence tuning that followed the update of that step."
     )
     cid = cid.drop(columns="setting", errors="ignore")
     last = ordered(along_training(cid).groupby(["arm", "level"], sort=False).tail(1), view.arms)
     shown = ("step", "stage", "cid", "ci_low", "ci_high", "n_seeds", "n_probes")
     data = {
-        "intro": _CID_TOLD,
+        "intro": _CID_EXPLAINED,
         "figures": [figure_item("cid", "Confound influence difference along training, per arm", caption)],
         "columns": named(last, view, shown, {"cid": "mean_difference"}),
         "notes": ["The last value of every curve; all others are in results/cid.csv."],
@@ -165,9 +165,9 @@ def _influence(tables: Mapping[str, pd.DataFrame], view: RecipeGridView) -> Sect
     which = f"train example {', '.join(map(str, probes))} under seed {', '.join(map(str, seeds))}"
     caption = (
         f"How the influences of the training examples with the probe's label are distributed at the end of training; "
-        f"the probe is {which}: the first of those recorded for most arms, not one picked by its looks. "
-        "Above each panel: the difference of the two means, and the p of its Welch test, which speaks of these two "
-        "distributions and not of other trainings."
+        f"the probe is {which}, the first of those recorded for most arms, so the choice does not depend on the result. "
+        "Above each panel: the difference of the two means, and the p of its Welch test, which describes these two "
+        "distributions and does not generalise to other trainings."
     )
     n_left = len({(one.arm, level_text(one.level)) for one in view.distributions}) - len(shown)
     notes = ["The tests of all probes are in results/cid_probes.csv."] if "cid_probes" in tables else []
@@ -185,9 +185,9 @@ def _failed(tables: Mapping[str, pd.DataFrame], view: RecipeGridView) -> Section
     if not len(trials):
         return None
     bad = trials.loc[trials["status"] != "ok"]
-    told = (
+    note = (
         f"{len(bad)} of {len(trials)} trials failed, diverged or were quarantined. They are left out of means and of "
-        "tests, and are counted wherever a mean stands."
+        "tests, and their number is shown with every mean."
     )
     by_setting = bad[:0]
     if "setting" in trials and len(bad):
@@ -195,7 +195,7 @@ def _failed(tables: Mapping[str, pd.DataFrame], view: RecipeGridView) -> Section
     data = {
         "pairs": [("Rule", view.failed_rule)],
         "columns": named(_counts(trials, ["arm", "level"]), view, ("n_trials", *STATUSES), {}),
-        "notes": [told if len(bad) else f"None of {len(trials)} trials failed."],
+        "notes": [note if len(bad) else f"None of {len(trials)} trials failed."],
         "details": [
             detail(title, found, view, "trials.csv", {}) | {"is_open": len(found) <= OPEN_UP_TO}
             for title, found in (("By setting", by_setting), ("Every failed trial", bad))
@@ -206,7 +206,7 @@ def _failed(tables: Mapping[str, pd.DataFrame], view: RecipeGridView) -> Section
 
 
 def _counts(trials: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Trials of every status, a row per `keys`."""
+    """Return the numbers of trials of every status, one row per combination of `keys`."""
     counts = {one: [int(status == one) for status in trials["status"]] for one in STATUSES}
     found = trials.loc[:, list(keys)].assign(n_trials=1, **counts)
     return pd.DataFrame(found.groupby(list(keys), sort=False).sum()).reset_index()
@@ -227,14 +227,14 @@ def _search(tables: Mapping[str, pd.DataFrame], view: RecipeGridView) -> Section
     ]
     intro = (
         "Every setting that was tried, best first. The choice is by mean dev accuracy over the trials that did not fail; "
-        "no test accuracy had a part in it."
+        "test accuracy has no part in it."
     )
     if view.ablate:
-        intro += f" Nothing is chosen over {level_word(view)}: each of its values has a choice of its own."
+        intro += f" Every value of {level_word(view)} has its own chosen setting."
     return grid_section("search", "Search", {"intro": intro, "details": details})
 
 
 def _search_title(arm: str, settings: pd.DataFrame, ablate: str) -> str:
     picked = [options_text(one, ablate) for one in settings.loc[settings["chosen"] == "chosen", "options"]]
-    told = f"chosen: {picked[0]}" if len(picked) == 1 else f"{len(picked)} chosen"
-    return f"{arm}, {len(settings)} settings, {told}"
+    chosen = f"chosen: {picked[0]}" if len(picked) == 1 else f"{len(picked)} chosen"
+    return f"{arm}, {len(settings)} settings, {chosen}"

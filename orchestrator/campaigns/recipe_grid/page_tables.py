@@ -1,4 +1,4 @@
-"""What the sections of a recipe grid have in common: tables with readable settings, and the parts of their template."""
+"""Shared parts of the report sections of a recipe grid: tables with readable settings, and the data of their template."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TEMPLATE = Path(__file__).parent / "templates" / "page.html.jinja"
 ROWS_SHOWN, OPEN_UP_TO = 200, 24
 _LABELS = ("arm", "level", "setting", "options")
-TITLES = {  # column -> the name from which its title is made; the ends of an interval say what they are around
+TITLES = {  # column -> the name from which its title is made; the ends of an interval name their quantity
     "ci_low": "test_ci_low",
     "ci_high": "test_ci_high",
     "diff": "difference",
@@ -32,33 +32,36 @@ TITLES = {  # column -> the name from which its title is made; the ends of an in
 
 
 def table_of(tables: Mapping[str, pd.DataFrame], name: str, view: RecipeGridView) -> pd.DataFrame:
-    """The table in the order of arms and levels, an empty one where it is lacking; settings only where some compete."""
+    """Return the table in the order of arms and levels, or an empty one if it is missing.
+
+    The column `setting` is dropped if no arm has several settings to choose from.
+    """
     table = tables.get(name)
     if table is None or not len(table):
         return pd.DataFrame()
-    unsaid = [] if has_search(tables) else ["setting"]
-    return ordered(table, view.arms).drop(columns=unsaid, errors="ignore")
+    dropped = [] if has_search(tables) else ["setting"]
+    return ordered(table, view.arms).drop(columns=dropped, errors="ignore")
 
 
 def has_search(tables: Mapping[str, pd.DataFrame]) -> bool:
-    """Whether any arm, at a level, has more than one setting to choose from."""
+    """Return whether any arm, at any level, has more than one setting to choose from."""
     return bool(tables["settings"].duplicated(["arm", "level"]).to_numpy().any())
 
 
 def is_known(table: pd.DataFrame, name: str) -> bool:
-    """Whether the column holds anything at all."""
+    """Return whether the column has any value."""
     return not all(map(is_missing, table[name]))
 
 
 def level_word(view: RecipeGridView) -> str:
-    """What the ablated key is called: the last part of its name, in words."""
+    """Return the name of the ablated key in words: the last part of its dotted name."""
     return view.ablate.rpartition(".")[2].replace("_", " ")
 
 
 def options_text(options: str, ablate: str = "") -> str:
-    """JSON of {dotted key: value} as `learning_rate 2e-05, epochs 10`, without the key `ablate`, whose value is the level.
+    """Format JSON of {dotted key: value} as `learning_rate 2e-05, epochs 10`, without the key `ablate`, whose value is the level.
 
-    A key whose last part another one has too keeps its dots.
+    Only the last part of a key is shown, unless two keys have the same last part.
     """
     if is_missing(options):
         return ""
@@ -77,7 +80,7 @@ def _value(value: Any) -> str:
 def named(
     table: pd.DataFrame, view: RecipeGridView, shown: Sequence[str] = (), titles: Mapping[str, str] = TITLES
 ) -> list[Column]:
-    """What names a row, then `shown` (none: all others), with the level called what it is and options readable."""
+    """Return the columns that identify a row, then `shown` (empty: all others), with readable options and the level titled by its key."""
     if "options" in table:
         table = table.assign(options=[options_text(options, view.ablate) for options in table["options"]])
     labels = [name for name in _LABELS if name in table and any(table[name])]
@@ -95,20 +98,20 @@ def named(
 def detail(
     title: str, table: pd.DataFrame, view: RecipeGridView, file: str, titles: Mapping[str, str] = TITLES
 ) -> dict[str, Any]:
-    """A folded table of all columns: the first ROWS_SHOWN rows, and the file that has all of them."""
+    """Return a folded table with all columns: its first ROWS_SHOWN rows, and the name of the file with all rows."""
     shown = named(table.head(ROWS_SHOWN), view, (), titles)
     counts = {"n_rows": len(table), "n_shown": min(len(table), ROWS_SHOWN)}
     return {"title": title, "columns": shown, "file": file, "is_open": False, **counts}
 
 
 def figure_item(name: str, label: str, caption: str) -> dict[str, str]:
-    """A figure with its label for readers who do not see it."""
+    """Return the template data of a figure; `label` describes it for screen readers."""
     return {"name": name, "label": label, "caption": caption}
 
 
 def grid_section(
     anchor: str, title: str, data: Mapping[str, Any], figures: Mapping[str, str] | None = None, nav: str = ""
 ) -> Section:
-    """A section on the template of this campaign; what `data` does not say stays empty."""
+    """Return a section with the template of this campaign; parts that `data` does not have stay empty."""
     empty = {"intro": "", "pairs": [], "figures": [], "columns": [], "notes": [], "details": []}
     return Section(anchor, title, TEMPLATE, {**empty, **data}, figures or {}, nav)

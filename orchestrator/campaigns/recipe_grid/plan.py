@@ -1,4 +1,4 @@
-"""The plan of a recipe grid: which trials there are, over which distinct retrains."""
+"""The plan of a recipe grid: its trials and their distinct retrains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROLES = ("train", "dev", "test")
 
 @dataclass(frozen=True)
 class Trial:
-    """A setting under a repeat; `work` indexes the plan's works."""
+    """One setting in one repeat; `setting` and `work` index the plan's settings and works."""
 
     setting: int
     repeat: int
@@ -26,7 +26,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class RecipeGridPlan:
-    """All trials of a campaign over their distinct works."""
+    """All trials of a recipe grid and their distinct works."""
 
     settings: tuple[GridSetting, ...]
     works: tuple[Work, ...]
@@ -37,16 +37,16 @@ class RecipeGridPlan:
 
     @property
     def n_requested(self) -> int:
-        """Trials: settings x repeats."""
+        """The number of trials: settings x repeats."""
         return len(self.trials)
 
     def references(self) -> list[str]:
-        """Spec ids of the baseline's trials."""
+        """Return the spec ids of the baseline's trials."""
         ours = (trial.work for trial in self.trials if self.settings[trial.setting].arm == self.baseline)
         return [self.works[work].spec_id for work in dict.fromkeys(ours)]
 
     def columns(self) -> dict[str, list]:
-        """arm, setting, repeat, spec_id, in the order of dispatch."""
+        """Return the columns of plan.parquet in dispatch order: arm, setting, repeat, spec_id."""
         settings = [self.settings[trial.setting] for trial in self.trials]
         return {
             "arm": [setting.arm for setting in settings],
@@ -59,7 +59,7 @@ class RecipeGridPlan:
 def recipe_grid_plan(
     settings: tuple[GridSetting, ...], baseline: str, experiment: Experiment, numerics: Numerics
 ) -> RecipeGridPlan:
-    """Every setting under every seed; the first seed of all settings first."""
+    """Plan every setting with every seed; the first seed of all settings comes first."""
     works = DistinctWorks()
     trials = tuple(
         Trial(s, r, works.add(experiment.arms[setting.label].work(numerics, Edit(), seed)))

@@ -1,4 +1,4 @@
-"""From the ledger rows of a recipe grid to its tables: what was chosen on dev, how often it is right on test, and its CID."""
+"""Computes the tables of a recipe grid from its ledger rows: the settings chosen on dev, their accuracy on test, and their CID."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ SHOWN = ("test", "ci_low", "ci_high", "diff", "diff_ci_low", "diff_ci_high", "p_
 
 @dataclass(frozen=True, eq=False)
 class Distribution:
-    """Influences on one probe at the end of a trial: float arrays of the train examples with its label and its confound (`same`), or another."""
+    """Influences on one probe at the end of a trial.
+
+    `same`, `other`: float arrays over the train examples with the probe's label and, respectively, its confound or another one.
+    """
 
     arm: str
     level: float | str
@@ -44,10 +47,10 @@ class Distribution:
 
 @dataclass(frozen=True, eq=False)
 class RecipeGridView:
-    """What the report draws beyond the tables.
+    """The data that the report draws in addition to the tables.
 
-    `chosen`: (arm, level) -> label of the setting, the level np.nan where there is none; `distributions`: of the first seed that did not
-    fail of every chosen setting.
+    `chosen`: (arm, level) -> label of the setting, where the level is np.nan if there is none; `distributions`: for every chosen setting,
+    those of the first seed whose trial did not fail.
     """
 
     trials: pd.DataFrame
@@ -62,7 +65,7 @@ class RecipeGridView:
 def recipe_grid_results(
     campaign: RecipeGridBlock, scored: Scored, plan: RecipeGridPlan, rows: Mapping[str, LedgerRow]
 ) -> Results:
-    """Tables trials, settings and accuracy, with the observer also cid and cid_probes; verdicts from accuracy."""
+    """Return the tables trials, settings and accuracy, with the observer also cid and cid_probes, and verdicts from accuracy."""
     outcomes = {(trial.setting, trial.repeat): rows[plan.works[trial.work].spec_id].outcome for trial in plan.trials}
     trials = grid_trials(campaign, scored.experiment, plan, outcomes)
     choices = choose(trials, campaign.min_trials)
@@ -102,7 +105,7 @@ def grid_trials(
     plan: RecipeGridPlan,
     outcomes: Mapping[tuple[int, int], Outcome],
 ) -> GridTrials:
-    """The accuracies of every trial, counted again in its recorded outputs."""
+    """Return the accuracies of every trial, computed from its recorded outputs."""
     shape = len(plan.settings), len(experiment.seeds)
     outcome = np.full(shape, OK, dtype="U16")
     found = np.full((len(ROLES), *shape), np.nan)
@@ -117,7 +120,7 @@ def grid_trials(
 
 
 def accuracy(arm: Arm, split: str, outputs: Mapping[str, np.ndarray]) -> float:
-    """The share of the split's measured rows whose largest output is that of their label."""
+    """Return the share of the split's measured rows whose largest output is that of their label."""
     labels = arm.task.splits[split].labels[arm.task.measured[split]]
     return float((outputs[split].argmax(axis=1) == labels).mean())
 
@@ -128,7 +131,7 @@ def _cid_tables(
     choices: Sequence[Choice],
     outcomes: Mapping[tuple[int, int], Outcome],
 ) -> dict[str, pd.DataFrame]:
-    """cid and cid_probes of the chosen settings, over trials that did not fail; nothing where none was observed."""
+    """Return the tables cid and cid_probes of the chosen settings, over trials that did not fail; {} if none was observed."""
     observer = _observer(experiment)
     observed = []
     for s, r in _used(trials, choices):
@@ -145,7 +148,7 @@ def _distributions(
     choices: Sequence[Choice],
     outcomes: Mapping[tuple[int, int], Outcome],
 ) -> Iterator[Distribution]:
-    """Of every chosen setting's first trial that did not fail, probe by probe."""
+    """Yield the distributions of every chosen setting's first trial that did not fail, probe by probe."""
     observer, seen = _observer(experiment), set()
     for s, r in _used(trials, choices):
         setting, outputs = trials.settings[s], outcomes[s, r].outputs
@@ -161,7 +164,7 @@ def _distributions(
 
 
 def _used(trials: GridTrials, choices: Sequence[Choice]) -> Iterator[tuple[int, int]]:
-    """(setting, repeat) of the chosen settings' trials that did not fail."""
+    """Yield (setting, repeat) of the chosen settings' trials that did not fail."""
     for choice in choices:
         for r in np.flatnonzero(trials.usable[choice.setting]):
             yield choice.setting, int(r)
@@ -178,7 +181,7 @@ def _probe_ids(observer: Any, arm: Arm) -> np.ndarray:
 def _without_rounds(
     trials: GridTrials, choices: Sequence[Choice], outcomes: Mapping[tuple[int, int], Outcome]
 ) -> list[str]:
-    """Trials of a recipe with rounds that had none: no example with another confound was in reach."""
+    """Return a note on trials whose recipe has rounds of influence tuning but ran none, for lack of probes with both groups."""
     without = [
         f"{trials.settings[s].label} (seed {trials.seeds[r]})"
         for s, r in _used(trials, choices)
@@ -187,7 +190,7 @@ def _without_rounds(
     if not without:
         return []
     return [
-        f"Trials that found no probe with both groups had no round and are plain fine-tuning: {', '.join(without)}."
+        f"These trials found no probe with both groups, had no round of influence tuning, and are plain fine-tuning: {', '.join(without)}."
     ]
 
 
@@ -199,14 +202,14 @@ def _notes(
     )
     notes = [
         f"Failed trials: {campaign.failed_rule}. Of {trials.usable.size} trials {n_failed} failed, {n_diverged} diverged and "
-        f"{n_quarantined} were quarantined; they are in no mean and no test, but in test_all where they have an accuracy.",
-        f"Settings: {campaign.selection_rule}. The trials that chose a setting are those it is reported on: intervals do not know "
-        "how many settings it was chosen among.",
+        f"{n_quarantined} were quarantined; they are left out of means and tests, but count in test_all if they have an accuracy.",
+        f"Settings: {campaign.selection_rule}. A setting is chosen and reported on the same trials, so intervals do not account for "
+        "the number of settings it was chosen from.",
     ]
     few = [name_of(key_of(trials.settings[choice.setting])) for choice in choices if not choice.is_eligible]
     if few:
         notes.append(
-            f"No setting of {', '.join(few)} has {campaign.min_trials} trials that did not fail: chosen on dev among those with most of them."
+            f"No setting of {', '.join(few)} has {campaign.min_trials} trials that did not fail; it was chosen on dev among those with most such trials."
         )
     if "cid" in tables:
         notes.append(cid_note(tables["cid"]))

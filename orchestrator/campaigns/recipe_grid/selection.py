@@ -1,4 +1,4 @@
-"""Trials of a grid of settings, which of them failed, and the setting that dev chooses. Test accuracy is never read here."""
+"""Trials of a grid of settings, the rule for failed trials, and the choice of settings on dev. Test accuracy is never read here."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from tasks.digests import canonical_json
 
 OK, FAILED = "ok", "failed"
-TIE_DIGITS = 12  # of equal accuracies in another order, sums differ in the last bit
+TIE_DIGITS = 12  # sums of the same accuracies in another order differ in the last bits, which must not break ties
 
 
 @dataclass(frozen=True, eq=False)
 class GridSetting:
-    """One point of an arm's grid: `options` {dotted key: value}, `level` its value of the ablated key (None: it has none)."""
+    """One point of an arm's grid: `options` {dotted key: value}, and `level`, its value of the ablated key (None if it has none)."""
 
     arm: str
     label: str
@@ -25,7 +25,7 @@ class GridSetting:
 
     @property
     def column(self) -> float | str:
-        """The level as tables hold it: a number, NaN without one, else its text."""
+        """The level in tables: a number, NaN if there is none, else its text."""
         if self.level is None:
             return np.nan
         is_number = isinstance(self.level, (int, float)) and not isinstance(self.level, bool)
@@ -33,16 +33,16 @@ class GridSetting:
 
     @property
     def group(self) -> tuple[str, str]:
-        """Settings of one group compete."""
+        """(arm, level as JSON): one setting is chosen among those of a group."""
         return self.arm, "" if self.level is None else canonical_json(self.level)
 
 
 @dataclass(frozen=True, eq=False)
 class GridTrials:
-    """Every setting under every seed.
+    """The outcomes and accuracies of every setting with every seed.
 
     `outcome` text [n_settings, n_seeds]: ok, diverged or quarantined; `train`, `dev`, `test` float64 [n_settings, n_seeds]:
-    accuracies, NaN where nothing was recorded; `failed_below`: a trial whose train accuracy is not at least that failed.
+    accuracies, NaN where nothing was recorded; `failed_below`: a trial with a lower train accuracy failed.
     """
 
     settings: Sequence[GridSetting]
@@ -66,17 +66,17 @@ class GridTrials:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen setting (its position) of an arm at a level; `is_eligible`: it had trials enough that did not fail."""
+    """The chosen setting (by position) of an arm at a level; `is_eligible`: it has enough trials that did not fail."""
 
     setting: int
     is_eligible: bool
 
 
 def choose(trials: GridTrials, min_trials: int) -> list[Choice]:
-    """Per (arm, level), in the order of settings: the highest mean dev accuracy over trials that did not fail.
+    """Choose, per (arm, level) in the order of settings, the setting with the highest mean dev accuracy over trials that did not fail.
 
-    Among settings with at least `min_trials` of them; of equals the first. Where there is none: among those with most
-    trials that did not fail.
+    Only settings with at least `min_trials` such trials are eligible; if there is none, those with most such trials are. Ties go
+    to the first setting.
     """
     n_usable = trials.usable.sum(axis=1)
     dev = np.where(trials.usable, trials.dev, 0.0).sum(axis=1) / np.maximum(n_usable, 1)
@@ -93,5 +93,5 @@ def _best(members: np.ndarray, dev: np.ndarray, n_usable: np.ndarray, min_trials
 
 
 def level_text(value: Any) -> str:
-    """A value of a grid as people read it: text as it is, anything else as JSON."""
+    """Return a value of a grid as text: text unchanged, anything else as JSON."""
     return value if isinstance(value, str) else canonical_json(value)

@@ -1,4 +1,4 @@
-"""Tables of a recipe grid: trials, settings, and the accuracy of chosen settings against a baseline, with their sentences."""
+"""Tables of a recipe grid: trials, settings, and the accuracy of chosen settings compared with a baseline, with its verdicts."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ACCURACY += ["diff", "diff_se", "diff_ci_low", "diff_ci_high", "p", "p_holm", "p
 
 
 def key_of(setting: GridSetting) -> Row:
-    """The columns that name a setting."""
+    """Return the columns that identify a setting."""
     return {"arm": setting.arm, "level": setting.column, "setting": setting.label}
 
 
 def name_of(row: Mapping[Any, Any]) -> str:
-    """Arm and level of a table's row, as sentences name them."""
+    """Return arm and level of a table's row, as sentences name them."""
     level = row["level"]
     if isinstance(level, float):
         return row["arm"] if isnan(level) else f"{row['arm']} at {level:g}"
@@ -38,7 +38,7 @@ def name_of(row: Mapping[Any, Any]) -> str:
 
 
 def bracketed(row: Mapping[Any, Any], prefix: str = "") -> str:
-    """The interval of a table's row, as sentences show it."""
+    """Return the interval of a table's row, as sentences show it."""
     low, high = row[f"{prefix}ci_low"], row[f"{prefix}ci_high"]
     if isnan(low) and isnan(row[f"{prefix}se"]):
         return "[no interval: one trial]"
@@ -46,7 +46,7 @@ def bracketed(row: Mapping[Any, Any], prefix: str = "") -> str:
 
 
 def trials_table(trials: GridTrials) -> pd.DataFrame:
-    """Every trial (columns TRIALS), setting by setting; accuracies are fractions, NaN where nothing was recorded."""
+    """Return every trial (columns TRIALS), setting by setting; accuracies are fractions, NaN where nothing was recorded."""
     status = trials.status
     rows = [
         {**key_of(setting), "seed": seed, "status": str(status[s, r])}
@@ -58,7 +58,7 @@ def trials_table(trials: GridTrials) -> pd.DataFrame:
 
 
 def settings_table(trials: GridTrials, choices: Iterable[Choice]) -> pd.DataFrame:
-    """What selection looked at (columns SETTINGS): dev and its standard error over the trials that did not fail.
+    """Return the basis of the selection (columns SETTINGS): dev accuracy and its standard error over the trials that did not fail.
 
     n_failed: trials that failed, diverged or were quarantined.
     """
@@ -73,18 +73,18 @@ def settings_table(trials: GridTrials, choices: Iterable[Choice]) -> pd.DataFram
 def accuracy_table(
     trials: GridTrials, choices: Sequence[Choice], baseline: str, paper: Sequence[float]
 ) -> pd.DataFrame:
-    """The chosen setting of every arm and level on test (columns ACCURACY), beside the paper's figures.
+    """Return the test accuracy of the chosen setting of every arm and level (columns ACCURACY), with the paper's numbers.
 
-    test: mean over trials that did not fail, with the 95% t interval over seeds; test_all: over all that have a test accuracy.
-    diff = test - test of the baseline's chosen setting, paired by seed where neither failed; p: paired t, two-sided; p_unpaired:
-    Student's t with equal variances over the trials of either that did not fail (Han & Tsvetkov 2021, table 2); p_holm: Holm's
-    over all rows. All of these are NaN for the baseline itself, and where there are fewer than two seeds.
+    test: mean over trials that did not fail, with the 95% t interval over seeds; test_all: mean over all trials that have a test accuracy.
+    diff = test - test of the baseline's chosen setting, paired by seed over seeds where neither failed; p: two-sided paired t test;
+    p_unpaired: Student's t test with equal variances over all trials that did not fail (Han & Tsvetkov 2021, table 2); p_holm: Holm's
+    correction of p over all rows. They are NaN for the baseline itself; p, p_unpaired and the interval also with fewer than two seeds.
     """
     [against] = [choice.setting for choice in choices if trials.settings[choice.setting].arm == baseline]
     usable = np.where(trials.usable, trials.test, np.nan)
     rows = [
-        {**_counted(trials, s), **_test(usable[s], trials.test[s]), **_against(usable, s, against), "paper": said}
-        for s, said in zip((choice.setting for choice in choices), paper, strict=True)
+        {**_counted(trials, s), **_test(usable[s], trials.test[s]), **_against(usable, s, against), "paper": published}
+        for s, published in zip((choice.setting for choice in choices), paper, strict=True)
     ]
     frame = pd.DataFrame(rows, columns=ACCURACY)
     frame["p_holm"] = holm(frame["p"].to_numpy(np.float64))
@@ -92,11 +92,11 @@ def accuracy_table(
 
 
 def unpaired_p(a: np.ndarray, b: np.ndarray) -> float:
-    """Two-sided p of Student's t test with equal variances; NaN are left out.
+    """Return the two-sided p of Student's t test with equal variances; NaN values are left out.
 
-    t = (mean a - mean b) / sqrt(s^2 (1/n_a + 1/n_b)), s^2 the pooled variance, n_a + n_b - 2 degrees of freedom. NaN below two
-    values on either side; without any spread 1 where the means agree, else NaN. scipy.stats.ttest_ind gives the same but for
-    the last bits, which finished tables show, and warns where there is no spread.
+    t = (mean a - mean b) / sqrt(s^2 (1/n_a + 1/n_b)), with the pooled variance s^2 and n_a + n_b - 2 degrees of freedom. The result is NaN
+    with fewer than two values in a or b; without any spread it is 1 if the means agree, else NaN. scipy.stats.ttest_ind gives the same
+    up to the last bits, which would change existing tables, and warns if there is no spread.
     """
     first, second = over_units(a), over_units(b)
     n_a, n_b = int(first.n), int(second.n)
@@ -110,7 +110,7 @@ def unpaired_p(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def accuracy_verdicts(accuracy: Iterable[Mapping[Any, Any]], baseline: str, level: float = 0.05) -> list[str]:
-    """One sentence for every row of the accuracy table: better, worse or not distinguishable, by Holm's p < level."""
+    """Return one sentence for every row of the accuracy table: better, worse or not distinguishable, by Holm's p < level."""
     return [_verdict(row, baseline, level) for row in accuracy]
 
 
@@ -147,17 +147,17 @@ def _verdict(row: Mapping[Any, Any], baseline: str, level: float) -> str:
     n_usable = row["n_trials"] - row["n_failed"]
     if not n_usable:
         return f"{name}: none of {row['n_trials']} trials can be used (failed, diverged or quarantined: trials.csv); no test accuracy."
-    told = f"{name}: test accuracy {number(row['test'])} {bracketed(row)}"
+    text = f"{name}: test accuracy {number(row['test'])} {bracketed(row)}"
     if row["n_failed"]:
-        told += f" over the {n_usable} of {row['n_trials']} trials that did not fail"
+        text += f" over the {n_usable} of {row['n_trials']} trials that did not fail"
     if row["arm"] == baseline:
-        return f"{told}; the others are compared with it."
+        return f"{text}; the others are compared with it."
     if isnan(row["p_holm"]):
-        return f"{told}; it could not be compared with {baseline}: fewer than two seeds in common."
+        return f"{text}; it could not be compared with {baseline}: fewer than two seeds in common."
     outcome = "better" if row["diff"] > 0 else "worse"
     outcome = f"{outcome} than" if row["p_holm"] < level else "not distinguishable from"
     found = f"difference {_signed(row['diff'])} {bracketed(row, 'diff_')}"
-    return f"{told}, {outcome} {baseline}: {found}, p {number(row['p'])} (Holm {number(row['p_holm'])})."
+    return f"{text}, {outcome} {baseline}: {found}, p {number(row['p'])} (Holm {number(row['p_holm'])})."
 
 
 def _signed(value: float) -> str:

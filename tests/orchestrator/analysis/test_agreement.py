@@ -260,7 +260,7 @@ def test_bad_input_is_refused():
         comparison(np.ones((2, 3)), np.ones((2, 4)))
     with pytest.raises(ValueError, match="classes has shape"):
         comparison(np.ones((2, 3)), np.ones((2, 3)), classes=[1])
-    with pytest.raises(ValueError, match="a query is there twice"):
+    with pytest.raises(ValueError, match="a query occurs twice"):
         comparison(np.ones((2, 3)), np.ones((2, 3)), ids=[4, 4])
     with pytest.raises(ValueError, match="no comparison"):
         tables.agreement_contrasts(points([good]), [(CROSS, MATCHED)])

@@ -170,7 +170,7 @@ def test_labels_must_fit_the_numbers(cells):
         replace(cells, ks=(10, 20))
     with pytest.raises(ValueError, match="reference has shape"):
         replace(cells, reference=np.zeros((4, 4)))
-    with pytest.raises(ValueError, match="methods holds a label twice"):
+    with pytest.raises(ValueError, match="methods contains a label twice"):
         replace(cells, methods=("random", "tfidf", "random"))
 
 

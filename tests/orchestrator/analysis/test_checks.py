@@ -261,7 +261,7 @@ def test_a_caution_leaves_the_words_of_a_verdict_as_they_are():
 
 
 def test_a_check_that_fails_without_a_reason_is_refused():
-    with pytest.raises(ValueError, match="accuracy failed and gives no reason"):
+    with pytest.raises(ValueError, match="accuracy failed, but its reason is empty"):
         Check("accuracy", "failed", "wrong")
 
 

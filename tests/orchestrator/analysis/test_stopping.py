@@ -12,7 +12,7 @@ from orchestrator.analysis.by_curve import by_curve
 from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.contrasts import contrast_rows
 from orchestrator.analysis.intervals import estimate
-from orchestrator.analysis.repeats import goes_on, reached, savings
+from orchestrator.analysis.repeats import needs_repeat, reached, savings
 from orchestrator.analysis.stopping import Stopping, Z
 
 RULE = Stopping(least=4, most=16, target_se=0.01)
@@ -69,31 +69,31 @@ def test_nothing_is_widened_in_a_fixed_design():
 
 def test_calm_curves_end_and_wide_ones_go_on_and_the_control_goes_with_them():
     cells = cells_of((1e-4, 10.0, 1e-4), 4)
-    assert goes_on(RULE, cells).tolist() == [[False] * 2, [True] * 2, [True] * 2]
-    assert not goes_on(RULE, cells_of((1e-4,) * 3, 4)).any()
+    assert needs_repeat(RULE, cells).tolist() == [[False] * 2, [True] * 2, [True] * 2]
+    assert not needs_repeat(RULE, cells_of((1e-4,) * 3, 4)).any()
 
 
 def test_the_control_of_a_group_does_not_wait_for_another_group():
     cells = cells_of((1e-4, 10.0, 1e-4), 5, n_asked=[[4, 4], [4, 5], [4, 5]])
-    assert goes_on(RULE, cells).tolist() == [[False, False], [False, True], [False, True]]
+    assert needs_repeat(RULE, cells).tolist() == [[False, False], [False, True], [False, True]]
 
 
 def test_a_curve_that_ended_is_not_asked_again_and_none_beyond_max():
     cells = cells_of((10.0, 10.0, 10.0), 6, n_asked=[[5, 6], [6, 6], [6, 6]])
-    assert not goes_on(RULE, cells)[0, 0]
-    assert goes_on(RULE, cells)[1, 1]
-    assert not goes_on(replace(RULE, most=6), cells).any()
+    assert not needs_repeat(RULE, cells)[0, 0]
+    assert needs_repeat(RULE, cells)[1, 1]
+    assert not needs_repeat(replace(RULE, most=6), cells).any()
 
 
 def test_repeats_that_are_lost_do_not_count_toward_min():
     cells = cells_of((1e-4, 1e-4, 1e-4), 4)
     delta = cells.delta.copy()
     delta[0, 0, 0, :, 2] = np.nan  # a whole repeat of one curve: left out for all
-    assert goes_on(RULE, replace(cells, delta=delta)).all()
+    assert needs_repeat(RULE, replace(cells, delta=delta)).all()
 
 
 def test_a_curve_without_spread_ends_at_min():
-    assert not goes_on(RULE, cells_of((0.0, 0.0, 0.0), 4)).any()
+    assert not needs_repeat(RULE, cells_of((0.0, 0.0, 0.0), 4)).any()
 
 
 def test_what_was_not_asked_is_no_hole_and_changes_no_other_curve():

@@ -139,7 +139,7 @@ def test_a_store_that_refuses_ends_the_run_at_once_and_quarantines_nothing(clock
     place.write_bytes(b"")
     rows, scheduler = [], Scheduler([WORK.spec_id], Budgets())
     backend = LocalBackend(context(LocalBlobs(tmp_path), snapshot_s=None))
-    with pytest.raises(InputError, match=f"cannot be kept: {place}: a file is where a folder is needed"):
+    with pytest.raises(InputError, match=f"cannot store its retrain: {place}: a file is where a folder is needed"):
         drive(
             scheduler, backend, rows.extend, {WORK.spec_id: WORK}, None, StopSignal(), clock=clock, code_version="test"
         )

@@ -25,10 +25,10 @@ def _check_states(scheduler: Scheduler) -> None:
     assert set(scheduler._runners) == in_state.get("running", set()), "running specs and their workers differ"
     assert set(specs.unpublished) == in_state.get("done_unpublished", set())
     assert sorted(specs.publishing) == sorted(in_state.get("publishing", set()))
-    queued = [*queue.beside, *queue.alone]
+    queued = [*queue.shared, *queue.alone]
     assert sorted(queued) == sorted(in_state.get("waiting", set())), "a waiting spec is queued once"
     assert set(queue.alone) <= queue.needs_device, "waits to be alone without need"
-    assert not queue.needs_device & set(queue.beside), "does not wait to be alone"
+    assert not queue.needs_device & set(queue.shared), "does not wait to be alone"
     assert queue.count(lambda kind: True) == len(queued), "the queue counts wrongly"
     assert not any(specs.state[s] in ("waiting", "running") for s in specs.quarantined), "quarantined, and to run"
 
@@ -55,7 +55,7 @@ def _check_workers(scheduler: Scheduler) -> None:
     assert set(everybody) == set(workers._devices), "a worker is nothing, or forgotten and something"
     assert list(workers.idle.values()) == sorted(workers.idle.values()), "the longest idle is not first"
     assert set(workers.draining) <= set(workers.busy), "a worker without work waits for its node to go"
-    assert scheduler._stopping or not workers._let_go, "a worker was forgotten and is not told"
+    assert scheduler._stopping or not workers._released, "a worker was forgotten but not released"
 
 
 def _check_devices(scheduler: Scheduler) -> None:
@@ -82,7 +82,7 @@ def _check_nothing_is_left_lying(scheduler: Scheduler) -> None:
     assert specs.publishing or not specs.unpublished, "something is done and no write is in progress"
     if not scheduler._over and not scheduler._stopping:
         n_alone, idle = scheduler._queue.alone.count(fits), workers.idle
-        assert not (idle and scheduler._queue.beside.count(fits)), "a worker is idle while specs wait"
+        assert not (idle and scheduler._queue.shared.count(fits)), "a worker is idle while specs wait"
         assert not idle or len(workers.keepers) == n_alone, "a worker is idle while specs wait to be alone"
         assert not (idle and scheduler._tail.n_overdue(fits)), "a worker is idle beside a straggler"
         assert len(workers.keepers) <= n_alone, "a device is kept for nothing"

@@ -174,10 +174,10 @@ def test_a_failed_write_goes_into_the_next_one():
 def test_news_of_a_write_that_is_not_in_progress_is_a_bug():
     scheduler = with_workers("ab", "w1")
     scheduler.handle(done("w1", "a"))
-    with pytest.raises(ValueError, match="not the write in progress"):
+    with pytest.raises(ValueError, match="not those of the write in progress"):
         scheduler.handle(Published(("b",)))
     scheduler.handle(Published(("a",)))
-    with pytest.raises(ValueError, match="not the write in progress"):
+    with pytest.raises(ValueError, match="not those of the write in progress"):
         scheduler.handle(Published(("a",)))
 
 
