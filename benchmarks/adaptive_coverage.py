@@ -1,4 +1,4 @@
-"""How often the seed interval holds the truth after adaptive repeats have stopped: campaigns simulated through the planner's own rule.
+"""How often the seed interval contains the truth after adaptive repeats have stopped, in campaigns simulated with the planner's own rule.
 
 Usage: python benchmarks/adaptive_coverage.py [--campaigns N] [--curves N] [--json PATH]
 """
@@ -22,7 +22,8 @@ from orchestrator.analysis.stopping import Stopping, Z
 TARGET_SE = 0.01
 GROUPS = ("proponents", "opponents")
 METHODS = ("one", "two", "three", "random")
-# Standard deviations over seeds of the curves' AUC-DEL, in units of target_se: the square is the repeats that a known spread would take.
+# Standard deviations over seeds of the curves' AUC-DEL, in units of target_se; the square is the number of repeats that
+# a known spread would need.
 SPREADS = {
     "calm": (1.0,) * 8,
     "equal, moderate": (2.0,) * 8,
@@ -37,10 +38,11 @@ N_QUERIES, SHARED = 4, 0.4
 
 
 def simulated(rng: np.random.Generator, spread: tuple[float, ...], n_repeats: int, *, heavy: bool = False) -> Cells:
-    """A campaign of one k with the truth 0: a query's seed noise is part its own, part that of the curve's repeat and part all curves'.
+    """Simulate a campaign of one k with the truth 0.
 
-    The mean over queries of a curve has the standard deviation `spread` times TARGET_SE. `heavy`: a repeat's own part is as
-    Student's t with 5 degrees of freedom instead of normal.
+    A query's seed noise is the sum of three parts: its own, that of the curve's repeat, and one that all curves share.
+    The mean over queries of a curve has the standard deviation `spread` times TARGET_SE. `heavy`: a repeat's own part
+    follows Student's t with 5 degrees of freedom instead of a normal distribution.
     """
     sd = TARGET_SE * np.array(spread).reshape(len(METHODS), len(GROUPS), 1, 1, 1)
     own = rng.standard_normal((len(METHODS), len(GROUPS), 1, N_QUERIES, n_repeats))
@@ -53,7 +55,7 @@ def simulated(rng: np.random.Generator, spread: tuple[float, ...], n_repeats: in
 
 
 def stopped(cells: Cells, rule: Stopping) -> Cells:
-    """The part of a full campaign that adaptive repeats would have asked for, barrier by barrier."""
+    """Return the part of a full campaign that adaptive repeats would have requested, barrier by barrier."""
     n_asked = np.full(cells.delta.shape[:2], rule.least)
     while True:
         n = int(n_asked.max())
@@ -69,7 +71,7 @@ def stopped(cells: Cells, rule: Stopping) -> Cells:
 
 
 def coverage(name: str, rule: Stopping, n_campaigns: int, seed: int) -> dict[str, float]:
-    """Share of seed intervals that hold the truth over all curves, of the worst curve, and what was paid."""
+    """Return the share of seed intervals that contain the truth, over all curves and for the worst curve, and the cost in repeats."""
     rng = np.random.default_rng(seed)
     hits, repeats, kept = [], [], []
     for _ in range(n_campaigns):
@@ -91,9 +93,9 @@ def coverage(name: str, rule: Stopping, n_campaigns: int, seed: int) -> dict[str
 
 
 def lowest_coverage(least: int, most: int, variant: str, n_curves: int) -> dict[str, object]:
-    """The lowest coverage of single curves over a wide range of spreads, for this rule and two plainer ones, vectorised.
+    """Return the lowest coverage of single curves over a wide range of spreads, for this rule and two simpler ones, vectorised.
 
-    Repeat means are independent and normal, so that one curve is all there is to a rule.
+    The means of the repeats are independent and normal, so that a single curve is enough to test a rule.
     """
     rng = np.random.default_rng(least)
     n = np.arange(1, most + 1)
@@ -118,7 +120,7 @@ def lowest_coverage(least: int, most: int, variant: str, n_curves: int) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--campaigns", type=int, default=1000)
-    parser.add_argument("--curves", type=int, default=40_000, help="of every line of the table of rules")
+    parser.add_argument("--curves", type=int, default=40_000, help="curves per line of the table of rules")
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results/adaptive_coverage.json")
     options = parser.parse_args()
     rows = []

@@ -1,9 +1,10 @@
-"""Retrains for equal seed intervals: adaptive repeats against fixed paired and fixed unpaired ones, from one ledger.
+"""Retrains for equal seed intervals: adaptive repeats compared with fixed paired and fixed unpaired ones, from one ledger.
 
 Usage: python benchmarks/adaptive_repeats.py CONFIG [--set dotted.key=value]... [--json PATH]
 
 CONFIG has `repeats: {min, max, target_se}`, and the ledger must hold all `max` repeats of every curve:
-refit run CONFIG --set 'repeats={count: MAX, base_seed: SEED}' makes them. The adaptive campaign then takes its decisions from those rows.
+refit run CONFIG --set 'repeats={count: MAX, base_seed: SEED}' makes them. The decisions of the adaptive campaign are then taken from
+these rows.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ UPPER = 0.975
 
 @dataclass(frozen=True)
 class Grid:
-    """All repeats of every curve: the plan, its cells, and the variance over seeds of what a curve is made of.
+    """All repeats of every curve: the plan, its cells, and variances over seeds.
 
-    Arrays [n_methods, n_groups]. `paired`: of AUC-DEL with common seeds; `removal`: of the removals' mean over queries and ks, all of
-    one seed; `apart`: of that mean if every retrain had a seed of its own; `reference`: a number, of the reference's mean over queries.
+    The arrays are [n_methods, n_groups]. `paired`: variance of AUC-DEL with common seeds. `removal`: of the removals'
+    mean over queries and ks, all with one seed. `apart`: of that mean if every retrain had its own seed. `reference`: a
+    number, of the reference's mean over queries.
     """
 
     plan: Plan
@@ -51,7 +53,7 @@ class Grid:
 
     @staticmethod
     def of(plan: Plan, cells: Cells) -> Grid:
-        """From a finished fixed design without holes."""
+        """Build from a finished fixed design without holes."""
         if not cells.complete.all():
             raise SystemExit("the fixed design has holes: not every retrain is usable")
         values = np.asarray(cells.values)
@@ -66,7 +68,7 @@ class Grid:
         )
 
     def n_retrains(self, n_asked: np.ndarray) -> int:
-        """Distinct retrains where every curve has its first n_asked repeats."""
+        """Return the number of distinct retrains if every curve has its first n_asked repeats."""
         n = int(n_asked.max())
         asked = np.arange(n) < n_asked[..., None]
         cell = np.moveaxis(self.plan.cell[..., :n], -1, 2)[asked]
@@ -74,33 +76,33 @@ class Grid:
 
     @property
     def per_repeat(self) -> int:
-        """Distinct retrains of a repeat of every curve, its reference among them."""
+        """The number of distinct retrains in one repeat of every curve, including its reference."""
         return self.n_retrains(np.ones(self.cells.delta.shape[:2], int))
 
 
 def values_of(pipeline: Pipeline) -> np.ndarray:
-    """The measurement of every query under every retrain of a finished campaign: [n_works, n_queries]."""
+    """Return the measurement of every query under every retrain of a finished campaign: [n_works, n_queries]."""
     return measured_values(pipeline.experiment, pipeline.planned.works, pipeline.queries, pipeline.rows)
 
 
 def half_widths(cells: Cells) -> np.ndarray:
-    """Half the seed interval of every curve: [n_methods, n_groups]."""
+    """Return half the width of the seed interval of every curve: [n_methods, n_groups]."""
     low, high = by_curve(cells, cells.auc).ci_fixed
     return (high - low) / 2
 
 
 def smallest(is_enough: Callable[[int], bool]) -> int:
-    """The smallest number of repeats, from 2, that is enough."""
+    """Return the smallest number of repeats, from 2, that is enough."""
     return next(n for n in range(2, MOST_REPEATS) if is_enough(n))
 
 
 def fixed_paired(grid: Grid, wanted: np.ndarray) -> int:
-    """The smallest n at which t(n - 1) sqrt(paired / n) is at most `wanted` for every curve."""
+    """Return the smallest n at which t(n - 1) sqrt(paired / n) is at most `wanted` for every curve."""
     return smallest(lambda n: bool((stdtrit(n - 1.0, UPPER) * np.sqrt(grid.paired / n) <= wanted).all()))
 
 
 def prefix_paired(grid: Grid, wanted: np.ndarray) -> int | None:
-    """The smallest n whose first n repeats themselves gave intervals within `wanted`; None if not even all of them did."""
+    """Return the smallest n whose first n repeats give intervals within `wanted`; None if even all repeats do not."""
     full = grid.cells
     for n in range(2, len(full.repeats) + 1):
         first = Cells(full.methods, full.groups, full.ks, full.query_ids, range(n), full.delta[..., :n])
@@ -110,10 +112,10 @@ def prefix_paired(grid: Grid, wanted: np.ndarray) -> int | None:
 
 
 def fixed_unpaired(grid: Grid, removal: np.ndarray, wanted: np.ndarray) -> tuple[int, int, int]:
-    """(removal repeats n, references m, retrains) of the cheapest design whose references have seeds of their own.
+    """Return (removal repeats n, references m, retrains) of the cheapest design whose references have their own seeds.
 
-    half-width = t(df) sqrt(removal / n + reference / m), Welch's df; a reference serves every curve and costs one retrain, so the
-    cheapest design has more references than repeats.
+    half-width = t(df) sqrt(removal / n + reference / m), Welch's df. A reference serves every curve and costs one
+    retrain, so the cheapest design has more references than repeats.
     """
     best: tuple[int, int, int] | None = None
     removals = grid.per_repeat - 1
@@ -125,18 +127,18 @@ def fixed_unpaired(grid: Grid, removal: np.ndarray, wanted: np.ndarray) -> tuple
             if (best is None or cost < best[2]) and (welch(removal, n, grid.reference, int(m)) <= wanted).all():
                 best = (n, int(m), cost)
                 break
-    raise SystemExit("no unpaired design is within reach")
+    raise SystemExit("no unpaired design reaches these half-widths")
 
 
 def welch(removal: np.ndarray, n: int, reference: float, m: int) -> np.ndarray:
-    """Half-width of the difference of two means with variances of their own."""
+    """Return the half-width of the difference of two means that have different variances."""
     a, b = removal / n, reference / m
     df = (a + b) ** 2 / (a**2 / (n - 1) + b**2 / (m - 1))
     return stdtrit(df, UPPER) * np.sqrt(a + b)
 
 
 def compared(grid: Grid, rule: Stopping) -> dict:
-    """The four designs at the half-widths of the adaptive one, and at the target it was given."""
+    """Compare the four designs at the half-widths that the adaptive one reached, and at its target."""
     seen = stopped(grid.cells, rule)
     found, n_asked = half_widths(seen), seen.asked_repeats
     adaptive = grid.n_retrains(n_asked)
@@ -173,7 +175,7 @@ def compared(grid: Grid, rule: Stopping) -> dict:
 
 
 def curves(grid: Grid, seen: Cells, rule: Stopping) -> list[dict]:
-    """What every curve took and how wide it ended, beside all repeats of the fixed design."""
+    """Return for every curve its adaptive repeats and final half-width, together with those of the full fixed design."""
     found, full = half_widths(seen), half_widths(grid.cells)
     ended = reached(rule, seen)
     unpaired = (np.minimum(grid.removal, grid.apart) + grid.reference) / grid.paired

@@ -1,6 +1,6 @@
-"""A campaign killed several times in a row at random moments and finished, compared with a quiet run of the same campaign.
+"""Compares a campaign that is killed several times at random moments and then finished with an undisturbed run of the same campaign.
 
-Passes if all tables are byte-identical and at most the retrains in flight at each kill were done again.
+It passes if all tables are byte-identical and at most the retrains in flight at each kill were repeated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.harness import ROOT, kill, ledger_rows, machine, parts, refit, s
 
 
 def killed_run(config: Path, output: Path, kills: int, workers: int, rng: random.Random, log: Path) -> list[dict]:
-    """Run until killed, `kills` times, then to the end; what was in the ledger at each kill."""
+    """Start the campaign and kill it, `kills` times, then run it to the end; return what was in the ledger at each kill."""
     history = []
     for number in range(kills):
         before = len(parts(output))
@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="where the outcome is written as JSON")
+    parser.add_argument("--out", type=Path, help="JSON file for the outcome")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="refit-faults-") as folder:
         outcome = compare(options, Path(folder))
@@ -67,7 +67,7 @@ def main() -> int:
 
 
 def compare(options: argparse.Namespace, folder: Path) -> dict:
-    """The faulted and the quiet run, and what they agree on."""
+    """Run the campaign with and without kills, and compare the two."""
     faulted, quiet = folder / "faulted", folder / "quiet"
     history = killed_run(
         options.config, faulted, options.kills, options.workers, random.Random(options.seed), folder / "log"

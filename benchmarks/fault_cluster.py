@@ -1,4 +1,4 @@
-"""A Ray cluster of processes on this machine whose nodes can be taken away, and an MLflow server; ended by the pids that were started."""
+"""A Ray cluster on this machine whose nodes can be removed, and an MLflow server. Only processes started here are ended, by pid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOON = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "heal
 
 
 class LocalCluster:
-    """A head without CPUs and `n_nodes` nodes of one CPU each, with a token of its own."""
+    """A head without CPUs and `n_nodes` nodes of one CPU each, with its own token."""
 
     def __init__(self, n_nodes: int, temp_dir: Path):
         os.environ.update(
@@ -42,19 +42,19 @@ class LocalCluster:
 
     @property
     def nodes(self) -> list[Any]:
-        """The nodes beside the head."""
+        """The nodes other than the head."""
         return sorted(self._cluster.worker_nodes, key=lambda node: node.node_id)
 
     def add(self) -> None:
-        """One more node."""
+        """Add a node."""
         self._cluster.add_node(**NODE)
 
     def remove(self, node: Any) -> None:
-        """A node dies without a word."""
+        """Kill a node without notice."""
         self._cluster.remove_node(node, allow_graceful=False)
 
     def drain(self, node: Any, seconds: float) -> None:
-        """Announce that a node goes away in `seconds`, as a cloud does of a spot machine."""
+        """Announce that a node will be removed in `seconds`, as a cloud does for a spot machine."""
         from ray._raylet import GcsClient
         from ray.core.generated import autoscaler_pb2
 
@@ -68,7 +68,7 @@ class LocalCluster:
 
 
 class MlflowServer:
-    """`mlflow server` on a free port of loopback, over a SQLite file."""
+    """`mlflow server` on a free loopback port, over a SQLite file."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -82,7 +82,7 @@ class MlflowServer:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start it and wait until it responds."""
         folder = self._folder
         folder.mkdir(parents=True, exist_ok=True)
         command = [
@@ -108,7 +108,7 @@ class MlflowServer:
         wait_until(self._answers, 120, self._process)
 
     def stop(self) -> None:
-        """End it and the workers it started (a session of their own)."""
+        """End it and its worker processes, which run in a session of their own."""
         if self._process is not None:
             os.killpg(self._process.pid, 15)
             self._process.wait(60)

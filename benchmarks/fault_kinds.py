@@ -1,4 +1,4 @@
-"""Faults, and the books on a campaign that they hit: which retrains are in flight, which are in the ledger."""
+"""The kinds of faults, and the state of the campaign that they hit: which retrains are in flight, which are in the ledger."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ DRAIN_S, FULL_S = 10.0, 10.0
 
 @dataclass
 class Diary:
-    """What the retrains wrote of themselves (benchmarks/fault_recipe.py). `spec_of`: key -> spec id."""
+    """The log that the retrains write (benchmarks/fault_recipe.py). `spec_of`: key -> spec id."""
 
     path: Path
     spec_of: Mapping[str, str]
 
     def lines(self) -> list[dict]:
-        """All lines so far; one that is being written is left out."""
+        """Return all complete lines so far."""
         text = self.path.read_text() if self.path.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def starts(self) -> Counter[str]:
-        """Attempts by key."""
+        """Return the number of attempts by key."""
         return Counter(line["key"] for line in self.lines() if line["event"] == "start")
 
     def training(self) -> dict[int, str]:
-        """Process -> key of what it trains now, as far as the diary tells."""
+        """Return process -> key of what it trains now, according to the diary."""
         now: dict[int, str] = {}
         for line in self.lines():
             if line["event"] == "start":
@@ -45,14 +45,14 @@ class Diary:
         return {pid: key for pid, key in now.items() if Path(f"/proc/{pid}").exists()}
 
     def in_flight(self, output: Path) -> set[str]:
-        """Keys that were begun and are not in the ledger: what a driver that dies now has to repeat, at most."""
+        """Return the keys that were started and are not in the ledger, which a driver that dies now repeats at most."""
         finished = finished_now(output)
         return {key for key in self.starts() if self.spec_of.get(key) not in finished}
 
 
 @dataclass
 class Driver:
-    """`refit run`, started again whenever it was killed."""
+    """`refit run`, which is restarted after every kill."""
 
     arguments: tuple[object, ...]
     log: Path
@@ -68,14 +68,14 @@ class Driver:
         return self.process.poll() is None
 
     def kill(self) -> None:
-        """kill -9; its actors end with it."""
+        """Send kill -9; its actors end with it."""
         kill(self.process.pid)
         self.process.wait()
 
 
 @dataclass
 class Campaign:
-    """What faults can reach, and what became of them: `history` has a line a fault, with the retrains it may repeat."""
+    """What faults can hit, and their outcome: `history` has one line per fault, with the number of retrains it may repeat."""
 
     cluster: LocalCluster
     driver: Driver
@@ -86,7 +86,7 @@ class Campaign:
     put_off: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
 
     def hit(self, kind: str) -> None:
-        """One fault."""
+        """Cause one fault."""
         in_flight = FAULTS[kind](self)
         self.history.append(
             {"fault": kind, "retrains_started": sum(self.diary.starts().values()), "in_flight": in_flight}
@@ -94,15 +94,15 @@ class Campaign:
         print(self.history[-1], flush=True)
 
     def later(self, seconds: float, action: Callable[[], object]) -> None:
-        """Do something in a while: by `wait`, since Ray starts nodes in the main thread only."""
+        """Schedule an action, which `wait` runs, because Ray starts nodes in the main thread only."""
         self.put_off.append((time.monotonic() + seconds, action))
 
     def wait(self, condition: Callable[[], bool], timeout_s: float) -> None:
-        """Until `condition` holds or the driver has ended, doing meanwhile what was put off."""
+        """Wait until `condition` holds or the driver has ended, and run due actions meanwhile."""
         wait_until(lambda: self._do_what_is_due() or condition() or not self.driver.is_running, timeout_s)
 
     def settle(self) -> None:
-        """Do all that was put off."""
+        """Run all scheduled actions."""
         wait_until(lambda: self._do_what_is_due() or not self.put_off, 60)
 
     def _do_what_is_due(self) -> bool:
@@ -115,28 +115,28 @@ class Campaign:
 
 
 def worker_killed(campaign: Campaign) -> int:
-    """kill -9 of a process that trains."""
+    """Send kill -9 to a process that trains."""
     campaign.wait(lambda: bool(campaign.diary.training()), 120)
     kill(campaign.rng.choice(sorted(campaign.diary.training())))
     return 1
 
 
 def node_lost(campaign: Campaign) -> int:
-    """A node dies; another comes five seconds later."""
+    """Kill a node; another joins five seconds later."""
     campaign.wait(lambda: bool(campaign.cluster.nodes), 60)
     campaign.cluster.remove(campaign.rng.choice(campaign.cluster.nodes))
     campaign.later(5.0, campaign.cluster.add)
-    return 1  # a node has one CPU, so one worker
+    return 1  # a node has one CPU, so it has one worker
 
 
 def node_drained(campaign: Campaign) -> int:
-    """A node is announced to go, and goes at its deadline; another comes then."""
+    """Announce the end of a node; it is removed at its deadline, and another joins."""
     campaign.wait(lambda: bool(campaign.cluster.nodes), 60)
     node = campaign.rng.choice(campaign.cluster.nodes)
     campaign.cluster.drain(node, DRAIN_S)
 
     def go() -> None:
-        if node in campaign.cluster.nodes:  # it may have been lost meanwhile
+        if node in campaign.cluster.nodes:  # the node may have been lost meanwhile
             campaign.cluster.remove(node)
             campaign.cluster.add()
 
@@ -145,7 +145,7 @@ def node_drained(campaign: Campaign) -> int:
 
 
 def driver_killed(campaign: Campaign) -> int:
-    """kill -9 of the driver, which is started again."""
+    """Send kill -9 to the driver and start it again."""
     in_flight = campaign.diary.in_flight(campaign.output)
     campaign.driver.kill()
     campaign.driver.begin()
@@ -153,7 +153,7 @@ def driver_killed(campaign: Campaign) -> int:
 
 
 def part_truncated(campaign: Campaign) -> int:
-    """While the driver is down, a ledger part loses its second half: its rows have to be done again."""
+    """Cut the second half of a ledger part while the driver is down, so that its rows have to be repeated."""
     in_flight = campaign.diary.in_flight(campaign.output)
     campaign.driver.kill()
     path = campaign.rng.choice(parts(campaign.output))
@@ -167,7 +167,7 @@ def part_truncated(campaign: Campaign) -> int:
 
 
 def storage_full(campaign: Campaign) -> int:
-    """The file system of the store is full for ten seconds."""
+    """Fill the file system of the store for ten seconds."""
     filler = campaign.output / "filler"
     with open(filler, "wb", buffering=0) as stream:
         try:
@@ -182,22 +182,22 @@ def storage_full(campaign: Campaign) -> int:
 
 
 def finished_now(output: Path) -> set[str]:
-    """Spec ids in sound parts of the ledger, while a driver may be merging them."""
+    """Return the spec ids in intact parts of the ledger, while a driver may be merging parts."""
     import pyarrow as pa
 
     while True:
         found: set[str] = set()
         try:
             for part in parts(output):
-                with suppress(pa.ArrowInvalid):  # cut in half
+                with suppress(pa.ArrowInvalid):  # cut in half by `part_truncated`
                     found.update(rows_of(part))
-        except FileNotFoundError:  # merged since it was listed
+        except FileNotFoundError:  # merged since the parts were listed
             continue
         return found
 
 
 def rows_of(part: Path) -> list[str]:
-    """Spec ids of a ledger part."""
+    """Return the spec ids of a ledger part."""
     import pyarrow.parquet as pq
 
     return pq.read_table(part, columns=["spec_id"])["spec_id"].to_pylist()

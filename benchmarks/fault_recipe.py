@@ -1,4 +1,4 @@
-"""Fine-tuning that keeps a diary of its attempts, and fails where it is told to: the retrains of benchmarks/faults.py."""
+"""Fine-tuning that logs its attempts to a diary file and fails on request: the retrains of benchmarks/faults.py."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tasks.recipe import Trained, Training
 from tasks.recipes.finetune import Finetune
 from tasks.task import Task
 
-DIARY, POISON = "REFIT_FAULTS_DIARY", "REFIT_FAULTS_POISON"  # paths; without them this is plain fine-tuning
+DIARY, POISON = "REFIT_FAULTS_DIARY", "REFIT_FAULTS_POISON"  # paths; plain fine-tuning without them
 
 
 class Poisoned(Finetune):
-    """Finetune; retrains named in the file POISON (`{key: raise | nan | hang}`) fail so, always."""
+    """Finetune whose retrains fail if the file POISON (`{key: raise | nan | hang}`) names them."""
 
     name: ClassVar[str] = "poisoned"
     version: ClassVar[int] = 1
@@ -39,18 +39,18 @@ class Poisoned(Finetune):
 
 
 def key_of(edit: Edit, seed: int) -> str:
-    """How a retrain is named in poison and diary: a recipe knows no spec ids."""
+    """Return the name of a retrain in the poison file and the diary; a recipe does not know spec ids."""
     return f"{edit.edit_id}-{seed}"
 
 
 def read_poison() -> dict[str, str]:
-    """Key -> how it fails."""
+    """Return key -> kind of failure."""
     path = os.environ.get(POISON)
     return json.loads(Path(path).read_text()) if path else {}
 
 
 def note(event: str, key: str) -> None:
-    """One line in the diary, whole or not at all: appends this short are atomic."""
+    """Append one line to the diary; appends this short are atomic."""
     path = os.environ.get(DIARY)
     if path:
         line = json.dumps({"event": event, "key": key, "pid": os.getpid(), "time": time.time()}) + "\n"

@@ -1,8 +1,9 @@
-"""A campaign of 300+ real retrains on a local Ray cluster of three nodes while 25 faults hit it, compared with a quiet run.
+"""A campaign of 300+ real retrains on a local Ray cluster of three nodes, hit by 25 faults, compared with an undisturbed run.
 
-Passes if it ends with exit 4 naming exactly the retrains that cannot succeed, if everything else is byte-identical to the quiet
-run, and if no more was trained again than was in flight at each fault. The store lies on a small file system of its own (a
-tmpfs in a mount namespace, so that it can be full): Linux with unprivileged user namespaces.
+It passes if it ends with exit 4 naming exactly the retrains that cannot succeed, if everything else is byte-identical
+to the undisturbed run, and if at most the retrains in flight at each fault were repeated. The store lies on a small
+file system of its own (a tmpfs in a mount namespace, so that it can be filled), which needs Linux with unprivileged
+user namespaces.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ N_NODES = 3
 COUNTS = {
     "worker_killed": 6, "node_lost": 4, "node_drained": 4, "driver_killed": 4, "part_truncated": 1, "storage_full": 2,
 }  # fmt: skip
-POISONS = ("raise", "hang", "nan")  # with the MLflow server that is down for the second half: 25
+POISONS = ("raise", "hang", "nan")  # with the MLflow server that is down for the second half, these make 25 faults
 STORE_MIB = 64
-INSIDE = "REFIT_FAULTS_STORE"  # set in the process that has the file system
+INSIDE = "REFIT_FAULTS_STORE"  # set in the process that has the file system of its own
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="where the outcome is written as JSON")
+    parser.add_argument("--out", type=Path, help="JSON file for the outcome")
     options = parser.parse_args()
     if INSIDE not in os.environ:
         return in_a_namespace()
@@ -51,14 +52,14 @@ def main() -> int:
 
 
 def in_a_namespace() -> int:
-    """This program again, where it may mount a file system that nobody else sees."""
+    """Run this program again in a namespace in which it may mount a file system of its own."""
     with tempfile.TemporaryDirectory(prefix="refit-faults-") as store:
         command = ["unshare", "--map-root-user", "--mount", sys.executable, "-m", "benchmarks.faults", *sys.argv[1:]]
         return subprocess.run(command, cwd=ROOT, env={**os.environ, INSIDE: store}, check=False).returncode
 
 
 def compare(rng: random.Random, store: Path, folder: Path) -> dict:
-    """The quiet and the faulted run of the same campaign, and what they agree on."""
+    """Run the same campaign undisturbed and with faults, and compare the two."""
     import orchestrator.api as api
 
     os.environ["PYTHONPATH"] = str(ROOT)
@@ -91,12 +92,12 @@ def compare(rng: random.Random, store: Path, folder: Path) -> dict:
 
 
 def diary_of(path: Path) -> None:
-    """From now on retrains write here: nodes started later inherit it."""
+    """Make retrains write their diary to `path`; nodes started later inherit it."""
     os.environ[DIARY] = str(path)
 
 
 def restarted(cluster: LocalCluster) -> str:
-    """The cluster's address, its nodes started anew so that they know this process's environment."""
+    """Restart the cluster's nodes so that they get this process's environment; return the cluster's address."""
     for node in cluster.nodes:
         cluster.remove(node)
         cluster.add()
@@ -106,7 +107,7 @@ def restarted(cluster: LocalCluster) -> str:
 def faulted_run(
     cluster: LocalCluster, server: MlflowServer, diary: Diary, output: Path, rng: random.Random, folder: Path
 ) -> Campaign:
-    """Run to the end under faults at random points of its course."""
+    """Run to the end, with faults at random points."""
     diary_of(diary.path)
     address = restarted(cluster)
     settings = ("--set", f"output={output}", "--set", f"tracking={{uri: '{server.uri}'}}")
@@ -129,7 +130,7 @@ def faulted_run(
 def judge(
     campaign: Campaign, poison: dict, quiet_code: int, quiet: Path, quiet_s: float, synced: str, log: str
 ) -> dict:
-    """Everything that has to hold, and the counts."""
+    """Return all conditions that must hold, and the counts."""
     spec_of, faulted = campaign.diary.spec_of, campaign.output
     expected = sorted(spec_of[key] for key, how in poison.items() if how != "nan")
     nan = [spec_of[key] for key, how in poison.items() if how == "nan"]
@@ -162,12 +163,12 @@ def judge(
 
 
 def statuses(output: Path) -> dict[str, str]:
-    """Spec id -> status."""
+    """Return spec id -> status."""
     return {row["spec_id"]: row["status"] for row in ledger_rows(output)}
 
 
 def recorded(output: Path) -> dict[str, dict[str, bytes]]:
-    """Spec id -> split -> bytes of the outputs."""
+    """Return spec id -> split -> bytes of the outputs."""
     from orchestrator.storage.blobs import LocalBlobs
     from orchestrator.storage.ledger import Ledger
 
@@ -179,7 +180,7 @@ def recorded(output: Path) -> dict[str, dict[str, bytes]]:
 
 
 def markdown(outcome: dict) -> str:
-    """The counts as a table."""
+    """Return the counts as a table."""
     lines = ["| fault | times |", "|---|---|", *(f"| {name} | {count} |" for name, count in outcome["faults"].items())]
     lines += [
         "",

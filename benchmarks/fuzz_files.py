@@ -2,7 +2,8 @@
 
     python benchmarks/fuzz_files.py [--files 300] [--json benchmarks/results/fuzz_files.json]
 
-Every file is planned in one process; the slowest of each format is planned again by the command line, start included.
+Every file is planned in one process; the slowest file of each format is planned a second time by the command line,
+including its start.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from orchestrator.cli import main as refit_main
 
 
 def plan(path: Path) -> tuple[int, str, float]:
-    """Exit code, stderr and seconds of `refit plan` in this process."""
+    """Return exit code, stderr and seconds of `refit plan` in this process."""
     out, err = io.StringIO(), io.StringIO()
     before = time.perf_counter()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -33,7 +34,7 @@ def plan(path: Path) -> tuple[int, str, float]:
 
 
 def of_format(kind: str, n_files: int) -> dict:
-    """What `n_files` damaged files of a format gave."""
+    """Return the results for `n_files` damaged files of a format."""
     with tempfile.TemporaryDirectory() as folder:
         found = []
         for seed in range(n_files):
@@ -61,20 +62,20 @@ def of_format(kind: str, n_files: int) -> dict:
 
 
 def _children_s() -> float:
-    """Processor seconds of the processes that this one has started and that have ended: other load does not count."""
+    """Return processor seconds of the ended child processes, which other load on the machine does not change."""
     times = os.times()
     return times.children_user + times.children_system
 
 
 def main() -> int:
-    """Plan all files, print and write what was found; 1 if any was not answered in one line."""
+    """Plan all files, print and write the results; return 1 if a file was neither planned nor refused in one line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=300)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     report: dict = {"machine": machine(), "formats": {}}
     with tempfile.TemporaryDirectory() as folder:
-        plan(write_mutated(Path(folder), "parquet", 0))  # imports are not the time of the first file
+        plan(write_mutated(Path(folder), "parquet", 0))  # imports must not count as time of the first file
     for kind in FORMATS:
         report["formats"][kind] = of_format(kind, options.files)
         print(kind, report["formats"][kind], flush=True)

@@ -1,4 +1,4 @@
-"""Shared by benchmarks and whole-system tests: run refit as a process, kill what it started, compare results, describe the machine."""
+"""Shared by benchmarks and whole-system tests: run refit as a process, kill started processes, compare results, describe the machine."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def start(*arguments: object, log: Path) -> subprocess.Popen:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a refit process: one thread a process, no usage reports."""
+    """Return the environment of a refit process: one thread per process, no usage reports."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0", "REFIT_TRACEBACK": "1"}
 
 
 def descendants(pid: int) -> list[tuple[int, str]]:
-    """(pid, command line) of all processes below `pid`."""
+    """Return (pid, command line) of all processes below `pid`."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -78,12 +78,12 @@ def descendants(pid: int) -> list[tuple[int, str]]:
 
 
 def ray_workers(driver: int) -> list[int]:
-    """Pids of the Ray actors below a driver."""
+    """Return the pids of the Ray actors below a driver."""
     return [pid for pid, command in descendants(driver) if command.startswith("ray::RayWorker")]
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, process: subprocess.Popen | None = None) -> bool:
-    """Poll until `condition` holds; False when the process ends first. Raises TimeoutError."""
+    """Poll until `condition` holds; return False if the process ends first. Raises TimeoutError."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
         if condition():
@@ -91,21 +91,21 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, process: subproc
         if process is not None and process.poll() is not None:
             return condition()
         time.sleep(0.02)
-    raise TimeoutError(f"nothing after {timeout_s:g} s")
+    raise TimeoutError(f"the condition does not hold after {timeout_s:g} s")
 
 
 def kill(pid: int) -> None:
-    """kill -9 of a process that we started."""
+    """Send kill -9 to a process that we started."""
     os.kill(pid, signal.SIGKILL)
 
 
 def parts(output: Path) -> list[Path]:
-    """Ledger parts of a store."""
+    """Return the ledger parts of a store."""
     return sorted(output.glob("ledger/*/part-*.parquet"))
 
 
 def tables(output: Path) -> dict[str, bytes]:
-    """results/*.csv of the only run of a store."""
+    """Return results/*.csv of the only run of a store."""
     runs = [path for path in output.glob("*-*/results") if path.is_dir()]
     if len(runs) != 1:
         raise AssertionError(f"{output} holds {len(runs)} runs with results")
@@ -113,7 +113,7 @@ def tables(output: Path) -> dict[str, bytes]:
 
 
 def ledger_rows(output: Path) -> list[dict]:
-    """All ledger rows, duplicates included, without outputs."""
+    """Return all ledger rows, including duplicates, without outputs."""
     import pyarrow.parquet as pq
 
     columns = ["spec_id", "status", "attempts", "seconds", "worker", "committed_at"]
@@ -121,7 +121,7 @@ def ledger_rows(output: Path) -> list[dict]:
 
 
 def machine() -> dict:
-    """What a figure was measured on: never more than processor, cores and versions."""
+    """Describe the machine of a measurement by processor, cores and versions only."""
     from orchestrator.runtime.machine import cpu_model
 
     packages = ("torch", "ray", "mlflow", "pyarrow", "numpy")
@@ -135,14 +135,14 @@ def machine() -> dict:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Committed figures."""
+    """Write figures to be committed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n")
     print(f"wrote {path}")
 
 
 def seconds_of(command: Sequence[str], timeout: float = 900) -> float:
-    """Wall-clock seconds of a command that must succeed."""
+    """Return the wall-clock seconds of a command that must succeed."""
     begun = time.perf_counter()
     subprocess.run(command, cwd=ROOT, check=True, timeout=timeout, env=environment(), stdout=subprocess.DEVNULL)
     return time.perf_counter() - begun

@@ -1,8 +1,8 @@
-"""Seconds of one influence-tuning round by one double backward pass a probe, and by the paper's four HVPs a pair.
+"""Seconds of one influence-tuning round by one double backward pass per probe, and by the paper's four HVPs per pair.
 
 75 probes with 5 + 5 examples on the first two layers of MiniLM, all parameters; CPU seconds of one thread, in blocks of
-probes that alternate between the two ways; and how far apart the two gradients of the influence loss are. The loop
-keeps each example's gradient graph for its two Hessian-vector products, and the probe's for all of its pairs: the
+probes that alternate between the two methods; and the difference of the two gradients of the influence loss. The loop over
+pairs keeps each example's gradient graph for its two Hessian-vector products, and the probe's for all of its pairs; the
 published code builds them anew.
 """
 
@@ -42,7 +42,7 @@ TASK = {
 
 
 def started() -> RoundsRun:
-    """A training that has made some updates, in evaluation mode: fresh networks give every example the same gradient."""
+    """Return a training after some updates, in evaluation mode, because fresh networks give every example the same gradient."""
     task = parse_named(TASKS, TASK, "benchmark", "task").open(OpenRequest(Path()))
     task.prepare()
     run = task.recipe.start(task, Training(Edit(), SEED, Numerics()))
@@ -54,14 +54,14 @@ def started() -> RoundsRun:
 
 
 def by_double_backward(run: RoundsRun, tuples: Tuples) -> Tensor:
-    """The gradient of the mean influence loss, as the recipe takes it: [n_parameters]."""
+    """Return the gradient of the mean influence loss as the recipe computes it: [n_parameters]."""
     run.network.zero_grad()
     run.influence_gradient(tuples)
     return flat([p.grad for p in run.network.parameters()], run)
 
 
 def by_hessian_vector_products(run: RoundsRun, tuples: Tuples) -> Tensor:
-    """The same, pair by pair: grad I = p + q - r - s (Han and Tsvetkov 2021, section 4)."""
+    """Return the same gradient pair by pair: grad I = p + q - r - s (Han and Tsvetkov 2021, section 4)."""
     total = torch.zeros(sum(p.numel() for p in run.network.parameters()))
     for rows, weights in zip(tuples.rows, tuples.weights, strict=True):
         probe = gradient_graph(run, rows[0])
@@ -75,7 +75,7 @@ def by_hessian_vector_products(run: RoundsRun, tuples: Tuples) -> Tensor:
 
 
 def pair(run: RoundsRun, probe: list[Tensor], train: list[Tensor]) -> tuple[float, Tensor]:
-    """Influence of one example on the probe, and its gradient by four Hessian-vector products."""
+    """Return the influence of one example on the probe, and its gradient by four Hessian-vector products."""
     g_probe, g_train = ([g.detach() for g in side] for side in (probe, train))
     dot = sum(float((a * b).sum()) for a, b in zip(g_probe, g_train, strict=True))
     n_probe, n_train = (
@@ -88,13 +88,13 @@ def pair(run: RoundsRun, probe: list[Tensor], train: list[Tensor]) -> tuple[floa
 
 
 def gradient_graph(run: RoundsRun, row: int) -> list[Tensor]:
-    """The gradient of one example's loss by parameter, in the graph."""
+    """Return the gradient of one example's loss by parameter, in the graph."""
     loss = run.task.losses(run.network, run.groups(np.array([row]))).sum()
     return list(torch.autograd.grad(loss, list(run.network.parameters()), create_graph=True))
 
 
 def hvp(run: RoundsRun, gradient: list[Tensor], vector: list[Tensor]) -> Tensor:
-    """Hessian of the example times `vector`: [n_parameters]."""
+    """Return the Hessian of the example times `vector`: [n_parameters]."""
     found = torch.autograd.grad(
         gradient, list(run.network.parameters()), grad_outputs=vector, retain_graph=True, allow_unused=True
     )
@@ -102,13 +102,13 @@ def hvp(run: RoundsRun, gradient: list[Tensor], vector: list[Tensor]) -> Tensor:
 
 
 def flat(gradients, run: RoundsRun) -> Tensor:
-    """One vector; zeros where there is no gradient."""
+    """Concatenate gradients to one vector, with zeros for missing ones."""
     pairs = zip(gradients, run.network.parameters(), strict=True)
     return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])
 
 
 def timed(way: Callable[[], Tensor]) -> tuple[float, Tensor]:
-    """CPU seconds of this process, which runs one thread, and the gradient."""
+    """Return CPU seconds of this process, which runs one thread, and the gradient."""
     begun = time.process_time()
     gradient = way()
     return time.process_time() - begun, gradient
@@ -118,14 +118,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--probes", type=int, default=75)
     parser.add_argument("--group-size", type=int, default=5)
-    parser.add_argument("--block", type=int, default=15, help="probes a block; blocks alternate between the two ways")
+    parser.add_argument(
+        "--block", type=int, default=15, help="probes per block; blocks alternate between the two methods"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "influence_round.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     run = started()
     tuples = run.accessible.tuples(arguments.probes, arguments.group_size, SEED, 1)
     blocks = [slice(i, i + arguments.block) for i in range(0, len(tuples), arguments.block)]
-    by_double_backward(run, Tuples(tuples.rows[:2], tuples.weights[:2]))  # the first use allocates
+    by_double_backward(run, Tuples(tuples.rows[:2], tuples.weights[:2]))  # the first call also allocates
     seconds: dict[str, list[float]] = {"double_backward": [], "four_hvps": []}
     sums: list[Tensor] = []
     for block in blocks:

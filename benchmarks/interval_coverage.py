@@ -24,7 +24,7 @@ from orchestrator.analysis.layout import Layout
 RATIOS = [(q, r, e) for q, r, e in product((0.0, 0.3, 1.0), repeat=3) if q or r or e]
 LAYOUTS = [*((q, r, 0) for q, r in product((5, 10, 20), (3, 5, 10))), (10, 5, 5), (20, 3, 6), (20, 10, 40), (5, 3, 7)]
 CHUNK = 2000
-FLIPS = 0.5  # share of the replicates that the sign-flip test is made on
+FLIPS = 0.5  # share of the replicates on which the sign-flip test is made
 ALARMS = ("t_size", "flip_size", "flip_size_other_seeds", "t_and_flip_size")
 ROUNDING = 1e-12
 Z = 1.959963984540054  # normal quantile of 97.5%
@@ -105,7 +105,7 @@ t test; by sign flips, given the seeds; and by sign flips, if they are read as a
 
 
 def simulate(n_queries: int, n_repeats: int, n_missing: int, replicates: int) -> list[dict]:
-    """One row per (sd of queries, repeats, residual): coverage and width of both intervals.
+    """Return one row per (sd of queries, repeats, residual): coverage and width of both intervals.
 
     The truth is 0 for queries of this kind, and the mean of the queries' own effects for these queries.
     """
@@ -126,7 +126,7 @@ def simulate(n_queries: int, n_repeats: int, n_missing: int, replicates: int) ->
 
 
 def choose_cells(rng: np.random.Generator, n_queries: int, n_repeats: int, n_missing: int) -> np.ndarray:
-    """A random connected layout of all queries and repeats with `n_missing` holes: bool [n_queries, n_repeats]."""
+    """Draw a connected layout of all queries and repeats with `n_missing` holes: bool [n_queries, n_repeats]."""
     while True:
         complete = (rng.permutation(n_queries * n_repeats) >= n_missing).reshape(n_queries, n_repeats)
         layout = Layout.of(complete)
@@ -135,7 +135,7 @@ def choose_cells(rng: np.random.Generator, n_queries: int, n_repeats: int, n_mis
 
 
 def counts(result: MeanEstimate, fixed_truth: np.ndarray) -> np.ndarray:
-    """Replicates covered and sum of half-widths, by ci and then by ci_fixed: [4]."""
+    """Return the number of covered replicates and the sum of half-widths, by ci and then by ci_fixed: [4]."""
     sums = []
     for (low, high), truth in ((result.ci, 0.0), (result.ci_fixed, fixed_truth)):
         sums += [((low - ROUNDING <= truth) & (truth <= high + ROUNDING)).sum(), ((high - low) / 2).sum()]
@@ -143,7 +143,10 @@ def counts(result: MeanEstimate, fixed_truth: np.ndarray) -> np.ndarray:
 
 
 def row(complete: np.ndarray, sd: tuple[float, float, float], means: np.ndarray, alarms: np.ndarray) -> dict:
-    """A row of the report; a width is relative to 1.96 true standard deviations, null where that is 0. alarms: see `false_alarms`."""
+    """Return a row of the report.
+
+    A width is relative to 1.96 true standard deviations, null if these are 0. For alarms see `false_alarms`.
+    """
     n_queries, n_repeats = complete.shape
     fixed = sd[1] ** 2 / n_repeats + sd[2] ** 2 / complete.sum()
     ideal, ideal_fixed = Z * np.sqrt(sd[0] ** 2 / n_queries + fixed), Z * np.sqrt(fixed)
@@ -161,7 +164,7 @@ def row(complete: np.ndarray, sd: tuple[float, float, float], means: np.ndarray,
 
 
 def plain_satterthwaite(replicates: int, n_queries: int = 20, n_repeats: int = 3) -> float:
-    """Coverage of the recipe without the correction, at sd (1, 1, 0), where the residual mean square is 0."""
+    """Return the coverage without the correction of the degrees of freedom, at sd (1, 1, 0), where the residual mean square is 0."""
     rng = np.random.default_rng(0)
     f_q, f_r = n_queries - 1, n_repeats - 1
     ms_q, ms_r = n_repeats * rng.chisquare(f_q, replicates) / f_q, n_queries * rng.chisquare(f_r, replicates) / f_r
@@ -172,7 +175,7 @@ def plain_satterthwaite(replicates: int, n_queries: int = 20, n_repeats: int = 3
 
 
 def layout_line(rows: list[dict]) -> str:
-    """The rows of one layout as one line of the page."""
+    """Return the rows of one layout as one line of the page."""
     low, high = (choose(rows, key=lambda r: r["coverage"]) for choose in (min, max))
     fixed = [r["coverage_fixed"] for r in rows if r["width_fixed"] is not None]
     shape = f"{low['n_queries']} | {low['n_repeats']} | {low['n_missing']}"
@@ -182,7 +185,7 @@ def layout_line(rows: list[dict]) -> str:
 
 
 def cell_line(r: dict) -> str:
-    """A row as a line of the page."""
+    """Return a row as a line of the page."""
     fixed = f"{r['coverage_fixed']:.2%} | {'-' if r['width_fixed'] is None else format(r['width_fixed'], '.2f')}"
     shape = f"{r['n_queries']} | {r['n_repeats']} | {r['n_missing']}"
     alarms = " | ".join(f"{r[name]:.2%}" for name in ALARMS[:3])
@@ -190,12 +193,12 @@ def cell_line(r: dict) -> str:
 
 
 def sds(r: dict) -> str:
-    """The three standard deviations of a row."""
+    """Return the three standard deviations of a row as text."""
     return "({:g}, {:g}, {:g})".format(*r["sd"])
 
 
 def markdown(report: dict) -> str:
-    """The page docs/results/interval_coverage.md."""
+    """Return the page docs/results/interval_coverage.md."""
     rows, n = report["rows"], report["replicates"]
     full = [r for r in rows if not r["n_missing"]]
     coverage, fixed = ([r[c] for r in full if r["width_fixed"] is not None] for c in ("coverage", "coverage_fixed"))
@@ -225,7 +228,7 @@ def markdown(report: dict) -> str:
 
 
 def alarm_figures(rows: list[dict], n_flips: int) -> dict:
-    """The figures of the section on false alarms."""
+    """Return the figures of the section on false alarms."""
     worst, least_exact = (max(rows, key=itemgetter(name)) for name in ("flip_size_other_seeds", "t_size"))
     return {
         "n_flips": n_flips,
@@ -240,13 +243,13 @@ def alarm_figures(rows: list[dict], n_flips: int) -> dict:
 
 
 def place(r: dict) -> str:
-    """The layout and standard deviations of a row in words."""
+    """Describe the layout and standard deviations of a row in words."""
     missing = f", {r['n_missing']} cells missing" if r["n_missing"] else ""
     return f"{r['n_queries']} queries x {r['n_repeats']} repeats{missing}, sd {sds(r)}"
 
 
 def machine_line(found: dict) -> str:
-    """The machine in a few words."""
+    """Describe the machine in a few words."""
     return f"{found['cpu']}, {found['cores']} cores"
 
 

@@ -1,6 +1,6 @@
-"""What t intervals, sign flips, shares and medians do where effects are not normal, by simulation.
+"""Simulates t intervals, sign flips, shares and medians for effects that are not normal.
 
-Part of benchmarks/interval_coverage.py, which writes the page.
+It is a part of benchmarks/interval_coverage.py, which writes the page.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from orchestrator.analysis.sign_flips import median_interval, sign_flip_p
 
 LEVEL = 0.05
 LAYOUTS = [(5, 3), (10, 3), (20, 3), (20, 10)]
-TRUTH = 2_000_000  # draws of a query that the truth of a shape without closed form is taken from
+TRUTH = 2_000_000  # draws of a query from which the truth of a shape without closed form is estimated
 Sd = tuple[float, float, float]  # of queries, seeds and residual
 Draw = Callable[[np.random.Generator, tuple[int, int, int]], np.ndarray]  # (campaigns, queries, repeats) -> changes
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A distribution of changes: how it is drawn, [campaigns, queries, repeats], and where it is looked at."""
+    """A distribution of changes: a function that draws it, [campaigns, queries, repeats], and the layouts in which it is simulated."""
 
     name: str
     draw: Draw
@@ -33,7 +33,7 @@ class Shape:
 
 
 def rare(probability: float, noise: float = 0.0) -> Draw:
-    """A query moves by -1 with a probability, else not at all; `noise`: sd of what a cell moves beside that."""
+    """Draw changes where a query changes by -1 with a probability, else not at all; `noise` is the sd of an additional change of each cell."""
 
     def draw(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
         moved = np.where(rng.random((*shape[:2], 1)) < probability, -1.0, 0.0)
@@ -43,9 +43,10 @@ def rare(probability: float, noise: float = 0.0) -> Draw:
 
 
 def ceiling(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
-    """Probabilities of queries whose logits are N(6, 3^2), and which a removal moves by N(-1, 1) a query and N(0, 0.5^2) a cell.
+    """Draw changes of probabilities near 1: logits are N(6, 3^2); a removal changes them by N(-1, 1) a query and N(0, 0.5^2) a cell.
 
-    In float32, as losses and probabilities are recorded: about one query in five cannot move visibly.
+    Probabilities are in float32, as losses and probabilities are recorded, so about one query in five cannot change
+    visibly.
     """
     logit = 6 + 3 * rng.normal(size=(*shape[:2], 1))
     moved = -1 + rng.normal(size=(*shape[:2], 1)) + 0.5 * rng.normal(size=shape)
@@ -54,7 +55,7 @@ def ceiling(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray
 
 
 def heavy(degrees: int) -> Draw:
-    """Effects of queries, and a third of that of cells, from Student's t with few degrees of freedom; mean and median 0."""
+    """Draw effects of queries, and a third as large effects of cells, from Student's t with few degrees of freedom; mean and median 0."""
 
     def draw(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
         return rng.standard_t(degrees, size=(*shape[:2], 1)) + rng.standard_t(degrees, size=shape) / 3
@@ -74,12 +75,16 @@ SHAPES = (
 
 
 def shape_rows(replicates: int) -> list[dict]:
-    """A row per shape and layout."""
+    """Return a row per shape and layout."""
     return [shape_row(shape, *layout, replicates) for shape in SHAPES for layout in shape.layouts]
 
 
 def shape_row(shape: Shape, n_queries: int, n_repeats: int, replicates: int) -> dict:
-    """Coverage of one curve's intervals; false alarms between two methods of one shape; discoveries against one that does nothing."""
+    """Return the coverage of one curve's intervals, and how often the tests reject.
+
+    False alarms are rejections between two methods of one shape; discoveries are rejections against a method without
+    effect.
+    """
     rng = np.random.default_rng([n_queries, n_repeats, len(shape.name), ord(shape.name[-1])])
     size, full = (replicates, n_queries, n_repeats), np.ones((n_queries, n_repeats), bool)
     mean, median, share = _truth(shape, n_repeats)
@@ -109,7 +114,7 @@ def shape_row(shape: Shape, n_queries: int, n_repeats: int, replicates: int) -> 
 
 
 def _truth(shape: Shape, n_repeats: int) -> tuple[float, float, float]:
-    """Mean of a change; median of a query's level, and probability that it is below 0."""
+    """Return the mean of a change, the median of a query's level, and the probability that the level is below 0."""
     levels = shape.draw(np.random.default_rng(1), (1, TRUTH // n_repeats, n_repeats))[0].mean(axis=-1)
     if shape.name.startswith("heavy"):
         return 0.0, 0.0, 0.5
@@ -130,12 +135,14 @@ def _rate(found: np.ndarray) -> float | None:
 def false_alarms(
     complete: np.ndarray, queries: np.ndarray, seeds: np.ndarray, residual: np.ndarray, sds: Sequence[Sd]
 ) -> dict[Sd, np.ndarray]:
-    """Campaigns with p < 0.05 where the truth is 0, per sd (queries, seeds, residual): [t, sign flips, for other seeds, t and those].
+    """Return campaigns with p < 0.05 although the truth is 0, per sd (queries, seeds, residual).
 
-    queries, seeds, residual: standard normal [n, n_queries, 1], [n, 1, n_repeats], [n, n_queries, n_repeats].
-    The null of the sign-flip test takes the seeds as given: the mean of their effects is then a part of the truth and is taken
-    away. Nothing else of them is in the queries' levels, so these are levels of campaigns without seed effects. `for other seeds`
-    leaves the effects in, which is not what the test is for. No test depends on the unit: sds in one proportion share their flips.
+    The result is [t, sign flips, sign flips for other seeds, t and sign flips together]. queries, seeds, residual:
+    standard normal [n, n_queries, 1], [n, 1, n_repeats], [n, n_queries, n_repeats]. The null hypothesis of the
+    sign-flip test takes the seeds as given, so the mean of their effects is a part of the truth and is subtracted. The
+    levels of the queries contain nothing else of the seeds, so they are the levels of campaigns without seed effects.
+    `for other seeds` does not subtract the effects; the test is not made for this case. No test depends on the unit, so
+    sds of equal proportions share their flips.
     """
     tested: dict[Sd, np.ndarray] = {}
 
@@ -158,13 +165,13 @@ def false_alarms(
 
 
 def skewed_size(n_queries: int, replicates: int = 20_000) -> float:
-    """False alarms of the sign-flip test where the mean is 0 but the distribution is not symmetric: exponential less its mean."""
+    """Return false alarms of the sign-flip test for a skewed distribution of mean 0: an exponential distribution minus its mean."""
     x = np.random.default_rng(n_queries).exponential(size=(replicates, n_queries)) - 1
     return round(float(np.mean([sign_flip_p(row) < LEVEL for row in x])), 5)
 
 
 def shape_lines(rows: list[dict]) -> str:
-    """The rows as lines of the page."""
+    """Return the rows as lines of the page."""
     return "\n".join(_line(row) for row in rows)
 
 

@@ -1,6 +1,7 @@
-"""A large ledger: what publishing, indexing, reading and compacting cost for each row. Real rows (500 x 4 outputs, 50 removed ids) on disk.
+"""The cost per row of publishing, indexing, reading and compacting a large ledger of real rows (500 x 4 outputs, 50 removed ids) on disk.
 
-Beside it, how long a driver takes to start again on many small parts in a store that lets every call wait, as a bucket does.
+It also measures how long a driver takes to restart on many small parts in a store whose calls have the latency of a
+bucket.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Result = TypeVar("Result")
 
 
 def rows_of(n: int) -> Iterator[LedgerRow]:
-    """`n` finished retrains."""
+    """Return `n` finished retrains."""
     outputs = np.random.default_rng(0).normal(size=(256, 500, 4)).astype(np.float32)
     for i, (spec_id, work) in enumerate(works_of(n, 0).items()):
         outcome = Outcome(
@@ -44,7 +45,7 @@ def rows_of(n: int) -> Iterator[LedgerRow]:
 
 
 class Costs:
-    """CPU microseconds and resident bytes for each row, by what was done."""
+    """CPU microseconds and resident bytes per row, by operation."""
 
     def __init__(self, n_rows: int):
         self.n_rows = n_rows
@@ -52,7 +53,7 @@ class Costs:
         self.resident_bytes: dict[str, float] = {}
 
     def run(self, name: str, action: Callable[[], Result]) -> Result:
-        """Do and time it."""
+        """Run and time an operation."""
         before, begun = resident_bytes(), time.process_time()
         result = action()
         self.cpu_us[name] = 1e6 * (time.process_time() - begun) / self.n_rows
@@ -61,7 +62,7 @@ class Costs:
 
 
 def measure(n_rows: int, per_part: int) -> dict:
-    """Publish, and what a driver does with it on its next start: index, compact, index again, read."""
+    """Measure publishing and the operations of a driver's next start: index, compact, index again, read."""
     costs = Costs(n_rows)
     with tempfile.TemporaryDirectory(prefix="refit-bench-") as folder:
         blobs = open_blobs(folder, "benchmark")
@@ -94,7 +95,7 @@ def measure(n_rows: int, per_part: int) -> dict:
 
 @dataclass(frozen=True)
 class Distant(LocalBlobs):
-    """A folder whose answers take as long as a bucket's."""
+    """A local folder whose calls have the latency of a bucket."""
 
     latency_s: float = 0.0
 
@@ -108,13 +109,13 @@ class Distant(LocalBlobs):
 
 
 class DistantAtOnce(Distant):
-    """The same, asked as a bucket is."""
+    """The same, with several calls at once, as for a bucket."""
 
     at_once = ObjectBlobs.at_once
 
 
 def start_again(n_parts: int, per_part: int, latency_s: float, rounds: int = 3) -> dict:
-    """Seconds to index and compact `n_parts`, one call after the other and several at once, in turn."""
+    """Return seconds to index and compact `n_parts`, with calls one after the other and several at once, alternating."""
     seconds: dict[str, list[float]] = {"one after the other": [], "at once": []}
     with tempfile.TemporaryDirectory(prefix="refit-bench-") as folder:
         rows, writer = rows_of(n_parts * per_part), Ledger(LocalBlobs(Path(folder, "full")), "task")

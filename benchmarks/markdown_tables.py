@@ -12,23 +12,23 @@ from orchestrator.report.columns import columns
 
 
 def signed(value: float) -> str:
-    """Three decimals with a sign; a dash where there is no number."""
+    """Format a number with three decimals and a sign; a dash if it is missing."""
     return "-" if pd.isna(value) else f"{value:+.3f}"
 
 
 def interval(row: pd.Series, low: str, high: str) -> str:
-    """[low, high]."""
+    """Format an interval as [low, high]."""
     return f"[{signed(row[low])}, {signed(row[high])}]"
 
 
 def markdown(header: list[str], rows: list[list[object]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def one_table(path: Path, names: str | None) -> str:
-    """A table of any campaign, both ends of an interval in one column."""
+    """Return a table of any campaign, with both ends of an interval in one column."""
     frame = pd.read_csv(path)
     chosen = columns(frame.loc[:, names.split(",")] if names else frame)
     return markdown([c.title for c in chosen], [list(row) for row in zip(*(c.cells for c in chosen), strict=True)])
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--table", help="one table of results/ instead of a deletion campaign's")
-    parser.add_argument("--columns", help="of that table: names, with commas; default all")
+    parser.add_argument("--columns", help="columns of that table, separated by commas; default all")
     options = parser.parse_args()
     if options.table:
         print(one_table(options.run_dir / "results" / f"{options.table}.csv", options.columns))

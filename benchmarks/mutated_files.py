@@ -1,4 +1,4 @@
-"""Data files damaged at random, from a seed: what the fuzz of `refit plan` reads."""
+"""Data files damaged at random from a seed, with which benchmarks and tests fuzz `refit plan`."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ STRANGE_VALUES: tuple[Any, ...] = (
 
 
 def sound_rows() -> list[dict[str, Any]]:
-    """Rows of a file that can be read."""
+    """Return the rows of a valid file."""
     return [{"id": i, "text": f"good words number {i}", "label": ("neg", "pos")[i % 2]} for i in range(N_ROWS)]
 
 
 def write_mutated(folder: Path, kind: str, seed: int) -> Path:
-    """Write a damaged file of the format `kind` and a config that reads it; the config's path. The same seed, the same bytes."""
+    """Write a damaged file of the format `kind` and a config that reads it; return the config's path. The same seed gives the same bytes."""
     random = Random(f"{kind} {seed}")
     name = f"data-{seed}.{kind}"
     rows = _strange_rows(random) if random.random() < 0.5 else sound_rows()
@@ -78,7 +78,7 @@ def write_mutated(folder: Path, kind: str, seed: int) -> Path:
 
 
 def _strange_rows(random: Random) -> list[dict[str, Any]]:
-    """Rows whose values or columns are not what they should be."""
+    """Return rows whose values or columns are wrong."""
     rows = sound_rows()
     for _ in range(random.randint(1, 3)):
         column = random.choice(("id", "text", "label"))
@@ -104,7 +104,7 @@ def _as_delimited(rows: list[dict[str, Any]], delimiter: str) -> bytes:
 
 
 def _short(value: Any) -> Any:
-    """A whole number too long for Python to write as text is written by its first digits."""
+    """Shorten a whole number that is too long for Python to write as text to its first digits."""
     return str(value % 10**50) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -123,7 +123,7 @@ def _as_parquet(rows: list[dict[str, Any]]) -> bytes:
     for name, values in columns.items():
         try:
             arrays[name] = pa.array(values)
-        except (pa.ArrowException, OverflowError, UnicodeError, TypeError):  # kinds that parquet cannot mix
+        except (pa.ArrowException, OverflowError, UnicodeError, TypeError):  # types that parquet cannot mix
             arrays[name] = pa.array([repr(value)[:1000] for value in values])
     sink = io.BytesIO()
     pq.write_table(pa.table(arrays), sink)
@@ -139,7 +139,7 @@ _WRITERS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
 
 
 def _write_folder(folder: Path, rows: list[dict[str, Any]], random: Random) -> None:
-    """One folder a class; names, contents and kinds of entries damaged here and there."""
+    """Write one folder per class; names, contents and kinds of entries are damaged in some places."""
     for number, row in enumerate(rows):
         label = (
             str(_short(row.get("label"))).replace("\0", "").replace("/", "")[:40].encode("utf-8", "replace").decode()
@@ -158,7 +158,7 @@ def _write_folder(folder: Path, rows: list[dict[str, Any]], random: Random) -> N
 
 
 def _damaged(data: bytes, random: Random) -> bytes:
-    """One to four of: a byte changed, a cut, strange bytes put in, a line twice, a line left out, two parts swapped."""
+    """Apply one to four of: change a byte, cut, insert strange bytes, repeat a line, leave out a line, swap two parts."""
     for _ in range(random.randint(1, 4)):
         at = random.randrange(len(data) + 1)
         match random.randrange(7):

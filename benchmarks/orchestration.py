@@ -1,7 +1,7 @@
-"""What orchestration costs: the same retrains on two Ray workers with a ledger, and in two plain processes without either, in turn.
+"""The cost of orchestration: the same retrains alternately on two Ray workers with a ledger, and in two plain processes without either.
 
-The figure is wall-clock time with Ray and ledger / wall-clock time of the plain processes; both sides are warm when the clock starts.
-Start-up and MLflow are measured beside it.
+The figure is wall-clock time with Ray and ledger / wall-clock time of the plain processes; both sides are warm when the
+clock starts. Start-up and MLflow are measured separately.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WARM_UP = 4
 
 
 def works_of(pipeline: Pipeline, count: int) -> list[Work]:
-    """Distinct removals under distinct seeds; the first `WARM_UP` are extra."""
+    """Return distinct removals under distinct seeds; the first `WARM_UP` are additional."""
     experiment = pipeline.experiment
     ids = experiment.train.ids
     edits = [Edit.removal(ids[i % (len(ids) - 10) : i % (len(ids) - 10) + 10]) for i in range(count + WARM_UP)]
@@ -42,13 +42,13 @@ def works_of(pipeline: Pipeline, count: int) -> list[Work]:
 
 
 def context_of(pipeline: Pipeline) -> WorkerContext:
-    """What a worker gets."""
+    """Return the context of a worker."""
     pipeline.experiment.task.prepare()
     return WorkerContext(pipeline.experiment.task, pipeline.numerics)
 
 
 def with_ray(pipeline: Pipeline, count: int, workers: int, folder: Path) -> dict[str, float]:
-    """Seconds of the retrains on Ray, ledger included, and of the start-up before them."""
+    """Return seconds of the retrains on Ray, ledger included, and of the start-up before them."""
     works, ledger = works_of(pipeline, count), Ledger(open_blobs(str(folder), "benchmark"), "task")
     begun = time.perf_counter()
     backend = RayBackend(context_of(pipeline), workers=workers)
@@ -77,7 +77,7 @@ def drive_all(backend: RayBackend, ledger: Ledger, works: Sequence[Work]) -> Non
 
 
 def plain(count: int, workers: int, config: Path) -> dict[str, float]:
-    """Seconds of the same retrains in plain processes, from the word go to the last one's end."""
+    """Return seconds of the same retrains in plain processes, from the start signal to the end of the last one."""
     command = [
         sys.executable,
         "-m",
@@ -109,7 +109,7 @@ def plain(count: int, workers: int, config: Path) -> dict[str, float]:
 
 
 def plain_share(pipeline: Pipeline, count: int, workers: int, share: int) -> None:
-    """One plain process: warm up, wait for the word, train its share."""
+    """Run one plain process: warm up, wait for the start signal, train its share."""
     context, works = context_of(pipeline), works_of(pipeline, count)
     configure(context)
     for work in works[:WARM_UP]:
@@ -121,7 +121,7 @@ def plain_share(pipeline: Pipeline, count: int, workers: int, share: int) -> Non
 
 
 def mlflow_seconds(folder: Path) -> float:
-    """Seconds of one campaign's projection into a fresh SQLite store, import included."""
+    """Return seconds of one campaign's projection into a fresh SQLite store, import included."""
     uri = f"sqlite:///{folder}/mlflow.db"
     common = ["--yes", "--address", "local", "--set", f"output={folder}"]
     subprocess.run([sys.executable, "-m", "orchestrator.cli", "run", "configs/tiny.yaml", *common], cwd=ROOT, env=environment(), check=True,

@@ -1,7 +1,8 @@
 """Planning a million cells: CPU time by stage and peak memory, in a process of its own.
 
-Ten methods, two groups, five k, a thousand queries and ten repeats; two methods agree and one is the control `random`, so that about
-800,000 of the 1,000,000 cells are distinct retrains. Scores are drawn at random; ranking them is part of the plan.
+Ten methods, two groups, five k, a thousand queries and ten repeats; two methods agree and one is the control `random`,
+so that about 800,000 of the 1,000,000 cells are distinct retrains. Scores are drawn at random; ranking them is part of
+the plan.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ class Stages:
 
 
 def planned(n_queries: int, n_train: int, folder: Path) -> Plan:
-    """The plan of a campaign on the planted task's specs."""
+    """Return the plan of a campaign on the planted task's specs."""
     pipeline = open_pipeline(load_config(ROOT / "configs/planted.yaml", [f"output={folder}"]), address="local")
     experiment, numerics = pipeline.experiment, pipeline.numerics
     train_ids = np.arange(n_train)
-    twins = {f"method_{N_METHODS - 2}": "method_0"}  # scores alike: equal sets train once
+    twins = {f"method_{N_METHODS - 2}": "method_0"}  # equal scores give equal sets, which are trained once
 
     def ranking(label: str, query: int, group: str) -> np.ndarray:
         scores = generator(0, twins.get(label, label), query).normal(size=n_train).astype(np.float32)
@@ -76,7 +77,7 @@ def planned(n_queries: int, n_train: int, folder: Path) -> Plan:
 
 
 def measure(n_queries: int, n_train: int) -> dict:
-    """Plan, ids, columns, plan.parquet, and what the retrain stage makes of the plan before the first submit."""
+    """Measure the plan, ids, columns, plan.parquet, and the work of the retrain stage before its first submit."""
     stages = Stages()
     with tempfile.TemporaryDirectory(prefix="refit-bench-") as folder:
         plan = stages.run("plan", lambda: planned(n_queries, n_train, Path(folder)))

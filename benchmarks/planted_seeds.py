@@ -1,6 +1,6 @@
-"""How often a false method looks right: the planted campaign under several base seeds, oracle scores and shuffled ones against random.
+"""How often a false method looks right: the planted campaign under several base seeds, oracle and shuffled scores against random.
 
-Counts the base seeds whose 95% interval of the contrast with `random` excludes zero, for queries of this kind.
+It counts the base seeds whose 95% interval of the contrast with `random` excludes zero, for queries of this kind.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ METHODS = (
 
 
 def contrasts(config: Path, folder: Path, seed: int) -> dict:
-    """diff and interval against random of both methods, under one base seed."""
+    """Return difference and interval of both methods against random, under one base seed."""
     overrides = (
         f"output={folder / str(seed)}",
         f"repeats.base_seed={seed}",

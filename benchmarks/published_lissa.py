@@ -1,7 +1,7 @@
-"""What the published LiSSA says of the mixture when vectors that diverged are used as scores, as the published code uses them.
+"""Results of the published LiSSA on the mixture if diverged vectors are used as scores, as in the published code.
 
-Refit never does: here, and only here, the detection of divergence is switched off in this process. The published protocol
-(leaked Adam state) of configs/loo/mixture.yaml, ten data seeds, matched and cross; everything else as in the config.
+Refit never uses them: only this process switches the detection of divergence off. The published protocol (leaked Adam
+state) of configs/loo/mixture.yaml, ten data seeds, matched and cross; everything else as in the config.
 """
 
 from __future__ import annotations

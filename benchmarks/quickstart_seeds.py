@@ -1,10 +1,10 @@
-"""How often the demo draws a verdict: configs/quickstart.yaml under base seeds other than its own.
+"""How often the demo gives a verdict: configs/quickstart.yaml under base seeds other than its own.
 
-Every base seed is a campaign of its own: other seeds for the references, the removals and the controls; queries, scoring model and
-scores stay. A table row says what each method's contrasts with the two controls came to.
+Every base seed is a campaign of its own, with other seeds for the references, the removals and the controls; queries, scoring model
+and scores stay the same. A table row gives the contrasts of each method with the two controls.
 
 Usage: python -m benchmarks.quickstart_seeds [--seeds N] [--first S] [--store DIR] [--out PATH]
-The same command goes on where it was stopped, if it is given the same store.
+The same command resumes a stopped benchmark if it is given the same store.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LEVEL = 0.05
 
 
 def run(config: Path, store: Path, seed: int) -> dict:
-    """Run the campaign under one base seed, or go on with it: its contrasts with the controls."""
+    """Run or resume the campaign under one base seed; return its contrasts with the controls."""
     output = store / str(seed)
     overrides = [f"output={output}", f"repeats.base_seed={seed}", "tracking=null"]
     refit("run", config, "--yes", *(part for override in overrides for part in ("--set", override)), timeout=3600)
@@ -39,13 +39,13 @@ def run(config: Path, store: Path, seed: int) -> dict:
 
 
 def told_apart(found: dict, control: str) -> list[str]:
-    """The method and group of every contrast with `control` whose Holm p is below LEVEL."""
+    """Return the method and group of every contrast with `control` whose Holm p is below LEVEL."""
     rows = [row for row in found["contrasts"] if row["baseline"] == control and row["p_holm"] < LEVEL]
     return [f"{row['method']} {row['group']}" for row in rows]
 
 
 def markdown(runs: list[dict], control: str) -> str:
-    """Contrasts with one control: a row per base seed, difference and Holm p, in bold where told apart."""
+    """Return the contrasts with one control: a row per base seed, difference and Holm p, in bold if p is below LEVEL."""
     keys = [(row["method"], row["group"]) for row in runs[0]["contrasts"] if row["baseline"] == control]
     lines = [
         "| base seed | " + " | ".join(f"{method}, {group}" for method, group in keys) + " |",

@@ -1,8 +1,9 @@
-"""What Ray and the pool of actors cost the driver beside scheduler and ledger: CPU of the driver process for each retrain.
+"""The cost of Ray and of the pool of actors for the driver, without scheduler and ledger: CPU of the driver process per retrain.
 
-Ray: no-op calls on a few local actors, with a real work item as the argument and outputs of a real size as the answer, through
-`ray.wait` and `ray.get` as the backend uses them; once with as many references as actors, once with a thousand (the rest never end).
-Pool: the real pool with a thousand workers over a cluster that answers at once, so that only its own bookkeeping is left.
+Ray: no-op calls on a few local actors, with a real work item as the argument and outputs of a real size as the result,
+through `ray.wait` and `ray.get` as the backend uses them; once with as many references as actors, once with a thousand
+(the others never end). Pool: the real pool with a thousand workers over a cluster that responds at once, so that only
+the pool's own bookkeeping is measured.
 """
 
 from __future__ import annotations
@@ -34,22 +35,22 @@ OBJECT_STORE_BYTES = 100 * 2**20
 
 @ray.remote(num_cpus=0)
 class NoOp:
-    """Answers with outputs of a real size, or never."""
+    """An actor that returns outputs of a real size, or never returns."""
 
     def __init__(self) -> None:
         self.outputs = {"test": np.zeros((500, 4), np.float32)}
 
     def retrain(self, work: Work) -> Outcome:
-        """Nothing is trained."""
+        """Return outputs without training."""
         return Outcome(work.spec_id, "ok", self.outputs, {"loss": 0.5}, None, 1.0, "w", "cpu")
 
     def hang(self) -> None:
-        """A retrain that goes on."""
+        """Run for ever."""
         time.sleep(3600)
 
 
 def on_ray(n_calls: int, n_actors: int, n_references: int) -> dict[str, float]:
-    """CPU and wall-clock milliseconds of the driver for each call, with so many references waited for."""
+    """Return CPU and wall-clock milliseconds of the driver per call, while it waits for `n_references` references."""
     works = itertools.cycle(works_of(100, 0).values())
     actors = [NoOp.remote() for _ in range(n_actors)]
     hanging = NoOp.remote()
@@ -73,7 +74,7 @@ def on_ray(n_calls: int, n_actors: int, n_references: int) -> dict[str, float]:
 
 
 def measure_ray(n_calls: int) -> dict[str, dict[str, float]]:
-    """A Ray of our own, with its token, stopped at the end."""
+    """Measure on a Ray of our own, with its token, which is stopped at the end."""
     secure_ray(make_token=True)
     folder = TempDir()
     try:
@@ -86,7 +87,7 @@ def measure_ray(n_calls: int) -> dict[str, dict[str, float]]:
 
 
 class InstantCluster:
-    """A cluster in which every actor has a place at once and `per_round` retrains end between two looks."""
+    """A cluster in which every actor starts at once and `per_round` retrains end between two polls."""
 
     def __init__(self, per_round: int):
         self.per_round = per_round
@@ -99,7 +100,7 @@ class InstantCluster:
         return SimpleNamespace(**{kind: call(kind) for kind in ("arrive", "join", "retrain")})
 
     def kill(self, actor: Any) -> None:
-        """Nothing to end."""
+        """Do nothing, because there is no process to end."""
 
     def ready(self, calls: list[Any], timeout_s: float) -> list[Any]:
         joining = [call for call in calls if call[1] != "retrain"]
@@ -120,7 +121,7 @@ class InstantCluster:
 
 
 def pool_cpu_ms(n_workers: int, per_round: int, rounds: int) -> float:
-    """CPU milliseconds of one round of the pool in which `per_round` retrains end and as many begin."""
+    """Return CPU milliseconds of one round of the pool in which `per_round` retrains end and as many start."""
     work = next(iter(works_of(1, 0).values()))
     options = PoolOptions(n_workers, pending_workers=n_workers)
     pool = Pool(InstantCluster(per_round), None, options, "retrains", itertools.count())
@@ -140,7 +141,7 @@ def pool_cpu_ms(n_workers: int, per_round: int, rounds: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=2000)
-    parser.add_argument("--workers", type=int, default=1000, help="of the pool")
+    parser.add_argument("--workers", type=int, default=1000, help="workers of the pool")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/ray_cost.json")
     options = parser.parse_args()
     result = {

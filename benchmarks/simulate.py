@@ -1,9 +1,10 @@
 """The real scheduler over a fleet in virtual time: how busy the workers are, and what a retrain costs the driver.
 
-utilisation = useful time / worker time. Useful: the length of every retrain, once, from the attempt whose result counted; what an attempt
-took beyond that (a slow machine), repeated, lost and crashed attempts and waiting are not. Worker time: from joining to leaving, of every
-worker, to the last one's end: the tail, when there are fewer retrains than workers, is in it. Beside it: until the last waiting retrain
-was handed out, and over whole machines from the moment they are asked for, booting included.
+utilisation = useful time / worker time. Useful time is the length of every retrain, once, from the attempt whose result
+counted; it excludes what an attempt took beyond that (a slow machine), repeated, lost and crashed attempts, and
+waiting. Worker time is the time from joining to leaving, of every worker, until the last one ends; it includes the
+tail, when there are fewer retrains than workers. Two more figures are given: the utilisation until the last waiting
+retrain was submitted, and that of whole machines from the moment they are requested, boot time included.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ NUMERICS = Numerics("cuda", "NVIDIA A10G", torch="2.8.0").identity()
 
 
 def works_of(n: int, seed: int) -> dict[str, Work]:
-    """`n` removals of `K` examples under `SEEDS` seeds each, as a campaign plans them: the edits are shared by the seeds."""
+    """Return `n` removals of `K` examples under `SEEDS` seeds each, as a campaign plans them: all seeds share an edit."""
     generator = np.random.default_rng(seed)
     first = RetrainSpec("0" * 32, MODEL, RECIPE, Edit().identity(), 0, NUMERICS)
     works: dict[str, Work] = {}
@@ -48,7 +49,7 @@ def works_of(n: int, seed: int) -> dict[str, Work]:
 
 
 def simulate(conditions: Conditions) -> dict:
-    """One campaign from the first machine asked for to Finish."""
+    """Simulate one campaign from the first request for a machine to Finish."""
     before = resident_bytes()
     works = works_of(conditions.retrains, conditions.seed)
     with_works = resident_bytes()
@@ -79,7 +80,7 @@ def simulate(conditions: Conditions) -> dict:
 
 
 def utilisation(fleet: Fleet) -> dict[str, float]:
-    """Useful time over worker time: to the end, before the tail, and over machines with their boot."""
+    """Return useful time over worker time: to the end, before the tail, and over machines with their boot time."""
     tail, useful = fleet.at_tail, fleet.seconds["useful"]
     return {
         "whole": useful / fleet.seconds["provisioned"],
@@ -90,19 +91,22 @@ def utilisation(fleet: Fleet) -> dict[str, float]:
 
 
 def driver_cost(fleet: Fleet) -> dict[str, float]:
-    """CPU of Scheduler.handle (ticks included), of rows and parquet encoding, and of story.jsonl: median over chunks of 2% of the retrains."""
+    """Return CPU of Scheduler.handle (ticks included), of rows and parquet encoding, and of story.jsonl.
+
+    Each is the median over chunks of 2% of the retrains.
+    """
     scheduling, encoding, story = (1e3 * seconds for seconds in fleet.cpu.medians())
     return {"scheduling": scheduling, "encoding": encoding, "story": story, "all": scheduling + encoding + story}
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process now."""
+    """Return the present resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
 
 def apart(conditions: Conditions) -> dict:
-    """`simulate` in a process of its own, so that its peak memory is its own."""
+    """Run `simulate` in a separate process, so that its peak memory is its own."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         result = pool.submit(simulate, conditions).result()
@@ -111,18 +115,18 @@ def apart(conditions: Conditions) -> dict:
 
 
 def summary(result: dict) -> str:
-    """One line for people."""
+    """Summarise the result in one line for people."""
     conditions, share, cost = result["conditions"], result["utilisation"], result["driver_cpu_ms_per_retrain"]
     return (
         f"{'faults' if conditions['faults'] else 'quiet'}, median {conditions['median_s']:g} s: "
         f"utilisation {share['whole']:.4f} (before the tail {share['before_tail']:.4f}, machines {share['of_machines_with_boot']:.4f}), "
-        f"{cost['scheduling']:.4f} + {cost['encoding']:.4f} + {cost['story']:.4f} ms, {result['rows_per_part']:.1f} rows a part, "
+        f"{cost['scheduling']:.4f} + {cost['encoding']:.4f} + {cost['story']:.4f} ms, {result['rows_per_part']:.1f} rows per part, "
         f"{result['memory_mb']['peak']:.0f} MB"
     )
 
 
 def sweep(base: Conditions) -> list[dict]:
-    """Ever shorter retrains, until the driver is the limit; more preemptions; few workers waited for at a time."""
+    """Simulate ever shorter retrains until the driver is the limit, more preemptions, and few workers requested at a time."""
     small = replace(base, retrains=min(base.retrains, 100 * base.workers))
     shorter = [replace(small, median_s=median_s) for median_s in (1.0, 2.0, 10.0, 60.0)]
     harsher = [replace(small, faults=Faults(between_preemptions_s=s)) for s in (60.0, 20.0)]
@@ -134,8 +138,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=Conditions.workers)
     parser.add_argument("--retrains", type=int, default=Conditions.retrains)
-    parser.add_argument("--median-s", type=float, default=Conditions.median_s, help="of the length of a retrain")
-    parser.add_argument("--sigma", type=float, default=Conditions.sigma, help="of the logarithm of the length")
+    parser.add_argument("--median-s", type=float, default=Conditions.median_s, help="median length of a retrain")
+    parser.add_argument(
+        "--sigma", type=float, default=Conditions.sigma, help="standard deviation of the logarithm of the length"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", choices=("none", "usual", "both"), default="both")
     parser.add_argument("--sweep", action="store_true", help="other lengths and fault rates too, with fewer retrains")

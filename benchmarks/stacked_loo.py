@@ -1,7 +1,8 @@
-"""How much faster a stack of leave-one-out retrains is than as many trainings, and how far apart their outputs are.
+"""The speed-up of a stack of leave-one-out retrains over as many trainings, and the difference of their outputs.
 
-The paper's mixture of Gaussians (150 points, 228 parameters), both objectives, three protocols; CPU seconds of one thread;
-medians of rounds that alternate. Also the published protocol with one leaked Adam: 22,500 fits one after the other.
+The paper's mixture of Gaussians (150 points, 228 parameters), both objectives, three protocols; CPU seconds of one
+thread; medians of rounds that alternate. Also the published protocol with one leaked Adam: 22,500 fits one after the
+other.
 """
 
 from __future__ import annotations
@@ -35,19 +36,19 @@ PROTOCOLS = {
 
 
 def opened(recipe: dict):
-    """The paper's task under a recipe."""
+    """Return the paper's task under a recipe."""
     options = {"name": "gaussians", "model": {"name": "dec"}, "recipe": recipe}
     return parse_named(TASKS, options, "benchmark", "task").open(OpenRequest(Path()))
 
 
 def as_stack(task) -> dict[str, np.ndarray]:
-    """Outputs of all leave-one-out retrains, measured split -> [150, n_rows, 3]."""
+    """Return outputs of all leave-one-out retrains, measured split -> [150, n_rows, 3]."""
     edit = Edit.each_left_out(task.splits["train"].ids)
     return task.recipe.train_each(task, Training(edit=edit, seed=SEED, numerics=Numerics())).outputs
 
 
 def one_by_one(task) -> dict[str, np.ndarray]:
-    """The same by as many trainings."""
+    """Return the same outputs from as many single trainings."""
     found: dict[str, list[np.ndarray]] = {split: [] for split in task.measured}
     for train_id in task.splits["train"].ids:
         edit = Edit.removal([train_id])
@@ -58,17 +59,17 @@ def one_by_one(task) -> dict[str, np.ndarray]:
 
 
 def timed(work: Callable[[], dict[str, np.ndarray]]) -> tuple[float, dict[str, np.ndarray]]:
-    """CPU seconds of this process, which runs one thread, and what came of it: others on the machine count for less."""
+    """Return CPU seconds of this process, which runs one thread, and the result; other load on the machine changes them less."""
     begun = time.process_time()
     outputs = work()
     return time.process_time() - begun, outputs
 
 
 def compare(task, rounds: int) -> dict:
-    """Median seconds of both ways, and the largest difference of their outputs in nats."""
+    """Return median seconds of both methods, and the largest difference of their outputs in nats."""
     seconds: dict[str, list[float]] = {"stack": [], "singles": []}
     differences = []
-    as_stack(task)  # the first use imports and allocates
+    as_stack(task)  # the first call also imports and allocates
     for _ in range(rounds):
         (stack_s, stacked), (singles_s, singles) = timed(lambda: as_stack(task)), timed(lambda: one_by_one(task))
         seconds["stack"].append(stack_s)
@@ -86,7 +87,7 @@ def compare(task, rounds: int) -> dict:
 
 
 def leaked(rounds: int) -> dict:
-    """Median seconds of the published protocol."""
+    """Return median seconds of the published protocol."""
     task = opened({"name": "loo_leaked", "objective": "nll"})
     n_fits = len(task.splits["train"]) ** 2
     return {"fits": n_fits, "seconds": statistics.median(timed(lambda: as_stack(task))[0] for _ in range(rounds))}

@@ -1,6 +1,7 @@
-"""A fleet of workers in virtual time, under the real scheduler: nodes come and go, attempts crash, lag and arrive late.
+"""A fleet of workers in virtual time, under the real scheduler: nodes join and leave, attempts crash, straggle and arrive late.
 
-The clock is a number; nothing sleeps. What is real: every call of `Scheduler.handle`, and the rows of a ledger part and their encoding.
+The clock is a number; nothing sleeps. Real are all calls of `Scheduler.handle`, and the rows of a ledger part and their
+encoding.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ from orchestrator.scheduling.scheduler import Scheduler
 from orchestrator.storage.ledger_parts import encode_rows, index_of
 
 COMMITTED_AT = "2025-01-01T00:00:00.000000+00:00"
-SAMPLED_ROWS = 10_000  # encoding is timed on about so many rows, spread over the whole campaign
+SAMPLED_ROWS = 10_000  # encoding is timed on about this number of rows, spread over the whole campaign
 
 
 class VirtualClock:
-    """The time of a fleet, as its driver would see it."""
+    """The time of a fleet as its driver would see it."""
 
     def __init__(self, fleet: Fleet):
         self._fleet = fleet
@@ -58,7 +59,7 @@ class VirtualClock:
 
 
 class Fleet:
-    """Runs `works` to the end of the campaign; afterwards `seconds` and `counts` say where the time went."""
+    """Runs `works` to the end of the campaign; afterwards `seconds` and `counts` hold the use of the time."""
 
     def __init__(
         self, conditions: Conditions, works: Mapping[str, Work], scheduler: Scheduler, write: WriteStories | None = None
@@ -72,11 +73,11 @@ class Fleet:
         self.outputs = [{"test": array} for array in shapes.astype(np.float32)]
         self.now_s = self.driver_free_s = 0.0
         self.demand = 0
-        self.seconds: Counter[str] = Counter()  # worker time by what became of it
+        self.seconds: Counter[str] = Counter()  # worker time by its use
         self.counts: Counter[str] = Counter()
         self.story = StoryWriter(scheduler, works, write, VirtualClock(self))
         self.cpu = CpuMeter(max(1, len(works) // 50))
-        self.at_tail: dict[str, float] = {}  # when the last waiting spec was handed out
+        self.at_tail: dict[str, float] = {}  # state when the last waiting spec was submitted
         self.nodes: list[Node] = []
         self._heap: list[tuple[float, int, Callable, tuple]] = []
         self._serial, self._name = count(), count(1)
@@ -86,13 +87,16 @@ class Fleet:
         self._finish: Finish | None = None
 
     def run(self) -> None:
-        """From an empty fleet to Finish. Raises RuntimeError if nothing can happen any more, or the campaign is not complete."""
+        """Run from an empty fleet to Finish.
+
+        Raises RuntimeError if no event is left before Finish, or if the campaign is not complete.
+        """
         self._tick()
         if self.faults:
             self._later(self.random.expovariate(1 / self.faults.between_preemptions_s), self._preempt)
         while self._finish is None:
             if not self._heap:
-                raise RuntimeError("nothing is left to happen, and the campaign is not over")
+                raise RuntimeError("no event is left, and the campaign has not finished")
             self.now_s, _, happen, arguments = heapq.heappop(self._heap)
             happen(*arguments)
         for worker in list(self._workers.values()):
@@ -106,12 +110,12 @@ class Fleet:
     # --- the driver's loop -------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        self._tell(())
+        self._handle(())
         self._grow()
         self._later(self.conditions.tick_s, self._tick)
 
-    def _tell(self, events: Iterable[Event]) -> None:
-        """One round of the driver: a tick, the events, and what the scheduler asks for."""
+    def _handle(self, events: Iterable[Event]) -> None:
+        """Run one round of the driver: a tick, the events, and the instructions of the scheduler."""
         for event in (Tick(self.now_s), *events):
             begun = time.process_time()
             instructions = self.scheduler.handle(event)
@@ -129,11 +133,11 @@ class Fleet:
             case Publish(spec_ids):
                 self._publish(spec_ids)
             case Release(name):
-                if name in self._workers:  # else the news of its loss is on its way
+                if name in self._workers:  # otherwise the event of its loss follows
                     self.counts["released"] += 1
                     self._leave(self._workers[name])
             case GiveBack():
-                self.counts["asked back"] += 1  # these recipes cannot store how far they are: nothing happens
+                self.counts["asked back"] += 1  # these recipes cannot store their progress, so nothing happens
             case Finish():
                 self._finish = instruction
 
@@ -160,7 +164,7 @@ class Fleet:
     def _published(self, spec_ids: tuple[str, ...]) -> None:
         for spec_id in spec_ids:
             self._outcomes.pop(spec_id, None)
-        self._tell([Published(spec_ids)])
+        self._handle([Published(spec_ids)])
         begun = time.process_time()
         self.story.write()
         self.cpu.story_s += time.process_time() - begun
@@ -181,7 +185,7 @@ class Fleet:
         self.driver_free_s = max(self.driver_free_s, self.now_s) + self.conditions.driver_s
         self.counts["attempts"] += 1
         if worker is None:
-            return  # the news of its loss is on its way, and takes this attempt with it
+            return  # the event of its loss follows and ends this attempt
         worker.busy, worker.begun_s = spec_id, self.driver_free_s
         if worker.gone:
             return
@@ -205,25 +209,25 @@ class Fleet:
             self._outcomes[spec_id] = outcome
         if worker.cut_off:
             self._leave(worker)
-        self._tell([Completed(worker.name, outcome)])
+        self._handle([Completed(worker.name, outcome)])
 
     def _raise(self, worker: Worker, spec_id: str) -> None:
         if not worker.gone and worker.busy == spec_id:
             self._end(worker, "crashed")
             if worker.cut_off:
                 self._leave(worker)
-            self._tell([Failed(worker.name, spec_id, "error", "RuntimeError: simulated")])
+            self._handle([Failed(worker.name, spec_id, "error", "RuntimeError: simulated")])
 
     def _crash(self, worker: Worker, spec_id: str) -> None:
         if not worker.gone and worker.busy == spec_id:
             self._end(worker, "crashed")
             self._leave(worker)
-            if not worker.node.doomed:  # the process is started again where it was
+            if not worker.node.doomed:  # the process is restarted on the same node
                 self._later(10.0, self._join, worker.node)
-            self._tell([WorkerLost(worker.name, "error", "exit code 1")])
+            self._handle([WorkerLost(worker.name, "error", "exit code 1")])
 
     def _end(self, worker: Worker, kind: str, useful_s: float = 0.0) -> None:
-        """An attempt is over; what it took beyond `useful_s` (a straggler's delay) is time of its own kind."""
+        """End an attempt; the time beyond `useful_s` (a straggler's delay) is counted separately."""
         taken_s = max(0.0, self.now_s - worker.begun_s)
         if kind == "useful":
             self.seconds["useful"] += useful_s
@@ -235,7 +239,7 @@ class Fleet:
     # --- machines ----------------------------------------------------------------------------------------------------
 
     def _grow(self) -> None:
-        """Ask for machines until the fleet, with those on their way, is as large as there is work for."""
+        """Request machines until the fleet, including machines that boot, is as large as there is work for."""
         missing = min(self.demand, self.conditions.workers) - len(self._workers) - self._booting
         missing = min(missing, self.conditions.pending_workers - self._booting)
         while missing > 0:
@@ -257,7 +261,7 @@ class Fleet:
         worker = Worker(f"w{next(self._name)}", node, self.now_s)
         self._workers[worker.name] = worker
         node.workers.append(worker)
-        self._tell([WorkerJoined(worker.name, (f"{node.number}:{worker.name}",))])
+        self._handle([WorkerJoined(worker.name, (f"{node.number}:{worker.name}",))])
 
     def _leave(self, worker: Worker) -> None:
         if self._workers.pop(worker.name, None) is None:
@@ -282,7 +286,7 @@ class Fleet:
         node.doomed = True
         self.counts["preemptions"] += 1
         if self.random.random() < faults.noticed_frac:
-            self._tell([WorkerDraining(worker.name, faults.notice_s) for worker in list(node.workers)])
+            self._handle([WorkerDraining(worker.name, faults.notice_s) for worker in list(node.workers)])
             self._later(faults.notice_s, self._take, node)
         elif self.random.random() < faults.late_frac:
             self._later(faults.detection_s, self._cut_off, node)
@@ -301,13 +305,13 @@ class Fleet:
     def _lose(self, lost: list[Worker], kind: str) -> None:
         for worker in lost:
             self._leave(worker)
-        self._tell([WorkerLost(worker.name, kind, "the node is gone") for worker in lost])  # type: ignore[arg-type]
+        self._handle([WorkerLost(worker.name, kind, "the node is gone") for worker in lost])  # type: ignore[arg-type]
 
     def _cut_off(self, node: Node) -> None:
-        """The node is given up but lives: what it is at comes in after all."""
+        """Report the node as lost although it lives, so that the results of its current retrains still arrive."""
         cut_off = list(node.workers)
         self.counts["late results"] += sum(w.busy is not None for w in cut_off)
-        self._tell([WorkerLost(worker.name, "node_lost", "unreachable") for worker in cut_off])
+        self._handle([WorkerLost(worker.name, "node_lost", "unreachable") for worker in cut_off])
         for worker in cut_off:
             worker.cut_off = True
             if worker.busy is None:

@@ -1,4 +1,4 @@
-"""One forward and one backward pass: what goes into chosen modules, and the loss gradient at what comes out."""
+"""One forward and one backward pass that record the inputs of chosen modules and the loss gradients at their outputs."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Call:
 def capture(
     modules: Mapping[str, nn.Module], forward: Callable[[], Tensor], labels: Tensor
 ) -> tuple[Tensor, dict[str, list[Call]]]:
-    """Logits [n, n_classes] and the calls of each module, with gradients of sum_i -log p(labels[i]).
+    """Return logits [n, n_classes] and the calls of each module, with gradients of sum_i -log p(labels[i]).
 
     The parameters of the network must be frozen: gradients then flow to module outputs only, and no further back than
-    the first of `modules`. Raises InputError when a module is not used in the forward pass, or its output is
+    the first of `modules`. Raises InputError if a module is not used in the forward pass, or if its output is
     overwritten.
     """
     with recording(modules, len(labels)) as calls, torch.enable_grad():
@@ -48,7 +48,10 @@ def capture(
 
 @contextmanager
 def recording(modules: Mapping[str, nn.Module], n: int, in_graph: bool = False) -> Iterator[dict[str, list[Call]]]:
-    """Calls of the modules in the forward passes made inside, one row per example; `in_graph`: inputs are not detached."""
+    """Record the calls of the modules in the forward passes made inside, one row per example.
+
+    With `in_graph` the inputs are not detached.
+    """
     calls: dict[str, list[Call]] = {name: [] for name in modules}
     handles = [
         module.register_forward_hook(_recorder(calls[name], n, in_graph), with_kwargs=True)
@@ -65,7 +68,7 @@ def _recorder(calls: list[Call], n: int, in_graph: bool) -> Callable[..., Tensor
     def record(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
         inputs = args[0] if args else next(iter(kwargs.values()))
         inputs = inputs if in_graph else inputs.detach()
-        if len(output) == 1 < n:  # one row for the whole batch, as position embeddings are: examples must be told apart
+        if len(output) == 1 < n:  # one row for the whole batch, as for position embeddings: repeat it per example
             output, inputs = output.expand(n, *output.shape[1:]), inputs.expand(n, *inputs.shape[1:])
         if not output.requires_grad:
             output = output.detach().requires_grad_()
@@ -76,7 +79,7 @@ def _recorder(calls: list[Call], n: int, in_graph: bool) -> Callable[..., Tensor
 
 
 def check_calls(calls: Mapping[str, list[Call]], n: int) -> None:
-    """Raises InputError where a module was not called, its output was overwritten, or it has not `n` rows."""
+    """Raise InputError if a module was not called, its output was overwritten, or it does not have `n` rows."""
     for name, found in calls.items():
         if not found:
             raise InputError(f"layer {name}", "the forward pass does not call it; choose other layers")
@@ -89,9 +92,9 @@ def check_calls(calls: Mapping[str, list[Call]], n: int) -> None:
 
 
 def layer_gradients(name: str, module: nn.Module, calls: list[Call]) -> LayerGradients:
-    """Per-example gradients of a module's weights, summed over its calls.
+    """Return per-example gradients of a module's weights, summed over its calls.
 
-    Raises InputError for a module of another kind.
+    Raises InputError for an unsupported kind of module.
     """
     parts = [_of_call(name, module, call.inputs, call.deltas) for call in calls if call.deltas is not None]
     first = parts[0]
@@ -109,12 +112,12 @@ def layer_gradients(name: str, module: nn.Module, calls: list[Call]) -> LayerGra
 
 
 def check_supported(name: str, module: nn.Module) -> None:
-    """Raises InputError naming a module whose per-example gradients cannot be formed."""
+    """Raise InputError naming a module whose per-example gradients cannot be computed."""
     problem = _problem(module)
     if problem:
         raise InputError(
             f"layer {name}",
-            f"{problem} has no per-example gradients here; Linear, Conv1d, LayerNorm and Embedding have",
+            f"per-example gradients of {problem} are not supported; supported: Linear, Conv1d, LayerNorm, Embedding",
         )
 
 
@@ -143,7 +146,7 @@ def _of_call(name: str, module: nn.Module, inputs: Tensor, deltas: Tensor) -> La
 
 
 def windows(conv: nn.Conv1d, inputs: Tensor, length: int) -> Tensor:
-    """What the convolution sees at each output position: [n, length, channels * kernel], in the order of its weight."""
+    """Return the input of the convolution at each output position: [n, length, channels * kernel], in the order of its weight."""
     (kernel,), (stride,), (dilation,) = conv.kernel_size, conv.stride, conv.dilation
     if isinstance(conv.padding, str):
         before = dilation * (kernel - 1) // 2 if conv.padding == "same" else 0
@@ -151,7 +154,7 @@ def windows(conv: nn.Conv1d, inputs: Tensor, length: int) -> Tensor:
     else:
         pad = (conv.padding[0], conv.padding[0])
     padded, reach = functional.pad(inputs, pad), stride * (length - 1) + 1
-    # torch's unfold gives the same in 10 times the time on a CPU
+    # torch's unfold gives the same result in 10 times the time on a CPU
     shifts = [padded[:, :, start : start + reach : stride] for start in range(0, dilation * kernel, dilation)]
     return torch.stack(shifts, 2).reshape(len(inputs), -1, length).transpose(1, 2)
 

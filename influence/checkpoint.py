@@ -1,4 +1,4 @@
-"""What methods are given besides the task: the weights of scoring models, the queries, and what a gradient shard can hold."""
+"""The inputs of methods besides the task: weights of scoring models, queries, and what a gradient shard can hold."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# embedding: per-position gradients of the word embedding output with token ids; layers: weight gradients per layer and example;
-# last: activations into and loss gradients at the logits; curvature: nothing in the shard, the method solves for its queries first.
+# embedding: gradients of the word embedding output per position, with token ids; layers: weight gradients per layer and
+# example; last: activations into the layer onto the logits, and loss gradients at the logits; curvature: nothing in the
+# shard, because the method first solves for its queries.
 NEEDS = ("embedding", "layers", "last", "curvature")
 
 
@@ -23,12 +24,16 @@ class Checkpoint:
     step: int
     learning_rate: float
     weight: float
-    state: Mapping[str, np.ndarray]  # parameter name -> array; object-store friendly
+    state: Mapping[str, np.ndarray]  # parameter name -> array, which Ray's object store can share
 
 
 @dataclass(frozen=True)
 class QueryBlock:
-    """The queries of a campaign: `split`, their `ids`, `rows` in that split, and the `labels` whose -log p is the query loss (gold or predicted)."""
+    """The queries of a campaign.
+
+    `split` holds them; `ids` are their ids and `rows` their rows in that split; `labels` (gold or predicted) define the
+    query loss -log p(label).
+    """
 
     split: str
     ids: np.ndarray

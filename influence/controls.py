@@ -1,4 +1,4 @@
-"""Controls: removal sets drawn at random, which a method must beat before its ranking means anything. numpy only."""
+"""Controls: removal sets drawn at random, which a method must beat before its ranking means anything. Uses numpy only."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tasks.seeds import generator
 class Control(Method):
     """A method without scores: it draws its removal sets from the seed of a repeat.
 
-    `by_label`: the draw depends on the label that a query asks about, so that queries with equal labels share their sets;
-    otherwise all queries of a repeat share one.
+    `by_label`: the draw depends on the label of a query, so that queries with equal labels share their sets; otherwise
+    all queries of a repeat share one set.
     """
 
     is_control: ClassVar[bool] = True
@@ -25,16 +25,17 @@ class Control(Method):
     def removal_order(
         self, train_ids: np.ndarray, train_labels: np.ndarray, label: int, seed: int, group: Group
     ) -> np.ndarray:
-        """Train ids in the order in which they are removed, so that the sets of all k are prefixes: int64 [at most n_train].
+        """Return the train ids in the order in which they are removed: int64 [at most n_train].
 
-        `train_ids`, `train_labels` int64 [n_train]; `label`: the one the query asks about; `seed`: that of the repeat. The
-        order depends on these arguments alone, and not on the order of the rows.
+        The sets of all k are prefixes of this order. `train_ids`, `train_labels` int64 [n_train]; `label` is that of
+        the query loss; `seed` is that of the repeat. The order depends on these arguments alone, not on the order of
+        the rows.
         """
         raise NotImplementedError
 
 
 def permutation_order(train_ids: np.ndarray, seed: int, group: Group) -> np.ndarray:
-    """One permutation of the train ids for every `seed`, read from the end that belongs to `group`: int64 [n_train].
+    """Return one permutation of the train ids per `seed`, read from the end that belongs to `group`: int64 [n_train].
 
     proponents: from the start; opponents: from the end, backwards; least: from the middle, outwards.
     """

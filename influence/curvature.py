@@ -1,4 +1,4 @@
-"""Second derivatives of the train objective at the weights of one model: Hessian-vector products, dense, in blocks."""
+"""Second derivatives of the train objective at the weights of one model: Hessian-vector products, the dense Hessian, its blocks."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tasks.task import Task
 
 BATCH_SIZE, PASS_SIZE = 64, 1024
 
-with warnings.catch_warnings():  # these rules of torch make use of torch.jit, which torch itself calls deprecated
+with warnings.catch_warnings():  # these torch rules use torch.jit, which torch itself has deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
-    import torch._decomp.decompositions_for_jvp  # forward mode would load them at its first use
+    import torch._decomp.decompositions_for_jvp  # forward-mode derivatives would otherwise load them at first use
 
 
 class Curvature:
     """The objective F(theta) = (1/n) sum_i l_i(theta) + penalty(theta) over the n train examples, around some weights.
 
-    l_i = task.losses in evaluation mode, penalty = task.penalty if there is one; theta [P] = what `selection` holds of
-    the network, everything else is constant. `batch_size` rows are differentiated at once, along `pass_size` / rows
-    vectors. Everything is in the network's dtype. Attention is computed by plain matrix products: fused kernels have no
-    forward-mode derivative. `independent`: no second derivative mixes two rows of a parameter (the task says so in
-    `independent_rows`), so that the Hessian is made of one block per row.
+    l_i = task.losses in evaluation mode, penalty = task.penalty if there is one; theta [P] are the parameters in
+    `selection`, and everything else is constant. `batch_size` rows are differentiated at once, along `pass_size` / rows
+    vectors. All computations are in the network's dtype. Attention is computed by plain matrix products, because fused
+    kernels have no forward-mode derivative. `independent`: no second derivative involves two rows of a parameter (the
+    task declares this in `independent_rows`), so that the Hessian consists of one block per row.
     """
 
     def __init__(self, task: Task, selection: Selection, batch_size: int = BATCH_SIZE, pass_size: int = PASS_SIZE):
@@ -38,15 +38,15 @@ class Curvature:
         self.ids = task.splits["train"].ids
         self.independent = {p.name for p in selection.pieces} <= task.independent_rows
         self.has_penalty = task.penalty(selection.network) is not None
-        self.touching = _touching(task, selection)  # bool [n_train]: the others have zero gradient
+        self.touching = _touching(task, selection)  # bool [n_train]; the gradients of all other rows are zero
 
     def gradients(self, losses: Callable[[Any], Tensor]) -> Tensor:
-        """Gradients of losses(network) [q]: [q, P]."""
+        """Return the gradients of losses(network) [q]: [q, P]."""
         with sdpa_kernel(SDPBackend.MATH):
             return jacrev(lambda theta: self.selection.evaluate(losses, theta))(self.theta)  # type: ignore[return-value]
 
     def derivatives(self, rows: np.ndarray, vectors: Tensor) -> Tensor:
-        """<grad l_i, vector> of train rows along `vectors` [q, P], by forward mode: [q, len(rows)]."""
+        """Return <grad l_i, vector> of train rows along `vectors` [q, P], by forward mode: [q, len(rows)]."""
         rows, derivatives = np.asarray(rows, np.int64), self.theta.new_zeros(len(vectors), len(rows))
         if self.independent and (closed := self._closed_derivatives(rows, vectors)) is not None:
             return closed
@@ -57,7 +57,7 @@ class Curvature:
         return derivatives
 
     def products(self, vectors: Tensor, rows: np.ndarray | None = None) -> Tensor:
-        """Hessian of F times `vectors` [q, P]: [q, P]. With `rows`: of the mean loss of these train rows + penalty."""
+        """Return the Hessian of F times `vectors` [q, P]: [q, P]. With `rows`: of the mean loss of these train rows + penalty."""
         n = len(self.ids) if rows is None else len(rows)
         rows = np.flatnonzero(self.touching) if rows is None else rows[self.touching[rows]]
         total = torch.zeros_like(vectors)
@@ -69,22 +69,23 @@ class Curvature:
         return total
 
     def residuals(self, solutions: Tensor, vectors: Tensor, damping: float) -> Tensor:
-        """|(H + damping I) x - v| / |v| of each pair of rows: [q]; zero where v is zero."""
+        """Return |(H + damping I) x - v| / |v| of each pair of rows: [q]; zero where v is zero."""
         left = self.products(solutions) + damping * solutions - vectors
         sizes = vectors.norm(dim=1)
         return torch.where(sizes > 0, left.norm(dim=1) / sizes, torch.zeros_like(sizes))
 
     def dense(self) -> Tensor:
-        """The Hessian of F: float64 [P, P], symmetric."""
+        """Return the Hessian of F: float64 [P, P], symmetric."""
         eye = torch.eye(len(self.theta), dtype=self.theta.dtype, device=self.theta.device)
         hessian = self.products(eye).double()
         return (hessian + hessian.T) / 2
 
     def blocks(self) -> list[Tensor]:
-        """The blocks of an independent Hessian: float64 [n_rows, d, d] per parameter, of d numbers a row.
+        """Return the blocks of an independent Hessian: float64 [n_rows, d, d] per parameter, of d numbers a row.
 
-        The task's `row_hessians(network, name, rows)` [n_rows, d, d] where it has them in closed form; else d products
-        give all rows: unit vector j is put into every row at once. Raises ValueError when rows meet.
+        They are the task's `row_hessians(network, name, rows)` if it has this closed form. Otherwise d products give
+        the blocks of all rows, each with unit vector j in every row at once. Raises ValueError if the rows are not
+        independent.
         """
         if not self.independent:
             raise ValueError("the task does not say that the rows of these parameters are independent")
@@ -102,7 +103,7 @@ class Curvature:
         return found
 
     def _closed_derivatives(self, train_rows: np.ndarray, vectors: Tensor) -> Tensor | None:
-        """The task's `row_derivatives`, summed over the parameters; None where it has none."""
+        """Return the task's `row_derivatives`, summed over the parameters; None if it has none."""
         parts = zip(self.selection.pieces, vectors.split(self.selection.sizes, 1), strict=True)
         found = [
             self.task.row_derivatives(
@@ -131,7 +132,7 @@ class Curvature:
         return self._mapped(lambda theta: self.selection.evaluate(function, theta), vectors, n_rows)
 
     def _twice(self, function: Callable[[Any], Tensor], vectors: Tensor, n_rows: int) -> Tensor:
-        """Hessian-vector products of a scalar function of the network, forward over reverse."""
+        """Return Hessian-vector products of a scalar function of the network, by forward over reverse mode."""
         return self._mapped(grad(lambda theta: self.selection.evaluate(function, theta)), vectors, n_rows)
 
     def _mapped(self, function: Callable[[Tensor], Tensor], vectors: Tensor, n_rows: int) -> Tensor:
@@ -145,12 +146,12 @@ class Curvature:
 
 
 def _rows_of(piece: Piece) -> np.ndarray:
-    """Numbers of the chosen rows of a parameter's first axis: int64."""
+    """Return the numbers of the chosen rows of a parameter's first axis: int64."""
     return np.arange(piece.shape[0]) if piece.rows is None else piece.rows.cpu().numpy()
 
 
 def _touching(task: Task, selection: Selection) -> np.ndarray:
-    """Train rows whose loss depends on what is selected: all of them, unless it is rows and the task can tell."""
+    """Mark the train rows whose loss depends on the selection; all rows unless the task can say which depend on rows of a parameter."""
     n_train = len(task.splits["train"])
     touching = np.zeros(n_train, bool)
     for piece in selection.pieces:

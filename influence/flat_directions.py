@@ -1,8 +1,8 @@
-"""Symmetric systems in float64: by Cholesky with damping, by the pseudo-inverse without. No torch at import.
+"""Symmetric systems in float64: by Cholesky with damping, by the pseudo-inverse without. Imports no torch.
 
-Adding a constant to all logits changes no softmax, so the Hessian of a softmax classifier has exact zero eigenvalues,
-which rounding turns into small numbers of either sign. Gradients of such a model have no part along those directions:
-the pseudo-inverse gives the solution that the limit of vanishing damping gives.
+Adding a constant to all logits does not change a softmax, so the Hessian of a softmax classifier has exact zero
+eigenvalues, which rounding turns into small numbers of either sign. Gradients of such a model have no component along
+those directions, so the pseudo-inverse gives the limit of the solutions as the damping vanishes.
 """
 
 from __future__ import annotations
@@ -16,18 +16,23 @@ from tasks.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# An eigenvalue counts as zero when its size is at most RANK_TOLERANCE * d * eps * the largest size in its block of d
-# rows; eps = 2.2e-16. Tools of linear algebra take d * eps * largest for a matrix that is known to the last digit;
-# the entries of a Hessian are sums over the train set and carry a few roundings more.
+# An eigenvalue counts as zero if its absolute value is at most RANK_TOLERANCE * d * eps * the largest absolute value in
+# its block of d rows; eps = 2.2e-16. Linear algebra libraries use d * eps * largest for a matrix that is known to the
+# last digit; the entries of a Hessian are sums over the train set and have a few more rounding errors.
 RANK_TOLERANCE = 10.0
-# A vector lies in the range when its part along zero eigenvalues is at most 1e-6 of it. The gradient of a query whose
-# probability is nearly 1 is the difference of nearly equal numbers: below 1e-12 of the largest vector it is rounding.
+# A vector lies in the range if its component along zero eigenvalues is at most 1e-6 of its norm. The gradient of a
+# query whose probability is nearly 1 is the difference of nearly equal numbers: below 1e-12 of the largest vector it is
+# rounding error.
 OUTSIDE, ROUNDING = 1e-6, 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class SolvedBlocks:
-    """x and what is left over, A x - v, both [q, n d] for n blocks; |part of v along zero eigenvalues| [q] and how many there are."""
+    """The solution of block systems with n blocks.
+
+    `x` and the residual A x - v are both [q, n d]; the other fields are the norm of v's component along zero
+    eigenvalues, [q], and the number of these eigenvalues.
+    """
 
     x: Tensor
     left: Tensor
@@ -36,9 +41,9 @@ class SolvedBlocks:
 
 
 def solved_damped(blocks: Tensor, right: Tensor, damping: float) -> SolvedBlocks:
-    """(A + damping I)^-1 v for blocks A [n, d, d] and `right` [n, d, q], by Cholesky.
+    """Return (A + damping I)^-1 v for blocks A [n, d, d] and `right` [n, d, q], by Cholesky.
 
-    Raises InputError naming the damping that is needed when a damped block is not positive definite.
+    Raises InputError naming the required damping if a damped block is not positive definite.
     """
     import torch
 
@@ -51,9 +56,10 @@ def solved_damped(blocks: Tensor, right: Tensor, damping: float) -> SolvedBlocks
 
 
 def solved_on_range(blocks: Tensor, right: Tensor, *, absolute: bool) -> SolvedBlocks:
-    """A^+ v, or |A|^+ v with `absolute`, for blocks A [n, d, d] and `right` [n, d, q]: pseudo-inverses by eigenvalues.
+    """Return A^+ v, or |A|^+ v with `absolute`, for blocks A [n, d, d] and `right` [n, d, q], by eigenvalues.
 
-    Raises InputError naming the damping that is needed when an eigenvalue is negative and `absolute` is false.
+    A^+ is the pseudo-inverse. Raises InputError naming the required damping if an eigenvalue is negative and `absolute`
+    is false.
     """
     import torch
 
@@ -71,9 +77,9 @@ def solved_on_range(blocks: Tensor, right: Tensor, *, absolute: bool) -> SolvedB
 
 
 def check_in_range(outside: Sequence[Tensor], vectors: Tensor, n_flat: int) -> None:
-    """Refuse `vectors` [q, P] with a part along zero eigenvalues, of norms `outside` [q] in each parameter.
+    """Refuse `vectors` [q, P] with a component along zero eigenvalues, of norm `outside` [q] in each parameter.
 
-    Raises InputError: without damping, such a vector has no solution.
+    Raises InputError, because such a vector has no solution without damping.
     """
     import torch
 
@@ -86,13 +92,13 @@ def check_in_range(outside: Sequence[Tensor], vectors: Tensor, n_flat: int) -> N
         raise InputError(
             "solver.damping",
             f"0 has no solution: {n_flat} eigenvalues of the Hessian are zero, and the gradients of {int(bad.sum())} of "
-            f"{len(vectors)} queries have a part along them (up to {share:.2g} of their norm; allowed: {OUTSIDE:g}); "
+            f"{len(vectors)} queries have a component along them (up to {share:.2g} of their norm; allowed: {OUTSIDE:g}); "
             "a damping above 0 is needed",
         )
 
 
 def absolute(blocks: Tensor) -> Tensor:
-    """|A| of symmetric blocks [n, d, d]: the same eigenvectors, absolute eigenvalues."""
+    """Return |A| of symmetric blocks [n, d, d]: the same eigenvectors, absolute eigenvalues."""
     import torch
 
     values, vectors = torch.linalg.eigh(blocks)
@@ -100,10 +106,10 @@ def absolute(blocks: Tensor) -> Tensor:
 
 
 def _by_vector(columns: Tensor) -> Tensor:
-    """[n, d, q] as [q, n d]."""
+    """Reshape [n, d, q] to [q, n d]."""
     return columns.permute(2, 0, 1).reshape(columns.shape[-1], -1)
 
 
 def _not_definite(smallest: float, damping: float) -> str:
-    problem = f"{damping:g} leaves the Hessian without positive definiteness: its smallest eigenvalue is {smallest:.3g}"
+    problem = f"{damping:g} is too small: the smallest eigenvalue of the Hessian is {smallest:.3g}"
     return f"{problem}; a damping above {max(-smallest, 0):.3g} is needed"

@@ -1,6 +1,6 @@
-"""Reading score files made elsewhere: npz matrices, and parquet or csv with one row per pair. Nothing is unpickled.
+"""Reads score files made elsewhere: npz matrices, and parquet or csv with one row per pair. Nothing is unpickled.
 
-What a file says of itself (shapes, number of rows, ids) is checked before memory is set aside for its scores.
+What a file declares (shapes, number of rows, ids) is checked before memory is allocated for its scores.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ARRAYS = ("scores", "query_ids", "train_ids")
 COLUMNS = ("query_id", "train_id", "score")
-BYTES_PER_PAIR = 64  # of a table: three columns, the places of both ids, and what sorting takes
+BYTES_PER_PAIR = 64  # memory of a table: three columns, the positions of both ids, and the copies that sorting makes
 
 
 def read_scores(
@@ -33,12 +33,12 @@ def read_scores(
     most_bytes: int | None = None,
     given: GivenIds = NO_TEXT,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    """(scores, query_ids, train_ids, is_matrix) of a score file.
+    """Return (scores, query_ids, train_ids, is_matrix) of a score file.
 
-    is_matrix: scores have the axes of the file (npz), `axes`; else they were put together from pairs as
-    [n_queries, n_train]. `check_train_ids` is called with the file's train ids before its scores are read, and may raise.
-    `most_bytes`: what may be set aside for the file, by default the memory of this machine. `given`: the ids that may be
-    text in the file. Raises InputError naming the file, and the row or array in it.
+    is_matrix: the scores have the axis order of the file (npz), `axes`; otherwise they were assembled from pairs as
+    [n_queries, n_train]. `check_train_ids` is called with the file's train ids before its scores are read, and may
+    raise. `most_bytes` is the memory that the file may use, by default that of this machine. `given`: the ids that may
+    be text in the file. Raises InputError naming the file, and the row or array in it.
     """
     most_bytes = _memory_bytes() if most_bytes is None else most_bytes
     if path.suffix == ".npz":
@@ -58,12 +58,12 @@ def _read_npz(
     headers = read_headers(path, ARRAYS)
     _check_headers(path, headers, axes, given)
     if (n_bytes := total_bytes(headers)) > most_bytes:
-        raise InputError(path, f"holds arrays of {n_bytes} bytes; {most_bytes} bytes of memory are there")
+        raise InputError(path, f"holds arrays of {n_bytes} bytes; at most {most_bytes} bytes fit in memory")
     query_ids, train_ids = (_numbered(read_array(path, name), name, path, given) for name in ARRAYS[1:])
     for name, ids in (("query", query_ids), ("train", train_ids)):
         values, counts = np.unique(ids, return_counts=True)
         if (counts > 1).any():
-            raise InputError(path, f"{name} id {values[counts > 1][0]} is there {counts[counts > 1][0]} times")
+            raise InputError(path, f"{name} id {values[counts > 1][0]} appears {counts[counts > 1][0]} times")
     check_train_ids(train_ids)
     return read_array(path, "scores"), query_ids, train_ids
 
@@ -86,7 +86,7 @@ def _check_headers(path: Path, headers: dict[str, Header], axes: Axes, given: Gi
     ours = scores.shape[::-1] if axes == "train_query" else scores.shape
     expected = (ids[0].shape[0], ids[1].shape[0])
     if ours != expected:
-        problem = f"scores have shape {ours}; the ids say {expected} (queries, train examples) (axes: {axes})"
+        problem = f"scores have shape {ours}; the ids give {expected} (queries, train examples) with axes: {axes}"
         raise InputError(path, problem)
 
 
@@ -111,13 +111,13 @@ def _read_pairs(
 
 
 def _check_pairs(path: Path, query_ids: np.ndarray, train_ids: np.ndarray, places: np.ndarray) -> None:
-    """Every pair once. `places`: query position * n_train + train position of each row; sorted, they count from 0 up."""
+    """Refuse repeated and missing pairs; `places` holds query position * n_train + train position of each row."""
     ordered = np.sort(places)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     off = np.flatnonzero(ordered != np.arange(len(ordered)))
     n_pairs = len(query_ids) * len(train_ids)
-    missing = off[0] if len(off) else len(ordered)  # the first place that no row has, where none is there twice
-    for problem, place in (("there twice", twice[0] if len(twice) else n_pairs), ("missing", missing)):
+    missing = off[0] if len(off) else len(ordered)  # the first place without a row, unless one appears twice
+    for problem, place in (("listed twice", twice[0] if len(twice) else n_pairs), ("missing", missing)):
         if place < n_pairs:
             row, column = divmod(int(place), len(train_ids))
             raise InputError(path, f"the pair of query {query_ids[row]} and train {train_ids[column]} is {problem}")
@@ -134,14 +134,14 @@ def _read_table(path: Path, most_bytes: int, given: GivenIds) -> pd.DataFrame:
     if path.suffix == ".parquet":
         return read_parquet_columns(path, check, most_bytes // BYTES_PER_PAIR)
     if (n_bytes := path.stat().st_size) > most_bytes:
-        raise InputError(path, f"has {n_bytes} bytes; {most_bytes} bytes of memory are there")
+        raise InputError(path, f"has {n_bytes} bytes; at most {most_bytes} bytes fit in memory")
     try:
         check([str(name) for name in pd.read_csv(path, nrows=0).columns])
         as_text = {column: str for column in COLUMNS[:2] if given.names(column)}  # "NA" may be an id, and 007 is not 7
         return pd.read_csv(path, low_memory=False, converters=as_text)
     except InputError:
         raise
-    except Exception as error:  # pandas reports damage by a dozen types
+    except Exception as error:  # pandas reports damage by any of a dozen exception types
         raise InputError(path, f"cannot be read as csv: {error or type(error).__name__}") from error
 
 

@@ -1,4 +1,4 @@
-"""Ids of text in a score file: they become the numbers that stand for them, and messages show them as they were given."""
+"""Converts ids of text in a score file to the numbers that stand for them, and shows them as text in messages."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ _IN_MESSAGE = re.compile(r"-?[0-9]+")
 
 @dataclass(frozen=True)
 class GivenIds:
-    """The ids of a task's splits that are text. `train`, `query`: text -> number; empty where those ids are numbers."""
+    """The ids of a task's splits that are text.
+
+    `train` and `query` map the text to the number; they are empty if those ids are numbers.
+    """
 
     train: Mapping[str, int] = field(default_factory=dict)
     query: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
-    def of(splits: Mapping[str, Split], asked: Iterable[str]) -> GivenIds:
-        """Those of the train split, and those of the splits `asked`, which hold the queries."""
+    def of(splits: Mapping[str, Split], names: Iterable[str]) -> GivenIds:
+        """Return the ids of the train split and of the splits `names`, which hold the queries."""
         found = {name: dict(zip(s.given_ids or (), s.ids.tolist(), strict=False)) for name, s in splits.items()}
-        of_queries = {text: number for name in asked for text, number in found[name].items()}
+        of_queries = {text: number for name in names for text, number in found[name].items()}
         return GivenIds(found.get("train", {}), of_queries)
 
     def names(self, column: str) -> Mapping[str, int]:
-        """Text -> number for the ids of `query_id` or `train_id` (`query_ids`, `train_ids`)."""
+        """Return text -> number for the ids of `query_id` or `train_id` (`query_ids`, `train_ids`)."""
         return self.train if column.startswith("train") else self.query
 
     def numbers(self, values: np.ndarray, column: str, where: object) -> np.ndarray:
-        """Ids as a file has them -> int64, same shape; text that no split has gets a number of its own.
+        """Convert the ids of a file to int64, same shape; text that no split has gets its own number.
 
         Raises InputError for a train id that the train set does not have.
         """
@@ -49,22 +52,23 @@ class GivenIds:
     def _number(self, text: str, names: Mapping[str, int], column: str, where: object) -> int:
         if text in names:
             return names[text]
-        if _WHOLE.fullmatch(text) and -(2**63) <= int(text) < 2**63:  # the number itself, as Refit's own tables have it
+        if _WHOLE.fullmatch(text) and -(2**63) <= int(text) < 2**63:  # the number itself, as in Refit's tables
             return int(text)
         if names is self.train:
             raise InputError(where, f"{column} {shown(text)} is not in the train set")
         return number_of(text)
 
-    def told(self, message: str) -> str:
-        """A message with the ids as they were given in the place of the numbers that stand for them."""
+    def in_text(self, message: str) -> str:
+        """Return a message in which the numbers that stand for ids are replaced by the ids as text."""
         texts = {str(number): text for names in (self.train, self.query) for text, number in names.items()}
         return _IN_MESSAGE.sub(lambda found: shown(texts[found[0]]) if found[0] in texts else found[0], message)
 
 
 def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(codes, distinct) with values = distinct[codes]: a table names each id in many rows, and text takes long to sort.
+    """Return (codes, distinct) with values = distinct[codes].
 
-    Values of several types are made text before, because 1 and 1.0 are equal and their texts are not.
+    A table names each id in many rows, and sorting text takes long. Values of mixed types must be converted to text
+    first, because 1 and 1.0 are equal but their texts are not.
     """
     import pandas as pd
 
@@ -74,4 +78,4 @@ def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return codes, np.asarray(distinct)
 
 
-NO_TEXT = GivenIds()  # all ids are whole numbers
+NO_TEXT = GivenIds()  # for tasks whose ids are all whole numbers

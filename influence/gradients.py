@@ -22,7 +22,7 @@ BATCH_SIZE = 64
 
 @dataclass(frozen=True, eq=False)
 class LastLayer:
-    """activations [n, H] into the last layer and logit_gradients d loss / d logits [n, n_classes]."""
+    """activations [n, H] into the last layer, and logit_gradients d loss / d logits [n, n_classes]."""
 
     activations: Tensor
     logit_gradients: Tensor
@@ -32,8 +32,8 @@ class LastLayer:
 class CheckpointGradients:
     """Gradients at one checkpoint, whose term in a sum over checkpoints has the factor `weight`.
 
-    What nobody needs is not there. embedding: per-position gradients of the word embedding; layers: weight gradients by
-    module name; last: the last layer's factors.
+    Fields that no method needs are empty. embedding: gradients of the word embedding per position; layers: weight
+    gradients by module name; last: the factors of the last layer's gradient.
     """
 
     weight: float
@@ -46,7 +46,7 @@ class CheckpointGradients:
 class GradientShard:
     """Gradients of n examples: their `ids` and `rows` int64 [n], and one CheckpointGradients per checkpoint.
 
-    `layers` are those of the network, also the ones nobody needs.
+    `layers` are all layers of the network.
     """
 
     ids: np.ndarray
@@ -58,17 +58,17 @@ class GradientShard:
         return len(self.ids)
 
     def weighted(self, terms: Sequence[tuple[int, float]]) -> GradientShard:
-        """The same examples with these checkpoints only: (position, weight) each."""
+        """Return the same examples with the given checkpoints only: (position, weight) each."""
         chosen = tuple(replace(self.checkpoints[position], weight=weight) for position, weight in terms)
         return replace(self, checkpoints=chosen)
 
 
 class GradientSource:
-    """The networks of some checkpoints, and what is to be captured in them.
+    """The networks of some checkpoints, and what is captured in them.
 
-    needs: any of influence.checkpoint.NEEDS; layers: module names whose weight gradients `layers` asks for; `network` may be
-    none when nothing is needed. Raises InputError for a module whose per-example gradients cannot be formed, ValueError
-    on an unknown need.
+    needs: any of influence.checkpoint.NEEDS; layers: the modules whose weight gradients are captured for the need `layers`;
+    `network` may be None if nothing is needed. Raises InputError for a module whose per-example gradients cannot be
+    computed, ValueError on an unknown need.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class GradientSource:
         self._networks = [loaded(network, checkpoint, device) for checkpoint in checkpoints]
 
     def shard(self, split: str, rows: np.ndarray, labels: np.ndarray, batch_size: int = BATCH_SIZE) -> GradientShard:
-        """Gradients of -log p(labels[i]) for rows[i] of `split`; batches of `batch_size` rows, in the order given."""
+        """Return gradients of -log p(labels[i]) for rows[i] of `split`; batches of `batch_size` rows, in the order given."""
         rows, labels = np.asarray(rows, np.int64), np.asarray(labels, np.int64)
         ids = self.task.splits[split].ids[rows]
         if not self._networks:
@@ -128,7 +128,7 @@ class GradientSource:
 
 
 def embedding_name(task: Task, network: nn.Module) -> str:
-    """Name of the word embedding. Raises InputError if the model has none."""
+    """Return the name of the word embedding. Raises InputError if the model has none."""
     name = task.model.embedding_module(network)
     if name is None:
         raise InputError(f"model {task.model.name}", "has no word embedding, which a method needs")
@@ -136,7 +136,7 @@ def embedding_name(task: Task, network: nn.Module) -> str:
 
 
 def last_name(task: Task, network: nn.Module) -> str:
-    """Name of the layer onto the logits. Raises InputError if the model has none."""
+    """Return the name of the layer onto the logits. Raises InputError if the model has none."""
     name = task.model.last_module(network)
     if name is None:
         raise InputError(f"model {task.model.name}", "has no last layer, which a method needs")
@@ -144,9 +144,9 @@ def last_name(task: Task, network: nn.Module) -> str:
 
 
 def loaded(network: nn.Module, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> nn.Module:
-    """A copy of `network` with the checkpoint's weights, frozen and in evaluation mode.
+    """Return a copy of `network` with the checkpoint's weights, frozen and in evaluation mode.
 
-    Raises ValueError when they do not fit.
+    Raises ValueError if the weights do not fit.
     """
     network = copy.deepcopy(network)
     dtypes = {name: parameter.dtype for name, parameter in network.named_parameters()}
@@ -164,7 +164,9 @@ def loaded(network: nn.Module, checkpoint: Checkpoint, device: torch.device | st
 def _last_layer(name: str, calls: Sequence[Call]) -> LastLayer:
     activations, deltas = calls[-1].inputs, calls[-1].deltas
     if deltas is None or activations.dim() != 2:
-        raise InputError(f"layer {name}", f"the last layer sees {list(activations.shape)}; [n, H] is needed")
+        raise InputError(
+            f"layer {name}", f"the input of the last layer has shape {list(activations.shape)}; [n, H] is needed"
+        )
     return LastLayer(activations, deltas)
 
 

@@ -1,10 +1,10 @@
 """Influences that training can differentiate: cosines of per-example gradients, and the loss over them.
 
-No parameter gradient is ever formed. Of a layer with inputs X [T, I] and output gradients D [T, O] an example's weight
-gradient is sum_t D_t X_t^T, so the inner product of two examples' is sum_ts (X_t . X'_s)(D_t . D'_s). X and D of all
-examples come from one forward and one backward pass and stay in the graph; one more backward pass through both gives
-the gradient of any function of the products: the paper's p + q - r - s of every pair at once, where a loop over pairs
-takes four Hessian-vector products for each.
+No parameter gradient is ever formed. For a layer with inputs X [T, I] and output gradients D [T, O], an example's
+weight gradient is sum_t D_t X_t^T, so the inner product of the gradients of two examples is sum_ts (X_t . X'_s)(D_t .
+D'_s). X and D of all examples come from one forward and one backward pass and stay in the graph. One more backward pass
+through both gives the gradient of any function of the products: the paper's p + q - r - s of every pair at once, where
+a loop over pairs takes four Hessian-vector products per pair.
 """
 
 from __future__ import annotations
@@ -28,16 +28,20 @@ LABEL_ROW = "label_row"
 
 @dataclass(frozen=True)
 class Chosen:
-    """The modules on whose parameters the influence is defined; `label_row`: of the last one the row of the label only."""
+    """The modules on whose parameters the influence is defined.
+
+    `label_row`: of the last module, only the row of the label counts.
+    """
 
     modules: Mapping[str, nn.Module]
     label_row: bool = False
 
     @staticmethod
     def of(task: Task, network: nn.Module, parameters: str | Sequence[str]) -> Chosen:
-        """`parameters`: `all` that are trained, `label_row`, or what the `layers` option of a method may be.
+        """Choose modules by `parameters`: `all` that are trained, `label_row`, or any value of a method's `layers` option.
 
-        Raises InputError for a layer that is not there, or a parameter whose gradient per example cannot be formed.
+        Raises InputError for a layer that does not exist, or for a parameter whose per-example gradient cannot be
+        computed.
         """
         if parameters == LABEL_ROW:
             name = task.model.last_module(network)
@@ -56,15 +60,18 @@ def _check_complete(network: nn.Module, modules: Mapping[str, nn.Module]) -> Non
     owned = [id(parameter) for module in modules.values() for parameter in module.parameters(recurse=False)]
     for name, parameter in network.named_parameters():
         if parameter.requires_grad and owned.count(id(parameter)) != 1:
-            problem = f"{name} is no parameter of one Linear, Conv1d, LayerNorm or Embedding; choose layers by name"
+            problem = (
+                f"{name} does not belong to exactly one Linear, Conv1d, LayerNorm or Embedding; choose layers by name"
+            )
             raise InputError("task.recipe.parameters", problem)
 
 
 def gradient_cosines(task: Task, network: nn.Module, batch: Batch, chosen: Chosen, n_probes: int) -> Tensor:
-    """cos(grad l_j, grad l_probe) of the examples of each group: [n_probes, size - 1], differentiable.
+    """Return cos(grad l_j, grad l_probe) of the examples of each group: [n_probes, size - 1], differentiable.
 
-    `batch` [n_probes * size] holds the groups one after the other, the probe first in each. l is the train loss. 0 where
-    a gradient's square norm is below the smallest normal number. Han and Tsvetkov 2021, section 2 ("Gradient cosine").
+    `batch` [n_probes * size] holds the groups one after the other, the probe first in each. l is the train loss. The
+    cosine is 0 if a gradient's squared norm is below the smallest normal number. Han and Tsvetkov 2021, section 2
+    ("Gradient cosine").
     """
     loss, calls = _calls(chosen.modules, len(batch["labels"]), lambda: task.losses(network, batch).sum())
     outputs = [call.outputs for found in calls.values() for call in found]
@@ -80,10 +87,10 @@ def gradient_cosines(task: Task, network: nn.Module, batch: Batch, chosen: Chose
 
 
 def hidden_cosines(task: Task, network: nn.Module, batch: Batch, n_probes: int) -> Tensor:
-    """cos(h_j, h_probe) of what goes into the layer onto the logits: [n_probes, size - 1], differentiable.
+    """Return cos(h_j, h_probe) of the inputs of the layer onto the logits: [n_probes, size - 1], differentiable.
 
-    Equal to gradient cosines on the label's row of that layer within groups of one label: grad = (p(y) - 1) h, and the
-    factor cancels. Han and Tsvetkov 2021, section 4.1.
+    Within groups of one label this equals the gradient cosine on the label's row of that layer: grad = (p(y) - 1) h,
+    and the factor cancels. Han and Tsvetkov 2021, section 4.1.
     """
     name = task.model.last_module(network)
     modules = {name: network.get_submodule(name)}
@@ -93,10 +100,11 @@ def hidden_cosines(task: Task, network: nn.Module, batch: Batch, n_probes: int) 
 
 
 def influence_loss(cosines: Tensor, weights: Tensor) -> Tensor:
-    """Influence loss of each probe: [n_probes].
+    """Return the influence loss of each probe: [n_probes].
 
-    J = (sum_j w_j I_j)^2, with w_j = 1 / n_same for the same-confound group, -1 / n_other for the other one: the squared
-    difference of the two groups' mean influences. Han and Tsvetkov 2021, section 4. cosines, weights [n_probes, size - 1].
+    J = (sum_j w_j I_j)^2, with w_j = 1 / n_same for the same-confound group, -1 / n_other for the other one: the
+    squared difference of the two groups' mean influences. Han and Tsvetkov 2021, section 4. cosines, weights [n_probes,
+    size - 1].
     """
     return (cosines * weights).sum(-1).square()
 
@@ -104,9 +112,9 @@ def influence_loss(cosines: Tensor, weights: Tensor) -> Tensor:
 def _calls(
     modules: Mapping[str, nn.Module], n: int, forward: Callable[[], Tensor]
 ) -> tuple[Tensor, dict[str, list[Call]]]:
-    """What `forward` returns, and the calls of the modules in the graph.
+    """Return the result of `forward`, and the calls of the modules in the graph.
 
-    Attention takes plain matrix products: its fused kernels have no second derivative.
+    Attention is computed by plain matrix products, because its fused kernels have no second derivative.
     """
     with recording(modules, n, in_graph=True) as calls, sdpa_kernel(SDPBackend.MATH):
         found = forward()
@@ -117,7 +125,7 @@ def _calls(
 def _products(
     chosen: Chosen, name: str, calls: Sequence[tuple[Tensor, Tensor]], labels: Tensor, n_probes: int
 ) -> tuple[Tensor, Tensor]:
-    """Inner products of the examples' gradients of one module with the probe's and with themselves: two [n_probes, size]."""
+    """Return inner products of the examples' gradients of one module with the probe's and with themselves: two [n_probes, size]."""
     module = chosen.modules[name]
     if isinstance(module, nn.LayerNorm):
         return _of_vectors(_layer_norm_gradients(module, calls), n_probes)
@@ -134,9 +142,10 @@ def _products(
 
 
 def _kernel(module: nn.Module, inputs: Tensor, others: Tensor, with_bias: bool) -> Tensor:
-    """What multiplies D_t . D'_s: [n_probes, size, T, T].
+    """Return the factor of D_t . D'_s in the inner product: [n_probes, size, T, T].
 
-    X_t . X'_s of a weight, plus 1 of a bias; of an embedding whether both positions hold the same id.
+    It is X_t . X'_s for a weight, plus 1 for a bias; for an embedding it is 1 if both positions hold the same id, else
+    0.
     """
     if isinstance(module, nn.Embedding):
         same = inputs.unsqueeze(-1) == others.unsqueeze(-2)
@@ -146,7 +155,7 @@ def _kernel(module: nn.Module, inputs: Tensor, others: Tensor, with_bias: bool) 
 
 
 def _positions(module: nn.Module, inputs: Tensor, deltas: Tensor) -> Tensor:
-    """Inputs [n, T, I] at every output position; ids [n, T] of an embedding."""
+    """Return the inputs [n, T, I] at every output position; for an embedding the ids [n, T]."""
     if isinstance(module, nn.Embedding):
         return inputs.flatten(1)
     if isinstance(module, nn.Conv1d):
@@ -155,14 +164,14 @@ def _positions(module: nn.Module, inputs: Tensor, deltas: Tensor) -> Tensor:
 
 
 def _deltas(module: nn.Module, deltas: Tensor) -> Tensor:
-    """Output gradients [n, T, O]."""
+    """Return the output gradients [n, T, O]."""
     if isinstance(module, nn.Conv1d):
         return deltas.transpose(1, 2)
     return deltas.reshape(len(deltas), -1, deltas.shape[-1])
 
 
 def _layer_norm_gradients(norm: nn.LayerNorm, calls: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Gradients of weight and bias, those that are trained, side by side: [n, d]."""
+    """Return the gradients of weight and bias, as far as they are trained, concatenated: [n, d]."""
     parts = []
     for values, trained in ((norm.weight, 0), (norm.bias, 1)):
         if values is None or not values.requires_grad:
@@ -180,7 +189,7 @@ def _of_vectors(gradients: Tensor, n_probes: int) -> tuple[Tensor, Tensor]:
 
 
 def _cosines(dots: Tensor, squares: Tensor) -> Tensor:
-    """dots / (norm * the probe's norm), without the probe's own; 0, and no gradient, where a norm is zero."""
+    """Return dots / (norm * the probe's norm), without the probe's own; 0, without gradient, if a norm is zero."""
     known = squares > torch.finfo(squares.dtype).tiny
     norms = torch.where(known, squares, 1.0).sqrt()
     both = known & known[:, :1]

@@ -1,4 +1,4 @@
-"""(H + damping I)^-1 times the gradients of queries, and the scores that come of it."""
+"""Solves (H + damping I) x = g for the gradients g of queries, and computes scores from the solutions."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ QUERIES_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class SolveOptions:
-    """How a method solves for its queries: on which parameters, by which solver, and in which portions.
+    """How a method solves for its queries: on which parameters, by which solver, and in batches of which size.
 
-    `name`: of the method, for log lines. `parameters`: "all", or patterns of parameter names. `batch_size` train rows are
-    differentiated at once, along `pass_size` / rows vectors. `query_losses(task, network, split, rows, labels)`: the loss of each
-    query whose gradient is taken, [n].
+    `name` is that of the method, for log lines. `parameters` is "all", or patterns of parameter names. `batch_size`
+    train rows are differentiated at once, along `pass_size` / rows vectors. `query_losses(task, network, split, rows,
+    labels)` returns the loss of each query whose gradient is taken, [n].
     """
 
     name: str
@@ -56,8 +56,8 @@ class SolvedModel:
 class QuerySolutions:
     """s_q = (H + damping I)^-1 grad L_q of every query at the weights of every scoring model.
 
-    `diverged` bool [n_queries]: the solver did, at some model. `diagnostics`: plain JSON values; per model what the
-    solver tells, its lists in the order of the queries.
+    `diverged` bool [n_queries]: the solver diverged at some model. `diagnostics` are plain JSON values; for each model
+    they hold the solver's diagnostics, with lists in the order of the queries.
     """
 
     def __init__(self, name: str, queries: QueryBlock, models: Sequence[SolvedModel]):
@@ -66,12 +66,12 @@ class QuerySolutions:
         self.diagnostics: dict[str, Any] = {
             "query_ids": [int(i) for i in queries.ids],
             "diverged": [int(i) for i in np.asarray(queries.ids)[self.diverged]],
-            "models": [_told(model) for model in models],
+            "models": [_diagnostics(model) for model in models],
         }
         _log(name, self.diagnostics)
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
-        """(1/n) <s_q, grad l_i> of train rows, mean over models: float32 [n_queries, len(rows)]; NaN where diverged."""
+        """Return (1/n) <s_q, grad l_i> of train rows, mean over models: float32 [n_queries, len(rows)]; NaN where diverged."""
         total = np.zeros((self.n_queries, len(rows)))
         for model in self.models:
             along = model.curvature.derivatives(rows, model.solution.x)
@@ -80,9 +80,9 @@ class QuerySolutions:
         return total.astype(np.float32)
 
     def by_row(self, query: int, row: int) -> list[tuple[int, float]]:
-        """(row of the parameter, its part of the score) of one pair, largest magnitude first, without zeros.
+        """Return (row of the parameter, its part of the score) of one pair, largest magnitude first, without zeros.
 
-        Raises ValueError unless rows of one parameter are what was selected.
+        Raises ValueError unless the selection is rows of one parameter.
         """
         total: dict[int, float] = {}
         for model in self.models:
@@ -96,7 +96,7 @@ class QuerySolutions:
         return sorted(((n, part) for n, part in total.items() if part), key=lambda item: (-abs(item[1]), item[0]))
 
     def _terms(self, model: SolvedModel, query: int, row: int) -> np.ndarray:
-        """s_q times grad l_i, number by number, with what the model counts: float64 [P]."""
+        """Return the elementwise product of s_q and grad l_i, times the weight of the model / n: float64 [P]."""
         curvature = model.curvature
         batch = curvature.task.batch("train", np.array([row]), device=curvature.theta.device)
         gradient = curvature.gradients(lambda network: curvature.task.losses(network, batch))[0]
@@ -105,24 +105,25 @@ class QuerySolutions:
 
 
 def in_float64(task: Task) -> Task:
-    """A shallow copy of the task whose batches are in float64 wherever they are floating point numbers.
+    """Return a shallow copy of the task whose batches have all floating point entries in float64.
 
-    Its class is a subclass of the task's that replaces `batch`: a wrapper around the task would leave the task's own
-    methods bound to the task, whose `self.batch` is in the dtype of the data.
+    The class of the copy is a subclass of the task's class that replaces `batch`. A wrapper around the task would not
+    be enough, because the task's own methods would still call its `batch` in the dtype of the data.
     """
 
     def batch(_: Task, split: str, rows: np.ndarray, **options: Any) -> dict[str, Tensor]:
-        """The task's batch of `rows`, floating point entries as float64."""
+        """Return the task's batch of `rows`, floating point entries as float64."""
         found = task.batch(split, rows, **options)
         return {name: entry.double() if entry.is_floating_point() else entry for name, entry in found.items()}
 
     twin = copy.copy(task)
-    getattr(twin, "__dict__", {}).pop("batch", None)  # a function of the instance would come before that of the class
+    # an attribute of the instance would take precedence over the method of the class
+    getattr(twin, "__dict__", {}).pop("batch", None)
     kind = type(task)
-    # A class with a layout of its own could not be assigned below, so it adds no slots and no dictionary.
+    # the class adds no slots and no dictionary, since `__class__` can be assigned only between equal layouts
     members = {"__module__": kind.__module__, "__slots__": (), "batch": batch}
     made = types.new_class(kind.__name__, (kind,), exec_body=lambda space: space.update(members))
-    object.__setattr__(twin, "__class__", made)  # the class's own __setattr__ may refuse, as a frozen dataclass's does
+    object.__setattr__(twin, "__class__", made)  # a frozen dataclass refuses its own __setattr__
     return twin
 
 
@@ -133,9 +134,9 @@ def solve_queries(
     queries: QueryBlock,
     device: torch.device | str = "cpu",
 ) -> QuerySolutions:
-    """Solve for all queries at each (checkpoint, weight), in float64 where the solver asks for it.
+    """Solve for all queries at each (checkpoint, weight), in float64 if the solver requires it.
 
-    Raises InputError when the solver refuses or a pattern fits no parameter, RefitError when a gradient is not finite.
+    Raises InputError if the solver refuses or a pattern matches no parameter, RefitError if a gradient is not finite.
     """
     fresh = task.network(0)
     if options.solver.float64:
@@ -151,7 +152,7 @@ def solve_queries(
 
 
 def _gradients(options: SolveOptions, curvature: Curvature, queries: QueryBlock) -> Tensor:
-    """grad L_q of every query: [n_queries, P]."""
+    """Return grad L_q of every query: [n_queries, P]."""
     found, asked = [curvature.theta.new_zeros(0, len(curvature.theta))], curvature.task.splits[queries.split]
     for start in range(0, len(queries.rows), QUERIES_AT_ONCE):
         part = slice(start, start + QUERIES_AT_ONCE)
@@ -176,7 +177,7 @@ def _losses(
     return lambda network: options.query_losses(curvature.task, network, split, rows, labels)
 
 
-def _told(model: SolvedModel) -> dict[str, Any]:
+def _diagnostics(model: SolvedModel) -> dict[str, Any]:
     point, curvature = model.checkpoint, model.curvature
     where = {"spec_id": point.spec_id, "step": point.step, "n_parameters": len(curvature.theta)}
     return {**where, "n_train_touching": int(curvature.touching.sum()), **model.solution.diagnostics}

@@ -22,8 +22,9 @@ KEYWORDS = ("all", *ORDINALS, "last")
 class Layers:
     """The layers of a network.
 
-    `groups`: layer -> names of its modules that have weights, in forward order; `frozen`: modules that are not trained.
-    The word embedding is a layer of its own and the first; the module onto the logits is one and the last.
+    `groups` maps each layer to the names of its modules that have weights, in forward order; `frozen` holds the modules
+    that are not trained. The word embedding is a layer of its own and the first; the module onto the logits is a layer
+    of its own and the last.
     """
 
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -31,7 +32,7 @@ class Layers:
 
     @staticmethod
     def of(task: Task, network: nn.Module) -> Layers:
-        """The layers of a fresh network of the task."""
+        """Return the layers of a fresh network of the task."""
         model = task.model
         first, last = (
             [] if name is None else [name] for name in (model.embedding_module(network), model.last_module(network))
@@ -48,10 +49,10 @@ class Layers:
         return Layers(groups, frozenset(leaf for leaf in leaves if not _is_trained(network, leaf)))
 
     def choose(self, selection: str | Sequence[str]) -> list[str]:
-        """Names of the chosen modules: `all` that are trained, one layer by ordinal, or those that fit a pattern.
+        """Return the names of the chosen modules: `all` that are trained, one layer by ordinal, or those that match a pattern.
 
-        A pattern is matched against names of layers and of modules; the order is that of the network, however patterns are
-        written. Raises InputError for what is not there.
+        A pattern is compared with names of layers and of modules. The order is that of the network, not that of the
+        patterns. Raises InputError for a layer that does not exist.
         """
         names = list(self.groups)
         if selection == "all":
@@ -77,12 +78,12 @@ class Layers:
         ]
         if not leaves:
             there = f"{listed(self.groups)}{did_you_mean(pattern, self.groups)}"
-            raise InputError("layers", f"{pattern!r} fits no layer; the model has {there}")
+            raise InputError("layers", f"{pattern!r} matches no layer; the model has {there}")
         return leaves
 
 
 def check_selection(selection: str | Sequence[str]) -> None:
-    """Raises ValueError if a `layers` option is neither a keyword nor a list of patterns."""
+    """Raise ValueError if a `layers` option is neither a keyword nor a list of patterns."""
     if isinstance(selection, str) and selection not in KEYWORDS:
         raise ValueError(
             f"{selection!r} is not one of {', '.join(KEYWORDS)}, nor a list of name patterns{did_you_mean(selection, KEYWORDS)}"

@@ -1,4 +1,4 @@
-"""The score matrix, and the one place where somebody else's axes and sign are converted. numpy only."""
+"""The score matrix, and the one place where axes and sign of foreign scores are converted. Uses numpy only."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class ScoreMatrix:
     """Influence of every training example on every query; positive = the example helps the query.
 
     query_ids int64 [n_queries], train_ids int64 [n_train], scores float32 [n_queries, n_train]; the arrays are
-    read-only. A row may be NaN throughout: the method has no scores for this query. Raises ValueError on a wrong shape,
-    on repeated ids, and on other scores that are not finite.
+    read-only. A row may be NaN throughout, which means that the method has no scores for this query. Raises ValueError
+    on a wrong shape, on repeated ids, and on other scores that are not finite.
     """
 
     query_ids: np.ndarray
@@ -27,13 +27,15 @@ class ScoreMatrix:
 
     def __post_init__(self) -> None:
         for name, dtype in (("query_ids", np.int64), ("train_ids", np.int64), ("scores", np.float32)):
-            with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused below
+            with np.errstate(over="ignore"):  # a value too large for float32 becomes infinite and is refused below
                 array = np.array(getattr(self, name), dtype=dtype)
             array.setflags(write=False)
             object.__setattr__(self, name, array)
         expected = (_n_unique(self.query_ids, "query"), _n_unique(self.train_ids, "train"))
         if self.scores.shape != expected:
-            raise ValueError(f"scores have shape {self.scores.shape}; the ids say {expected} (queries, train examples)")
+            raise ValueError(
+                f"scores have shape {self.scores.shape}; the ids give {expected} (queries, train examples)"
+            )
         wrong = ~np.isfinite(self.scores)
         wrong[self.diverged] = False
         if wrong.any():
@@ -44,17 +46,17 @@ class ScoreMatrix:
 
     @property
     def diverged(self) -> np.ndarray:
-        """Queries without scores, whose row is NaN throughout: bool [n_queries]."""
+        """The queries without scores, whose row is NaN throughout: bool [n_queries]."""
         return np.isnan(self.scores).all(1) & (self.scores.shape[1] > 0)
 
     def row(self, query_id: int) -> np.ndarray:
-        """Scores of one query, in the order of `train_ids`: float32 [n_train]. Raises KeyError."""
+        """Return the scores of one query, in the order of `train_ids`: float32 [n_train]. Raises KeyError."""
         return self.scores[positions_of([query_id], self.query_ids, "query")[0]]
 
     def reordered(self, query_ids: np.ndarray, train_ids: np.ndarray) -> ScoreMatrix:
-        """The same scores for these ids in this order; ids may be left out.
+        """Return the same scores for these ids in this order; ids may be left out.
 
-        Raises KeyError naming an id that is not here.
+        Raises KeyError naming an id without scores.
         """
         rows = positions_of(query_ids, self.query_ids, "query")
         columns = positions_of(train_ids, self.train_ids, "train")
@@ -64,10 +66,10 @@ class ScoreMatrix:
 def assemble(
     query_ids: np.ndarray, train_ids: np.ndarray, blocks: Iterable[tuple[int, int, np.ndarray]]
 ) -> ScoreMatrix:
-    """Join score blocks (start, stop, scores [n_queries, stop - start]), whatever their order.
+    """Join score blocks (start, stop, scores [n_queries, stop - start]) given in any order.
 
-    `start` and `stop` are positions in `train_ids`. Raises ValueError naming the range when blocks leave a gap,
-    overlap, reach outside, or have the wrong shape.
+    `start` and `stop` are positions in `train_ids`. Raises ValueError naming the range if blocks leave a gap, overlap,
+    reach outside, or have the wrong shape.
     """
     scores = np.empty((len(query_ids), len(train_ids)), np.float32)
     ranges = []
@@ -84,10 +86,10 @@ def assemble(
 
 
 def from_foreign(array: np.ndarray, axes: Axes, orientation: Orientation) -> np.ndarray:
-    """Somebody else's scores in our axes and sign: [n_queries, n_train], positive = the example helps the query.
+    """Convert foreign scores to [n_queries, n_train], positive = the example helps the query.
 
     axes: `query_train` = one row per query, `train_query` = one row per training example. orientation:
-    `helpful_positive` as ours, `harmful_positive` the other way round. Raises ValueError.
+    `helpful_positive` is Refit's own, `harmful_positive` the opposite. Raises ValueError.
     """
     scores = np.asarray(array)
     if scores.ndim != 2:
@@ -97,14 +99,14 @@ def from_foreign(array: np.ndarray, axes: Axes, orientation: Orientation) -> np.
     if orientation not in ("helpful_positive", "harmful_positive"):
         raise ValueError(f"orientation {orientation!r} is not helpful_positive or harmful_positive")
     ours = scores.T if axes == "train_query" else scores
-    empty = (ours != ours).all(1) & (ours.shape[1] > 0)  # NaN
+    empty = (ours != ours).all(1) & (ours.shape[1] > 0)  # NaN differs from itself
     if empty.any():
         raise ValueError(f"all scores of query number {int(np.argmax(empty)) + 1} are NaN")
     return -ours if orientation == "harmful_positive" else ours
 
 
 def positions_of(wanted: np.ndarray | list[int], ids: np.ndarray, kind: str) -> np.ndarray:
-    """Where each wanted id stands in `ids`: int64 [len(wanted)]. Raises KeyError naming the first that does not."""
+    """Return the position of each wanted id in `ids`: int64 [len(wanted)]. Raises KeyError naming the first missing one."""
     wanted = np.asarray(wanted, np.int64)
     order = np.argsort(ids, kind="stable")
     slots = np.searchsorted(ids, wanted, sorter=order)
@@ -120,7 +122,7 @@ def _n_unique(ids: np.ndarray, kind: str) -> int:
         raise ValueError(f"{kind} ids have {ids.ndim} axes; one is needed")
     values, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
-        raise ValueError(f"{kind} id {values[counts > 1][0]} is there {counts[counts > 1][0]} times")
+        raise ValueError(f"{kind} id {values[counts > 1][0]} appears {counts[counts > 1][0]} times")
     return len(ids)
 
 

@@ -1,4 +1,4 @@
-"""Whether a method can be computed on a network at all, found out on two training examples before anything is trained."""
+"""Checks on two training examples, before anything is trained, whether a method can be computed on a network."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tasks.errors import InputError
 from tasks.hooks import overrides
 from tasks.task import Task
 
-N_EXAMPLES = 2  # one alone would not show a layer that has one row for the whole batch
+N_EXAMPLES = 2  # a single example would not reveal a layer that has one row for the whole batch
 
 
 class CheckedMethod(Protocol):
-    """What is asked of a method to check it; `influence.base.Method` has all of it."""
+    """The part of a method that the check uses; `influence.base.Method` has all of it."""
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]]
@@ -33,10 +33,11 @@ class CheckedMethod(Protocol):
 
 
 def check_method(method: CheckedMethod, task: Task, network: nn.Module, queries: QueryBlock | None, where: str) -> None:
-    """Form the gradients that `method` needs of a fresh network, and choose the parameters that it solves on.
+    """Form the gradients that `method` needs from a fresh network, and choose the parameters on which it solves.
 
-    `queries`: None where a model that is not trained yet judges them. Raises InputError with `where` (file and dotted key)
-    when a chosen layer or parameter is not in the network, or its per-example gradients cannot be formed.
+    `queries` is None if a model that is not trained yet will select them. Raises InputError with `where` (file and
+    dotted key) if a chosen layer or parameter is not in the network, or if its per-example gradients cannot be
+    computed.
     """
     try:
         needs = method.needs - {"curvature"}
@@ -60,7 +61,7 @@ def _check_gradients(method: CheckedMethod, task: Task, network: nn.Module, need
 
 def _check_curvature(options: SolveOptions, task: Task, network: nn.Module, queries: QueryBlock | None) -> None:
     if queries is None and options.parameters == "all" and overrides(task, Task.influence_parameters):
-        return  # the task chooses by the queries
+        return  # the task chooses by the queries, which are not known yet
     chosen = choose_parameters(task, network, options.parameters, queries)
     if isinstance(options.solver, Exact):
         options.solver.check_size(Curvature(task, Selection(network, chosen), options.batch_size, options.pass_size))

@@ -1,4 +1,4 @@
-"""Arrays of an npz file whose headers are checked before anything is read. Nothing is unpickled."""
+"""Reads arrays of an npz file after checking their headers. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.form
 
 @dataclass(frozen=True)
 class Header:
-    """What an array of the file says it is; its data are there in full."""
+    """The declared shape and dtype of an array, whose data are known to be complete."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
 
 
 def read_headers(path: Path, names: Sequence[str]) -> dict[str, Header]:
-    """The headers of the arrays `names`.
+    """Return the headers of the arrays `names`.
 
-    Raises InputError if the file is no npz file, an array is missing, encrypted or of Python objects, or has not as many
-    bytes as its shape asks for: memory is never set aside for an array that is not there.
+    Raises InputError if the file is no npz file, or if an array is missing, encrypted, of Python objects, or does not
+    have the number of bytes that its shape implies; so memory is never allocated for data that do not exist.
     """
     if not zipfile.is_zipfile(path):
         raise InputError(path, "is not an npz file of plain arrays: it is no zip archive")
@@ -35,17 +35,17 @@ def read_headers(path: Path, names: Sequence[str]) -> dict[str, Header]:
             members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
             for name in names:
                 if name not in members:
-                    problem = f"array {name!r} is missing; it holds {', '.join(members) or 'nothing'}"
+                    problem = f"array {name!r} is missing; the file holds {', '.join(members) or 'nothing'}"
                     raise InputError(path, problem)
             return {name: _header(path, archive, name, members[name]) for name in names}
     except InputError:
         raise
-    except Exception as error:  # zipfile, zlib and numpy report damage by a dozen types
+    except Exception as error:  # zipfile, zlib and numpy report damage by any of a dozen exception types
         raise InputError(path, f"is not an npz file of plain arrays: {error}") from error
 
 
 def read_array(path: Path, name: str) -> np.ndarray:
-    """One array whose header has been checked. Raises InputError if its data are damaged, or memory does not suffice."""
+    """Read one array whose header has been checked. Raises InputError if its data are damaged or memory does not suffice."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             return stored[name]
@@ -66,10 +66,10 @@ def _header(path: Path, archive: zipfile.ZipFile, name: str, member: zipfile.Zip
         raise InputError(path, f"is not an npz file of plain arrays: {name!r} holds Python objects")
     asked = dtype.itemsize * int(np.prod([int(size) for size in shape], dtype=object))
     if asked != n_bytes:
-        raise InputError(path, f"array {name!r} has {n_bytes} bytes; shape {shape} of {dtype} asks for {asked}")
+        raise InputError(path, f"array {name!r} has {n_bytes} bytes; shape {shape} of {dtype} needs {asked}")
     return Header(shape, dtype)
 
 
 def total_bytes(headers: Mapping[str, Header]) -> int:
-    """Bytes of all arrays."""
+    """Return the number of bytes of all arrays."""
     return sum(header.dtype.itemsize * int(np.prod(header.shape, dtype=object)) for header in headers.values())

@@ -16,12 +16,12 @@ from tasks.errors import InputError
 from tasks.suggestions import did_you_mean, listed
 from tasks.task import Task
 
-Chosen = Mapping[str, np.ndarray | None]  # parameter name -> rows of its first axis, int64, or none: all of it
+Chosen = Mapping[str, np.ndarray | None]  # parameter name -> rows of its first axis, int64, or None for all of it
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """A parameter in the flat vector: its rows int64 [n_rows] (none: all) and the shape of what is chosen of it."""
+    """A parameter in the flat vector: its rows int64 [n_rows] (None: all) and the shape of its chosen part."""
 
     name: str
     rows: Tensor | None
@@ -29,9 +29,9 @@ class Piece:
 
 
 class Selection:
-    """Chosen parameters of a network, side by side in one vector [P], in the order of the network.
+    """Chosen parameters of a network, concatenated to one vector [P] in the order of the network.
 
-    Rows of a parameter stand in the order given. Raises ValueError when the network does not have what is chosen.
+    Rows of a parameter are in the order given. Raises ValueError if the network does not have the chosen parameters.
     """
 
     def __init__(self, network: nn.Module, chosen: Chosen):
@@ -47,24 +47,24 @@ class Selection:
         return sum(self.sizes)
 
     def flatten(self, named: Mapping[str, Tensor]) -> Tensor:
-        """The chosen part of something per parameter (values, gradients): [P]."""
+        """Concatenate the chosen parts of a tensor per parameter (values, gradients): [P]."""
         parts = [named[p.name] if p.rows is None else named[p.name].index_select(0, p.rows) for p in self.pieces]
         return torch.cat([part.reshape(-1) for part in parts])
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
-        """Parameters of the network with `theta` [P] in the place of what is chosen; differentiable in it."""
+        """Return the parameters of the network with the chosen ones taken from `theta` [P]; differentiable in `theta`."""
         fixed = dict(self.network.named_parameters())
         parts = zip(self.pieces, theta.split(self.sizes), strict=True)
         return {piece.name: _substituted(fixed[piece.name].detach(), piece, part) for piece, part in parts}
 
     def evaluate(self, function: Callable[[Any], Tensor], theta: Tensor) -> Tensor:
-        """What `function` makes of the network when `theta` [P] stands for its chosen parameters."""
+        """Return the value of `function` at the network whose chosen parameters are taken from `theta` [P]."""
         named = {f"network.{name}": value for name, value in self.parameters(theta).items()}
         return torch.func.functional_call(_Bound(self.network, function), named, ())
 
 
 class _Bound(nn.Module):
-    """A function of a network as a module, which is what torch substitutes parameters in."""
+    """A function of a network as a module, since torch substitutes parameters in modules only."""
 
     def __init__(self, network: nn.Module, function: Callable[[Any], Tensor]):
         super().__init__()
@@ -77,11 +77,12 @@ class _Bound(nn.Module):
 def choose_parameters(
     task: Task, network: nn.Module, selection: str | Sequence[str], queries: QueryBlock | None
 ) -> dict[str, np.ndarray | None]:
-    """What the Hessian is taken on: parameter name -> rows, or none for all of it.
+    """Return the parameters on which the Hessian is taken: parameter name -> rows, or None for all of it.
 
-    `all`: what the task says for these queries (`influence_parameters`), else every trained parameter; a list: trained
-    parameters whose name fits a pattern. The row of an embedding that stands for padding never trains and is left out.
-    `queries`: None where the task has no choice of its own. Raises InputError for a pattern that fits nothing.
+    `all` selects what the task chooses for these queries (`influence_parameters`), else every trained parameter; a list
+    selects trained parameters whose name matches a pattern. The embedding row of the padding token is never trained and
+    is left out. `queries` is None if the task does not choose by queries. Raises InputError for a pattern that matches
+    nothing.
     """
     if selection == "all" and queries is not None and (chosen := _of_task(task, queries)) is not None:
         return chosen
@@ -90,7 +91,7 @@ def choose_parameters(
         for pattern in selection:
             if not any(fnmatchcase(name, pattern) for name in trained):
                 there = f"{listed(trained)}{did_you_mean(pattern, trained)}"
-                raise InputError("parameters", f"{pattern!r} fits no trained parameter; there are {there}")
+                raise InputError("parameters", f"{pattern!r} matches no trained parameter; there are {there}")
         trained = [name for name in trained if any(fnmatchcase(name, pattern) for pattern in selection)]
     padding = {
         f"{name}.weight" if name else "weight": (module.num_embeddings, module.padding_idx)
@@ -103,18 +104,20 @@ def choose_parameters(
 
 
 def _of_task(task: Task, queries: QueryBlock) -> dict[str, np.ndarray | None] | None:
-    """What the task chooses for these queries, None where it leaves the choice open."""
+    """Return what the task chooses for these queries, or None if the task leaves the choice open."""
     found = task.influence_parameters(queries.split, queries.rows)
     if found is None:
         return None
     chosen = dict(found)
     if set(chosen) <= task.independent_rows:
-        return chosen  # rows of other queries then change no score of this one
+        return chosen  # independent rows: those of other queries change no score of this query
     for row in queries.rows:
         alone = task.influence_parameters(queries.split, np.array([row])) or {}
         if alone.keys() != chosen.keys() or not all(np.array_equal(alone[n], chosen[n]) for n in chosen):  # type: ignore[arg-type]
             problem = "the task chooses other parameters for other queries, and their rows are not independent"
-            raise InputError("parameters", f"{problem}; score such queries apart or give a list of names")
+            raise InputError(
+                "parameters", f"{problem}; score such queries in separate campaigns or give a list of names"
+            )
     return chosen
 
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CHUNK = 1 << 22  # numbers per temporary: 16 MB in float32
-CACHE = 1 << 16  # the same where a temporary should stay in a core's cache
+CHUNK = 1 << 22  # numbers per temporary array: 16 MB in float32
+CACHE = 1 << 16  # numbers per temporary array that should stay in a core's cache
 
 
 @dataclass(frozen=True, eq=False)
 class TokenGradients:
-    """Gradients of the rows of an embedding, sparse: never [vocabulary, dim].
+    """Gradients of the rows of an embedding, kept sparse instead of as [vocabulary, dim].
 
     Entry e is d loss(example rows[e]) / d (embedding output) at one position, which held tokens[e]: rows, tokens int64
     [E] and vectors [E, dim], over `n` examples. The gradient of token w for an example is the sum of its entries (Yeh
@@ -31,9 +31,9 @@ class TokenGradients:
 
     @staticmethod
     def of_positions(ids: Tensor, gradients: Tensor, padding_id: int | None = None) -> TokenGradients:
-        """From token ids [n, T] and output gradients [n, T, dim].
+        """Build from token ids [n, T] and output gradients [n, T, dim].
 
-        Positions without gradient are dropped, and so is the padding row that never trains.
+        Positions without gradient are dropped, and so is the padding row, which is never trained.
         """
         keep = (gradients != 0).any(-1)
         if padding_id is not None:
@@ -45,26 +45,26 @@ class TokenGradients:
 
     @staticmethod
     def cat(parts: Sequence[TokenGradients]) -> TokenGradients:
-        """The examples of all parts, one after the other."""
+        """Concatenate the examples of all parts."""
         starts = np.cumsum([0, *(part.n for part in parts)])
         rows = torch.cat([part.rows + int(start) for part, start in zip(parts, starts, strict=False)])
         tokens, vectors = (torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "vectors"))
         return TokenGradients(int(starts[-1]), rows, tokens, vectors)
 
     def kept(self, keep: Tensor) -> TokenGradients:
-        """The entries where `keep`, bool [E]."""
+        """Return the entries selected by `keep`, bool [E]."""
         entries = keep.nonzero().squeeze(1)
         return TokenGradients(self.n, self.rows[entries], self.tokens[entries], self.vectors.index_select(0, entries))
 
     def of_tokens(self, ids: Sequence[int], *, inside: bool) -> TokenGradients:
-        """The entries whose token is in `ids`, or the others."""
+        """Return the entries whose token is in `ids`, or with `inside` false all others."""
         listed = torch.isin(self.tokens, torch.tensor(list(ids), dtype=torch.int64, device=self.tokens.device))
         return self.kept(listed if inside else ~listed)
 
     def top(self, k: int) -> TokenGradients:
-        """The k positions of each example with the largest gradient norm; of equal ones the earlier (Yeh et al.
+        """Return the k positions of each example with the largest gradient norm; ties go to the earlier position.
 
-        2022, equation 5).
+        Yeh et al. 2022, equation 5.
         """
         by_norm = torch.argsort(self.vectors.norm(dim=1), descending=True, stable=True)
         order = by_norm[torch.argsort(self.rows[by_norm], stable=True)]
@@ -76,13 +76,13 @@ class TokenGradients:
 
     @cached_property
     def summed(self) -> TokenGradients:
-        """One entry per (token, example), the sum over its positions, sorted by token and then example."""
+        """Return one entry per (token, example), the sum over its positions, sorted by token and then example."""
         keys, inverse = torch.unique(self.tokens * self.n + self.rows, return_inverse=True)
         vectors = self.vectors.new_zeros(len(keys), self.vectors.shape[1]).index_add_(0, inverse, self.vectors)
         return TokenGradients(self.n, keys % max(self.n, 1), keys // max(self.n, 1), vectors)
 
     def dot(self, train: TokenGradients, bias: bool = False) -> np.ndarray:
-        """Sum over shared tokens of the inner products of their gradients: float64 [n_queries, n_train].
+        """Return the sum over shared tokens of the inner products of their gradients: float64 [n_queries, n_train].
 
         Yeh et al. 2022, equation 4.
         """
@@ -91,19 +91,19 @@ class TokenGradients:
         return scores.reshape(self.n, train.n)
 
     def squared_norm(self, bias: bool = False) -> np.ndarray:
-        """Squared norms of the gradients, each token's summed over its positions first: float64 [n]."""
+        """Return squared norms of the gradients, after summing each token over its positions: float64 [n]."""
         squares = _numpy(self.summed.vectors.double().square().sum(1))
         return np.bincount(_numpy(self.summed.rows), weights=squares, minlength=self.n)
 
     def words(self, train: TokenGradients, row: int, train_row: int) -> dict[int, float]:
-        """Contribution of each shared token to the product of example `row` with `train_row`; they sum to `dot`."""
+        """Return the contribution of each shared token to the product of example `row` with `train_row`; they sum to `dot`."""
         _, _, tokens, products = self.kept(self.rows == row)._matches(train.kept(train.rows == train_row))
         shared, inverse = np.unique(tokens, return_inverse=True)
         sums = np.bincount(inverse, weights=products, minlength=len(shared))
         return dict(zip(shared.tolist(), sums.tolist(), strict=True))
 
     def _matches(self, train: TokenGradients) -> tuple[np.ndarray, ...]:
-        """Pairs of a (token, query) and a train entry of the token: query row, train row, token, inner product."""
+        """Return pairs of a (token, query) and a train entry of the token: query row, train row, token, inner product."""
         query = self.summed
         first = torch.searchsorted(query.tokens, train.tokens)
         n_matches = torch.searchsorted(query.tokens, train.tokens, right=True) - first
@@ -117,10 +117,10 @@ class TokenGradients:
 
 @dataclass(frozen=True, eq=False)
 class PositionGradients:
-    """Weight gradients of a Linear or Conv1d, as their two factors at every position.
+    """Weight gradients of a Linear or Conv1d, kept as their two factors at every position.
 
     inputs [n, T, I] and output gradients deltas [n, T, O]; the weight gradient of an example is sum_t deltas[t]
-    inputs[t]^T, [O, I], and that of the bias sum_t deltas[t].
+    inputs[t]^T, [O, I], and that of the bias is sum_t deltas[t].
     """
 
     inputs: Tensor
@@ -129,12 +129,12 @@ class PositionGradients:
 
     @property
     def n(self) -> int:
-        """Number of examples."""
+        """The number of examples."""
         return len(self.inputs)
 
     @staticmethod
     def cat(parts: Sequence[PositionGradients]) -> PositionGradients:
-        """The examples of all parts; shorter ones get positions with zero gradient."""
+        """Concatenate the examples of all parts; shorter ones get positions with zero gradient."""
         length = max(part.inputs.shape[1] for part in parts)
         factors = [
             torch.cat([functional.pad(x, (0, 0, 0, length - x.shape[1])) for x in column])
@@ -144,11 +144,11 @@ class PositionGradients:
 
     @cached_property
     def dense(self) -> Tensor:
-        """The weight gradient of every example: [n, O * I]."""
+        """Return the weight gradient of every example: [n, O * I]."""
         return torch.bmm(self.deltas.transpose(1, 2), self.inputs).flatten(1)
 
     def dot(self, train: PositionGradients, bias: bool = False) -> np.ndarray:
-        """Inner products of the weight gradients, and of the bias gradients if `bias`: float64 [n_queries, n_train]."""
+        """Return inner products of the weight gradients, plus those of the bias if `bias`: float64 [n_queries, n_train]."""
         per_position = self.inputs.shape[2] + self.deltas.shape[2]
         n_weights = self.inputs.shape[2] * self.deltas.shape[2]
         by_position = self.inputs.shape[1] * train.inputs.shape[1] * per_position
@@ -159,13 +159,13 @@ class PositionGradients:
         return scores
 
     def squared_norm(self, bias: bool = False) -> np.ndarray:
-        """Squared norms of the weight gradients, plus those of the bias gradients if `bias`: float64 [n]."""
+        """Return squared norms of the weight gradients, plus those of the bias gradients if `bias`: float64 [n]."""
         squares = self._squared_weights
         return squares + _squares(self.deltas.sum(1)) if bias and self.has_bias else squares
 
     @cached_property
     def _squared_weights(self) -> np.ndarray:
-        """By position ||G||^2 = sum_{s,t} (inputs[s] . inputs[t]) (deltas[s] . deltas[t]), where that is less work."""
+        """Return ||G||^2 = sum_{s,t} (inputs[s] . inputs[t]) (deltas[s] . deltas[t]) by position if that is less work."""
         length, width = self.inputs.shape[1], self.inputs.shape[2] * self.deltas.shape[2]
         by_position = length * (self.inputs.shape[2] + self.deltas.shape[2]) <= width
         size = max(1, CHUNK // max(1, length * length if by_position else width))
@@ -182,7 +182,7 @@ class PositionGradients:
         )
 
     def _dot_by_position(self, train: PositionGradients) -> np.ndarray:
-        """sum_{s,t} (inputs_q[s] . inputs_i[t]) (deltas_q[s] . deltas_i[t]), without any weight gradient."""
+        """Return sum_{s,t} (inputs_q[s] . inputs_i[t]) (deltas_q[s] . deltas_i[t]), without forming a weight gradient."""
         length, theirs = self.inputs.shape[1], train.inputs.shape[1]
         size = max(1, CHUNK // max(1, length * theirs * train.n))
         inputs, deltas = train.inputs.flatten(0, 1).T, train.deltas.flatten(0, 1).T
@@ -195,39 +195,39 @@ class PositionGradients:
 
 @dataclass(frozen=True, eq=False)
 class ElementGradients:
-    """Gradients of a LayerNorm, which scales its input element by element: weight [n, P], bias [n, P] or none."""
+    """Gradients of a LayerNorm, which scales its input element by element: weight [n, P], bias [n, P] or None."""
 
     weight: Tensor
     bias: Tensor | None
 
     @property
     def n(self) -> int:
-        """Number of examples."""
+        """The number of examples."""
         return len(self.weight)
 
     @staticmethod
     def cat(parts: Sequence[ElementGradients]) -> ElementGradients:
-        """The examples of all parts, one after the other."""
+        """Concatenate the examples of all parts."""
         biases = [part.bias for part in parts if part.bias is not None]
         return ElementGradients(torch.cat([part.weight for part in parts]), torch.cat(biases) if biases else None)
 
     def dot(self, train: ElementGradients, bias: bool = False) -> np.ndarray:
-        """Inner products of the weight gradients, and of the bias gradients if `bias`: float64 [n_queries, n_train]."""
+        """Return inner products of the weight gradients, plus those of the bias if `bias`: float64 [n_queries, n_train]."""
         scores = self.weight @ train.weight.T
         if bias and self.bias is not None and train.bias is not None:
             scores = scores + self.bias @ train.bias.T
         return _numpy(scores.double())
 
     def squared_norm(self, bias: bool = False) -> np.ndarray:
-        """Squared norms of the weight gradients, plus those of the bias gradients if `bias`: float64 [n]."""
+        """Return squared norms of the weight gradients, plus those of the bias gradients if `bias`: float64 [n]."""
         squares = _squares(self.weight)
         return squares + _squares(self.bias) if bias and self.bias is not None else squares
 
 
 def cosines(products: np.ndarray, squares: np.ndarray, train_squares: np.ndarray) -> np.ndarray:
-    """Cosines [n_queries, n_train] from inner products and squared norms; 0 where a gradient is exactly zero.
+    """Return cosines [n_queries, n_train] from inner products and squared norms; 0 if a gradient is exactly zero.
 
-    Rounding leaves none outside [-1, 1].
+    Values that rounding puts outside [-1, 1] are clipped.
     """
     norms = np.sqrt(np.outer(squares, train_squares))
     return np.clip(products / np.where(norms == 0, 1.0, norms), -1.0, 1.0)
@@ -238,7 +238,7 @@ def _squares(vectors: Tensor) -> np.ndarray:
 
 
 def _row_products(a: Tensor, a_rows: Tensor, b: Tensor, b_rows: Tensor) -> Tensor:
-    """a[a_rows[p]] . b[b_rows[p]] for every pair p, in pieces that stay in the cache: 10 times faster on a CPU."""
+    """Return a[a_rows[p]] . b[b_rows[p]] for every pair p, in chunks that stay in the cache: 10 times faster on a CPU."""
     size = max(1, (CACHE if a.device.type == "cpu" else CHUNK) // max(1, a.shape[1]))
     products = a.new_empty(len(a_rows))
     for start in range(0, len(a_rows), size):

@@ -1,4 +1,4 @@
-"""Who comes first: proponents, opponents, least influential. Ties go to the smaller TrainId. numpy only."""
+"""The order of training examples by score: proponents, opponents, least influential. Ties go to the smaller TrainId. numpy only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GROUPS: tuple[Group, ...] = ("proponents", "opponents", "least")
 
 
 def ranked(scores: np.ndarray, train_ids: np.ndarray, group: Group) -> np.ndarray:
-    """Train ids in the order in which `group` removes them, so that the removal sets of all k are prefixes.
+    """Return train ids in the order in which `group` removes them, so that the removal sets of all k are prefixes.
 
     proponents: highest score first; opponents: lowest first; least: smallest |score| first. scores [n_train] or
     [n_queries, n_train]; returns int64 ids of the same shape, never positions. Raises ValueError.
@@ -30,17 +30,17 @@ def ranked(scores: np.ndarray, train_ids: np.ndarray, group: Group) -> np.ndarra
 
 
 def proponents(scores: np.ndarray, train_ids: np.ndarray, k: int) -> np.ndarray:
-    """Ids of the k highest scores of a row, highest first: int64 [k]."""
+    """Return the ids of the k highest scores of a row, highest first: int64 [k]."""
     return _first(scores, train_ids, "proponents", k)
 
 
 def opponents(scores: np.ndarray, train_ids: np.ndarray, k: int) -> np.ndarray:
-    """Ids of the k lowest scores of a row, lowest first: int64 [k]."""
+    """Return the ids of the k lowest scores of a row, lowest first: int64 [k]."""
     return _first(scores, train_ids, "opponents", k)
 
 
 def least(scores: np.ndarray, train_ids: np.ndarray, k: int) -> np.ndarray:
-    """Ids of the k smallest |score| of a row, smallest first: int64 [k]."""
+    """Return the ids of the k smallest |score| of a row, smallest first: int64 [k]."""
     return _first(scores, train_ids, "least", k)
 
 

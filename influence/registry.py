@@ -1,6 +1,6 @@
-"""Influence methods, observers and recipes by name: one line each.
+"""Registries of influence methods, observers and recipes, one line each.
 
-What a method needs (checkpoints, gradients) stands on its class.
+What a method needs (checkpoints, gradients) is declared on its class.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ METHODS = Registry(
             "Silva et al. 2022, equations 1 and 5",
         ),
         "scores_file": Entry(
-            "influence.methods.scores_file:ScoresFile", "somebody else's score matrix (npz, parquet or csv)"
+            "influence.methods.scores_file:ScoresFile", "a score matrix made elsewhere (npz, parquet or csv)"
         ),
         "random": Entry(
             "influence.methods.random:RandomControl",
@@ -70,7 +70,7 @@ OBSERVERS = Registry(
     {
         "confound_influence_difference": Entry(
             "influence.diagnostics.confound_influence_difference:ConfoundInfluenceDifference",
-            "gradient-cosine influence of same-label examples: those of a probe's confound less the others",
+            "gradient-cosine influence of same-label examples: those with a probe's confound minus the others",
             f"{_HAN}, section 6.1",
         ),
     },
@@ -80,7 +80,7 @@ RECIPES.extend(
     {
         "influence_tuning": Entry(
             "influence.recipes.influence_tuning:InfluenceTuning",
-            "label loss in turns with a loss over gradient-cosine influences, second order",
+            "label loss alternating with a loss over gradient-cosine influences, second order",
             f"{_HAN}, section 4",
         ),
         "embedding_tuning": Entry(

@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 
 def needs_of(methods: Iterable[Method]) -> frozenset[str]:
-    """All that a gradient shard must hold for these methods."""
+    """Return everything that a gradient shard must hold for these methods."""
     return frozenset().union(*(method.needs for method in methods))
 
 
 class Scorer:
     """Scores ranges of the train split by several methods; one forward and backward pass per checkpoint and batch.
 
-    `methods` label -> method and `prepared` label -> what Method.prepare returned; controls are left out. Train
-    gradients are those of the gold labels, live for one batch of `batch_size` rows, and are dropped. Batches start at
-    the start of the range: the same range gives the same bits, whatever else was computed. Methods that need curvature
-    solve for the queries first; `diagnostics` (label -> plain JSON values) is what they tell. Raises InputError when a
-    method's layers are not in the model or its solver refuses.
+    `methods` maps labels to methods and `prepared` maps labels to the results of Method.prepare; controls are left out.
+    Train gradients are those of the gold labels; they are kept for one batch of `batch_size` rows and then dropped.
+    Batches start at the start of the range, so the same range gives the same bits, whatever else was computed. Methods
+    that need curvature first solve for the queries; `diagnostics` maps their labels to the diagnostics, plain JSON
+    values. Raises InputError if a method's layers are not in the model or its solver refuses.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class Scorer:
         }
 
     def score_range(self, start: int, stop: int) -> dict[str, np.ndarray]:
-        """Scores of the train rows [start, stop): label -> float32 [n_queries, stop - start], columns in row order.
+        """Return scores of the train rows [start, stop): label -> float32 [n_queries, stop - start], columns in row order.
 
-        Raises RefitError naming the method whose scores have the wrong shape or are not finite (but for whole rows of
-        NaN, where it may diverge).
+        Raises RefitError naming the method whose scores have the wrong shape or are not finite (whole rows of NaN are
+        allowed if the method may diverge).
         """
         blocks = {label: [np.zeros((self._n_queries, 0), np.float32)] for label in self.methods}
         labels = self.task.splits["train"].labels
@@ -106,10 +106,10 @@ def word_contributions(
     pairs: Sequence[tuple[int, int]],
     device: torch.device | str = "cpu",
 ) -> dict[tuple[int, int], list[tuple[int, float]]]:
-    """What each word adds to the score of each (query id, train id).
+    """Return what each word adds to the score of each (query id, train id).
 
-    Lists of (token id, contribution), largest magnitude first. The contributions of a pair sum to its score. For
-    tracin_we and tracin_we_topk (Yeh et al. 2022, section 4.3). Raises KeyError on an unknown id.
+    The result holds lists of (token id, contribution), largest magnitude first; the contributions of a pair sum to its
+    score. For tracin_we and tracin_we_topk (Yeh et al. 2022, section 4.3). Raises KeyError on an unknown id.
     """
     if not pairs:
         return {}
@@ -134,11 +134,12 @@ def row_contributions(
     pairs: Sequence[tuple[int, int]],
     device: torch.device | str = "cpu",
 ) -> dict[tuple[int, int], list[tuple[int, float]]]:
-    """What each row of the parameter adds to the score of each (query id, train id): words, where rows are words.
+    """Return what each row of the parameter adds to the score of each (query id, train id); a row may stand for a word.
 
-    Lists of (row of the parameter, contribution), largest magnitude first; rows that add nothing are left out. The
-    contributions of a pair sum to its score; all are NaN where the solver diverged. For influence_function and
-    cross_loss_influence on rows of one parameter. Raises ValueError on another selection, KeyError on an unknown id.
+    The result holds lists of (row of the parameter, contribution), largest magnitude first; rows that add nothing are
+    left out. The contributions of a pair sum to its score; all are NaN if the solver diverged. For influence_function
+    and cross_loss_influence on rows of one parameter. Raises ValueError on another selection, KeyError on an unknown
+    id.
     """
     if not pairs:
         return {}
@@ -173,7 +174,7 @@ def _curved(methods: Mapping[str, Method]) -> list[str]:
 def _terms(
     methods: Mapping[str, Method], checkpoints: Sequence[Checkpoint]
 ) -> tuple[list[Checkpoint], dict[str, list[tuple[int, float]]]]:
-    """The checkpoints that any method sums over, and label -> (position among those, weight)."""
+    """Return the checkpoints over which any method sums, and label -> (position among those, weight)."""
     terms = {
         label: checkpoint_terms(method, checkpoints) if method.needs - {"curvature"} else []
         for label, method in methods.items()

@@ -1,4 +1,4 @@
-"""Options that are patterns of names, as what they select: two spellings of one choice are one identity. No torch."""
+"""Replaces patterns of names in identities by what they select, so that two spellings of one choice have one identity. No torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from tasks.task import Task
 
 
 def with_selections(identity: dict[str, Any], part: Component, task: Task, base_dir: Path) -> dict[str, Any]:
-    """`identity` of a part of a task, with the sorted names that its patterns select in their place.
+    """Return `identity` of a part of a task, with the sorted names that its patterns select in place of the patterns.
 
-    Words such as `all` stay, and so do
-    patterns for a model that cannot list its parameters before it is built.
+    Keywords such as `all` stay, and so do patterns for a model that cannot list its parameters before it is built.
     """
     for option, kind in part.selects.items():
         patterns = getattr(part, option)
@@ -27,7 +26,7 @@ def with_selections(identity: dict[str, Any], part: Component, task: Task, base_
 
 
 def has_selections(part: Component) -> bool:
-    """Whether an option of a part is a list of patterns."""
+    """Return whether an option of a part is a list of patterns."""
     return any(not isinstance(getattr(part, option), str) for option in part.selects)
 
 
@@ -36,7 +35,7 @@ def _fits(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _names(kind: str, task: Task, base_dir: Path) -> list[str] | None:
-    """Sorted names among which patterns choose; None if the model does not say them, or may choose otherwise."""
+    """Return the sorted names among which patterns choose; None if the model does not list them or may choose otherwise."""
     model = task.model
     parameters = model.parameter_names(base_dir) if is_built_in(type(model).__module__) else None
     if parameters is None:
@@ -45,6 +44,5 @@ def _names(kind: str, task: Task, base_dir: Path) -> list[str] | None:
         return sorted(set(parameters) - model.frozen(base_dir))
     owners = sorted({owner for name in parameters if (owner := name.rpartition(".")[0])})
     is_flat = not any(later.startswith(f"{one}.") for one in owners for later in owners)
-    return (
-        owners if is_flat else None
-    )  # where a module has weights and others inside, a pattern may stand for all of them
+    # if a module has both weights and submodules, a pattern may stand for all of them
+    return owners if is_flat else None

@@ -1,4 +1,4 @@
-"""Solvers of (H + damping I) x = v for many v at once: exact, conjugate gradients, LiSSA. No torch at import."""
+"""Solvers of (H + damping I) x = v for many v at once: exact, conjugate gradients, LiSSA. Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     from influence.curvature import Curvature
 
-GROWTH = 10.0  # how far a LiSSA run may pass the norm that no stable run passes
+GROWTH = 10.0  # a LiSSA run may exceed by this factor the norm that no stable run exceeds
 
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """x [q, P], which of them `diverged` (bool [q]: x is zero there, and no solution), and what to tell about them.
+    """x [q, P], which vectors `diverged` (bool [q]; x is zero there, and no solution), and diagnostics.
 
-    `diagnostics`: plain JSON values; those that are lists have one entry per vector.
+    `diagnostics` are plain JSON values; lists among them have one entry per vector.
     """
 
     x: Tensor
@@ -36,7 +36,7 @@ class Solution:
 
 
 class _Options(BaseModel):
-    """What all solvers share.
+    """The options that all solvers share.
 
     `version` is raised when the numbers of a solver change. `float64`: derivatives are taken with the weights of the
     network in float64; otherwise in the dtype of the network.
@@ -47,24 +47,25 @@ class _Options(BaseModel):
     float64: ClassVar[bool] = False
 
     def identity(self) -> dict[str, Any]:
-        """The options, and the version where it is not 1: what enters score ids."""
+        """Return what enters score ids: the options, and the version if it is not 1."""
         options = self.model_dump(mode="json")
         return options if self.version == 1 else {**options, "version": self.version}
 
 
 class Exact(_Options):
-    """The dense Hessian + `damping` I, formed and solved in float64; where rows are independent, one block per row.
+    """The dense Hessian + `damping` I, formed and solved in float64; if rows are independent, one block per row.
 
-    With damping the system is solved by Cholesky, and InputError is raised when the damped Hessian is not positive
-    definite. At damping 0 it is solved by eigenvalues: those that are zero up to rounding are left out, so that x is the
-    pseudo-inverse of H times v (see influence/flat_directions.py for the tolerances). InputError is raised when H has
-    negative eigenvalues, or when v has a part in the left-out directions. `max_parameters`: the largest matrix that is
-    formed (P, or the numbers in one row); InputError above it. `indefinite: absolute` solves with |H| + damping I
-    instead, |H| having the absolute values of the eigenvalues of H (Dauphin et al. 2014): far from a minimum, where H
-    has negative curvature, a direction then counts by how strongly the loss bends along it. At a minimum both agree.
+    With damping the system is solved by Cholesky, and InputError is raised if the damped Hessian is not positive
+    definite. At damping 0 it is solved by eigenvalues: those that are zero up to rounding are left out, so that x is
+    the pseudo-inverse of H times v (see influence/flat_directions.py for the tolerances); InputError is raised if H has
+    negative eigenvalues, or if v has a component in the left-out directions. `max_parameters` is the largest size of a
+    matrix that is formed (P, or the numbers in one row); InputError above it. `indefinite: absolute` solves with |H| +
+    damping I instead, where |H| has the absolute values of the eigenvalues of H (Dauphin et al. 2014): far from a
+    minimum, where H has negative curvature, a direction then counts by how strongly the loss bends along it. At a
+    minimum both agree.
     """
 
-    version: ClassVar[int] = 2  # 1 formed the Hessian in the dtype of the network, and had no pseudo-inverse
+    version: ClassVar[int] = 2  # version 1 formed the Hessian in the dtype of the network, and had no pseudo-inverse
     float64: ClassVar[bool] = True
 
     name: Literal["exact"] = "exact"
@@ -73,7 +74,7 @@ class Exact(_Options):
     indefinite: Literal["refuse", "absolute"] = "refuse"
 
     def solve(self, curvature: Curvature, vectors: Tensor) -> Solution:
-        """x = (H + damping I)^-1 v for `vectors` [q, P]."""
+        """Return x = (H + damping I)^-1 v for `vectors` [q, P]."""
         self.check_size(curvature)
         if curvature.independent:
             blocks, parts = curvature.blocks(), vectors.double().split(curvature.selection.sizes, 1)
@@ -83,7 +84,7 @@ class Exact(_Options):
         check_in_range([part.outside for part in solved], vectors, sum(part.n_flat for part in solved))
         x, residuals = _joined(solved, vectors)
         shape = {"blocks": sum(len(b) for b in blocks)} if curvature.independent else {}
-        told = {
+        diagnostics = {
             "solver": self.name,
             "effective_damping": self.damping,
             "indefinite": self.indefinite,
@@ -91,10 +92,10 @@ class Exact(_Options):
             "zero_eigenvalues": sum(part.n_flat for part in solved),
             "residual": _listed(residuals),
         }
-        return Solution(x, np.zeros(len(x), bool), told)
+        return Solution(x, np.zeros(len(x), bool), diagnostics)
 
     def check_size(self, curvature: Curvature) -> None:
-        """Raises InputError when the Hessian is larger than `max_parameters` allows."""
+        """Raise InputError if the Hessian is larger than `max_parameters` allows."""
         pieces, n_parameters = curvature.selection.pieces, len(curvature.theta)
         size = max(math.prod(p.shape[1:]) for p in pieces) if curvature.independent else n_parameters
         if size > self.max_parameters:
@@ -102,7 +103,7 @@ class Exact(_Options):
             raise InputError("solver", f"{problem}; choose fewer parameters, or the solver cg or lissa")
 
     def _of_blocks(self, blocks: Tensor, vectors: Tensor) -> SolvedBlocks:
-        """The solution for blocks [n, d, d] and vectors [q, n d]."""
+        """Return the solution for blocks [n, d, d] and vectors [q, n d]."""
         n, width, _ = blocks.shape
         right = vectors.view(len(vectors), n, width).permute(1, 2, 0)
         if not bool(blocks.isfinite().all()):
@@ -116,7 +117,8 @@ class ConjugateGradients(_Options):
     """Conjugate gradients on H + `damping` I from x = 0, all vectors at once, until |r| <= `tolerance` |v|.
 
     A vector that meets a direction of negative curvature has diverged: the damped Hessian is then not positive
-    definite, and a larger damping is needed. One that does not converge in `max_iterations` keeps its x and is told.
+    definite, and a larger damping is needed. One that does not converge in `max_iterations` keeps its x, and
+    `converged` in the diagnostics is false.
     """
 
     name: Literal["cg"] = "cg"
@@ -125,24 +127,24 @@ class ConjugateGradients(_Options):
     max_iterations: int = Field(default=500, ge=1)
 
     def solve(self, curvature: Curvature, vectors: Tensor) -> Solution:
-        """x ~ (H + damping I)^-1 v for `vectors` [q, P]."""
+        """Return x ~ (H + damping I)^-1 v for `vectors` [q, P]."""
         import torch
 
         x, negative, iterations = self._iterate(curvature, vectors)
         x = x.where(~negative[:, None], torch.zeros_like(x))
         residuals = curvature.residuals(x, vectors, self.damping)
-        # the recurrence's own residual drifts from the true one by rounding: hence the factor
+        # by rounding, the recurrence's own residual drifts from the true one, hence the factor
         converged = ~negative & (residuals <= max(2 * self.tolerance, 100 * torch.finfo(x.dtype).eps))
-        told = {"solver": self.name, "effective_damping": self.damping, "iterations": iterations.tolist()}
-        told |= {
+        diagnostics = {"solver": self.name, "effective_damping": self.damping, "iterations": iterations.tolist()}
+        diagnostics |= {
             "residual": _listed(residuals),
             "converged": converged.tolist(),
             "negative_curvature": negative.tolist(),
         }
-        return Solution(x, negative.cpu().numpy(), told)
+        return Solution(x, negative.cpu().numpy(), diagnostics)
 
     def _iterate(self, curvature: Curvature, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [q, P], bool [q] that met negative curvature, int [q] iterations. Vectors that are done stand still."""
+        """Return x [q, P], which vectors met negative curvature (bool [q]), and iterations (int [q]); finished vectors stay unchanged."""
         import torch
 
         x, r, p = torch.zeros_like(vectors), vectors.clone(), vectors.clone()
@@ -171,12 +173,13 @@ class ConjugateGradients(_Options):
 class LiSSA(_Options):
     """The recursion h <- v + (1 - `damping`) h - H_batch h / `scale` from h = v, `depth` times; then x = h / scale.
 
-    Fixed point: (H + damping scale I)^-1 v, so the effective damping is damping * scale. Mean of `repeats` runs. H_batch
-    = Hessian of `batch_size` train rows: shuffled anew each epoch by (`seed`, repeat, epoch), or as `given`, from the
-    first row on. `rescale: false` leaves out the last division, as the code published with Silva et al. 2022 does. It
-    diverges where an eigenvalue of H + damping scale I is below zero or above 2 scale. A vector has diverged when h is
-    not finite or far longer than any stable run lets it be, or when |(H + damping scale I) x - v| > `max_residual` |v|:
-    at 1, x = 0 is as good. Agarwal et al. 2017; Koh and Liang 2017, section 3.
+    The fixed point is (H + damping scale I)^-1 v, so the effective damping is damping * scale. The result is the mean
+    of `repeats` runs. H_batch = Hessian of `batch_size` train rows, either shuffled anew each epoch by (`seed`, repeat,
+    epoch), or in the order `given`, from the first row on. `rescale: false` leaves out the last division, as the code
+    published with Silva et al. 2022 does. The recursion diverges if an eigenvalue of H + damping scale I is below zero
+    or above 2 scale. A vector counts as diverged if h is not finite or far longer than in any stable run, or if |(H +
+    damping scale I) x - v| > `max_residual` |v|: at 1, x = 0 is as good. Agarwal et al. 2017; Koh and Liang 2017,
+    section 3.
     """
 
     name: Literal["lissa"] = "lissa"
@@ -197,7 +200,7 @@ class LiSSA(_Options):
         return self
 
     def solve(self, curvature: Curvature, vectors: Tensor) -> Solution:
-        """x ~ (H + damping scale I)^-1 v for `vectors` [q, P]."""
+        """Return x ~ (H + damping scale I)^-1 v for `vectors` [q, P]."""
         import torch
 
         runs = [self._run(curvature, vectors, repeat) for repeat in range(self.repeats)]
@@ -206,14 +209,14 @@ class LiSSA(_Options):
         residuals = curvature.residuals(x, vectors, self.damping * self.scale)
         diverged = grown | ~(residuals <= self.max_residual)
         x = x.where(~diverged[:, None], torch.zeros_like(x)) * (1 if self.rescale else self.scale)
-        told = {"solver": self.name, "effective_damping": self.damping * self.scale, "iterations": self.depth}
-        told |= {"rescaled": self.rescale, "residual": _listed(residuals)}
-        return Solution(x, diverged.cpu().numpy(), told)
+        diagnostics = {"solver": self.name, "effective_damping": self.damping * self.scale, "iterations": self.depth}
+        diagnostics |= {"rescaled": self.rescale, "residual": _listed(residuals)}
+        return Solution(x, diverged.cpu().numpy(), diagnostics)
 
     def _run(self, curvature: Curvature, vectors: Tensor, repeat: int) -> tuple[Tensor, Tensor]:
-        """h [q, P] and which of them grew too long, bool [q].
+        """Return h [q, P] and which of them grew too long, bool [q].
 
-        Where no factor I - H / scale - damping I stretches, |h| <= (steps + 1) |v|.
+        If no factor I - H / scale - damping I has a norm above 1, then |h| <= (steps + 1) |v|.
         """
         import torch
 
@@ -228,7 +231,7 @@ class LiSSA(_Options):
         return h, grown
 
     def _batches(self, ids: np.ndarray, repeat: int) -> Iterator[np.ndarray]:
-        """Train rows of each step; random ones by id, so that the order of the train set does not matter."""
+        """Yield the train rows of each step; random ones are drawn by id, so that the order of the train set does not matter."""
         by_id, step, epoch = np.argsort(ids), 0, 0
         while step < self.depth:
             shuffled = by_id[generator(self.seed, "lissa", repeat, epoch).permutation(len(ids))]
@@ -240,7 +243,7 @@ class LiSSA(_Options):
 
 
 def _known_keys(options: Any) -> Any:
-    """Refuses an option of another solver: the union's own message would call it allowed."""
+    """Refuse an option of another solver, which the message of pydantic's union would list as allowed."""
     solvers = {"exact": Exact, "cg": ConjugateGradients, "lissa": LiSSA}
     cls = solvers.get(str(options.get("name"))) if isinstance(options, dict) else None
     unknown = sorted(set(options) - set(cls.model_fields)) if cls else []
@@ -256,7 +259,7 @@ Solver = Annotated[Exact | ConjugateGradients | LiSSA, Field(discriminator="name
 
 
 def _joined(solved: Sequence[SolvedBlocks], vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Solutions [q, P] in the dtype of `vectors`, and |left over| / |v| [q]."""
+    """Return solutions [q, P] in the dtype of `vectors`, and |residual| / |v| [q]."""
     import torch
 
     x, left = torch.cat([part.x for part in solved], 1), torch.cat([part.left for part in solved], 1)
@@ -265,5 +268,5 @@ def _joined(solved: Sequence[SolvedBlocks], vectors: Tensor) -> tuple[Tensor, Te
 
 
 def _listed(values: Tensor) -> list[float | None]:
-    """Plain JSON values: what is not finite is null."""
+    """Return plain JSON values, with null for a value that is not finite."""
     return [value if math.isfinite(value) else None for value in values.tolist()]

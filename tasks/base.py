@@ -1,4 +1,7 @@
-"""What all parts share: options with an identity, splits of data, and numerics. No torch at import: plan, list and --help stay fast."""
+"""What all parts of a config share: options with an identity, splits of data, and numerics.
+
+This module imports no torch, so that `refit plan`, `list` and `--help` stay fast.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,10 @@ Batch = dict[str, "Tensor"]
 class Component(BaseModel):
     """A named, versioned part that a config can choose; its fields are its options.
 
-    Subclasses set `version` and bump it when their numbers change. Modules that hold components import torch inside methods only.
-    `selects`: the options that are lists of patterns, option -> what they choose among: `layers` (modules with weights) or
-    `trained` (names of trained parameters). The identity of the part then holds the names that the patterns select.
+    Subclasses set `version` and raise it when their numbers change. Modules that hold components import torch inside
+    methods only. `selects` maps each option that is a list of patterns to what the patterns choose among: `layers`
+    (modules with weights) or `trained` (names of trained parameters). The identity of the part then holds the names
+    that the patterns select.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -32,7 +36,7 @@ class Component(BaseModel):
     selects: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def identity(self) -> dict[str, Any]:
-        """Name, version and options: what enters digests."""
+        """Return name, version and options, which are what enters digests."""
         return {"name": self.name, "version": self.version, **self.model_dump(mode="json")}
 
 
@@ -40,7 +44,8 @@ class Component(BaseModel):
 class Split:
     """A named part of the data.
 
-    `ids` int64 [n] are stable ids (never positions), `labels` int64 [n] index `classes`; `texts` is for people and text methods.
+    `ids` int64 [n] are stable ids, never positions. `labels` int64 [n] are indices into `classes`. `texts` are read by
+    people and by methods that work on text.
     """
 
     ids: np.ndarray
@@ -48,17 +53,17 @@ class Split:
     classes: tuple[str, ...]
     texts: tuple[str, ...] | None = None
     features: np.ndarray | None = None  # tasks without text: float [n, ...]
-    confounds: np.ndarray | None = None  # int64 [n], the spurious attribute of each example, index `confound_names`
+    confounds: np.ndarray | None = None  # int64 [n], the spurious attribute, as indices into `confound_names`
     confound_names: tuple[str, ...] = ()
     given_ids: tuple[str, ...] | None = (
-        None  # the ids as the data has them, where they are text and `ids` stand for them
+        None  # the ids as text, if the data has ids of text; `ids` are then the numbers that stand for them
     )
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def content_digest(self) -> str:
-        """Digest of ids, content, labels and class order, and of confounds where they are known."""
+        """Return the digest of ids, content, labels and class order, and of the confounds if they are known."""
         content = digest_texts(self.texts) if self.texts is not None else digest_arrays(features=self.features)  # type: ignore[arg-type]
         parts: list[Any] = [digest_arrays(ids=self.ids, labels=self.labels), content, list(self.classes)]
         if self.confounds is not None:
@@ -66,7 +71,7 @@ class Split:
         return digest(parts)
 
     def shown_id(self, number: int | np.integer) -> str:
-        """An id of this split as the user gave it. Raises KeyError when the split has no such id."""
+        """Return an id of this split as the user gave it. Raises KeyError if the split has no such id."""
         if self.given_ids is None:
             return str(int(number))
         rows = np.flatnonzero(self.ids == number)
@@ -75,11 +80,11 @@ class Split:
         return self.given_ids[int(rows[0])]
 
     def shown_ids(self) -> dict[int, str]:
-        """Every id of this split -> that id as the user gave it; empty where the ids are whole numbers already."""
+        """Map every id of this split to the id as the user gave it; empty if the user's ids are whole numbers."""
         return {} if self.given_ids is None else dict(zip(self.ids.tolist(), self.given_ids, strict=True))
 
     def rows_of(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Positions of `ids`: int64 [len(ids)]. Raises KeyError naming the first unknown id."""
+        """Return the positions of `ids`: int64 [len(ids)]. Raises KeyError naming the first unknown id."""
         order = np.argsort(self.ids, kind="stable")
         wanted = np.asarray(ids, np.int64)
         rows = (
@@ -95,10 +100,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Numerics:
-    """Everything about the machine and build that can change a bit of a result. No delta is ever taken across numerics.
+    """Everything about the machine and the build that can change a bit of a result.
 
-    `environment`: (name, value) of the environment variables that are set and change bits, sorted by name; a mapping is
-    taken too. Usually none is set.
+    No difference is ever taken between retrains of different numerics. `environment` holds (name, value) of the
+    environment variables that are set and change bits, sorted by name; a mapping is accepted too. Usually no such
+    variable is set.
     """
 
     device: str = "cpu"  # cpu | cuda
@@ -106,7 +112,7 @@ class Numerics:
     dtype: str = "float32"
     threads: int = 1
     stack: int = 1
-    micro_batch: int = 0  # 0: whole batches
+    micro_batch: int = 0  # 0 means whole batches
     compile: bool = False
     torch: str = ""
     environment: tuple[tuple[str, str], ...] = ()
@@ -115,6 +121,9 @@ class Numerics:
         object.__setattr__(self, "environment", tuple(sorted(dict(self.environment).items())))
 
     def identity(self) -> dict[str, Any]:
-        """The numerics as plain JSON values; `environment` only where a variable is set, so that ids of before stay."""
+        """Return the numerics as plain JSON values.
+
+        `environment` is included only if a variable is set, so that ids made before the field existed stay valid.
+        """
         found = {**self.__dict__, "environment": dict(self.environment)}
         return found if self.environment else {k: v for k, v in found.items() if k != "environment"}

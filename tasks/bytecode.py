@@ -1,8 +1,8 @@
-"""Cached bytecode that is not that of its source.
+"""Detects and removes cached bytecode that does not match its source file.
 
-Python takes the bytecode of a module from `__pycache__` where it records the size of the source and the whole second in which
-the source was written. An edit that keeps both (`cp -p`, `rsync -t`, two edits in one second) leaves bytecode there that Python
-still runs, while the digest of the module is that of the edited source.
+Python uses the bytecode in `__pycache__` if it records the size of the source and the second in which the source was
+written. An edit that changes neither (`cp -p`, `rsync -t`, two edits in one second) leaves old bytecode, which Python
+still runs although the digest of the module is that of the edited source.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def is_stale(spec: ModuleSpec) -> bool:
-    """Whether Python takes the code of a module from bytecode that is not that of its source."""
+    """Return whether Python would run bytecode that was compiled from another source than the module's file."""
     if not isinstance(spec.loader, SourceFileLoader):
         return False
     loader, cached = spec.loader, spec.cached
@@ -20,7 +20,7 @@ def is_stale(spec: ModuleSpec) -> bool:
         return False
     try:
         wanted = loader.source_to_code(loader.get_data(loader.path), loader.path)
-    except (OSError, SyntaxError, ValueError):  # the import itself tells what is wrong with the source
+    except (OSError, SyntaxError, ValueError):  # the import itself will report what is wrong with the source
         return False
     try:
         return loader.get_code(spec.name) != wanted
@@ -29,10 +29,10 @@ def is_stale(spec: ModuleSpec) -> bool:
 
 
 def remove(spec: ModuleSpec) -> str:
-    """Remove the cached bytecode of a module. Returns "", or a sentence that says why it is still there."""
+    """Remove the cached bytecode of a module. Returns "" or, if it could not be removed, a sentence that says why."""
     try:
         Path(spec.cached or "").unlink(missing_ok=True)
     except OSError as error:
-        problem = f"{spec.cached} is not the bytecode of {spec.origin}"
-        return f"{problem}, and it cannot be removed ({error.strerror}); remove it, and start the command again"
+        problem = f"{spec.cached} was not compiled from the present {spec.origin}"
+        return f"{problem}, and it cannot be removed ({error.strerror}); delete it and start the command again"
     return ""

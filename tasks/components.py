@@ -1,4 +1,4 @@
-"""Options -> Component: what is wrong is said in one line, with file, dotted key, value and what is allowed."""
+"""Turns options from a config into Components, or raises an error that names the file, dotted key, value and what is allowed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def parse_component(cls: type[Model], options: Any, where: object, key: str = "", also: Sequence[str] = ()) -> Model:
-    """`options` (plain YAML values) as a `cls`, strictly: no string becomes a number, no unknown key is skipped.
+    """Parse `options` (plain YAML values) strictly as a `cls`: no string becomes a number, no unknown key is skipped.
 
-    `where` is the file, `key` the dotted key of `options` in it; `also`: keys that are allowed beside those of `cls` and
-    are parsed elsewhere, which the message names as well. Raises InputError for the first thing that is wrong; a key that
-    is unknown comes before one that is missing, since the one is often the other misspelt.
+    `where` is the file and `key` the dotted key of `options` in it. `also` lists keys that are allowed in addition to
+    those of `cls` because other code parses them; the message names them as well. Raises InputError for the first thing
+    that is wrong. An unknown key is reported before a missing one, because it is often the missing one misspelt.
     """
     try:
         text = json.dumps(options)
@@ -37,7 +37,7 @@ def parse_component(cls: type[Model], options: Any, where: object, key: str = ""
 
 
 def parse_named(registry: Registry, options: Any, where: object, key: str, plugins: Sequence[str] = ()) -> Any:
-    """The Component that `{name: ..., **options}` asks for. Raises InputError on an unknown name or option."""
+    """Return the Component that `{name: ..., **options}` describes. Raises InputError on an unknown name or option."""
     if not isinstance(options, Mapping):
         raise InputError(place(where, key), f"{_shown(options)} is not a mapping with a name and options")
     name = options.get("name")
@@ -49,7 +49,10 @@ def parse_named(registry: Registry, options: Any, where: object, key: str, plugi
 
 
 def parse_fitting(registry: Registry, options: Any, kind: str, request: OpenRequest) -> Any:
-    """As `parse_named`, for the model or recipe of a task of this kind; `request` is for its block. Raises InputError if its `fits` names other tasks."""
+    """Parse as `parse_named` does, for the model or recipe of a task of this kind; `request` describes its block.
+
+    Raises InputError if the part's `fits` names other tasks.
+    """
     part = parse_named(registry, options, request.where, request.key, request.plugins)
     if part.fits != kind:
         name = place(request.where, f"{request.key}.name")
@@ -58,7 +61,7 @@ def parse_fitting(registry: Registry, options: Any, kind: str, request: OpenRequ
 
 
 def place(where: object, key: str) -> str:
-    """`<file>: <dotted key>`, what an InputError calls the place."""
+    """Return `<file>: <dotted key>`, the form in which an InputError names a place."""
     return f"{where}: {key}" if key else str(where)
 
 
@@ -83,7 +86,7 @@ def _input_error(
 
 
 def _path_in(options: Any, location: Sequence[int | str], missing: bool) -> list[int | str]:
-    """The part of pydantic's location that is a path into `options`: names of union members are left out."""
+    """Return the part of pydantic's location that is a path into `options`; the names of union members are left out."""
     path: list[int | str] = []
     here = options
     for position, step in enumerate(location):
@@ -109,11 +112,11 @@ def _value_at(options: Any, path: Sequence[Any]) -> Any:
 
 
 def _allowed_keys(cls: type[BaseModel], path: Sequence[int | str]) -> list[str]:
-    """Keys that may stand at `path` below `cls`."""
+    """Return the keys that are allowed at `path` below `cls`."""
     models: list[Any] = [cls]
     for step in path:
         having = [model.model_fields[name] for model in models if (name := _field_called(model, step))]
-        # no field of that name: an entry of a list or mapping, which was unpacked with the field that holds it
+        # no field has that name: it is an entry of a list or mapping, which was unpacked with the field that holds it
         models = [found for field in having for found in _models_in(field.annotation)] if having else models
     return sorted({field.alias or name for model in models for name, field in model.model_fields.items()})
 

@@ -1,4 +1,4 @@
-"""What tasks over texts with a known confound share: three splits, and how they are opened."""
+"""Shared by tasks over texts with a known confound: their three splits, and how the splits are opened."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ SPLITS = ("train", "dev", "test")
 
 
 class ConfoundedText(TaskConfig):
-    """A task over texts with train, dev and test, all measured by default; subclasses have `data`, and make the splits of it."""
+    """A task over texts with the splits train, dev and test, all measured by default.
+
+    Subclasses have a field `data` and build the splits from it.
+    """
 
     model: dict[str, Any]
     recipe: dict[str, Any]
     measure: list[MeasureConfig] = Field(default=[MeasureConfig(split=name) for name in SPLITS], min_length=1)
 
     def identity(self) -> dict[str, Any]:
-        """Name and version: data, model and recipe are in the task's own identities, by content and never by path."""
+        """Return name and version; data, model and recipe are in the task's own identities, by content and never by path."""
         return {"name": self.name, "version": self.version}
 
     def read_splits(self, base_dir: Path, where: str, key: str) -> dict[str, Split]:
-        """The splits, with their confounds, of the block `data`, whose dotted key is `key`. Raises InputError."""
+        """Return the splits, with their confounds, of the block `data` whose dotted key is `key`. Raises InputError."""
         raise NotImplementedError
 
     def open(self, request: OpenRequest) -> TextTask:
-        """Read or make the data, choose model and recipe. Raises InputError naming file and dotted key."""
+        """Read or generate the data, and choose model and recipe. Raises InputError naming file and dotted key."""
         model = parse_fitting(MODELS, self.model, "text", request.at("model"))
         recipe = parse_fitting(RECIPES, self.recipe, "text", request.at("recipe"))
         limits = measured_limits(self.measure, dict.fromkeys(SPLITS), request.where, request.at("measure").key)

@@ -1,4 +1,4 @@
-"""Canonical JSON and content digests: the one place where identity is turned into a name."""
+"""Canonical JSON and content digests: the one place where identities become digests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of `value`: sorted keys, no spaces, UTF-8 kept.
+    """Return the canonical JSON text of `value`: sorted keys, no spaces, UTF-8 kept.
 
     Raises TypeError on anything whose text could differ between runs or machines: NaN and infinities, sets, bytes,
     numpy scalars, paths and other objects, and mappings with keys that are not strings.
@@ -44,12 +44,12 @@ def _check_stable(value: Any, where: str) -> None:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of the canonical JSON of `value`, first 32 hex digits."""
+    """Return the SHA-256 of the canonical JSON of `value`, first 32 hex digits."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:DIGEST_LENGTH]
 
 
 def digest_arrays(**arrays: np.ndarray) -> str:
-    """Digest of named arrays: names, dtypes (byte order fixed), shapes and bytes."""
+    """Return the digest of named arrays: names, dtypes (byte order fixed), shapes and bytes."""
     hasher = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         fixed = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
@@ -59,7 +59,7 @@ def digest_arrays(**arrays: np.ndarray) -> str:
 
 
 def digest_texts(texts: Iterable[str]) -> str:
-    """Digest of a sequence of strings; lengths go in, so that moving a boundary changes it."""
+    """Return the digest of a sequence of strings; their lengths enter, so that moving a boundary changes the digest."""
     hasher = hashlib.sha256()
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
@@ -69,6 +69,6 @@ def digest_texts(texts: Iterable[str]) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """Digest of a file's bytes."""
+    """Return the digest of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:DIGEST_LENGTH]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tasks.models.cluster_network import ClusterNetwork
 
-FIRST_TRAIN_ID = 100  # ids that are not positions: a mix-up of the two cannot go unseen
+FIRST_TRAIN_ID = 100  # ids differ from positions, so that code which confuses the two fails
 SPLITS = ("train", "means")
 
 
@@ -48,7 +48,11 @@ class MixtureConfig(BaseModel):
         return self
 
     def splits(self) -> dict[str, Split]:
-        """train: the points drawn by the generator (seed, 'mixture'), labels = their component; means: the means."""
+        """Return the splits train and means.
+
+        The points of train are drawn by the generator (seed, 'mixture') and labelled by their component; the split
+        means holds the means.
+        """
         means = np.asarray(self.means, np.float64)
         components = np.repeat(np.arange(len(means)), self.per_class)
         noise = generator(self.seed, "mixture").standard_normal((len(components), means.shape[1]))
@@ -78,11 +82,11 @@ class Gaussians(TaskConfig):
     )
 
     def identity(self) -> dict[str, Any]:
-        """Name, version and the options that draw the points."""
+        """Return name, version and the options that determine the points."""
         return {"name": self.name, "version": self.version, "data": self.data.model_dump(mode="json")}
 
     def open(self, request: OpenRequest) -> GaussiansTask:
-        """Draw the points, choose model and recipe. Raises InputError naming the file and the dotted key."""
+        """Draw the points, and choose model and recipe. Raises InputError naming the file and the dotted key."""
         model = parse_fitting(MODELS, self.model, Gaussians.name, request.at("model"))
         recipe = parse_fitting(RECIPES, self.recipe, Gaussians.name, request.at("recipe"))
         limits = measured_limits(self.measure, dict.fromkeys(SPLITS), request.where, request.at("measure").key)
@@ -91,10 +95,10 @@ class Gaussians(TaskConfig):
 
 
 class GaussiansTask(Task):
-    """A task over points; outputs are log q [n, n_clusters], the train loss is that of the recipe's objective.
+    """A task over points; outputs are log q [n, n_clusters], and the train loss is that of the recipe's objective.
 
-    `points`: what k-means starts the centroids on, by default the train split's features. It is preprocessing of the
-    full train set: removals do not change it.
+    `points` are those from which k-means starts the centroids, by default the features of the train split. This is
+    preprocessing of the full train set, so removals do not change it.
     """
 
     version: ClassVar[int] = 1
@@ -114,20 +118,20 @@ class GaussiansTask(Task):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The components, as many as clusters."""
+        """The components, as many as there are clusters."""
         return self.splits["train"].classes
 
     def train_identity(self) -> dict[str, Any]:
-        """Digest of ids, points and components of train, and what the network starts on: points and their seed."""
+        """Return the digest of ids, points and components of train, and of what starts the network: points and their seed."""
         start = {"points": digest_arrays(points=self.points), "data_seed": self.data_seed}
         return {"version": self.version, "train": self._train_digest, "start": start}
 
     def model_identity(self) -> dict[str, Any]:
-        """Options and version of the model."""
+        """Return options and version of the model."""
         return self.model.identity_of_weights(Path())
 
     def record_identity(self) -> dict[str, Any]:
-        """Per measured split the digest of its measured rows, and the output schema."""
+        """Return the digest of the measured rows of every measured split, and the output schema."""
         splits = {name: _subset(self.splits[name], rows).content_digest() for name, rows in self.measured.items()}
         outputs = {"kind": "log_probabilities", "classes": list(self.classes)}
         return {"version": self.version, "splits": splits, "outputs": outputs}
@@ -137,7 +141,7 @@ class GaussiansTask(Task):
         return self.splits["train"].content_digest()
 
     def network(self, seed: int) -> ClusterNetwork:
-        """A fresh network; all objectives start from the same."""
+        """Return a fresh network; all objectives start from the same one."""
         return self.model.build(len(self.classes), self.points, seed, self.data_seed)
 
     def _features(self, split: str) -> np.ndarray:
@@ -148,7 +152,10 @@ class GaussiansTask(Task):
     def batch(
         self, split: str, rows: np.ndarray, *, blank: np.ndarray | None = None, device: torch.device | str = "cpu"
     ) -> Batch:
-        """`features` float32 [n, n_features] and `labels` int64 [n], the components; blank rows are all zeros, label 0."""
+        """Return `features` float32 [n, n_features] and `labels` int64 [n], the components.
+
+        Blank rows have all features zero and label 0.
+        """
         import torch
 
         rows = np.asarray(rows, np.int64)
@@ -159,17 +166,18 @@ class GaussiansTask(Task):
         return {"features": torch.from_numpy(features).to(device), "labels": torch.from_numpy(labels).to(device)}
 
     def logits(self, network: nn.Module, batch: Batch) -> Tensor:
-        """log q [n, n_clusters]: logits whose softmax is q."""
+        """Return log q [n, n_clusters], which are logits whose softmax is q."""
         return self.model.forward(network, batch)
 
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Train loss of every point [n] under the recipe's objective: -log q[component], or KL(p_i || q_i).
+        """Return the train loss of every point [n] under the recipe's objective: -log q[component], or KL(p_i || q_i).
 
-        The target p_ij ~ q_ij^2 / f_j is that of this network on the full train set, f_j = sum_i q_ij, and has no
-        gradient: second derivatives of the mean loss see it fixed, as in Silva et al. 2022, section 4.1. Under a recipe
-        that is taught clusters instead of components, -log q of the cluster that this network gives the component's mean
-        (the initial network's choice, while training has not moved it). Where only the leave-one-out fits are
-        (loo_leaked), the influence that the published code computes is that of these losses too.
+        The target p_ij ~ q_ij^2 / f_j, f_j = sum_i q_ij, is that of this network on the full train set and has no
+        gradient, so that second derivatives of the mean loss treat it as constant (Silva et al. 2022, section 4.1). If
+        the recipe is trained on clusters instead of components, the loss is -log q of the cluster that this network
+        assigns to the component's mean; this is the choice of the initial network as long as training has not changed
+        it. The same losses are used if only the leave-one-out fits are trained on clusters (loo_leaked), because the
+        published code computes its influence scores from them too.
         """
         from tasks.models.cluster_network import cluster_masses, objective_losses
 
@@ -187,7 +195,10 @@ class GaussiansTask(Task):
     def outputs(
         self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu"
     ) -> np.ndarray:
-        """log q, float32 [len(rows), n_clusters]; the whole split is evaluated at once, so that no bit depends on `rows`."""
+        """Return log q, float32 [len(rows), n_clusters].
+
+        The whole split is evaluated at once, so that no bit depends on which `rows` are requested.
+        """
         import torch
 
         with torch.no_grad():
@@ -195,7 +206,7 @@ class GaussiansTask(Task):
             return self.logits(network, everything).float().cpu().numpy()[np.asarray(rows, np.int64)]
 
     def query_losses(self, network: Any, split: str, rows: np.ndarray, labels: np.ndarray) -> Tensor:
-        """-log q[label] of every row [n]: the loss explained, whatever the objective."""
+        """Return -log q[label] of every row [n]: the query loss, whatever the objective."""
         import torch
 
         device = network.centroids.device
@@ -204,10 +215,10 @@ class GaussiansTask(Task):
         return -log_q.gather(1, targets.unsqueeze(1)).squeeze(1)
 
     def query_labels(self, split: str, rows: np.ndarray, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The cluster that a model gives the true mean of each row's component: int64 [n].
+        """Return the cluster that a model assigns to the true mean of each row's component: int64 [n].
 
-        Clusters carry no names, so what counts as right is read from `outputs["means"]` [n_components, n_clusters], as
-        in the published code of Silva et al. 2022. Raises ValueError if not every mean was recorded.
+        Clusters have no names, so the correct label is read from `outputs["means"]` [n_components, n_clusters], as in
+        the published code of Silva et al. 2022. Raises ValueError if not every mean was recorded.
         """
         means = outputs.get("means")
         if means is None or len(means) != len(self.classes):

@@ -1,4 +1,4 @@
-"""Hooks: the methods and attributes of a base class that its subclasses may override. A misspelt one is an error."""
+"""Hooks: the methods and attributes of a base class that subclasses may override. Misspelling one is an error."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pydantic import BaseModel
 
 from tasks.errors import MisspeltHookError
 
-CLOSE = 0.85  # difflib's ratio: one letter too many, too few or exchanged in a name of six letters or more
+CLOSE = 0.85  # difflib's ratio for one letter too many, too few or exchanged in a name of six letters or more
 
 
 def refuse_misspelt(cls: type, base: type, options: Collection[str] = ()) -> None:
     """Raise MisspeltHookError if `cls` defines a public name that is nearly that of a hook of `base`.
 
-    `options`: the names that are fields which a config sets. An option is compared with the attributes of `base` alone, since an
-    option such as `solver` is no misspelt method `solve`. The names of all hooks may be defined, of course.
+    `options` are the names of the fields that a config sets. They are compared only with the attributes of `base`,
+    because an option such as `solver` is no misspelling of the method `solve`. The exact name of a hook is always
+    allowed.
     """
     hooks = {name for name in _public(base) if not hasattr(BaseModel, name)}
     attributes = [name for name in hooks if not callable(getattr(base, name, None))]
@@ -32,11 +33,11 @@ def refuse_misspelt(cls: type, base: type, options: Collection[str] = ()) -> Non
 
 
 def overrides(part: object, hook: Any) -> bool:
-    """Whether the class of `part` has a definition of its own of `hook`, a method or property of a base class.
+    """Return whether the class of `part` overrides `hook`, a method or property of a base class.
 
     `overrides(recipe, Recipe.train_each)` is true for a recipe that can train a stack.
     """
-    name: str = getattr(hook, "fget", hook).__name__  # of a property, the name of its function
+    name: str = getattr(hook, "fget", hook).__name__  # a property has its name on its function
     return getattr(type(part), name) is not hook
 
 

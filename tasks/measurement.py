@@ -1,4 +1,4 @@
-"""What a measurement is: the scalar that a campaign measures on a query. No torch at import."""
+"""The base class of measurements: a measurement is the scalar that a campaign measures on a query. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Measurement(Component):
     """The scalar f(query; theta), where more is better.
 
-    `label`: the label that it reads, `gold` or `predicted` (by the scoring model). `of_classes`: it reads a probability for each
-    class; otherwise one number a row.
+    `label` names the label that it reads: `gold`, or `predicted` by the scoring model. `of_classes` is true if it reads
+    class logits; otherwise it reads one number per row.
     """
 
     label: ClassVar[str] = "gold"
@@ -31,8 +31,8 @@ class Measurement(Component):
 
     @abstractmethod
     def value(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Outputs [n, n_outputs] and labels int [n] -> float64 [n]. numpy only."""
+        """Return the measurement of outputs [n, n_outputs] under labels int [n]: float64 [n]. Uses numpy only."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The query loss -log p(label), per example [n], in nats: what influence methods differentiate."""
+        """Return the query loss -log p(label) per example [n], in nats, which influence methods differentiate."""

@@ -1,4 +1,4 @@
-"""The scalar f(query; theta) of a campaign: more is better. Each is a stated function of the query loss -log p."""
+"""The measurements, each a monotone function of the query loss -log p, oriented so that more is better."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def log_softmax(outputs: np.ndarray) -> np.ndarray:
-    """Log-probabilities of logits [n, n_classes]: float64, the largest logit taken out first. NaN stays NaN."""
+    """Return log-probabilities of logits [n, n_classes]: float64, computed relative to the largest logit. NaN stays NaN."""
     logits = np.asarray(outputs, np.float64)
-    with np.errstate(invalid="ignore"):  # infinite logits of a diverged model
+    with np.errstate(invalid="ignore"):  # a diverged model has infinite logits
         shifted = logits - logits.max(axis=1, keepdims=True)
         return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 class _LogProbability(Measurement):
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The query loss -log p(label): [n] from logits [n, n_classes] and labels int64 [n]."""
+        """Return the query loss -log p(label), [n], from logits [n, n_classes] and labels int64 [n]."""
         import torch
 
         return torch.nn.functional.cross_entropy(outputs, labels, reduction="none")
@@ -37,7 +37,7 @@ class GoldProbability(_LogProbability):
     name: ClassVar[str] = "gold_probability"
 
     def value(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Logits [n, n_classes] and labels int [n] -> float64 [n]."""
+        """Return p(label), float64 [n], from logits [n, n_classes] and labels int [n]."""
         return np.exp(self._log_p(outputs, labels))
 
 
@@ -54,7 +54,7 @@ class Loss(_LogProbability):
     name: ClassVar[str] = "loss"
 
     def value(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Logits [n, n_classes] and labels int [n] -> float64 [n]."""
+        """Return log p(label), float64 [n], from logits [n, n_classes] and labels int [n]."""
         return self._log_p(outputs, labels)
 
 
@@ -64,7 +64,7 @@ class Margin(_LogProbability):
     name: ClassVar[str] = "margin"
 
     def value(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Logits [n, n_classes] and labels int [n] -> float64 [n]."""
+        """Return the log-odds of the label, float64 [n], from logits [n, n_classes] and labels int [n]."""
         logits = np.asarray(outputs, np.float64)
         rows, gold = np.arange(len(labels)), np.asarray(labels, np.int64)
         others = logits.copy()
@@ -75,15 +75,18 @@ class Margin(_LogProbability):
 
 
 class Output(Measurement):
-    """The recorded output itself, for splits that record one number a row (a property of word vectors): more of it is better."""
+    """The recorded output itself, where more is better.
+
+    It is meant for splits that record one number per row, such as properties of word vectors.
+    """
 
     name: ClassVar[str] = "output"
     of_classes: ClassVar[bool] = False
 
     def value(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Outputs [n, 1] -> float64 [n]; `labels` say nothing here."""
+        """Return the outputs [n, 1] as float64 [n]; `labels` are ignored."""
         return np.asarray(outputs, np.float64)[:, 0]
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Minus the output: [n] from [n, 1]."""
+        """Return minus the output: [n] from [n, 1]."""
         return -outputs[:, 0]

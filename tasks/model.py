@@ -1,4 +1,4 @@
-"""What a model is: how a network is built and run, and the names of its layers. No torch at import."""
+"""The base class of models: how a network is built and run, and the names of its layers. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 class Model(Component):
     """How a network is built and run.
 
-    A subclass must define `build`, and `encoding` if it is for texts. The others are hooks with defaults, and a misspelt one is
-    refused when the class is made. Influence methods find layers through `embedding_module`, `last_module` and `layer_modules`,
-    and refuse a model without those that they need.
+    A subclass must define `build`, and `encoding` if it is for texts. The other methods are hooks with defaults; a
+    misspelt hook is refused when the class is defined. Influence methods find layers through `embedding_module`,
+    `last_module` and `layer_modules`, and refuse a model that lacks a layer that they need.
 
-    `fits`: the kind of task that the model is for (`text`, `word_vectors`, `gaussians`).
+    `fits` is the kind of task that the model is for (`text`, `word_vectors`, `gaussians`).
     """
 
     fits: ClassVar[str] = "text"
@@ -34,54 +34,55 @@ class Model(Component):
         refuse_misspelt(cls, Model, cls.model_fields)
 
     def encoding(self, base_dir: Path) -> Any:
-        """How texts become tokens: a tasks.data.tokens.Encoding. No torch. Raises InputError for files that do not fit."""
+        """Return how texts become tokens, a tasks.data.tokens.Encoding, without torch. Raises InputError if the files do not fit."""
         raise NotImplementedError
 
     def base_state(self, base_dir: Path) -> Mapping[str, np.ndarray] | None:
-        """Pretrained weights, name -> array, which `build` gets; None: every weight starts at random. Raises InputError."""
+        """Return the pretrained weights for `build`, name -> array, or None if every weight starts at random. Raises InputError."""
         return None
 
     def identity_of_weights(self, base_dir: Path) -> dict[str, Any]:
-        """What decides a fresh network: options and version, and digests of the files of pretrained weights. No torch."""
+        """Return what determines a fresh network: options, version and digests of the files of pretrained weights. Uses no torch."""
         return self.identity()
 
     @abstractmethod
     def build(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """A fresh network, drawn from generators keyed (seed, 'init', ...). The task's kind decides the arguments.
+        """Return a fresh network, drawn from generators keyed (seed, 'init', ...).
 
-        For texts: build(n_outputs, vocabulary_size, generator_seed, base_state=None). See tasks/models/ for the other kinds.
+        The arguments depend on the kind of task. For texts: build(n_outputs, vocabulary_size, generator_seed,
+        base_state=None); see tasks/models/ for the other kinds.
         """
 
     def forward(self, network: Any, batch: Batch) -> Tensor:
-        """Outputs [n, n_outputs] of a batch; class logits for classifiers."""
+        """Return the outputs [n, n_outputs] of a batch; these are class logits for classifiers."""
         raise NotImplementedError
 
     def parameter_names(self, base_dir: Path) -> list[str] | None:
-        """Names of the network's parameters, without torch; None: they are not known before the network is built."""
+        """Return the names of the network's parameters without torch, or None if they are unknown before the network is built."""
         return None
 
     def frozen(self, base_dir: Path) -> set[str]:
-        """Names of the parameters that are not trained."""
+        """Return the names of the parameters that are not trained."""
         return set()
 
     def require_names(self, base_dir: Path, built: Sequence[str]) -> None:
         """Raise RefitError unless the parameters `built` of a network are those of `parameter_names`.
 
-        Only a model that overrides it is checked, which takes a network.
+        The check needs a network, so it is made only for a model that overrides this method.
         """
 
     def embedding_module(self, network: nn.Module) -> str | None:
-        """Name of the word embedding; None: there is none."""
+        """Return the name of the word embedding, or None if there is none."""
         return None
 
     def last_module(self, network: nn.Module) -> str | None:
-        """Name of the linear layer onto the logits; None: there is none."""
+        """Return the name of the linear layer onto the logits, or None if there is none."""
         return None
 
     def layer_modules(self, network: Any) -> list[str]:
-        """Names of the modules with weights, in forward order."""
+        """Return the names of the modules with weights, in forward order."""
         return []
 
     def last_layer_problem(self, base_dir: Path) -> str:
-        """Why methods that look at the layer onto the logits do not fit, "" where they do. No torch."""
+        """Return why methods that use the layer onto the logits do not fit, or "" if they do. Uses no torch."""
         return ""

@@ -1,4 +1,4 @@
-"""The files that a module is made of: its own source, and those of the modules beside it that it imports. Nothing is imported to find out."""
+"""Finds the files that a module is made of, without importing anything: its own source and its local imports."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 
 def is_built_in(module: str) -> bool:
-    """Whether a module is part of Refit, whose parts carry a version of their own."""
+    """Return whether a module is part of Refit, whose parts carry a version of their own."""
     return module.partition(".")[0] in ROOMS
 
 
 def module_files(module: str) -> dict[str, str]:
-    """Module name -> digest of its file, for `module` and every module beside it that it imports, directly or through others.
+    """Map the name of `module`, and of every local module that it imports directly or indirectly, to the digest of its file.
 
-    Beside it are modules of the same package, and any other that is neither installed from another distribution, nor Python's,
-    nor Refit's. Imports are read from the source, wherever in it they stand; a name that is put together while the program runs
-    cannot be seen. A module without source (bytecode, a compiled extension) counts with the bytes of its file, its imports do
-    not. Empty if the module has no file that can be read.
+    Local modules are those of the same package, and any other module that is not Python's, not Refit's, and not
+    installed from another distribution. Imports are read from the source, at any place in it; a module name that is
+    computed while the program runs cannot be found. A module without source (bytecode, a compiled extension) is
+    represented by the bytes of its file, without its imports. The result is empty if the module has no readable file.
     """
     found = {spec.name: hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH] for spec, data in _files(module)}
     return dict(sorted(found.items()))
 
 
 def module_specs(module: str) -> dict[str, ModuleSpec]:
-    """Module name -> where Python finds it, for the same modules as `module_files`."""
+    """Map the same modules as `module_files` to the spec by which Python finds them."""
     return {spec.name: spec for spec, _ in _files(module)}
 
 
 def module_spec(module: str) -> ModuleSpec | None:
-    """Where Python finds one module, wherever it lies; None if it is not there."""
+    """Return the spec by which Python finds one module, in any distribution; None if there is no such module."""
     return next((spec for spec in _specs(module, None) if spec.name == module), None)
 
 
 def file_digest(module: str) -> str | None:
-    """Digest of the file of one module, wherever it lies; None if there is none."""
+    """Return the digest of the file of one module, in any distribution; None if there is none."""
     found = module_spec(module)
     data = _data(found) if found else None
     return hashlib.sha256(data).hexdigest()[:DIGEST_LENGTH] if data is not None else None
 
 
 def _files(module: str) -> Iterator[tuple[ModuleSpec, bytes]]:
-    """`module` and every module beside it that it imports, each once, with the bytes of its file."""
+    """Yield `module` and every local module that it imports, each once, with the bytes of its file."""
     found: set[str] = set()
     waiting, seen, top = [module], {module}, module.partition(".")[0]
     while waiting:
@@ -70,7 +70,10 @@ def _files(module: str) -> Iterator[tuple[ModuleSpec, bytes]]:
 
 
 def _specs(name: str, root: str | None) -> Iterator[ModuleSpec]:
-    """The packages above `name` and itself, as far as they are there; none if it is not beside `root`, where one is given."""
+    """Yield the specs of the packages above `name` and of `name` itself, up to the first that does not exist.
+
+    With a `root`, nothing is yielded unless `name` is local to it.
+    """
     parts = name.split(".")
     spec = _top_spec(parts[0])
     if spec is None or not (root is None or _is_beside(spec, root)):
@@ -86,10 +89,10 @@ def _specs(name: str, root: str | None) -> Iterator[ModuleSpec]:
 
 
 def _inner_spec(name: str, folders: list[str]) -> ModuleSpec | None:
-    """Where Python finds a module of a package that lies in these folders."""
+    """Return the spec of a module in a package whose folders are given."""
     try:
         return PathFinder.find_spec(name, folders)
-    except KeyError:  # a namespace package in a package that is not imported: Python asks for that one first
+    except KeyError:  # `name` is a namespace package whose parent is not in sys.modules
         found = ModuleSpec(name, None, is_package=True)
         inside = [Path(folder, name.rpartition(".")[2]) for folder in folders]
         found.submodule_search_locations = [str(folder) for folder in inside if folder.is_dir()]
@@ -97,7 +100,7 @@ def _inner_spec(name: str, folders: list[str]) -> ModuleSpec | None:
 
 
 def _top_spec(name: str) -> ModuleSpec | None:
-    """Where Python finds a module that is in no package."""
+    """Return the spec of a top-level module."""
     if name in ROOMS or name in sys.stdlib_module_names:
         return None
     if name == "__main__":
@@ -105,7 +108,7 @@ def _top_spec(name: str) -> ModuleSpec | None:
         return importlib.util.spec_from_file_location(name, file) if file else None
     try:
         return importlib.util.find_spec(name)
-    except (ImportError, ValueError, AttributeError):  # a module that somebody made by hand
+    except (ImportError, ValueError, AttributeError):  # raised for a module that was created by hand
         return None
 
 
@@ -122,7 +125,7 @@ def _is_beside(spec: ModuleSpec, root: str) -> bool:
 
 @functools.cache
 def _is_installation(folder: Path) -> bool:
-    """Whether a folder holds installed distributions."""
+    """Return whether a folder holds installed distributions."""
     return folder.name in _INSTALLED or any(folder.glob("*.dist-info"))
 
 
@@ -132,7 +135,7 @@ def _distributions(top: str) -> frozenset[str]:
 
 
 def _data(spec: ModuleSpec) -> bytes | None:
-    """The bytes of the module's file, in a folder or in an archive; None for a namespace package, or where there is no file."""
+    """Return the bytes of the module's file, in a folder or an archive; None for a namespace package or a missing file."""
     loader: Any = spec.loader
     if not spec.origin or not hasattr(loader, "get_data"):
         return None
@@ -142,12 +145,12 @@ def _data(spec: ModuleSpec) -> bytes | None:
         return None
 
 
-@functools.lru_cache(maxsize=4096)  # a grid of arms asks for the same modules hundreds of times
+@functools.lru_cache(maxsize=4096)  # a grid of arms looks up the same modules hundreds of times
 def _imports(data: bytes, name: str, is_package: bool) -> frozenset[str]:
-    """Full names that the source of module `name` may import, parts of modules among them."""
+    """Return the full names that the source of module `name` may import; some are attributes of modules."""
     try:
         tree = ast.parse(data)
-    except (SyntaxError, ValueError):  # no source: bytecode, or machine code
+    except (SyntaxError, ValueError):  # not source, but bytecode or machine code
         return frozenset()
     package = name if is_package else name.rpartition(".")[0]
     return frozenset(found for node in ast.walk(tree) for found in _imported_by(node, package) if found)
@@ -169,7 +172,7 @@ def _imported_by(node: ast.AST, package: str) -> Iterator[str]:
 
 
 def _absolute(name: str, package: str) -> str:
-    """The full name of a module that is named from inside `package`; "" if it is above all packages."""
+    """Return the full name of a module that is named relative to `package`; "" if it is above all packages."""
     level = len(name) - len(name.lstrip("."))
     if not level:
         return name

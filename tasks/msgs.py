@@ -1,4 +1,7 @@
-"""The task `msgs`: is there an adjective? In train, the order of "the" and "a" tells it nearly as well."""
+"""The task `msgs`: whether a sentence has an adjective.
+
+In train, the order of "the" and "a" predicts the label nearly as well.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,15 @@ class MsgsGenerated(BaseModel):
     grammar: MsgsGrammar
 
     def splits(self, base_dir: Path, where: object, key: str) -> dict[str, Split]:
-        """The splits train, dev and test, from the options alone."""
+        """Return the splits train, dev and test, which depend on the options alone."""
         return self.grammar.splits()
 
 
 def _kind(data: Any) -> str | None:
-    """Which kind of data a block asks for: the one of its keys that no other kind has."""
+    """Return the kind of data that a block describes, which is given by the one key that no other kind has."""
     keys = data if isinstance(data, Mapping) else type(data).model_fields if isinstance(data, BaseModel) else ()
     named = [kind for kind in _KINDS if kind in keys]
-    return f"data.{named[0]}" if len(named) == 1 else None  # a tag that is no key: it stays out of error messages
+    return f"data.{named[0]}" if len(named) == 1 else None  # no key, so errors leave it out
 
 
 MsgsData = Annotated[
@@ -45,11 +48,12 @@ MsgsData = Annotated[
 
 
 class Msgs(ConfoundedText):
-    """Is there an adjective in the sentence (label)? Does "the" precede "a" (confound)?
+    """Whether a sentence has an adjective (label) and whether "the" precedes "a" (confound).
 
-    In train the two agree but for a few counter-examples; in dev and test for two thirds (Han & Tsvetkov 2021, section
-    5.2; Warstadt et al. 2020: syntactic category, relative position). `data`: `{published: DIR}`, the sets of that paper
-    as parquet; `{source: DIR, ...}`, made again from the files of MSGS; or `{grammar: {...}}`, sentences of a grammar.
+    In train the two agree except in a few counter-examples; in dev and test they agree in two thirds (Han & Tsvetkov
+    2021, section 5.2; Warstadt et al. 2020: syntactic category, relative position). `data` is `{published: DIR}`, the
+    sets of that paper as parquet; `{source: DIR, ...}`, the sets rebuilt from the files of MSGS; or `{grammar: {...}}`,
+    sentences of a grammar.
     """
 
     name: ClassVar[str] = "msgs"
@@ -58,5 +62,5 @@ class Msgs(ConfoundedText):
     data: MsgsData
 
     def read_splits(self, base_dir: Path, where: str, key: str) -> dict[str, Split]:
-        """Read or make them. Raises InputError naming file and dotted key."""
+        """Read or generate the splits. Raises InputError naming file and dotted key."""
         return self.data.splits(base_dir, where, key)

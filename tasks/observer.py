@@ -1,4 +1,4 @@
-"""What an observer is: it looks at a model while it trains. No torch at import."""
+"""The interfaces of observers, which look at a model while it trains. Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,36 +20,40 @@ if TYPE_CHECKING:
 class Observer(Protocol):
     """Looks at a model while it trains; what it returns is recorded in the outcome under `<name>/<key>@<step>`.
 
-    A recipe that changes the weights between two updates asks again and says so: `<name>/<key>@<step>+<stage>`. What it
-    returns is decided by `begin`, step and network alone: a resumed training asks a new observer from there on.
+    If a recipe changes the weights between two updates, it calls `at` again, and the result is recorded under
+    `<name>/<key>@<step>+<stage>`. The result depends on `begin`, the step and the network alone, because a resumed
+    training continues with a new observer.
     """
 
     name: str
 
     def begin(self, n_steps: int) -> None:
-        """Called once before training, with the number of the last step."""
+        """Start a training; called once, with the number of the last step."""
         ...
 
     def at(self, step: int, network: nn.Module) -> Mapping[str, np.ndarray]:
-        """Arrays to record at `step` (0 is before the first update); an empty mapping records nothing."""
+        """Return the arrays to record at `step` (0 is before the first update); an empty mapping records nothing."""
         ...
 
 
 class TrainingPart(Component):
-    """What recipes and observers share: they can refuse a task, or a network, that they cannot do anything with."""
+    """Shared by recipes and observers: checks that refuse a task or network to which they do not apply."""
 
     def check_task(self, task: Task, where: str) -> None:
         """Refuse a task; called for every arm before anything is trained, without torch. Raises InputError(where, problem)."""
 
     def check_network(self, task: Task, network: nn.Module, where: str) -> None:
-        """Refuse what only a built network can tell, such as names of layers. Raises InputError(where, problem).
+        """Refuse what can be checked only on a built network, such as names of layers. Raises InputError(where, problem).
 
-        Called in the driver with a fresh network of the prepared task, before any worker starts.
+        The driver calls this with a fresh network of the prepared task before any worker starts.
         """
 
 
 class ObserverConfig(TrainingPart):
-    """The config block of an observer. Its name, version and options are part of what is recorded, so of the task id."""
+    """The config block of an observer.
+
+    Its name, version and options determine what is recorded, and so are part of the task id.
+    """
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
@@ -58,4 +62,4 @@ class ObserverConfig(TrainingPart):
 
     @abstractmethod
     def start(self, task: Task, device: torch.device | str = "cpu") -> Observer:
-        """The observer of one training of the task; called anew for every retrain."""
+        """Return the observer of one training of the task; called anew for every retrain."""

@@ -17,25 +17,25 @@ from tasks.task import OpenRequest, TaskConfig
 from tasks.text_classification import MeasureConfig, measured_limits
 from tasks.text_task import TextTask, first_rows
 
-FIRST_TRAIN_ID = 1000  # ids that are not positions: a mix-up of the two cannot go unseen
+FIRST_TRAIN_ID = 1000  # ids differ from positions, so that code which confuses the two fails
 _SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
 
 
 class PlantedTask(TextTask):
-    """A TextTask that knows its truth: `deciders` maps a query's id to the train ids that decide it."""
+    """A TextTask with known truth: `deciders` maps a query's id to the train ids that decide it."""
 
     deciders: Mapping[int, np.ndarray]
 
     def oracle(self, query_ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The truth: 1 where the train row decides the query, else 0; float32 [n_queries, n_train]. Raises KeyError."""
+        """Return the true scores, float32 [n_queries, n_train]: 1 if the train row decides the query, else 0. Raises KeyError."""
         train_ids = self.splits["train"].ids
         return np.stack([np.isin(train_ids, self.deciders[int(query)]) for query in query_ids]).astype(np.float32)
 
     def named_scores(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(scores float32 [n_queries, n_train], query ids, train ids) called `oracle` or `shuffled-<seed>`.
+        """Return (scores float32 [n_queries, n_train], query ids, train ids) called `oracle` or `shuffled-<seed>`.
 
-        Shuffled: each query's row of the oracle in an order of its own, drawn from the seed: as many ones, on rows that
-        decide nothing in particular. Positive = helps. Raises ValueError on another name.
+        `shuffled-<seed>` permutes each row of the oracle separately, drawn from the seed, so that as many scores are 1
+        but on arbitrary train rows. Positive = helps. Raises ValueError on another name.
         """
         query_ids, train_ids = self.splits["test"].ids, self.splits["train"].ids
         scores = self.oracle(query_ids)
@@ -51,11 +51,12 @@ class PlantedTask(TextTask):
 class Planted(TaskConfig):
     """Text made from `seed` in which `deciders` train rows decide each of `n_queries` queries.
 
-    Every query has `keys` words of its own. They occur in its deciders, which all carry its class, and in no other
-    train row; the rest of a decider and of its query are neutral words, equally likely in every class. Half of the
-    other train rows show their class by generic words that no query holds; half are neutral words with every class
-    equally often, and teach that neutral words say nothing. So the keys, taught by the deciders, are all the evidence
-    there is about a query: without its deciders the prediction is chance, without any other rows it stands.
+    Every query has `keys` words of its own, its keys. They occur in its deciders, which all have its class, and in no
+    other train row. All other words of a decider and of its query are neutral, that is, equally likely in every class.
+    Half of the other train rows show their class by generic words that occur in no query. The other half have only
+    neutral words, with equally many rows of every class, and teach that neutral words carry no information. So the
+    keys, learnt from the deciders, are all the evidence about a query: without its deciders the prediction is at
+    chance, and without any other rows it does not change.
     """
 
     name: ClassVar[str] = "planted"
@@ -76,7 +77,7 @@ class Planted(TaskConfig):
     def _fits(self) -> Planted:
         if self.n_queries * self.deciders > self.n_train - 2 * self.n_classes:
             raise ValueError(
-                f"n_train {self.n_train} does not hold {self.n_queries} x {self.deciders} deciders and 2 more per class"
+                f"n_train {self.n_train} is too small for {self.n_queries} x {self.deciders} deciders and 2 more rows per class"
             )
         if self.keys > self.sentence_length - 1:
             raise ValueError(f"{self.keys} keys leave no neutral word in a sentence of {self.sentence_length}")
@@ -87,7 +88,7 @@ class Planted(TaskConfig):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Name, version and the options that make the text."""
+        """Return name, version and the options that determine the text."""
         return {
             "name": self.name,
             "version": self.version,
@@ -95,7 +96,7 @@ class Planted(TaskConfig):
         }
 
     def open(self, request: OpenRequest) -> PlantedTask:
-        """Make the text and choose model and recipe. Raises InputError naming the file and the dotted key."""
+        """Generate the text, and choose model and recipe. Raises InputError naming the file and the dotted key."""
         model = parse_fitting(MODELS, self.model, "text", request.at("model"))
         recipe = parse_fitting(RECIPES, self.recipe, "text", request.at("recipe"))
         limits = measured_limits(
@@ -110,10 +111,10 @@ class Planted(TaskConfig):
 
 @dataclass(frozen=True)
 class _Text:
-    """The words the text is made of, all different."""
+    """The words of the text, all different."""
 
-    keys: list[list[str]]  # per query
-    generic: list[list[str]]  # per class
+    keys: list[list[str]]  # for each query
+    generic: list[list[str]]  # for each class
     neutral: list[str]
     rng: np.random.Generator
     length: int
@@ -124,7 +125,7 @@ class _Text:
 
     @staticmethod
     def n_words(options: Planted) -> int:
-        """How many different words the text of these options has."""
+        """Return the number of different words that the text of these options has."""
         return options.n_queries * options.keys + options.n_classes * _Text.N_GENERIC + _Text.N_NEUTRAL
 
     @staticmethod
@@ -136,19 +137,19 @@ class _Text:
         return _Text(keys, generic, words, rng, options.sentence_length)
 
     def sentence(self, evidence: Sequence[str]) -> str:
-        """`evidence` among neutral words, in random order."""
+        """Return `evidence` among neutral words, in random order."""
         neutral = self.rng.choice(self.neutral, self.length - len(evidence)).tolist()
         return " ".join(self.rng.permutation([*evidence, *neutral]).tolist())
 
     def background(self, label: int, is_plain: bool) -> str:
-        """A sentence of the class that has nothing to do with any query; a plain one holds neutral words only."""
+        """Return a sentence of the class that is unrelated to every query; a plain one holds neutral words only."""
         return self.sentence(
             [] if is_plain else self.rng.choice(self.generic[label], self.GENERIC_PER_ROW, replace=False).tolist()
         )
 
 
 def _words(rng: np.random.Generator, n_words: int) -> list[str]:
-    """Different words of three syllables."""
+    """Return different words of three syllables."""
     base = len(_SYLLABLES)
     return [
         "".join(_SYLLABLES[number // base**position % base] for position in range(3))

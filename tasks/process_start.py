@@ -1,4 +1,4 @@
-"""When this process started."""
+"""Finds the time at which this process started."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import time
 from pathlib import Path
 
-_START = 19  # field 22 of /proc/<pid>/stat, counted behind the name of the process: ticks since boot
+_START = 19  # field 22 of /proc/<pid>/stat, counted after the name of the process: start in ticks since boot
 
 
 def process_start() -> float:
-    """When this process started, in seconds since the epoch; where the system does not say (no /proc), the time now."""
+    """Return when this process started, in seconds since the epoch; without /proc, return the present time."""
     now = time.time()
     try:
         ticks = int(Path("/proc/self/stat").read_text(errors="replace").rpartition(")")[2].split()[_START])

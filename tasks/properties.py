@@ -1,4 +1,4 @@
-"""Properties of word vectors: one number that a set of vectors has, differentiable in the vectors. No torch at import."""
+"""Properties of word vectors: one differentiable number per set of vectors. Imports no torch."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _LABEL = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}$"
 
 @dataclass(frozen=True)
 class ResolvedProperty:
-    """A property whose words are known to be in the vocabulary. Picklable.
+    """A property whose words are known to be in the vocabulary; it can be pickled.
 
-    `words`: those whose vectors it reads, each once. `refused`: why it cannot be measured, or None; then `value` and
-    `tensor` raise ValueError.
+    `words` are those whose vectors it reads, each once. `refused` is the reason why it cannot be measured, or None; if
+    it is set, `value` and `tensor` raise ValueError.
     """
 
     label: str
@@ -34,11 +34,11 @@ class ResolvedProperty:
     refused: str | None
 
     def describe(self) -> str:
-        """What is measured, in words."""
+        """Describe in words what is measured."""
         raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
-        """What decides the number, as plain JSON: the words themselves, never a file's path or the label."""
+        """Return what determines the number, as plain JSON: the words themselves, never a file's path or the label."""
         raise NotImplementedError
 
     @property
@@ -49,19 +49,19 @@ class ResolvedProperty:
     def permutation_test(
         self, vectors: np.ndarray, index: Mapping[str, int], *, n_samples: int = 10_000
     ) -> PermutationTest | None:
-        """The permutation test of an association in vectors [n, dim]; None for other properties."""
+        """Return the permutation test of an association in vectors [n, dim]; None for other properties."""
         return None
 
     def value(self, vectors: np.ndarray, initial: np.ndarray, index: Mapping[str, int]) -> float:
-        """The number, in float64, of final and initial vectors [n, dim]; `index` gives the row of every word of `words`.
+        """Return the number, in float64, of final and initial vectors [n, dim]; `index` maps every word of `words` to its row.
 
-        NaN where it is undefined (a zero vector).
+        NaN if it is undefined (a zero vector).
         """
         self._refuse()
         return float(self._formula(np.asarray(vectors, np.float64), np.asarray(initial, np.float64), index))
 
     def tensor(self, vectors: Tensor, initial: Tensor, index: Mapping[str, int]) -> Tensor:
-        """The same number as a tensor [] of the dtype of `vectors`, differentiable in them."""
+        """Return the same number as a tensor [] of the dtype of `vectors`, differentiable in them."""
         self._refuse()
         return self._formula(vectors, initial, index)
 
@@ -70,24 +70,28 @@ class ResolvedProperty:
             raise ValueError(f"{self.label} cannot be measured: {self.refused}")
 
     def _formula(self, vectors: Any, initial: Any, index: Mapping[str, int]) -> Any:
-        """For numpy arrays and tensors alike."""
+        """Compute the number from numpy arrays or from tensors."""
         raise NotImplementedError
 
 
 class Property(Component):
-    """What a config asks for; `as` is its label in every table, by default made of its name and words."""
+    """A property as a config describes it.
+
+    `label` is its name in every table, by default made of its name and words.
+    """
 
     model_config = ConfigDict(populate_by_name=True)
 
     label: str | None = Field(None, alias="as", pattern=_LABEL)
 
     def identity(self) -> dict[str, Any]:
-        """Name, version and options; not the label. A resolved property's identity has the words in place of paths."""
+        """Return name, version and options, without the label; a resolved property's identity has words in place of paths."""
         return {key: value for key, value in super().identity().items() if key != "label"}
 
     def resolve(self, counts: Mapping[str, int], base_dir: Path, where: str) -> ResolvedProperty:
-        """The property on the words of this vocabulary: `counts`, word -> uses in the corpus; words that are not in it cannot be used.
+        """Return the property on the words of this vocabulary.
 
+        `counts` maps each word of the vocabulary to its number of uses in the corpus; other words cannot be used.
         Raises InputError with `where` (file and dotted key).
         """
         raise NotImplementedError
@@ -95,14 +99,14 @@ class Property(Component):
 
 @dataclass(frozen=True)
 class ResolvedDisplacement(ResolvedProperty):
-    """How far one word has moved."""
+    """The distance that one word has moved."""
 
     def describe(self) -> str:
-        """For people."""
+        """Describe the property for people."""
         return f"mean squared difference between the final and the initial vector of {self.words[0]!r}"
 
     def identity(self) -> dict[str, Any]:
-        """The word."""
+        """Return the word."""
         return {"name": Displacement.name, "version": Displacement.version, "word": self.words[0]}
 
     def _formula(self, vectors: Any, initial: Any, index: Mapping[str, int]) -> Any:
@@ -120,21 +124,21 @@ class Displacement(Property):
     min_uses: int = Field(1, ge=1)
 
     def resolve(self, counts: Mapping[str, int], base_dir: Path, where: str) -> ResolvedDisplacement:
-        """Raises InputError if the word has fewer than `min_uses` uses."""
+        """Return the property on this vocabulary. Raises InputError if the word has fewer than `min_uses` uses."""
         _require({"word": (self.word,)}, counts, self.min_uses, where)
         return ResolvedDisplacement(self.label or plain_label(f"displacement_{self.word}"), (self.word,), None)
 
 
 @dataclass(frozen=True)
 class ResolvedNeighbour(ResolvedProperty):
-    """How near the first word is to the others."""
+    """The mean cosine of the first word to the others."""
 
     def describe(self) -> str:
-        """For people."""
+        """Describe the property for people."""
         return f"mean cosine of {self.words[0]!r} to {' '.join(self.words[1:])}"
 
     def identity(self) -> dict[str, Any]:
-        """The word, and those it is compared with."""
+        """Return the word and those it is compared with."""
         word, *near = self.words
         return {"name": Neighbour.name, "version": Neighbour.version, "word": word, "near": near}
 
@@ -161,13 +165,13 @@ class Neighbour(Property):
         return self
 
     def resolve(self, counts: Mapping[str, int], base_dir: Path, where: str) -> ResolvedNeighbour:
-        """Raises InputError if a word has fewer than `min_uses` uses."""
+        """Return the property on this vocabulary. Raises InputError if a word has fewer than `min_uses` uses."""
         _require({"word": (self.word,), "near": self.near}, counts, self.min_uses, where)
         return ResolvedNeighbour(self.label or plain_label(f"neighbour_{self.word}"), (self.word, *self.near), None)
 
 
 def rows_of(vectors: Any, words: Sequence[str], index: Mapping[str, int]) -> Any:
-    """Vectors of these words, [len(words), dim], from an array or a tensor."""
+    """Return the vectors of these words, [len(words), dim], from an array or a tensor."""
     return vectors[[index[word] for word in words]]
 
 
@@ -182,5 +186,5 @@ def _require(named: Mapping[str, Sequence[str]], counts: Mapping[str, int], min_
 
 
 def plain_label(label: str) -> str:
-    """A default label in the characters that labels may have."""
+    """Restrict a default label to the characters that labels may have."""
     return re.sub(r"[^A-Za-z0-9_.+-]", "_", label)[:80]

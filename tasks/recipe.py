@@ -1,4 +1,4 @@
-"""What a recipe is: how a network is trained on an edited train set. No torch at import."""
+"""The base class of recipes: how a network is trained on an edited train set. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ KeepCheckpoint = Callable[[int, "nn.Module"], None]
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How far a training is: enough to continue it to the same bits.
+    """The progress of a training, complete enough to continue it to the same bits.
 
-    `tensors`: name -> array (weights, optimiser state, what observers saw, all in one namespace); `facts`: plain JSON values
-    (step, position in the epoch, running sums). There is no RNG state: every step seeds its own generator.
+    `tensors` maps names to arrays (weights, optimiser state and what observers returned, in one namespace); `facts` are
+    plain JSON values (step, position in the epoch, running sums). There is no RNG state, because every step seeds its
+    own generator.
     """
 
     tensors: Mapping[str, np.ndarray]
@@ -35,36 +36,40 @@ class Snapshot:
 
 
 class SnapshotStore(Protocol):
-    """Where the snapshot of one training lies; the last one replaces those before."""
+    """Where the snapshot of one training is stored; a new snapshot replaces the one before."""
 
     def save(self, snapshot: Snapshot) -> None: ...
 
     def load(self) -> Snapshot | None:
-        """The last snapshot, or None if there is none or it is damaged."""
+        """Return the last snapshot, or None if there is none or it is damaged."""
         ...
 
     def clear(self) -> None: ...
 
 
 class Snapshots(Protocol):
-    """What a resumable recipe is given: the snapshot to continue from, and where to report that a step is done."""
+    """Passed to a resumable recipe: the snapshot to continue from, and a method to call after each step."""
 
     def resume(self) -> Snapshot | None:
-        """The snapshot to start from."""
+        """Return the snapshot to start from, or None."""
         ...
 
     def passed(self, step: int, snapshot: Callable[[], Snapshot]) -> None:
-        """Called after everything of update `step` is done; calls `snapshot` only when one is due. Raises GivenBack when the training is to stop here."""
+        """Report that everything of update `step` is done; `snapshot` is called only if a snapshot is due.
+
+        Raises GivenBack if the training is to stop here.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Training:
-    """What one call of `Recipe.train` is asked for; the same training gives the same bits.
+    """The arguments of one call of `Recipe.train`; the same training gives the same bits.
 
-    `edit`, `seed` and `numerics` decide the result, and so do the weights `parent` (name -> array) that the network starts from
-    (None: a fresh one). `keep(step, network)` is called after each update in `keep_steps`. `observers` look at every step.
-    `snapshots`: where a resumable recipe continues from and stores its progress (None: nothing is stored).
+    The result depends on `edit`, `seed`, `numerics` and the weights `parent` (name -> array) that the network starts
+    from (None: a fresh network). `keep(step, network)` is called after each update in `keep_steps`. `observers` are
+    called at every step. `snapshots` is where a resumable recipe continues from and stores its progress (None: nothing
+    is stored).
     """
 
     edit: Edit
@@ -79,9 +84,9 @@ class Training:
 
 @dataclass
 class Trained:
-    """What a recipe returns: the network, metrics of the training, whether it diverged, and what observers saw.
+    """The result of a recipe: the network, metrics of the training, whether it diverged, and what observers returned.
 
-    A stack of retrains (`train_each`) has no single network: it returns `outputs` instead, measured split -> float32
+    A stack of retrains (`train_each`) has no single network. It returns `outputs` instead: measured split -> float32
     [n_each, n_rows, n_outputs] in the order of the edit's ids, NaN for members that diverged.
     """
 
@@ -93,15 +98,15 @@ class Trained:
 
 
 class Recipe(TrainingPart):
-    """How a model is trained. An example of weight zero must change no bit but through its slot.
+    """How a model is trained. An example of weight zero must change no bit, except by the slot that it keeps.
 
-    A subclass must define the abstract methods. The others are hooks with defaults, and a misspelt one is refused when the class is
-    made.
+    A subclass must define the abstract methods. The other methods are hooks with defaults; a misspelt hook is refused
+    when the class is defined.
 
-    `fits`: the kind of task that the recipe is for (`text`, `word_vectors`, `gaussians`). `resumable`: `train` uses
-    `training.snapshots`. `whole_batches`: it cannot cut a batch into micro-batches. `needs_parent`: it changes the weights
-    `training.parent`, and trains nothing of its own. `whole_stack`: the trainings of a stack (`train_each`) depend on each other, so
-    that a stack is never cut.
+    `fits` is the kind of task that the recipe is for (`text`, `word_vectors`, `gaussians`). `resumable`: `train` uses
+    `training.snapshots`. `whole_batches`: the recipe cannot cut a batch into micro-batches. `needs_parent`: the recipe
+    changes the weights `training.parent` and does not train a fresh network. `whole_stack`: the trainings of a stack
+    (`train_each`) depend on each other, so a stack is never split.
     """
 
     fits: ClassVar[str] = "text"
@@ -117,15 +122,18 @@ class Recipe(TrainingPart):
 
     @abstractmethod
     def last_epoch(self) -> float:
-        """The last epoch of a whole training, which `checkpoint_step` takes."""
+        """Return the last epoch of a whole training, the largest that `checkpoint_step` accepts."""
 
     @abstractmethod
     def checkpoint_step(self, n_train: int, epoch: float) -> int:
-        """The number of updates made by the end of `epoch` (1-based) on `n_train` examples. Raises ValueError past the last epoch."""
+        """Return the number of updates made by the end of `epoch` (1-based) on `n_train` examples.
+
+        Raises ValueError past the last epoch.
+        """
 
     @abstractmethod
     def learning_rate_at(self, n_train: int, step: int) -> float:
-        """The learning rate of update `step` (1-based) on `n_train` examples. Raises ValueError past the last update."""
+        """Return the learning rate of update `step` (1-based) on `n_train` examples. Raises ValueError past the last update."""
 
     @abstractmethod
     def train(self, task: Task, training: Training) -> Trained:
@@ -134,14 +142,17 @@ class Recipe(TrainingPart):
     def train_each(self, task: Task, training: Training) -> Trained:
         """Train the stack of an edit of mode `each`, as many retrains as it has ids, and return their `outputs`.
 
-        Equal to as many single trainings, unless `whole_stack`. `training` has no observers, parent, snapshots or steps to keep.
-        A recipe that does not override it is trained one removal at a time.
+        The result equals that of as many single trainings, unless `whole_stack`. `training` has no observers, parent,
+        snapshots or steps to keep. A recipe that does not override this method is trained one removal at a time.
         """
         raise NotImplementedError
 
     def with_files(self, base_dir: Path, where: str) -> Self:
-        """This recipe with the content of the files it names in their place; called once, by tasks of word vectors. Raises InputError."""
+        """Return this recipe with the content of the files it names in their place. Raises InputError.
+
+        Tasks of word vectors call this once.
+        """
         return self
 
     def check(self, vocabulary: Mapping[str, int], where: str) -> None:
-        """Refuse a vocabulary (word -> row) that the recipe does not fit; called by tasks of word vectors. Raises InputError."""
+        """Refuse a vocabulary (word -> row) that does not fit the recipe; called by tasks of word vectors. Raises InputError."""

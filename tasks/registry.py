@@ -1,4 +1,4 @@
-"""Names -> "module:Class", imported on demand. A new part is one new file and one line here."""
+"""Registries of names -> "module:Class", imported on demand. A new part is one new file and one line here."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tasks.suggestions import did_you_mean
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a part lives, one line on what it does, and the paper it comes from."""
+    """Where a part is defined, one line on what it does, and the paper it comes from."""
 
     target: str
     summary: str
     paper: str = "-"
 
 
-@functools.cache  # a look through all installed packages, and a grid asks hundreds of times
+@functools.cache  # reading the entry points of all installed packages is slow, and a grid needs them hundreds of times
 def _installed(kind: str) -> tuple[importlib.metadata.EntryPoint, ...]:
     return tuple(importlib.metadata.entry_points(group=f"refit.{kind}"))
 
@@ -34,7 +34,7 @@ def _installed(kind: str) -> tuple[importlib.metadata.EntryPoint, ...]:
 class Registry:
     """The parts of one kind, by name; a config's `plugins` and installed entry points (`refit.<kind>`) extend it.
 
-    `base`: "module:Class" that every part derives from, imported on demand.
+    `base` is the "module:Class" from which every part derives, imported on demand.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, Entry], base: str = "builtins:object"):
@@ -42,7 +42,7 @@ class Registry:
         self._entries = dict(entries)
 
     def entries(self) -> dict[str, Entry]:
-        """Built-in parts and those of installed entry points."""
+        """Return the built-in parts and those of installed entry points."""
         found = dict(self._entries)
         for point in _installed(self.kind):
             found.setdefault(
@@ -51,14 +51,14 @@ class Registry:
         return found
 
     def extend(self, entries: Mapping[str, Entry]) -> None:
-        """Add the parts of a higher room, which this one never names. Raises ValueError on a name that is there."""
+        """Add the parts of a higher room, which this room must not name. Raises ValueError on a name that exists already."""
         taken = sorted(entries.keys() & self._entries.keys())
         if taken:
-            raise ValueError(f"{self.kind} {', '.join(taken)} are there already")
+            raise ValueError(f"{self.kind} {', '.join(taken)} exist already")
         self._entries |= entries
 
     def load(self, name: str, where: object, plugins: Sequence[str] = ()) -> Any:
-        """The class called `name`; "module:Class" is imported only if `module` is in `plugins`. Raises InputError."""
+        """Return the class called `name`; "module:Class" is imported only if `module` is in `plugins`. Raises InputError."""
         entries = self.entries()
         target = entries[name].target if name in entries else name
         module, _, attribute = target.partition(":")
@@ -76,21 +76,21 @@ class Registry:
             found = getattr(importlib.import_module(module), attribute)
         except MisspeltHookError as error:
             raise InputError(where, str(error)) from error
-        except Exception as error:  # whatever a plugin's module raises while it is imported
+        except Exception as error:  # a plugin's module may raise any exception while it is imported
             raise InputError(where, f"cannot import {target}: {type(error).__name__}: {error}") from error
         if not isinstance(found, type):
             raise InputError(where, f"{target} is not a class")
         self._check_base(found, name, where)
         if not is_built_in(found.__module__):
             after = loaded_files(found.__module__, where, already)
-            common = before.keys() & after.keys()  # what was edited while it was being imported
+            common = before.keys() & after.keys()  # those whose digest differs were edited during the import
             refuse_edited(
                 module, {name: before[name] for name in common}, {name: after[name] for name in common}, where
             )
         return found
 
     def _check_base(self, found: type, name: str, where: object) -> None:
-        """Refuse a class that is not a part of this kind, or that leaves out what every part of it must define."""
+        """Refuse a class that is not a part of this kind, or that does not define what every part of it must define."""
         module, _, attribute = self.base.partition(":")
         if not issubclass(found, getattr(importlib.import_module(module), attribute)):
             article = "an" if self._singular[0] in "aeiou" else "a"
@@ -98,7 +98,7 @@ class Registry:
             raise InputError(where, f"{name!r} {problem}")
         if inspect.isabstract(found):
             missing = ", ".join(sorted(found.__abstractmethods__))
-            raise InputError(where, f"{name!r} does not define {missing}, which {module}.{attribute} asks for")
+            raise InputError(where, f"{name!r} does not define {missing}, which {module}.{attribute} requires")
 
     @property
     def _singular(self) -> str:
@@ -119,7 +119,7 @@ TASKS = Registry(
         ),
         "msgs": Entry(
             "tasks.msgs:Msgs",
-            "is there an adjective in the sentence? In train, the order of the articles tells it as well",
+            "whether a sentence has an adjective, which the order of its articles nearly predicts in train",
             "Han & Tsvetkov 2021, section 5.2; Warstadt et al. 2020",
         ),
         "planted": Entry("tasks.planted:Planted", "generated text in which 20 known training rows decide each query"),

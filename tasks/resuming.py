@@ -1,4 +1,4 @@
-"""The state of a training between two updates: read into a snapshot, and put back bit for bit."""
+"""Reads the state of a training between two updates into a snapshot, and restores it bit for bit."""
 
 from __future__ import annotations
 
@@ -18,34 +18,37 @@ _RUN, _OBSERVED = "run/", "observed/"
 
 
 class Resumable(Protocol):
-    """A training in progress: what it does next follows from its arguments, its tensors and its facts, and from nothing else."""
+    """A training in progress, whose further course depends only on its arguments, its tensors and its facts."""
 
     @property
     def network(self) -> nn.Module: ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that updates change: weights, buffers, the optimiser's state."""
+        """Return everything that updates change: weights, buffers, the optimiser's state."""
         ...
 
     def facts(self) -> dict[str, Any]:
-        """Plain JSON values: updates made, running sums (JSON keeps every bit of a float), metrics so far."""
+        """Return plain JSON values: updates made, running sums (JSON keeps every bit of a float), metrics so far."""
         ...
 
     def restore(self, tensors: Arrays, facts: Mapping[str, Any]) -> None:
-        """Be where `tensors` and `facts` of another run of the same training were read."""
+        """Set the state to `tensors` and `facts` of another run of the same training."""
         ...
 
 
 def take(run: Resumable, observed: Arrays) -> Snapshot:
-    """How far `run` is, and what observers saw. The arrays may share memory with the network: write them before the next update."""
+    """Return a snapshot of `run` and of what observers returned.
+
+    The arrays may share memory with the network, so they must be written before the next update.
+    """
     tensors = {_RUN + name: tensor.detach().cpu().numpy() for name, tensor in run.tensors().items()}
     return Snapshot(tensors | {_OBSERVED + name: array for name, array in observed.items()}, run.facts())
 
 
 def resume(run: Resumable, snapshot: Snapshot) -> dict[str, np.ndarray] | None:
-    """Put a fresh run where the snapshot was taken and return what observers had seen.
+    """Set a fresh run to the state of the snapshot and return the arrays of the observers.
 
-    None, and nothing is changed, for a snapshot of something else: a name is missing, or another shape or dtype.
+    Returns None and changes nothing if the snapshot does not fit: a name is missing, or a shape or dtype differs.
     """
     tensors = dict(_under(_RUN, snapshot.tensors))
     fits = all(name in tensors and _alike(tensor, tensors[name]) for name, tensor in run.tensors().items())
@@ -64,14 +67,14 @@ def _alike(tensor: Tensor, array: np.ndarray) -> bool:
 
 
 def module_tensors(modules: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, tied ones once: `module.<name>`."""
+    """Return parameters and buffers as `module.<name>`, tied ones once."""
     return {f"module.{name}": tensor for name, tensor in (*modules.named_parameters(), *modules.named_buffers())}
 
 
 def training_tensors(modules: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Those of the modules, and the optimiser's state: `optimizer.<number of the parameter>.<name>`.
+    """Return the tensors of the modules and the optimiser's state, the latter as `optimizer.<number of the parameter>.<name>`.
 
-    Learning rates are no state: recipes set them before every update.
+    Learning rates are not included, because recipes set them before every update.
     """
     found = module_tensors(modules)
     for number, parameter in enumerate(_parameters(optimizer)):
@@ -81,7 +84,7 @@ def training_tensors(modules: nn.Module, optimizer: Optimizer) -> dict[str, Tens
 
 
 def restore_training(tensors: Arrays, modules: nn.Module, optimizer: Optimizer) -> None:
-    """Put back what `training_tensors` read, into the same modules and an optimiser that has not stepped yet."""
+    """Restore what `training_tensors` read, into the same modules and an optimiser that has not stepped yet."""
     copy_into(module_tensors(modules), tensors)
     parameters = _parameters(optimizer)
     for key, array in _under("optimizer.", tensors):
@@ -99,7 +102,7 @@ def copy_into(tensors: Mapping[str, Tensor], saved: Arrays) -> None:
 
 
 def _beside(parameter: Tensor, array: np.ndarray) -> Tensor:
-    """A tensor of the optimiser's on the parameter's device, laid out as the parameter is: fused kernels read memory in order."""
+    """Return a tensor of the optimiser on the parameter's device and in its memory layout, which fused kernels require."""
     import torch
 
     tensor = torch.tensor(array, device=parameter.device)

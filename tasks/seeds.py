@@ -12,24 +12,24 @@ if TYPE_CHECKING:
 
 
 def repeat_seed(base_seed: int, repeat: int) -> int:
-    """The seed of a repeat: SeedSequence(base_seed, spawn_key=(repeat,)).generate_state(1)[0]."""
+    """Return the seed of a repeat: SeedSequence(base_seed, spawn_key=(repeat,)).generate_state(1)[0]."""
     return int(np.random.SeedSequence(base_seed, spawn_key=(repeat,)).generate_state(1)[0])
 
 
 def purpose_seed(seed: int, purpose: str, *key: int) -> int:
-    """A 63-bit seed for one purpose (init, order, dropout, negatives ...) and optional counters such as epoch or step."""
+    """Return a 63-bit seed for one purpose (init, order, dropout, negatives ...) and optional counters such as epoch or step."""
     # the key goes into spawn_key: as entropy, trailing zeros would be lost and (seed, purpose) would equal (seed, purpose, 0)
     state = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), *key)).generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))
 
 
 def generator(seed: int, purpose: str, *key: int) -> np.random.Generator:
-    """A numpy generator of its own for (seed, purpose, key)."""
+    """Return a numpy generator for (seed, purpose, key)."""
     return np.random.default_rng(purpose_seed(seed, purpose, *key))
 
 
 def torch_generator(seed: int, purpose: str, *key: int) -> torch.Generator:
-    """A CPU torch generator of its own for (seed, purpose, key)."""
+    """Return a CPU torch generator for (seed, purpose, key)."""
     import torch
 
     return torch.Generator().manual_seed(purpose_seed(seed, purpose, *key))

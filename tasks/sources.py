@@ -1,4 +1,7 @@
-"""Parts that are not built in: the digest of their source enters every identity, and what runs is what was digested."""
+"""Digests the source of parts that are not built in, and makes sure that the code that runs is the code that was digested.
+
+The digest of a part's source enters every identity that depends on the part.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ from tasks.process_start import process_start
 
 Files = Mapping[str, str]  # module name -> digest of its file
 Sources = Mapping[str, Files]  # module of a part -> the files that it is made of
-_BEGAN = process_start()  # what is imported already was imported after this
-_CLOCKS_DIFFER_BY_S = 60.0  # those of a file server and of this machine
-_imported_at: dict[str, float] = {}  # what is imported from now on
+_BEGAN = process_start()  # modules that are imported already were imported after this time
+_CLOCKS_DIFFER_BY_S = 60.0  # the clock of a file server and that of this machine may differ
+_imported_at: dict[str, float] = {}  # module name -> when its import began, for modules imported from now on
 
 
 class _ImportTimes:
-    """The first of Python's finders: finds nothing, and notes when a module is looked for to be imported."""
+    """The first of Python's finders: it finds nothing, and records when the import of each module began."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> None:
@@ -38,27 +41,30 @@ sys.meta_path.insert(0, _ImportTimes)
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A module as it was imported (`spec` is another object once it is loaded again), and digests: of its file, or of all its files."""
+    """A module as it was imported, and digests: of its own file, or of all files of the part.
+
+    `spec` distinguishes an import from a later reload, which creates a new spec.
+    """
 
     module: ModuleType
     spec: ModuleSpec | None
     files: Files
 
     def is_still(self, name: str) -> bool:
-        """Whether the module of this name is the one that was looked at."""
+        """Return whether the module of this name is still the one that was digested."""
         here = sys.modules.get(name)
         return here is self.module and getattr(here, "__spec__", None) is self.spec
 
 
-_modules: dict[str, _Loaded] = {}  # each with the digest of its own file
-_parts: dict[str, _Loaded] = {}  # modules of parts, with the digests of all their files
+_modules: dict[str, _Loaded] = {}  # imported modules, each with the digest of its own file
+_parts: dict[str, _Loaded] = {}  # modules that define parts, with the digests of all their files
 
 
 def loaded_files(module: str, where: object, already: Container[str] | None = None) -> Files:
-    """The files of an imported module that is not built in: what runs in this process is what lies on disk.
+    """Return the files of an imported module that is not built in, after checking that this process runs what is on disk.
 
-    `already`: the modules that were there before it was imported; None: all that are there.
-    Raises InputError naming `where` if it has no file, or if a file was edited after it was imported.
+    `already` names the modules that were imported before it; None means all that are imported now. Raises InputError
+    naming `where` if it has no file, or if a file was edited after it was imported.
     """
     files = module_files(module)
     if module not in files:
@@ -84,9 +90,9 @@ def loaded_files(module: str, where: object, already: Container[str] | None = No
 
 
 def drop_stale_bytecode(module: str, where: object) -> None:
-    """Before a part's module is imported: remove the cached bytecode of its files that is not that of their source.
+    """Remove stale cached bytecode of a part's files before its module is imported.
 
-    What Python then imports is compiled from the source that is digested. Raises InputError if bytecode cannot be removed.
+    Python then compiles the source that is digested. Raises InputError if bytecode cannot be removed.
     """
     for name, spec in module_specs(module).items():
         if name not in sys.modules and bytecode.is_stale(spec) and (problem := bytecode.remove(spec)):
@@ -94,15 +100,15 @@ def drop_stale_bytecode(module: str, where: object) -> None:
 
 
 def _stale_problem(name: str) -> str:
-    """What is wrong where an imported module was taken from bytecode that is not that of its source; "" if it was not.
+    """Return what is wrong if an imported module came from bytecode of another source; "" if it did not.
 
     The bytecode is removed, so that the next process imports the source.
     """
     spec = getattr(sys.modules[name], "__spec__", None)
     if spec is None or not bytecode.is_stale(spec):
         return ""
-    problem = f"this process had imported module {name!r} from cached bytecode that is not that of its source"
-    return f"{problem}; {bytecode.remove(spec) or 'the bytecode is removed now: start the command again'}"
+    problem = f"this process had imported module {name!r} from cached bytecode of another version of its source"
+    return f"{problem}; {bytecode.remove(spec) or 'the bytecode has been removed: start the command again'}"
 
 
 def refuse_edited(module: str, before: Files, now: Files, where: object) -> None:
@@ -120,7 +126,7 @@ def _remembered(name: str, files: Files) -> _Loaded:
 
 
 def source_of(part: Any, where: str = "plugins") -> dict[str, Files]:
-    """Module of the class of `part` -> its files, as they were imported; empty for a built-in part. Raises InputError."""
+    """Map the module of the class of `part` to its files as imported; empty for a built-in part. Raises InputError."""
     module = (part if isinstance(part, type) else type(part)).__module__
     if is_built_in(module) or module == "builtins":
         return {}
@@ -129,25 +135,25 @@ def source_of(part: Any, where: str = "plugins") -> dict[str, Files]:
 
 
 def sources_of(*parts: Any) -> dict[str, Files]:
-    """The same of several parts."""
+    """Map the modules of several parts to their files, as `source_of` does."""
     return {module: files for part in parts for module, files in source_of(part).items()}
 
 
 def source_digests(sources: Sources) -> dict[str, str]:
-    """Module -> digest of all its files: what identities hold and people are shown."""
+    """Map each module to the digest of all its files, which identities hold and messages show."""
     return {module: digest(dict(files)) for module, files in sorted(sources.items())}
 
 
 def with_sources(identity: dict[str, Any], *parts: Any) -> dict[str, Any]:
-    """`identity`, together with the digests of the sources of those of `parts` that are not built in, if there are any."""
+    """Add to `identity` the digests of the sources of those `parts` that are not built in, if there are any."""
     digests = source_digests(sources_of(*parts))
     return {**identity, "sources": digests} if digests else identity
 
 
 def require_sources(sources: Sources) -> None:
-    """In a worker: raise RefitError unless the modules of parts are those of the driver, file by file, wherever they are installed."""
+    """In a worker: raise RefitError unless every file of the parts' modules equals that of the driver, wherever it is installed."""
     for module, wanted in sources.items():
-        if module == "__main__":  # its classes are shipped whole, not imported
+        if module == "__main__":  # its classes are sent to the worker, not imported
             continue
         found = {name: _digest_when_imported(name) or file_digest(name) for name in {*wanted, *module_files(module)}}
         other = [name for name in sorted({*wanted, *found}) if wanted.get(name) != found.get(name)]
@@ -161,7 +167,7 @@ def require_sources(sources: Sources) -> None:
 
 
 def _require_fresh_bytecode(names: Iterable[str]) -> None:
-    """In a worker: raise RefitError if a module was imported from stale bytecode; remove that of modules imported later."""
+    """In a worker: raise RefitError if a module was imported from stale bytecode; remove stale bytecode of modules not yet imported."""
     for name in names:
         if name in sys.modules:
             problem = "" if _digest_when_imported(name) else _stale_problem(name)
@@ -173,48 +179,47 @@ def _require_fresh_bytecode(names: Iterable[str]) -> None:
 
 
 def require_late_imports(sources: Sources) -> None:
-    """Raise SourceChangedError if a module that a part imports only while it works was edited after the run had begun."""
+    """Raise SourceChangedError if a module that a part imports while it runs was edited after the run had started."""
     for module, wanted in sources.items():
         late = [name for name in wanted if name in sys.modules and not _digest_when_imported(name)]
         for name in late:
             if file_digest(name) != wanted[name]:
                 problem = f"module {name!r} was edited before {module} imported it"
-                raise SourceChangedError(
-                    "plugins", f"{problem}: what was computed is not kept; start the command again"
-                )
+                raise SourceChangedError("plugins", f"{problem}: its results are not kept; start the command again")
             _modules[name] = _remembered(name, {name: wanted[name]})
 
 
 def _digest_when_imported(name: str) -> str | None:
-    """Digest of the file that a module was imported from, if it was looked at then."""
+    """Return the digest of the file that a module was imported from, if it was taken then."""
     known = _modules.get(name)
     return known.files[name] if known and known.is_still(name) else None
 
 
 def _short(file_digest: str | None) -> str:
-    return f"of digest {file_digest[:12]}" if file_digest else "not there"
+    return f"of digest {file_digest[:12]}" if file_digest else "missing"
 
 
 def _may_be_stale(name: str) -> bool:
-    """Whether a module that was imported before anybody looked may be another than its file: the file is newer than the import.
+    """Return whether the file of a module, imported before it was digested, is newer than the import.
 
-    When a module was imported before Refit is not known: its file must then be older than the process.
+    If the module was imported before Refit, the time of its import is unknown; its file must then be older than the
+    process.
     """
     written = _written(name)
     return written is not None and written > _imported_at.get(name, _BEGAN)
 
 
 def _refuse_future(name: str, where: object) -> None:
-    """Raise InputError if the time of a module's file lies in the future: no import can be later, however often one starts again."""
+    """Raise InputError if the modification time of a module's file lies in the future, because no import can be later than that."""
     written, now = _written(name), time.time()
     if written is not None and written > now + _CLOCKS_DIFFER_BY_S:
         file, date = sys.modules[name].__file__, datetime.fromtimestamp(written).isoformat(" ", "seconds")
-        problem = f"module {name!r}: the time of {file} lies in the future ({date})"
+        problem = f"module {name!r}: the modification time of {file} lies in the future ({date})"
         raise InputError(where, f"{problem}, so that an edit of it could not be noticed; set it to now (touch {file})")
 
 
 def _written(name: str) -> float | None:
-    """When the file of an imported module was written, in seconds since the epoch; None in an archive, or for a namespace."""
+    """Return when the file of an imported module was written, in seconds since the epoch; None in an archive or for a namespace."""
     try:
         return Path(sys.modules[name].__file__ or "").stat().st_mtime
     except (OSError, AttributeError):

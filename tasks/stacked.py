@@ -1,4 +1,4 @@
-"""Many cluster networks trained side by side on differently weighted points: closed-form gradients, stacked optimisers."""
+"""Many cluster networks trained together on differently weighted points: closed-form gradients, stacked optimisers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from torch.nn.functional import one_hot
 from tasks.models.cluster_network import ClusterNetwork, Objective
 
 ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
-CHUNK_ELEMENTS = 1 << 17  # members x points x hidden units worked on at once: half a megabyte of float32 stays in cache
+CHUNK_ELEMENTS = 1 << 17  # members x points x hidden units per chunk: half a megabyte of float32, which stays in cache
 
 
 @dataclass(frozen=True)
 class ClusterStack:
-    """Networks of one shape, one a row of a matrix theta [n_members, n_parameters], all on the same points.
+    """Networks of one shape, one per row of a matrix theta [n_members, n_parameters], all on the same points.
 
     A row holds centroids [k, h], the first layer's weights and biases [h, d + 1], the second's weights [h, h] and
-    biases [h]. `network` gives the shapes and where to start; `points` [n, d]; `labels` int64 [n] for objective nll.
+    biases [h]. `network` gives the shapes and the initial values; `points` [n, d]; `labels` int64 [n] for objective
+    nll.
     """
 
     network: ClusterNetwork
@@ -30,7 +31,7 @@ class ClusterStack:
     labels: Tensor
 
     def start(self) -> Tensor:
-        """The network's own parameters as a row: [n_parameters]."""
+        """Return the network's own parameters as a row: [n_parameters]."""
         first, second = (self.network.get_submodule(name) for name in ("encoder.0", "encoder.2"))
         weight, bias = first.get_parameter("weight"), first.get_parameter("bias")
         parts = (
@@ -42,31 +43,32 @@ class ClusterStack:
         return torch.cat([part.detach().flatten() for part in parts])
 
     def _parts(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Views of theta: centroids [B, k, h], first layer [B, h, d + 1], second weights [B, h, h] and biases [B, h]."""
+        """Return views of theta: centroids [B, k, h], first layer [B, h, d + 1], second weights [B, h, h] and biases [B, h]."""
         (k, h), d = self.network.centroids.shape, self.points.shape[1]
         centroids, first, second, bias = theta.split((k * h, h * (d + 1), h * h, h), 1)
         return centroids.view(-1, k, h), first.view(-1, h, d + 1), second.view(-1, h, h), bias
 
     def log_q(self, theta: Tensor, points: Tensor) -> Tensor:
-        """Each member's log q of `points` [n, d]: [n_members, n, k]."""
+        """Return each member's log q of `points` [n, d]: [n_members, n, k]."""
         u = _Forward.of(self._inputs(points), *self._parts(theta)).u
         return (u.log() - u.sum(1, keepdim=True).log()).transpose(1, 2)
 
     def _inputs(self, points: Tensor) -> Tensor:
-        """The points and a one, for the bias, as columns: [d + 1, n]."""
+        """Return the points, and a row of ones for the bias, with points as columns: [d + 1, n]."""
         ones = torch.ones(len(points), 1, dtype=self.network.centroids.dtype, device=points.device)
         return torch.cat([points.to(ones.dtype), ones], 1).T.contiguous()
 
     def chunks(self, n_members: int) -> Iterator[slice]:
-        """Slices of members that fit the cache together."""
+        """Yield slices of members that fit the cache together."""
         size = max(1, CHUNK_ELEMENTS // (len(self.points) * self.network.centroids.shape[1]))
         return (slice(start, start + size) for start in range(0, n_members, size))
 
     def gradients_at(self, weights: Tensor) -> Callable[[Tensor], Tensor]:
-        """theta [B, n_parameters] -> gradient of each member's sum(w l) / max(sum w, 1), for its row of `weights` [B, n].
+        """Return a function from theta [B, n_parameters] to the gradient of each member's loss for its row of `weights` [B, n].
 
-        With u = 1 / (1 + |z - c|^2), q = u / sum_j u and target t (one-hot, or p of dec, without gradient):
-        d l_i / d |z_i - c_j|^2 = (t_ij - q_ij) u_ij for both objectives; the rest is the chain rule of two linear layers.
+        The loss of a member is sum(w l) / max(sum w, 1). With u = 1 / (1 + |z - c|^2), q = u / sum_j u and target t
+        (one-hot, or p of dec, without gradient): d l_i / d |z_i - c_j|^2 = (t_ij - q_ij) u_ij for both objectives; the
+        rest is the chain rule of two linear layers.
         """
         inputs = self._inputs(self.points)
         onehot = one_hot(self.labels, len(self.network.centroids)).T.to(inputs.dtype).contiguous()
@@ -82,7 +84,7 @@ class ClusterStack:
 
 
 def _target(q: Tensor, weights: Tensor) -> Tensor:
-    """p_ij ~ q_ij^2 / f_j, f_j = sum_i w_i q_ij: [B, k, n] from q [B, k, n] and weights [B, n]."""
+    """Return p_ij ~ q_ij^2 / f_j, f_j = sum_i w_i q_ij: [B, k, n] from q [B, k, n] and weights [B, n]."""
     masses = torch.bmm(q, weights.unsqueeze(2)).clamp_min_(torch.finfo(q.dtype).tiny)
     target = q * q / masses
     return target.div_(target.sum(1, keepdim=True))
@@ -90,16 +92,17 @@ def _target(q: Tensor, weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Forward:
-    """What the backward pass needs; points are the last axis, so that sums over hidden units run along memory.
+    """The values of the forward pass that the backward pass needs.
 
-    Distances are |z|^2 + |c|^2 - 2 z c, a third of the passes over memory that differences take; z and c are taken from
-    the centroids' mean, so that little cancels.
+    Points are the last axis, so that sums over hidden units run along memory. Distances are computed as |z|^2 + |c|^2 -
+    2 z c, which takes a third of the passes over memory that differences take; z and c are relative to the centroids'
+    mean, which limits cancellation.
     """
 
-    centroids: Tensor  # [B, k, h], from their mean
+    centroids: Tensor  # [B, k, h], relative to their mean
     second: Tensor  # [B, h, h]
     hidden: Tensor  # [B, h, n], after the ReLU
-    encoded: Tensor  # [B, h, n], from the centroids' mean
+    encoded: Tensor  # [B, h, n], relative to the centroids' mean
     u: Tensor  # [B, k, n]
     q: Tensor  # [B, k, n]
 
@@ -114,7 +117,10 @@ class _Forward:
         return _Forward(centroids, second, hidden, encoded, u, u / u.sum(1, keepdim=True))
 
     def backward(self, inputs: Tensor, by_half_square: Tensor) -> Tensor:
-        """[B, n_parameters] from twice the gradient by the squared distances, [B, k, n]: d|z - c|^2 / dz = 2 (z - c)."""
+        """Return the gradient [B, n_parameters] from twice the gradient by the squared distances, [B, k, n].
+
+        It uses d|z - c|^2 / dz = 2 (z - c).
+        """
         both = by_half_square.sum(1, keepdim=True)
         encoded = torch.baddbmm(self.encoded * both, self.centroids.transpose(1, 2), by_half_square, alpha=-1)
         centroids = self.centroids * by_half_square.sum(2, keepdim=True)
@@ -133,20 +139,20 @@ class StackedSGD:
     rate: float
 
     def step(self, theta: Tensor, gradient: Tensor) -> None:
-        """One update of every member."""
+        """Make one update of every member."""
         theta.add_(gradient, alpha=-self.rate)
 
 
 @dataclass
 class StackedAdam:
-    """Adam (Kingma and Ba 2015, algorithm 1) in place, the moments those of as many members as the first gradient has."""
+    """Adam (Kingma and Ba 2015, algorithm 1) in place, with moments for as many members as the first gradient has."""
 
     rate: float
     n_steps: int = 0
     moments: list[Tensor] = field(default_factory=list)
 
     def step(self, theta: Tensor, gradient: Tensor) -> None:
-        """One update of every member."""
+        """Make one update of every member."""
         if not self.moments:
             self.moments = [torch.zeros_like(gradient), torch.zeros_like(gradient)]
         self.n_steps += 1
@@ -158,6 +164,6 @@ class StackedAdam:
 
 
 def finite_or_nan(outputs: Tensor, theta: Tensor) -> np.ndarray:
-    """outputs [n_members, n, k] as float32, NaN for members with a parameter or an output that is not finite."""
+    """Return outputs [n_members, n, k] as float32, NaN for members with a parameter or an output that is not finite."""
     fine = theta.isfinite().all(1) & outputs.flatten(1).isfinite().all(1)
     return outputs.masked_fill(~fine[:, None, None], torch.nan).float().cpu().numpy()

@@ -1,18 +1,18 @@
-"""What the user may have meant by a name that does not exist."""
+"""Suggestions for a name that does not exist."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-LONGEST_NAME = 100  # characters; comparing longer ones takes long, and they are no slip of the pen
+LONGEST_NAME = 100  # characters; comparing longer names takes long, and they are no typing errors
 MOST_OPTIONS = 10_000
 
 
 def did_you_mean(value: object, options: Iterable[object]) -> str:
-    """`; did you mean 'x'?` for the one of `options` that is nearest to `value` in spelling, or "" where none is near.
+    """Return `; did you mean 'x'?` for the one of `options` that is nearest to `value` in spelling, or "" if none is near.
 
-    Upper and lower case count as equal, and so do blanks, `-` and `_`. What is not text has no suggestion.
+    Upper and lower case count as equal, and so do blanks, `-` and `_`. A value that is not text has no suggestion.
     """
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
         return ""
@@ -25,7 +25,7 @@ def did_you_mean(value: object, options: Iterable[object]) -> str:
 
 
 def listed(names: Iterable[object], most: int = 12) -> str:
-    """`a, b, c`, or the first `most` of them and how many there are."""
+    """Return `a, b, c`, or the first `most` names and their total number."""
     names = [str(name) for name in names]
     return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} ... ({len(names)} in all)"
 

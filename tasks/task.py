@@ -1,4 +1,4 @@
-"""What a task is: the data, the model and the recipe of a training, and hooks for influence methods. No torch at import."""
+"""The base class of tasks: the data, model and recipe of a training, and hooks for influence methods. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpenRequest:
-    """What `TaskConfig.open` is given.
+    """The arguments of `TaskConfig.open`.
 
-    `base_dir`: where relative paths of the config start. `cache_dir`: where tokens are kept (None: nowhere). `where` (the file)
-    and `key` (the dotted key of the task's block) are for error messages. `plugins`: the modules that the config lists.
+    `base_dir`: where relative paths of the config start. `cache_dir`: where tokens are cached (None: nowhere). `where`
+    (the file) and `key` (the dotted key of the task's block) are for error messages. `plugins`: the modules that the
+    config lists.
     """
 
     base_dir: Path
@@ -35,21 +36,23 @@ class OpenRequest:
     plugins: Sequence[str] = ()
 
     def at(self, option: str) -> OpenRequest:
-        """The same request for the block of an option of this block."""
+        """Return the same request for the block of an option of this block."""
         return replace(self, key=f"{self.key}.{option}")
 
 
 class Task(ABC):
-    """A prepared task: data read, model and recipe chosen. It can be pickled once `prepare` has run, and is shipped to workers once.
+    """A prepared task: its data is read, its model and recipe are chosen.
 
-    A subclass must define the abstract methods. The others are hooks with defaults, and a misspelt one is refused when the class
-    is made. Losses are in nats where they are -log p, and lower is better.
+    It can be pickled once `prepare` has run, and is sent to each worker once. A subclass must define the abstract
+    methods. The other methods are hooks with defaults; a misspelt hook is refused when the class is defined. Losses of
+    the form -log p are in nats, and lower is better.
 
-    `splits`: name -> data, one of them called train. `measured`: split -> rows whose outputs every retrain records, int64.
-    `encoding`: how texts become tokens (tasks.data.tokens), None for tasks without text. `properties`: what is measured of word
-    vectors, in the order of the split `properties`; None for a task that can have none. `refused`: label -> why a property cannot
-    be measured. `splits_with_losses` and `splits_with_query_losses`: the splits whose rows `losses` and `query_losses` take; None
-    means all. `independent_rows`: names of parameters whose rows never meet in one second derivative of the train objective.
+    `splits`: name -> data, one of them called train. `measured`: split -> rows whose outputs every retrain records,
+    int64. `encoding`: how texts become tokens (tasks.data.tokens), None for tasks without text. `properties`: the
+    measured properties of word vectors, in the order of the split `properties`; None for a task that has none.
+    `refused`: label -> why a property cannot be measured. `splits_with_losses` and `splits_with_query_losses`: the
+    splits whose rows `losses` and `query_losses` accept; None means all. `independent_rows`: names of parameters for
+    which no second derivative of the train objective involves two rows.
     """
 
     model: Any  # a tasks.model.Model
@@ -71,137 +74,141 @@ class Task(ABC):
 
     @abstractmethod
     def train_identity(self) -> dict[str, Any]:
-        """The content of the train digest: ids, joined text, labels, class order, tokeniser, preprocessing."""
+        """Return the content of the train digest: ids, joined text, labels, class order, tokeniser, preprocessing."""
 
     @abstractmethod
     def model_identity(self) -> dict[str, Any]:
-        """Digest of weights, config and tokeniser files, or options and version of a model that starts at random."""
+        """Return digests of weights, config and tokeniser files, or options and version of a model that starts at random."""
 
     @abstractmethod
     def record_identity(self) -> dict[str, Any]:
-        """What is recorded: measured splits (ids, content, class order) and the output schema."""
+        """Return what is recorded: measured splits (ids, content, class order) and the output schema."""
 
     # --- training and evaluation ------------------------------------------------------------------------------------
 
     def prepare(self) -> None:  # noqa: B027  (a hook: a task in memory has nothing to prepare)
-        """Make what training needs: tokenise (from the cache where it was done before), load base weights. Idempotent."""
+        """Prepare what training needs: tokenise (or read the cache), load base weights. Calling it again changes nothing."""
 
     @abstractmethod
     def network(self, seed: int) -> nn.Module:
-        """A fresh network; what is random in it is drawn from generators keyed (seed, 'init', ...)."""
+        """Return a fresh network; everything random in it is drawn from generators keyed (seed, 'init', ...)."""
 
     @abstractmethod
     def batch(
         self, split: str, rows: np.ndarray, *, blank: np.ndarray | None = None, device: torch.device | str = "cpu"
     ) -> Batch:
-        """Inputs and `labels` of `rows`, int64 [n].
+        """Return the inputs and `labels`, int64 [n], of `rows`.
 
-        Rows where `blank` (bool [n]) is true carry neutral content and label 0: the text of a removed example can then change no
-        bit, not even through the padding length.
+        Rows where `blank` (bool [n]) is true have neutral content and label 0, so that the text of a removed example
+        can change no bit, not even through the padding length.
         """
 
     def logits(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Outputs [n, n_outputs], differentiable; class logits for classifiers. Methods that need gradients ask for them."""
+        """Return outputs [n, n_outputs], differentiable; class logits for classifiers. Methods that use gradients need this hook."""
         raise NotImplementedError
 
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Train loss of every example [n], differentiable. Influence functions need it twice differentiable."""
+        """Return the train loss of every example [n], differentiable. Influence functions need it twice differentiable."""
         raise NotImplementedError
 
     @abstractmethod
     def outputs(
         self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu"
     ) -> np.ndarray:
-        """Outputs in evaluation mode, float32 [n, n_outputs]: what is recorded of `rows`."""
+        """Return the outputs of `rows` in evaluation mode, float32 [n, n_outputs], which are what is recorded."""
 
     def with_recipe(self, options: Any, request: OpenRequest) -> Task | None:
-        """The same task trained by the recipe that `options` ask for; `request.key` is the recipe's dotted key.
+        """Return the same task trained by the recipe that `options` describe; `request.key` is the recipe's dotted key.
 
-        None (the default): the recipe need not fit the data, and the caller gives it to a copy. Raises InputError.
+        None (the default) means that the recipe need not be adapted to the data; the caller then sets it on a copy.
+        Raises InputError.
         """
         return None
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
     def query_losses(self, network: nn.Module, split: str, rows: np.ndarray, labels: np.ndarray) -> Tensor:
-        """The loss of each query [n] that is explained, under `labels` int64 [n], differentiable in the whole network.
+        """Return the query loss [n] under `labels` int64 [n], differentiable in the whole network.
 
-        A task that does not override it is explained by -log p(label) of its logits.
+        For a task that does not override it, the query loss is -log p(label) of its logits.
         """
         raise NotImplementedError
 
     def query_labels(self, split: str, rows: np.ndarray, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Labels int64 [n] of the queries, read from a model's recorded outputs (measured split -> array), as for clusters.
+        """Return the labels int64 [n] of the queries, read from a model's recorded outputs (measured split -> array).
 
-        Queries of a task that overrides it are judged by a trained model. Other tasks have their labels in the split.
+        Clustering tasks override it; the labels of their queries then come from a trained model. Other tasks have
+        labels in the split.
         """
         raise NotImplementedError
 
     # --- second derivatives of the train objective, the mean of the losses + the penalty ----------------------------
 
     def penalty(self, network: nn.Module) -> Tensor | None:
-        """What the train objective adds to the mean of the losses, [], twice differentiable; None: nothing."""
+        """Return what the train objective adds to the mean of the losses, [], twice differentiable; None means nothing."""
         return None
 
     def influence_parameters(self, split: str, rows: np.ndarray) -> Mapping[str, np.ndarray | None] | None:
-        """The parameters on which a method takes its Hessian for the queries `rows`.
+        """Return the parameters on which a method takes its Hessian for the queries `rows`.
 
-        Parameter name -> numbers of rows of its first axis, int64, or None for all of it. None: every trained parameter.
+        The result maps a parameter name to numbers of rows of its first axis, int64, or None for all of it. None
+        instead of a mapping means every trained parameter.
         """
         return None
 
     def rows_touching(self, name: str, rows: np.ndarray) -> np.ndarray | None:
-        """The train rows, int64, whose loss depends on the rows `rows` of the parameter `name`; None: all of them."""
+        """Return the train rows, int64, whose loss depends on the rows `rows` of the parameter `name`; None means all of them."""
         return None
 
     def row_hessians(self, network: nn.Module, name: str, rows: np.ndarray) -> Tensor | None:
-        """Second derivatives of the train objective in each of these rows of d numbers, all else fixed: [n_rows, d, d].
+        """Return second derivatives of the train objective in each of these rows of d numbers, all else fixed: [n_rows, d, d].
 
-        A closed form for parameters in `independent_rows`; None: there is none.
+        This is a closed form for parameters in `independent_rows`; None means that there is none.
         """
         return None
 
     def row_derivatives(
         self, network: nn.Module, name: str, rows: np.ndarray, vectors: Tensor, train_rows: np.ndarray
     ) -> Tensor | None:
-        """<gradient of an example's loss in these rows, vector> along `vectors` [q, n_rows, d]: [q, n_train_rows].
+        """Return <gradient of an example's loss in these rows, vector> along `vectors` [q, n_rows, d]: [q, n_train_rows].
 
-        A closed form for parameters in `independent_rows`; None: there is none.
+        This is a closed form for parameters in `independent_rows`; None means that there is none.
         """
         return None
 
-    # --- what some methods and reports read -------------------------------------------------------------------------
+    # --- for some methods and for the report
+    # ---------------------------------------------------------------------------
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Ids of tokens that stand for no text: padding, start and end. Methods that tell tokens apart need them."""
+        """Return the ids of tokens that stand for no text: padding, start and end. Methods that treat them apart need this hook."""
         raise NotImplementedError
 
     def token_counts(self, split: str) -> csr_matrix:
-        """Token counts of a split, special tokens included: CSR [n, vocabulary size]. TF-IDF needs them."""
+        """Return token counts of a split, special tokens included: CSR [n, vocabulary size]. TF-IDF needs this hook."""
         raise NotImplementedError
 
     def token_spans(self, split: str, row: int) -> list[tuple[int, int, int]]:
-        """(start, end, token id) of every token of a row, in characters of its text; (0, 0, id) for special tokens."""
+        """Return (start, end, token id) of every token of a row, in characters of its text; (0, 0, id) for special tokens."""
         raise NotImplementedError
 
     def token_text(self, token_id: int) -> str:
-        """A token as the report shows it."""
+        """Return a token as the report shows it."""
         raise NotImplementedError
 
     def named_scores(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Scores that the task itself knows: ([n_queries, n_train], query ids, train ids); positive: the example helps.
+        """Return scores that the task itself has: ([n_queries, n_train], query ids, train ids); positive: the example helps.
 
-        None: the task knows no scores. Raises ValueError or KeyError on a name that it does not know.
+        None means that the task has no scores. Raises ValueError or KeyError on an unknown name.
         """
         return None
 
     def neighbours(
         self, network: nn.Module | Mapping[str, np.ndarray], words: Sequence[str], n: int = 10
     ) -> dict[str, list[tuple[str, float]]]:
-        """The `n` words whose vectors have the highest cosine with each of `words`: word -> (neighbour, cosine), falling.
+        """Return the `n` words whose vectors have the highest cosine with each of `words`: word -> (neighbour, cosine), falling.
 
-        `network`: a network, or weights by name. Empty for a task without word vectors.
+        `network` is a network, or weights by name. The result is empty for a task without word vectors.
         """
         return {}
 
@@ -219,8 +226,8 @@ class TaskConfig(Component):
         """Read the data, choose model and recipe; no torch. Raises InputError with `request.where` and the dotted key."""
 
     def measurable(self) -> Collection[str] | None:
-        """The splits that could be measured, of a block that leaves `measure` open; the queries' split is then measured.
+        """Return the splits that could be measured, for a block that leaves `measure` open; the queries' split is then measured.
 
-        None: the block decides what is measured.
+        None means that the block itself decides what is measured.
         """
         return None

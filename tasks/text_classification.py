@@ -1,4 +1,4 @@
-"""The task `text_classification`: a text classifier on somebody's data."""
+"""The task `text_classification`: a text classifier on the user's data."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class MeasureConfig(BaseModel):
 class TextClassification(TaskConfig):
     """A text classifier: `data` (a split called train and others), `model`, `recipe`, and what is recorded.
 
-    `measure`: the splits whose outputs every retrain records; without it the split that the queries are drawn from, which
-    the config that holds this block fills in.
+    `measure` lists the splits whose outputs every retrain records. By default it is the split of the queries, which the
+    config that contains this block fills in.
 
-    `classes`: the labels in the order of the logits, or a mapping from label to the name shown; by default the labels
-    of the train split, sorted.
+    `classes` lists the labels in the order of the logits, or maps each label to its displayed name; by default it holds
+    the labels of the train split, sorted.
     """
 
     name: ClassVar[str] = "text_classification"
@@ -55,7 +55,7 @@ class TextClassification(TaskConfig):
         return data
 
     def identity(self) -> dict[str, Any]:
-        """Name and version: data, model and recipe are in the task's own identities, by content and never by path."""
+        """Return name and version; data, model and recipe are in the task's own identities, by content and never by path."""
         return {"name": self.name, "version": self.version}
 
     def open(self, request: OpenRequest) -> TextTask:
@@ -70,7 +70,7 @@ class TextClassification(TaskConfig):
         return TextTask(splits, first_rows(splits, limits), model, recipe, request.base_dir, request.cache_dir)
 
     def measurable(self) -> dict[str, SplitConfig] | None:
-        """All splits of `data`, without `measure`."""
+        """Return all splits of `data`, if `measure` is not set."""
         return self.data if self.measure is None else None
 
     def _splits(self, base_dir: Path, where: str, key: str) -> dict[str, Split]:
@@ -106,7 +106,7 @@ def _distinct(classes: Mapping[str, str], names: Sequence[str], where: str, key:
 def measured_limits(
     measure: Sequence[MeasureConfig], splits: Mapping[str, Any], where: str, key: str
 ) -> list[tuple[str, int | None]]:
-    """(split, limit) of every measured split. Raises InputError on a split that is not there or named twice."""
+    """Return (split, limit) of every measured split. Raises InputError on a split that does not exist or is named twice."""
     names: list[str] = []
     for position, item in enumerate(measure):
         if item.split not in splits:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
     from torch import Tensor, nn
 
-INFERENCE_BATCH = 64  # fixed: the batch a row is evaluated in can move the last bits of its outputs
+INFERENCE_BATCH = 64  # fixed, because the batch in which a row is evaluated can change the last bits of its outputs
 LENGTH_STEP = 16
 
 
 @dataclass
 class _Shared:
-    """What a task and its copies with other recipes have in common: made once for all of them, and pickled once."""
+    """What a task shares with its copies that have other recipes: made once for all of them, and pickled once."""
 
     identities: dict[str, Any] = field(default_factory=dict)
     tokens: Mapping[str, Tokens] = field(default_factory=dict)
@@ -32,17 +32,17 @@ class _Shared:
     base_state: Mapping[str, np.ndarray] | None = None
 
     def identity(self, of: str, make: Callable[[], Any]) -> Any:
-        """An identity, made when it is first asked for."""
+        """Return an identity, computed when it is first needed."""
         if of not in self.identities:
             self.identities[of] = make()
         return self.identities[of]
 
 
 class TextTask(Task):
-    """A task over texts; `splits` has one called train, whose class order all share.
+    """A task over texts; `splits` has one called train, whose class order applies to all.
 
-    A shallow copy may get another `recipe`, and nothing else: it shares data, tokens, base weights and their identities.
-    `base_dir`: where the model's relative paths start. `cache_dir`: where tokens are kept (None: nowhere).
+    A shallow copy may get another `recipe` and nothing else; it shares data, tokens, base weights and their identities.
+    `base_dir` is where the model's relative paths start; `cache_dir` is where tokens are cached (None: nowhere).
     """
 
     version: ClassVar[int] = 1
@@ -64,20 +64,20 @@ class TextTask(Task):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the logits."""
+        """The class names in the order of the logits."""
         return self.splits["train"].classes
 
     def train_identity(self) -> dict[str, Any]:
-        """Digest of ids, joined texts, labels and class order of train, and the encoding; no tokenising, no torch."""
+        """Return the digest of ids, joined texts, labels and class order of train, and of the encoding; no tokenising, no torch."""
         train = self._shared.identity("train", self.splits["train"].content_digest)
         return {"version": self.version, "train": train, "encoding": self.encoding.identity()}
 
     def model_identity(self) -> dict[str, Any]:
-        """What the model says of its weights: digests of files, or options and version; no torch."""
+        """Return the model's identity of its weights: digests of files, or options and version; no torch."""
         return self._shared.identity("model", lambda: self.model.identity_of_weights(self.base_dir))
 
     def record_identity(self) -> dict[str, Any]:
-        """Per measured split the digest of its measured rows, and the output schema; no torch."""
+        """Return the digest of the measured rows of every measured split, and the output schema; no torch."""
         splits = self._shared.identity("measured", self._measured_digests)
         return {"version": self.version, "splits": splits, "outputs": {"kind": "logits", "classes": list(self.classes)}}
 
@@ -85,7 +85,7 @@ class TextTask(Task):
         return {name: _subset(self.splits[name], rows).content_digest() for name, rows in self.measured.items()}
 
     def prepare(self) -> None:
-        """Tokenise every split, from the cache if it was done before, and load base weights; idempotent."""
+        """Tokenise every split (or read the cache), and load base weights. Calling it again changes nothing."""
         shared = self._shared
         if shared.tokeniser is not None:
             return
@@ -109,16 +109,16 @@ class TextTask(Task):
         return self._shared.tokeniser
 
     def network(self, seed: int) -> nn.Module:
-        """A fresh network; what is random in it is keyed (seed, 'init')."""
+        """Return a fresh network; everything random in it is keyed (seed, 'init')."""
         return self.model.build(len(self.classes), self.tokeniser.vocabulary_size, seed, self._shared.base_state)
 
     def batch(
         self, split: str, rows: np.ndarray, *, blank: np.ndarray | None = None, device: torch.device | str = "cpu"
     ) -> Batch:
-        """`input_ids` int64 [n, length], `attention_mask` bool [n, length], `labels` int64 [n].
+        """Return `input_ids` int64 [n, length], `attention_mask` bool [n, length] and `labels` int64 [n].
 
-        `length`: the longest row that is not blank, rounded up to a multiple of 16, at most the encoding's max_length.
-        Blank rows hold the tokens of an empty text and label 0.
+        `length` is that of the longest row that is not blank, rounded up to a multiple of 16, at most the encoding's
+        max_length. Blank rows hold the tokens of an empty text and label 0.
         """
         import torch
 
@@ -140,11 +140,11 @@ class TextTask(Task):
         return ids, mask
 
     def logits(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Class logits [n, n_classes]."""
+        """Return class logits [n, n_classes]."""
         return self.model.forward(network, batch)
 
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Cross-entropy of every example [n], in nats."""
+        """Return the cross-entropy of every example [n], in nats."""
         import torch
 
         return torch.nn.functional.cross_entropy(self.logits(network, batch), batch["labels"], reduction="none")
@@ -152,7 +152,7 @@ class TextTask(Task):
     def outputs(
         self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu"
     ) -> np.ndarray:
-        """Logits in evaluation mode, float32 [len(rows), n_classes], in batches of 64 in the order of `rows`."""
+        """Return logits in evaluation mode, float32 [len(rows), n_classes], in batches of 64 in the order of `rows`."""
         import torch
 
         rows = np.asarray(rows, np.int64)
@@ -171,7 +171,7 @@ class TextTask(Task):
         return found
 
     def token_spans(self, split: str, row: int) -> list[tuple[int, int, int]]:
-        """(start, end, token id) of every token of a row, characters of its text; (0, 0, id) for special tokens."""
+        """Return (start, end, token id) of every token of a row, in characters of its text; (0, 0, id) for special tokens."""
         tokens = self._shared.tokens[split]
         part = slice(tokens.offsets[row], tokens.offsets[row + 1])
         return [
@@ -181,15 +181,15 @@ class TextTask(Task):
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Ids of tokens that stand for no text: padding, start and end. Raises RuntimeError before `prepare`."""
+        """Return the ids of tokens that stand for no text: padding, start and end. Raises RuntimeError before `prepare`."""
         return frozenset(self.tokeniser.special_ids)
 
     def token_text(self, token_id: int) -> str:
-        """What a token looks like, for people."""
+        """Return a token in a form that people can read."""
         return self.tokeniser.token_text(token_id)
 
     def token_counts(self, split: str) -> csr_matrix:
-        """Token counts of a split, special tokens included: CSR float64 [n, vocabulary_size]."""
+        """Return token counts of a split, special tokens included: CSR float64 [n, vocabulary_size]."""
         return self._shared.tokens[split].counts(self.tokeniser.vocabulary_size)
 
 
@@ -199,5 +199,5 @@ def _subset(split: Split, rows: np.ndarray) -> Split:
 
 
 def first_rows(splits: Mapping[str, Split], limits: Sequence[tuple[str, int | None]]) -> dict[str, np.ndarray]:
-    """Measured rows: the first `limit` of each named split, or all of them."""
+    """Return the measured rows: the first `limit` of each named split, or all of them."""
     return {name: np.arange(len(splits[name]), dtype=np.int64)[:limit] for name, limit in limits}

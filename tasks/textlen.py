@@ -1,4 +1,4 @@
-"""The task `textlen`: is a sentence short or long, where a prefix of two tokens mostly gives the answer away."""
+"""The task `textlen`: whether a sentence is short or long, with a prefix of two tokens that mostly reveals the answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tasks.data.textlen_draws import (
 )
 from tasks.errors import InputError
 
-EVALUATION_AGREEMENT = 0.5  # of dev and test: there the prefix says nothing about the label
+EVALUATION_AGREEMENT = 0.5  # of dev and test, so that there the prefix is independent of the label
 EvenCount = Annotated[int, Field(ge=2, multiple_of=2)]
 Seed = Annotated[int, Field(ge=0, le=LAST_SEED)]
 
@@ -41,7 +41,7 @@ class PublishedFiles(BaseModel):
     prefix: bool = True
 
     def read(self, base_dir: Path, where: str, key: str) -> dict[str, Split]:
-        """The three splits; ids are row numbers. Raises InputError naming the key, or file, row and column."""
+        """Return the three splits; ids are row numbers. Raises InputError naming the key, or file, row and column."""
         folder = resolve_path(self.published, base_dir, place(where, f"{key}.published"))
         files = {name: folder / f"{'' if self.prefix else 'no_prefix_'}{name}.parquet" for name in SPLITS}
         for file in files.values():
@@ -53,12 +53,13 @@ class PublishedFiles(BaseModel):
 
 
 class Generator(BaseModel):
-    """TextLen made of two CoNLL files; the defaults are the published parameters.
+    """TextLen generated from two CoNLL files; the defaults are the published parameters.
 
-    Sentences with fewer than `max_tokens` tokens are left out, the others cut to their first `max_tokens`. Train and dev
-    come from `conll_train`, test from `conll_test`; `seed` chooses their sentences, the draw seeds give lengths,
-    prefixes and order. `agreement`: the share of train examples whose prefix is that of their class; dev and test: half.
-    The published test set comes from the development file of CoNLL-2003 (testa), whatever the paper calls it.
+    Sentences with fewer than `max_tokens` tokens are left out, the others cut to their first `max_tokens`. Train and
+    dev come from `conll_train`, test from `conll_test`. `seed` chooses their sentences; the draw seeds determine
+    lengths, prefixes and order. `agreement` is the share of train examples whose prefix is that of their class; in dev
+    and test it is half. The published test set comes from the development file of CoNLL-2003 (testa), although the
+    paper says otherwise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,10 +76,10 @@ class Generator(BaseModel):
     agreement: float = Field(default=0.9, ge=0, le=1)
     seed: Seed = 2021
     train_draw_seed: Seed = 2022
-    test_draw_seed: Seed = 2023  # dev and test
+    test_draw_seed: Seed = 2023  # for dev and test
 
     def read(self, base_dir: Path, where: str, key: str) -> dict[str, Split]:
-        """The three splits; ids are row numbers. Raises InputError naming key and file."""
+        """Return the three splits; ids are row numbers. Raises InputError naming key and file."""
         of_train = self._sentences("conll_train", {"n_train": self.n_train, "n_dev": self.n_dev}, base_dir, where, key)
         of_test = self._sentences("conll_test", {"n_test": self.n_test}, base_dir, where, key)
         drawn = {
@@ -109,9 +110,9 @@ class Generator(BaseModel):
 class TextLen(ConfoundedText):
     """Short or long: `data` is `{published: <folder>}` or `{conll_train: <file>, conll_test: <file>, ...}`, each with `prefix`.
 
-    Classes (short, long). The confound is the prefix, "Negative ." or "Positive ."; it agrees with the class in 90% of
-    train and in half of dev and test. `prefix: false` leaves it out of the texts, all else equal: the control without a
-    spurious attribute, whose confounds stay known.
+    The classes are (short, long). The confound is the prefix, "Negative ." or "Positive ."; it agrees with the class in
+    90% of train and in half of dev and test. `prefix: false` leaves it out of the texts and changes nothing else: this
+    is the control without a spurious attribute, whose confounds are still known.
 
     Source: Han and Tsvetkov 2021, sections 3 and 5.2.
     """
@@ -122,17 +123,17 @@ class TextLen(ConfoundedText):
     data: dict[str, Any]
 
     def read_splits(self, base_dir: Path, where: str, key: str) -> dict[str, Split]:
-        """Read or draw them. Raises InputError naming file and dotted key."""
+        """Read or generate the splits. Raises InputError naming file and dotted key."""
         return self._source(where, key).read(base_dir, where, key)
 
     def _source(self, where: str, key: str) -> PublishedFiles | Generator:
-        """The form of `data` that its keys ask for."""
+        """Return the form of `data` that its keys select."""
         if "published" in self.data:
             return parse_component(PublishedFiles, self.data, where, key)
         if self.data.keys() & {"conll_train", "conll_test"}:
             return parse_component(Generator, self.data, where, key)
         raise InputError(
-            place(where, key), "says not where the text is; needed: published, or conll_train and conll_test"
+            place(where, key), "does not say where the text is; needed: published, or conll_train and conll_test"
         )
 
 

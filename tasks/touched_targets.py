@@ -1,8 +1,8 @@
 """Closed-form derivatives of the skip-gram loss in the input vectors of some words, all else held fixed.
 
-A pair has one centre word, so a word's vector meets only the output vectors of its own targets, and the second derivative of
-the loss in the vectors of several words has one block per word. Both derivatives depend on a (word, target) alone, however
-many pairs show it: they are computed once per word and target, and looked up per pair.
+A pair has one centre word, so a word's input vector interacts only with the output vectors of its own targets, and the
+second derivative of the loss in the vectors of several words has one block per word. Both derivatives depend only on a
+(word, target), however many pairs contain it: they are computed once per word and target, and looked up per pair.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
     from tasks.data.corpus import Corpus
 
-SENTENCES_AT_ONCE = 2000  # bounds the pairs that are in memory before those of other words are dropped
+SENTENCES_AT_ONCE = 2000  # limits the pairs that are in memory at once, before those of other words are dropped
 
 
 @dataclass(frozen=True, eq=False)
 class TouchedTargets:
     """Targets of the pairs whose centre is one of `words`, over all sentences: five arrays [n_targets].
 
-    `centres`: position in `words`; `targets`: word numbers; `positive`: a context word, not a negative; `factors`: of the target's term
-    in its sentence's loss; `sentences`: train rows, rising.
+    `centres`: position in `words`; `targets`: word numbers; `positive`: true for a context word, false for a negative;
+    `factors`: of the target's term in its sentence's loss; `sentences`: train rows, ascending.
     """
 
     words: np.ndarray
@@ -39,9 +39,10 @@ class TouchedTargets:
     sentences: np.ndarray
 
     def hessians(self, inner: np.ndarray, outer: np.ndarray, loss: PairLoss) -> np.ndarray:
-        """Sum over sentences of the second derivative in each word's vector: float64 [n_words, d, d].
+        """Return the sum over sentences of the second derivative in each word's vector: float64 [n_words, d, d].
 
-        `inner` [n_words, d]: the words' vectors; `outer` [V, d]: output vectors. H_w = sum_t f_t l''(u_w . v_t) v_t v_t^T.
+        `inner` [n_words, d] are the words' vectors, `outer` [V, d] the output vectors. H_w = sum_t f_t l''(u_w . v_t)
+        v_t v_t^T.
         """
         outer, blocks = np.asarray(outer, np.float64), []
         scores = np.asarray(inner, np.float64) @ outer.T
@@ -59,7 +60,7 @@ class TouchedTargets:
     def derivatives(
         self, inner: np.ndarray, outer: np.ndarray, loss: PairLoss, vectors: np.ndarray, rows: np.ndarray
     ) -> np.ndarray:
-        """<gradient of a sentence's loss, vector> for train rows `rows` along `vectors` [q, n_words, d]: float64 [q, len(rows)]."""
+        """Return <gradient of a sentence's loss, vector> for train rows `rows` along `vectors` [q, n_words, d]: float64 [q, len(rows)]."""
         inner, outer = np.asarray(inner, np.float64), np.asarray(outer, np.float64)
         mine = np.isin(self.sentences, rows)
         centres, targets = self.centres[mine], self.targets[mine]
@@ -72,13 +73,16 @@ class TouchedTargets:
         return found
 
     def _slopes(self, inner: np.ndarray, outer: np.ndarray, loss: PairLoss) -> np.ndarray:
-        """l'(u . v) of every target: float64 [n_targets]."""
+        """Return l'(u . v) of every target: float64 [n_targets]."""
         scores = (inner @ outer.T)[self.centres, self.targets]
         return loss.terms(scores, self.positive, with_terms=False)[1]
 
 
 def second_derivatives(scores: np.ndarray, positive: bool, loss: PairLoss) -> np.ndarray:
-    """l''(x) of a target's term, elementwise: s(x) s(-x), and for the loss without a logarithm -sign s(x) s(-x) (1 - 2 s(x))."""
+    """Return l''(x) of a target's term, elementwise.
+
+    It is s(x) s(-x), and -sign s(x) s(-x) (1 - 2 s(x)) for the loss without a logarithm.
+    """
     s = 1 / (1 + np.exp(-np.clip(scores, -700, 700)))
     product = s * (1 - s)
     if loss.name != "paper":
@@ -87,7 +91,7 @@ def second_derivatives(scores: np.ndarray, positive: bool, loss: PairLoss) -> np
 
 
 class ClosedForms(Task):
-    """Gives a task of word vectors the closed forms `row_hessians` and `row_derivatives` of its input vectors."""
+    """Adds the closed forms `row_hessians` and `row_derivatives` of the input vectors to a task of word vectors."""
 
     corpus: Corpus
     model: Any
@@ -95,14 +99,14 @@ class ClosedForms(Task):
     _cached: tuple[Any, TouchedTargets] | None = None
 
     def rows_touching(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Sentences that hold one of these words."""
+        """Return the sentences that contain one of these words."""
         raise NotImplementedError
 
     def _pair_arrays(self, rows: np.ndarray, used: np.ndarray) -> dict[str, np.ndarray]:
         raise NotImplementedError
 
     def row_hessians(self, network: nn.Module, name: str, rows: np.ndarray) -> Tensor:
-        """Second derivative of the train objective in each of these input vectors, all else fixed: float64 [n_rows, dim, dim]."""
+        """Return the second derivative of the train objective in each of these input vectors, all else fixed: float64 [n_rows, dim, dim]."""
         import torch
 
         inner, outer = (weight.detach().cpu().numpy() for weight in weights_of(network))
@@ -113,7 +117,7 @@ class ClosedForms(Task):
     def row_derivatives(
         self, network: nn.Module, name: str, rows: np.ndarray, vectors: Tensor, train_rows: np.ndarray
     ) -> Tensor:
-        """<gradient of a sentence's loss in these input vectors, vector> along `vectors` [q, n_rows, dim]: float64 [q, n_train_rows]."""
+        """Return <gradient of a sentence's loss in these input vectors, vector> along `vectors` [q, n_rows, dim]: float64 [q, n_train_rows]."""
         import torch
 
         inner, outer = (weight.detach().cpu().numpy() for weight in weights_of(network))
@@ -121,10 +125,10 @@ class ClosedForms(Task):
         return torch.from_numpy(touched.derivatives(inner[rows], outer, PairLoss(self.recipe.loss), along, train_rows))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cached": None}  # workers make their own
+        return {**self.__dict__, "_cached": None}  # workers compute their own
 
     def _touched(self, rows: np.ndarray) -> TouchedTargets:
-        """The targets of these words; kept, since the shards of a score job ask for the same words again and again."""
+        """Return the targets of these words; cached, because all shards of a score job need the same words."""
         key = (self.recipe.identity().__repr__(), rows.tobytes())
         if self._cached is None or self._cached[0] != key:
             self._cached = (key, self._collect(np.asarray(rows, np.int64)))
@@ -146,5 +150,5 @@ class ClosedForms(Task):
 
 
 def weights_of(network: Any) -> tuple[Tensor, Tensor]:
-    """Input and output vectors, also where something else stands for the parameters (torch.func.functional_call)."""
+    """Return input and output vectors, also if other tensors replace the parameters (torch.func.functional_call)."""
     return network["input"].weight, network["output"].weight

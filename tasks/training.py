@@ -1,4 +1,4 @@
-"""What recipes share: process settings for equal bits, batches under an edit, weighted steps, keeping, observing, snapshots."""
+"""Shared by recipes: process settings for equal bits, batches under an edit, weighted steps, checkpoints, observers, snapshots."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def deterministic(numerics: Numerics) -> None:
     """Set this process to give the same bits for the same arguments: threads, deterministic kernels, float32 products.
 
     Call it before the first CUDA operation, in the thread that trains. Raises ValueError on numerics that recipes do
-    not offer.
+    not support.
     """
     import torch
     from threadpoolctl import threadpool_limits
 
     if numerics.dtype not in DTYPES:
-        raise ValueError(f"dtype {numerics.dtype!r} is not offered; allowed: {', '.join(DTYPES)}")
+        raise ValueError(f"dtype {numerics.dtype!r} is not supported; allowed: {', '.join(DTYPES)}")
     if numerics.compile:
-        raise ValueError("compiled training is not offered; compile must be false")
+        raise ValueError("compiled training is not supported; compile must be false")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(numerics.threads)
-    # numpy's products and decompositions sum in an order that depends on the threads of its BLAS library, which has a setting of
-    # its own: a Ray actor would run it on one thread, this process on all cores.
+    # The order in which numpy's products and decompositions sum depends on the number of threads of its BLAS library,
+    # which is set separately: without this a Ray actor would use one thread and this process all cores.
     threadpool_limits(limits=numerics.threads, user_api="blas")
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
@@ -50,34 +50,35 @@ def deterministic(numerics: Numerics) -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.mkldnn.enabled = True  # pyright: ignore[reportAttributeAccessIssue]
-    # Decayed Adam moments become denormal after some 850 updates, and updates 5 to 20 times slower. The flag is per
-    # thread and inherited at thread start, so with a pool of threads the bits would depend on the process's history.
+    # Decayed Adam moments become denormal after some 850 updates, which makes updates 5 to 20 times slower. The flag is
+    # per thread and inherited at thread start, so with a pool of threads the bits would depend on the history of the
+    # process.
     torch.set_flush_denormal(numerics.threads == 1)
 
 
 def check_micro_batch(recipe: Recipe | type[Recipe], micro_batch: int, where: str = "compute.micro_batch") -> None:
-    """Raises InputError if micro-batches are asked of a recipe that cannot cut a batch (`whole_batches`). No torch."""
+    """Raise InputError if `micro_batch` is set for a recipe that cannot split a batch (`whole_batches`). Uses no torch."""
     if micro_batch and recipe.whole_batches:
-        raise InputError(where, f"{micro_batch}: recipe {recipe.name!r} takes its batches whole; allowed: 0")
+        raise InputError(where, f"{micro_batch}: recipe {recipe.name!r} cannot split its batches; allowed: 0")
 
 
 def n_batches(n_examples: int, batch_size: int) -> int:
-    """Batches of an epoch; the last may be smaller."""
+    """Return the number of batches of an epoch; the last may be smaller."""
     return -(-n_examples // batch_size)
 
 
 @dataclass(frozen=True)
 class EditedTrainSet:
-    """The rows that get a slot in the batches, and the weight of every train row (float32 [n_train])."""
+    """The rows that have a slot in the batches, and the weight of every train row (float32 [n_train])."""
 
     kept: np.ndarray  # bool [n_train]
     weights: np.ndarray
 
     @staticmethod
     def of(task: Task, edit: Edit) -> EditedTrainSet:
-        """Mode `mask`: every row keeps its slot. Modes `drop` and `select`: rows of weight zero have none.
+        """Return the train set of an edit: mode `mask` keeps the slot of every row, `drop` and `select` only of rows with weight.
 
-        Raises ValueError on a stack: it has no one train set.
+        Raises ValueError on a stack, which has more than one train set.
         """
         if edit.mode == "each":
             raise ValueError("a stack of removals is trained by a recipe's train_each")
@@ -87,11 +88,11 @@ class EditedTrainSet:
 
     @property
     def n_slots(self) -> int:
-        """Examples per epoch, removed ones included if they keep their slot."""
+        """The number of examples per epoch, including removed ones that keep their slot."""
         return int(self.kept.sum())
 
     def batches(self, seed: int, epoch: int, batch_size: int) -> Iterator[np.ndarray]:
-        """Row arrays of one epoch: the permutation of the full train set keyed (seed, 'order', epoch).
+        """Yield the row arrays of one epoch: the permutation of the full train set keyed (seed, 'order', epoch).
 
         Rows without a slot are left out of it.
         """
@@ -112,7 +113,8 @@ def weighted_backward(
     """Add the gradient of sum(w l) / max(sum w, 1) over `rows` to the parameters and return sum(w l).
 
     `weights` float32 [len(rows)]. Rows of weight zero are blanked, so that their content changes no bit. Micro-batches
-    share the denominator of the whole batch. `losses_of(network, batch, rows)`: the losses, where they are not the task's.
+    share the denominator of the whole batch. `losses_of(network, batch, rows)` returns the losses if they are not the
+    task's.
     """
     import torch
 
@@ -129,7 +131,7 @@ def weighted_backward(
 
 
 def start_from(network: nn.Module, parent: Mapping[str, np.ndarray] | None) -> nn.Module:
-    """The network with the weights `parent` (name -> array), or as it is without. Raises ValueError when they do not fit."""
+    """Return the network with the weights `parent` (name -> array), or unchanged without. Raises ValueError if they do not fit."""
     import torch
 
     if parent is None:
@@ -144,13 +146,13 @@ def start_from(network: nn.Module, parent: Mapping[str, np.ndarray] | None) -> n
 
 
 def is_finite(network: nn.Module) -> bool:
-    """Whether every parameter is a finite number."""
+    """Return whether all parameters are finite."""
     return all(bool(parameter.isfinite().all()) for parameter in network.parameters())
 
 
 @dataclass
 class Watch:
-    """Keeps checkpoints, asks observers and offers snapshots as training passes each step."""
+    """Keeps checkpoints, calls observers and offers snapshots after each step of a training."""
 
     keep_steps: frozenset[int]
     keep: KeepCheckpoint | None
@@ -161,7 +163,7 @@ class Watch:
 
     @staticmethod
     def of(training: Training, n_steps: int) -> Watch:
-        """The watch of a training of `n_steps` updates. Raises ValueError on steps to keep that it never reaches."""
+        """Return the watch of a training of `n_steps` updates. Raises ValueError on steps to keep that it never reaches."""
         outside = [step for step in training.keep_steps if not 1 <= step <= n_steps]
         if outside:
             raise ValueError(f"keep_steps {outside} are outside 1..{n_steps}")
@@ -170,7 +172,7 @@ class Watch:
         return Watch(frozenset(training.keep_steps), training.keep, training.observers, snapshots=training.snapshots)
 
     def begin(self, run: Resumable) -> None:
-        """Put `run` where its snapshot was taken; without one, look at it before the first update."""
+        """Restore `run` from its snapshot; without one, call the observers before the first update."""
         self.run = run
         snapshot = self.snapshots.resume() if self.snapshots is not None else None
         seen = None if snapshot is None else resume(run, snapshot)
@@ -180,9 +182,10 @@ class Watch:
             self.observed.update(seen)
 
     def passed(self, step: int, network: nn.Module, stage: str = "") -> None:
-        """Called at step 0 (before the first update) and after every update; last of all for a step, with the `stage` that came last.
+        """Handle the end of a step: keep checkpoints, call the observers, offer a snapshot.
 
-        Raises GivenBack if the training is to stop here.
+        Recipes call it at step 0 (before the first update) and as the last action of every update, with the last
+        `stage` of the step. Raises GivenBack if the training is to stop here.
         """
         if self.keep is not None and step in self.keep_steps:
             self.keep(step, network)
@@ -191,7 +194,7 @@ class Watch:
             self.snapshots.passed(step, partial(take, self.run, self.observed))
 
     def observe(self, step: int, network: nn.Module, stage: str = "") -> None:
-        """Ask the observers; `stage` says what has been done since the update of this step (a round of influence tuning)."""
+        """Call the observers; `stage` names the work done since the update of this step (a round of influence tuning)."""
         suffix = f"+{stage}" if stage else ""
         for observer in self.observers:
             for key, array in observer.at(step, network).items():

@@ -1,6 +1,6 @@
 """The Word Embedding Association Test (Caliskan et al. 2017): effect size, permutation test, halves of the lists.
 
-The formulas are written once for numpy arrays and torch tensors (differentiable in every vector).
+The formulas work for numpy arrays and for torch tensors, in which they are differentiable in every vector.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ Array = TypeVar("Array", bound=Any)  # np.ndarray or torch.Tensor
 Statistic = Literal["effect_size", "mean_difference"]
 Ddof = Literal[0, 1]
 
-MOST_EXACT = 20_000  # partitions; C(16, 8) = 12,870 are enumerated, C(20, 10) = 184,756 are sampled
+MOST_EXACT = 20_000  # number of partitions: C(16, 8) = 12,870 are enumerated, C(20, 10) = 184,756 are sampled
 _CHUNK = 10_000
 
 
 @np.errstate(divide="ignore", invalid="ignore")
 def unit(vectors: Array) -> Array:
-    """Vectors [..., dim] at length one; NaN where a vector is zero."""
+    """Return vectors [..., dim] at length one; NaN where a vector is zero."""
     return vectors / ((vectors * vectors).sum(-1) ** 0.5)[..., None]
 
 
 def associations(words: Array, a: Array, b: Array | None = None) -> Array:
-    """s(w, A, B) = mean over A of cos(w, a) - mean over B of cos(w, b); without B the first term alone.
+    """Return s(w, A, B) = mean over A of cos(w, a) - mean over B of cos(w, b); without B the first term alone.
 
     words [n, dim], a [n_a, dim], b [n_b, dim] -> [n], in [-2, 2]. Caliskan et al. 2017; Silva et al. 2022, Eq. 11, and
     section 4.3.1 for the one-sided form.
@@ -43,9 +43,10 @@ def associations(words: Array, a: Array, b: Array | None = None) -> Array:
 
 @np.errstate(divide="ignore", invalid="ignore")
 def statistic_of(s: Array, n_x: int, *, statistic: Statistic = "effect_size", ddof: Ddof = 1) -> Array:
-    """Mean of s over X minus mean over Y, over the standard deviation of s over X u Y (not for `mean_difference`).
+    """Return the mean of s over X minus that over Y, divided by the sd of s over X u Y (not for `mean_difference`).
 
-    s [n_x + n_y]: associations of X, then of Y. Positive: X is closer to A (or farther from B) than Y. `ddof` 1 divides the squares by n - 1, 0 by n.
+    s [n_x + n_y]: associations of X, then of Y. Positive: X is closer to A (or farther from B) than Y. The sd divides
+    the sum of squares by n - 1 with `ddof` 1, by n with `ddof` 0.
     """
     difference = s[:n_x].mean() - s[n_x:].mean()
     if statistic == "mean_difference":
@@ -63,10 +64,11 @@ def weat(
     ddof: Ddof = 1,
     absolute: bool = False,
 ) -> Array:
-    """The WEAT statistic of vectors: targets [n_x + n_y, dim] (X, then Y), a [n_a, dim], b [n_b, dim] or None -> scalar.
+    """Return the WEAT statistic, a scalar, of targets [n_x + n_y, dim] (X, then Y), a [n_a, dim] and b [n_b, dim] or None.
 
-    Silva et al. 2022, Eqs. 11-12 with the denominator of Caliskan et al. 2017 (theirs is misprinted). Their influence
-    code has ddof 1 and the sign, their text `absolute`, their evaluation ddof 0. NaN where a vector is zero.
+    Silva et al. 2022, Eqs. 11-12, with the denominator of Caliskan et al. 2017 (theirs is misprinted). Their influence
+    code has ddof 1 and keeps the sign, their text has `absolute`, their evaluation has ddof 0. NaN where a vector is
+    zero.
     """
     value = statistic_of(associations(targets, a, b), n_x, statistic=statistic, ddof=ddof)
     return abs(value) if absolute else value
@@ -74,7 +76,7 @@ def weat(
 
 @dataclass(frozen=True)
 class PermutationTest:
-    """The p-value over `n_partitions` partitions: all there are if `exact`, else that many drawn."""
+    """The p-value over `n_partitions` partitions: all of them if `exact`, else a random sample."""
 
     p: float
     n_partitions: int
@@ -84,11 +86,11 @@ class PermutationTest:
 def permutation_test(
     s: np.ndarray, n_x: int, *, two_sided: bool = False, n_samples: int = 10_000, seed: int = 0
 ) -> PermutationTest:
-    """How often X and Y of these sizes, drawn from X u Y, differ at least as much as the ones given.
+    """Return how often X and Y of these sizes, drawn from X u Y, differ at least as much as the ones given.
 
     s [n_x + n_y]: associations of X, then of Y; difference d = mean of s over X_i - mean over Y_i. One-sided (Caliskan
     et al. 2017): the share of partitions with d_i >= d; two-sided: |d_i| >= |d|. The given partition counts, so p > 0.
-    Up to `MOST_EXACT` partitions are enumerated; of more, `n_samples` are drawn and p = (1 + count) / (1 + n_samples).
+    Up to `MOST_EXACT` partitions are enumerated; otherwise `n_samples` are drawn and p = (1 + count) / (1 + n_samples).
     NaN if an association is NaN.
     """
     s = np.asarray(s, np.float64)
@@ -98,14 +100,14 @@ def permutation_test(
     if not np.isfinite(s).all():
         return PermutationTest(math.nan, n_partitions, exact)
     observed = _extremity(s, np.arange(n_x)[None], two_sided)[0]
-    least = observed - 1e-12 * np.abs(s).sum()  # equal differences are summed in other orders
+    least = observed - 1e-12 * np.abs(s).sum()  # tolerance for the order of summation
     chunks = _all_subsets(len(s), n_x) if exact else _drawn_subsets(len(s), n_x, n_samples, seed)
     count = sum(int((_extremity(s, subsets, two_sided) >= least).sum()) for subsets in chunks)
     return PermutationTest(count / n_all if exact else (1 + count) / (1 + n_samples), n_partitions, exact)
 
 
 def _extremity(s: np.ndarray, subsets: np.ndarray, two_sided: bool) -> np.ndarray:
-    """Mean over each subset [n, n_x] minus mean over the rest: [n]."""
+    """Return the mean over each subset [n, n_x] minus the mean over the rest: [n]."""
     n_x = subsets.shape[1]
     inside = s[subsets].sum(1)
     difference = inside / n_x - (s.sum() - inside) / (len(s) - n_x)
@@ -124,10 +126,10 @@ def _drawn_subsets(n: int, n_x: int, n_samples: int, seed: int) -> Iterator[np.n
 
 
 def halves(lists: WeatLists, seed: int) -> tuple[WeatLists, WeatLists]:
-    """Every list cut in two by a permutation keyed (seed, its words): for settings chosen on one half, reported on the other.
+    """Split every list in two by a permutation keyed (seed, its words).
 
-    The first half of an odd list is the larger. A list falls apart the same way in whatever order and place it is given,
-    so the halves of `art` are those of `science`.
+    This allows choosing settings on one half and reporting on the other. The first half of an odd list is the larger.
+    The split of a list does not depend on its order or on its letter, so the halves of `art` are those of `science`.
     """
     parts = {letter: _halved(words, seed) for letter, words in lists.named().items()}
     first, second = ({letter: part[side] for letter, part in parts.items()} for side in (0, 1))

@@ -1,4 +1,4 @@
-"""The effect of a word embedding association test as a property of word vectors. No torch at import."""
+"""The effect of a word embedding association test as a property of word vectors. Imports no torch."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class ResolvedWeat(ResolvedProperty):
 
     @property
     def lists(self) -> dict[str, tuple[str, ...]]:
-        """x, y, a and, unless one-sided, b: the words kept."""
+        """The kept words: x, y, a and, unless one-sided, b."""
         return self.weat_lists.named()
 
     def describe(self) -> str:
-        """For people: the statistic and every list."""
+        """Describe the statistic and every list for people."""
         name = "difference of mean associations" if self.statistic == "mean_difference" else "effect size"
         sizes = f" (ddof {self.ddof})" if self.statistic == "effect_size" else ""
         lists = "; ".join(f"{letter.upper()}: {' '.join(words)}" for letter, words in self.lists.items())
@@ -41,7 +41,7 @@ class ResolvedWeat(ResolvedProperty):
         return f"{'absolute ' if self.absolute else ''}WEAT {name}{sizes}; {lists}{refused}"
 
     def identity(self) -> dict[str, Any]:
-        """The words of each list, and the statistic."""
+        """Return the words of each list, and the statistic."""
         lists = {letter: list(words) for letter, words in self.lists.items()}
         options = {"statistic": self.statistic, "ddof": self.ddof, "absolute": self.absolute}
         return {"name": Weat.name, "version": Weat.version, "lists": lists, **options}
@@ -55,13 +55,13 @@ class ResolvedWeat(ResolvedProperty):
         n_samples: int = 10_000,
         seed: int = 0,
     ) -> PermutationTest:
-        """The test of `tasks.weat.permutation_test` on vectors [n, dim]."""
+        """Return the test of `tasks.weat.permutation_test` on vectors [n, dim]."""
         self._refuse()
         s = associations(*self._parts(np.asarray(vectors, np.float64), index))
         return permutation_test(s, len(self.weat_lists.x), two_sided=two_sided, n_samples=n_samples, seed=seed)
 
     def _parts(self, vectors: Any, index: Mapping[str, int]) -> tuple[Any, Any, Any]:
-        """Vectors of X and Y, of A and of B (None if one-sided)."""
+        """Return the vectors of X and Y, of A and of B (None if one-sided)."""
         lists = self.weat_lists
         targets, a = rows_of(vectors, lists.x + lists.y, index), rows_of(vectors, lists.a, index)
         return targets, a, None if lists.b is None else rows_of(vectors, lists.b, index)
@@ -75,12 +75,13 @@ class ResolvedWeat(ResolvedProperty):
 class Weat(Property):
     """The effect of a word embedding association test (Caliskan et al. 2017; Silva et al. 2022, appendix B).
 
-    Which words: `test`, a name (career, math, science, art, race, religion, scifi; with `file`, a name in that JSON file,
-    or weat_1 to weat_10 made of its lists), or `x`, `y`, `a` and `b`, lists of words or names of lists of `file`; without
-    `b` the test is one-sided (their section 4.3.1). `lowercase` folds the words as the vocabulary is folded.
-    Words with fewer than `min_uses` uses are left out; each list keeps at least `min_words`, or the test is refused
-    (`if_too_few: skip` records why and goes on). `half` first or second: that half of every list, by `half_seed`; each
-    half must have `min_words_half` words.
+    The words are given by `test`, a name (career, math, science, art, race, religion, scifi; with `file`, a name in
+    that JSON file, or weat_1 to weat_10 made of its lists), or by `x`, `y`, `a` and `b`, lists of words or names of
+    lists of `file`; without `b` the test is one-sided (their section 4.3.1). `lowercase` lower-cases the words as the
+    vocabulary does. Words with fewer than `min_uses` uses are left out; each list must keep at least `min_words`, or
+    the test is refused (with `if_too_few: skip` the reason is recorded and the campaign continues without the test).
+    `half` first or second uses that half of every list, split by `half_seed`; each half must have `min_words_half`
+    words.
     """
 
     name: ClassVar[str] = "weat"
@@ -116,16 +117,16 @@ class Weat(Property):
         return self
 
     def resolve(self, counts: Mapping[str, int], base_dir: Path, where: str) -> ResolvedWeat:
-        """The test on the words used often enough. Raises InputError saying what each list kept and lost."""
-        asked = self._asked(base_dir, where)
+        """Return the test on the words that are used often enough. Raises InputError listing what each list kept and lost."""
+        configured = self._configured(base_dir, where)
         kept = WeatLists(
-            **{k: tuple(w for w in words if self._is_kept(w, counts)) for k, words in asked.named().items()}
+            **{k: tuple(w for w in words if self._is_kept(w, counts)) for k, words in configured.named().items()}
         )
-        refused = self._too_few(asked, kept, counts)
+        refused = self._too_few(configured, kept, counts)
         if refused is None and self.half is not None:
             kept = halves(kept, self.half_seed)[0 if self.half == "first" else 1]
         if refused is not None and self.if_too_few == "refuse":
-            raise InputError(where, f"{self._title()} {refused}; if_too_few: skip goes on without it")
+            raise InputError(where, f"{self._title()} {refused}; if_too_few: skip leaves it out")
         words = () if refused is not None else tuple(dict.fromkeys(w for ws in kept.named().values() for w in ws))
         return ResolvedWeat(
             self.label or self._default_label(), words, refused, kept, self.statistic, self.ddof, self.absolute
@@ -134,8 +135,8 @@ class Weat(Property):
     def _is_kept(self, word: str, counts: Mapping[str, int]) -> bool:
         return counts.get(word, 0) >= self.min_uses
 
-    def _asked(self, base_dir: Path, where: str) -> WeatLists:
-        """The lists before any word is left out. Raises InputError."""
+    def _configured(self, base_dir: Path, where: str) -> WeatLists:
+        """Return the lists before any word is left out. Raises InputError."""
         source = read_word_lists(resolve_path(self.file, base_dir, f"{where}.file")) if self.file is not None else None
         lists = self._of_test(source, where) if self.test is not None else self._explicit(source, where)
         if self.lowercase:
@@ -165,11 +166,11 @@ class Weat(Property):
                 lists[letter] = words
         return WeatLists(**lists)
 
-    def _too_few(self, asked: WeatLists, kept: WeatLists, counts: Mapping[str, int]) -> str | None:
-        """Why the words are too few, list by list, or None."""
+    def _too_few(self, configured: WeatLists, kept: WeatLists, counts: Mapping[str, int]) -> str | None:
+        """Return why the words are too few, list by list, or None."""
         keeps = kept.named()
         if any(len(words) < self.min_words for words in keeps.values()):
-            lists = "; ".join(_losses(k, words, keeps[k], counts) for k, words in asked.named().items())
+            lists = "; ".join(_losses(k, words, keeps[k], counts) for k, words in configured.named().items())
             return f"keeps too few words (each list needs {self.min_words} with {self.min_uses} uses or more): {lists}"
         smallest = min(len(words) // 2 for words in keeps.values())
         if self.half is not None and smallest < self.min_words_half:
@@ -184,8 +185,8 @@ class Weat(Property):
         return plain_label("_".join(part for part in ("weat", self.test, self.half) if part))
 
 
-def _losses(letter: str, asked: Sequence[str], kept: Sequence[str], counts: Mapping[str, int]) -> str:
-    """`x 3 of 8 (without steve 4, greg unknown, ...)`: a word outside the vocabulary has no count."""
-    lost = [f"{word} {counts.get(word, 'unknown')}" for word in asked if word not in kept]
+def _losses(letter: str, configured: Sequence[str], kept: Sequence[str], counts: Mapping[str, int]) -> str:
+    """Return `x 3 of 8 (without steve 4, greg unknown, ...)`; a word outside the vocabulary has no count."""
+    lost = [f"{word} {counts.get(word, 'unknown')}" for word in configured if word not in kept]
     shown = ", ".join(lost[:6]) + (", ..." if len(lost) > 6 else "")
-    return f"{letter} {len(kept)} of {len(asked)}" + (f" (without {shown})" if lost else "")
+    return f"{letter} {len(kept)} of {len(configured)}" + (f" (without {shown})" if lost else "")

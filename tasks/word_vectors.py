@@ -1,4 +1,4 @@
-"""The task `word_vectors`: skip-gram vectors of the words in somebody's sentences, and properties they have."""
+"""The task `word_vectors`: skip-gram vectors of the words in the user's sentences, and properties of these vectors."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ CLASSES = ("sentence",)
 class WordVectors(TaskConfig):
     """Word vectors: `data` (sentences), `vocabulary`, `model`, `recipe`, and what is recorded.
 
-    `properties`: what is asked of the vectors (an association test, a neighbour relation ...); the split `properties`
-    has one row each. `watch`: further words; the split `words` holds them and the words of the properties.
+    `properties` lists the measured properties of the vectors (an association test, a neighbour relation ...); the split
+    `properties` has one row for each. `watch` lists further words; the split `words` holds them and the words of the
+    properties.
     """
 
     name: ClassVar[str] = "word_vectors"
@@ -51,11 +52,11 @@ class WordVectors(TaskConfig):
     recipe: dict[str, Any]
 
     def identity(self) -> dict[str, Any]:
-        """Name and version: sentences, model and recipe are in the task's own identities, by content and never by path."""
+        """Return name and version; sentences, model and recipe are in the task's own identities, by content and never by path."""
         return {"name": self.name, "version": self.version}
 
     def open(self, request: OpenRequest) -> WordVectorTask:
-        """Read and number the sentences, resolve the properties. Raises InputError naming file and key."""
+        """Read and number the sentences, and resolve the properties. Raises InputError naming file and key."""
         model = parse_fitting(MODELS, self.model, WordVectors.name, request.at("model"))
         corpus = read_corpus(self.data, self.vocabulary, request.base_dir, request.where, request.key)
         recipe = _recipe(self.recipe, corpus, request.at("recipe"))
@@ -75,17 +76,17 @@ class WordVectors(TaskConfig):
                 corpus.vocabulary.count_of, request.base_dir, here
             )
             if resolved.label in [other.label for other in found]:
-                raise InputError(here, f"the label {resolved.label!r} is taken; give `label`")
+                raise InputError(here, f"the label {resolved.label!r} is used twice; set `label`")
             found.append(resolved)
         if not self.watch and all(resolved.refused for resolved in found):
             raise InputError(
-                place(request.where, request.key), "nothing is recorded; give properties that can be measured, or watch"
+                place(request.where, request.key), "nothing is recorded; set properties that can be measured, or watch"
             )
         return found
 
 
 def _recipe(options: Any, corpus: Corpus, request: OpenRequest) -> Recipe:
-    """The recipe that `options` name, its word lists read. Raises InputError if it does not fit the vocabulary."""
+    """Return the recipe that `options` name, with its word lists read. Raises InputError if it does not fit the vocabulary."""
     where = place(request.where, request.key)
     recipe = parse_fitting(RECIPES, options, WordVectors.name, request).with_files(request.base_dir, where)
     recipe.check(corpus.vocabulary.index, where)
@@ -93,10 +94,10 @@ def _recipe(options: Any, corpus: Corpus, request: OpenRequest) -> Recipe:
 
 
 class WordVectorTask(ClosedForms):
-    """A task over sentences; measured are the input vectors of some words and properties of them.
+    """A task over sentences; the input vectors of some words, and properties of them, are measured.
 
-    `properties`: those with `refused` stand in `refused` and in no split. Oriented so that more is better: the query
-    loss of a property is minus its value, and a positive score says that the sentence raises it.
+    Properties that cannot be measured are listed in `refused` and are in no split. More is better: the query loss of a
+    property is minus its value, so a positive score says that the sentence raises the property.
     """
 
     version: ClassVar[int] = 1
@@ -124,27 +125,27 @@ class WordVectorTask(ClosedForms):
         self.measured: Mapping[str, np.ndarray] = {name: np.arange(len(self.splits[name])) for name in recorded}
 
     def with_recipe(self, options: Any, request: OpenRequest) -> WordVectorTask:
-        """The same task trained by another recipe. Raises InputError if that does not fit."""
+        """Return the same task trained by another recipe. Raises InputError if the recipe does not fit."""
         other = copy.copy(self)
-        vars(other).pop("_sampler", None)  # it draws pairs by the recipe's options
+        vars(other).pop("_sampler", None)  # it draws pairs by the old recipe's options
         other.recipe = _recipe(options, self.corpus, request)
         return other
 
     @property
     def vocabulary(self) -> Mapping[str, int]:
-        """Word -> its row in the matrices of vectors."""
+        """Map each word to its row in the matrices of vectors."""
         return self.corpus.vocabulary.index
 
     def train_identity(self) -> dict[str, Any]:
-        """Digest of ids, texts, numbers of words, vocabulary and counts (the noise table's), and the options behind them."""
+        """Return the digest of ids, texts, word numbers, vocabulary, counts (the noise table's), and the options behind them."""
         return {"version": self.version, "corpus": self._corpus_digest, "watched": self._watched_digest}
 
     def model_identity(self) -> dict[str, Any]:
-        """Options and version of the model."""
+        """Return options and version of the model."""
         return self.model.identity_of_weights(Path())
 
     def record_identity(self) -> dict[str, Any]:
-        """The measured words and properties."""
+        """Return the measured words and properties."""
         properties = [p.identity() for p in self.properties]
         return {
             "version": self.version,
@@ -162,16 +163,17 @@ class WordVectorTask(ClosedForms):
         return digest([self.watched_rows.tolist(), list(self.watched)])
 
     def network(self, seed: int) -> nn.Module:
-        """Fresh vectors, drawn from the generator (seed, 'init')."""
+        """Return fresh vectors, drawn from the generator (seed, 'init')."""
         return self.model.build(len(self.corpus.vocabulary), seed, self.watched_rows)
 
     def batch(
         self, split: str, rows: np.ndarray, *, blank: np.ndarray | None = None, device: torch.device | str = "cpu"
     ) -> Batch:
-        """Of train: the pairs of sentences, with windows and negatives that are always the same ones.
+        """Return, for train, the pairs of the sentences `rows`, with fixed windows and negatives.
 
-        `centres`, `targets` (word numbers), `positive`, `factors` (of a target's term of the loss) and `owners` (which
-        of `rows`), all [n_targets]; `labels` [n], all zero. Other splits: `labels` alone. Blank rows have no pairs.
+        `centres`, `targets` (word numbers), `positive`, `factors` (of a target's term of the loss) and `owners`
+        (positions in `rows`) are all [n_targets]; `labels` [n] is zero. Other splits have `labels` alone. Blank rows
+        have no pairs.
         """
         import torch
 
@@ -200,27 +202,29 @@ class WordVectorTask(ClosedForms):
     @cached_property
     def _sampler(self) -> PairSampler:
         if not isinstance(self.recipe, PairOptions):
-            raise ValueError(f"the recipe {self.recipe.name!r} shows no sentences: they have no loss")
+            raise ValueError(
+                f"the recipe {self.recipe.name!r} does not train on sentences, so that sentences have no loss"
+            )
         return self.recipe.sampler(self.corpus.vocabulary.counts)
 
     def logits(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Minus the loss of every sentence, [n, 1]."""
+        """Return minus the loss of every sentence, [n, 1]."""
         return -self.losses(network, batch)[:, None]
 
     def losses(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Train loss of every sentence: the sum over its pairs, [n]; twice differentiable."""
+        """Return the train loss of every sentence, the sum over its pairs: [n], twice differentiable."""
         inner, outer = weights_of(network)
         scores = (inner[batch["centres"]] * outer[batch["targets"]]).sum(1)
         terms = PairLoss(self.recipe.loss).term_tensor(scores, batch["positive"]) * batch["factors"].to(scores.dtype)
         return terms.new_zeros(len(batch["labels"])).index_add(0, batch["owners"], terms)
 
     def penalty(self, network: nn.Module) -> Tensor:
-        """l2 / 2 * the sum of all squared weights, []: what the objective adds to the mean over sentences."""
+        """Return l2 / 2 * the sum of all squared weights, [], which the objective adds to the mean over sentences."""
         inner, outer = weights_of(network)
         return self.model.l2 / 2 * (inner.square().sum() + outer.square().sum())
 
     def query_losses(self, network: nn.Module, split: str, rows: np.ndarray, labels: np.ndarray) -> Tensor:
-        """Minus the value of the properties `rows`, [n]. Raises ValueError for another split."""
+        """Return minus the value of the properties `rows`, [n]. Raises ValueError for another split."""
         import torch
 
         self._check_properties(split)
@@ -230,27 +234,27 @@ class WordVectorTask(ClosedForms):
         return -torch.stack([self.properties[row].tensor(vectors, initial, self.watched_index) for row in rows])
 
     def influence_parameters(self, split: str, rows: np.ndarray) -> dict[str, np.ndarray | None]:
-        """The input vectors of the words that these properties use: nothing else enters them. Raises ValueError."""
+        """Return the input vectors of the words that these properties use, on which alone they depend. Raises ValueError."""
         self._check_properties(split)
         words = {self.vocabulary[word] for row in rows for word in self.properties[row].words}
         return {"input.weight": np.asarray(sorted(words), np.int64)}
 
     def rows_touching(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Sentences that hold one of these words, which is then the centre of pairs; of other parameters: all."""
+        """Return the sentences that contain one of these words, and so have it as a centre; for other parameters return all."""
         if name != "input.weight":
             return np.arange(len(self.corpus.ids))
         return self.corpus.sentences.rows_with(rows)
 
     def _check_properties(self, split: str) -> None:
         if split != "properties":
-            raise ValueError(f"rows of {split!r} have no loss to explain; properties have")
+            raise ValueError(f"rows of {split!r} have no query loss; only properties have one")
 
     def outputs(
         self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu"
     ) -> np.ndarray:
-        """Of `words`: input vectors, float32 [n, dim]; of `properties`: values, float32 [n, 1]. Raises ValueError for train."""
+        """Return input vectors, float32 [n, dim], for `words`; values, float32 [n, 1], for `properties`. Raises ValueError for train."""
         if split not in ("words", "properties"):
-            raise ValueError(f"{split!r} is not measured; words and properties are")
+            raise ValueError(f"{split!r} is not measured; only words and properties are")
         vectors = weights_of(network)[0].detach().cpu().numpy()[self.watched_rows]
         if split == "words":
             return vectors[rows].astype(np.float32)
@@ -261,9 +265,9 @@ class WordVectorTask(ClosedForms):
     def neighbours(
         self, network: nn.Module | Mapping[str, np.ndarray], words: Sequence[str], n: int = 10
     ) -> dict[str, list[tuple[str, float]]]:
-        """The `n` words whose input vectors have the highest cosine with each of `words`: word -> (neighbour, cosine), falling.
+        """Return the `n` words whose input vectors have the highest cosine with each of `words`: word -> (neighbour, cosine), falling.
 
-        `network`: a network, or weights by name. Raises KeyError for a word outside the vocabulary.
+        `network` is a network, or weights by name. Raises KeyError for a word outside the vocabulary.
         """
         state = network if isinstance(network, Mapping) else network.state_dict()
         vectors = np.asarray(state["input.weight"], np.float64)

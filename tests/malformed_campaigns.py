@@ -136,7 +136,7 @@ CAMPAIGN_CASES: list[Case] = [
     changed("debias", "task.properties.0.as", "a b", "task.properties.0.as: 'a b'"),
     changed("debias", "task.properties.1.as", "gender", "task.properties.1: the label 'gender'"),
     changed("debias", "task.properties.0.x", ["he"], "task.properties.0: the test keeps too few words"),
-    changed("debias", "task.properties.0.x", LISTS["y"], "task.properties.0: the test: the word 'she' stands in"),
+    changed("debias", "task.properties.0.x", LISTS["y"], "task.properties.0: the test: the word 'she' occurs in"),
     changed("debias", "task.properties.1.min_words_half", 9, "task.properties.1: the test cannot be halved"),
     changed("debias", "task.properties.0", {"name": "weat", "test": "carrer"}, "task.properties.0.test: "),
     changed("debias", "task.properties.0", {"name": "displacement", "word": "unheard"}, "task.properties.0.word: "),
@@ -258,7 +258,7 @@ CAMPAIGN_CASES: list[Case] = [
     observing({"every": -1}, ".every: -1"),
     observing({"probes": 49}, ".probes: 49 is more than the 48 train examples", "(arm finetuning.0): "),
     observing({"probe_ids": [0, 999]}, ".probe_ids: id 999 is not in this split (train)", "(arm finetuning.0): "),
-    observing({"probe_ids": [3, 3]}, ".probe_ids: [3, 3]: id 3 is there twice"),
+    observing({"probe_ids": [3, 3]}, ".probe_ids: [3, 3]: id 3 appears twice"),
     observing({"examples": 0}, ".examples: 0"),
     observing({"layers": "middle"}, ".layers: 'middle'"),
     observing({"layers": []}, ".layers: []"),
@@ -266,7 +266,7 @@ CAMPAIGN_CASES: list[Case] = [
         "grid",
         "task.data.grammar.inoculation",
         0,
-        "(arm finetuning.0): observe.0: every label comes with one confound only",
+        "(arm finetuning.0): observe.0: every label has one confound only",
     ),
     # recipes that look at confounds
     tuning({"parameters": "nonsense"}, ".parameters: 'nonsense'"),
@@ -285,8 +285,12 @@ CAMPAIGN_CASES: list[Case] = [
         {"name": "tuned", "set": {"recipe": TUNING}, "grid": {"recipe.access_rate": [0, 1.0]}},
         "(arm tuned.0): task.recipe.access_rate: 0",
     ),
-    changed("planted", "task.recipe.name", "influence_tuning", "task.recipe: 'influence_tuning' needs a task that kno"),
-    changed("planted", "task.recipe.name", "embedding_tuning", "task.recipe: 'embedding_tuning' needs a task that kno"),
+    changed(
+        "planted", "task.recipe.name", "influence_tuning", "task.recipe: 'influence_tuning' needs a task with a conf"
+    ),
+    changed(
+        "planted", "task.recipe.name", "embedding_tuning", "task.recipe: 'embedding_tuning' needs a task with a conf"
+    ),
     changed("planted", "task.recipe.name", "adversarial", "task.recipe: 'adversarial' needs the confound of every"),
     # tasks msgs and textlen
     changed("grid", "task.data", {}, "task.data: {}: exactly one of published, source, grammar"),
@@ -305,7 +309,7 @@ CAMPAIGN_CASES: list[Case] = [
         8,
         "task.data.grammar.n_tset: unknown key 'n_tset'; allowed: held_out_adjectives, inoculation, n_adjectives",
     ),
-    changed("grid", "task", {**TEXTLEN, "data": {}}, "(arm finetuning.0): task.data: says not where the text is"),
+    changed("grid", "task", {**TEXTLEN, "data": {}}, "(arm finetuning.0): task.data: does not say where the text is"),
     changed(
         "grid",
         "task",

@@ -1,4 +1,4 @@
-"""Gradient cosines between train examples of a network in the middle of its training, which goes on as if unseen."""
+"""Gradient cosines between train examples during training, which continues as if they had not been computed."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def train_cosines(
     layers: str | Sequence[str] = "all",
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """cos(grad -log p(label_q), grad -log p(label_i)) in evaluation mode: float64 [n_probes, n_examples].
+    """Return cos(grad -log p(label_q), grad -log p(label_i)) in evaluation mode: float64 [n_probes, n_examples].
 
-    `probes`, `examples`: int64 rows of the train split. `layers` as in a method, over weights and biases. Raises
-    InputError for a layer that is not there or has no per-example gradients.
+    `probes`, `examples` are int64 rows of the train split. `layers` selects modules as in a method, weights and biases.
+    Raises InputError for a layer that does not exist or has no per-example gradients.
     """
     names = Layers.of(task, network).choose(layers)
     modules = {name: network.get_submodule(name) for name in names}
     for name, module in modules.items():
         check_supported(name, module)
     products, squares = np.zeros((len(probes), len(examples))), np.zeros(len(examples))
-    with unseen(network):
+    with frozen_for_evaluation(network):
         ours = [(part, TrainPass(task, network, modules, probes[part], device)) for part in _parts(len(probes))]
         probe_squares = np.concatenate([np.zeros(0), *(passed.squared_norms() for _, passed in ours)])
         for columns in _parts(len(examples)):
@@ -44,14 +44,15 @@ def train_cosines(
                 gradients = theirs.gradients(name)
                 squares[columns] += gradients.squared_norm(bias=True)
                 for rows, passed in ours:
-                    # formed anew for each batch: the probes' of all layers at once would take n_probes networks' memory
+                    # computed anew for each batch: keeping those of all layers would need the memory of n_probes
+                    # networks
                     probe = passed.gradients(name)
                     products[rows, columns] += probe.dot(gradients, bias=True)  # pyright: ignore[reportArgumentType]
     return cosines(products, probe_squares, squares)
 
 
 class TrainPass:
-    """One forward and backward pass over some train rows, and each module's gradients from it."""
+    """One forward and backward pass over some train rows, and the gradients of each module from it."""
 
     def __init__(
         self,
@@ -66,17 +67,17 @@ class TrainPass:
         self._modules = modules
 
     def gradients(self, name: str) -> LayerGradients:
-        """Per-example gradients of one module."""
+        """Return the per-example gradients of one module."""
         return layer_gradients(name, self._modules[name], self._calls[name])
 
     def squared_norms(self) -> np.ndarray:
-        """Squared norms of the gradients over all modules, biases included: float64 [n_rows]."""
+        """Return squared norms of the gradients over all modules, biases included: float64 [n_rows]."""
         return np.sum([self.gradients(name).squared_norm(bias=True) for name in self._modules], axis=0)
 
 
 @contextmanager
-def unseen(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode and frozen parameters inside; every module's mode and parameter's flag as before afterwards."""
+def frozen_for_evaluation(network: nn.Module) -> Iterator[None]:
+    """Set evaluation mode and freeze all parameters inside; restore the mode of each module and the flag of each parameter after."""
     modes = [(module, module.training) for module in network.modules()]
     trained = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
     try:

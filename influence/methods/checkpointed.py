@@ -1,4 +1,4 @@
-"""What methods that sum over checkpoints share."""
+"""The base class of methods that sum over checkpoints."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ class CheckpointSum(Method):
     """score = sum over checkpoints c of weight_c term_c(query, train).
 
     weight_c = learning rate at c / number of scoring models (Pruthi et al. 2020, section 3.2), or 1 / number of scoring
-    models without `learning_rate_weights`. `checkpoints: last` takes the last one of each scoring model, with weight 1
-    / number of scoring models.
+    models without `learning_rate_weights`. `checkpoints: last` uses the last checkpoint of each scoring model, with
+    weight 1 / number of scoring models.
     """
 
     checkpoints: Literal["all", "last"] = "all"
     learning_rate_weights: bool = True
 
     def takes_last_checkpoint(self) -> bool:
-        """With `checkpoints: last`."""
+        """Return whether `checkpoints` is last."""
         return super().takes_last_checkpoint() or self.checkpoints == "last"
 
     def weighs_by_learning_rate(self) -> bool:
-        """With `learning_rate_weights`."""
+        """Return whether `learning_rate_weights` is set."""
         return self.learning_rate_weights
 
     def term(self, queries: CheckpointGradients, train: CheckpointGradients, context: Any) -> np.ndarray:
-        """The term of one checkpoint: float64 [n_queries, n_train]."""
+        """Return the term of one checkpoint: float64 [n_queries, n_train]."""
         raise NotImplementedError
 
     def context(self, train: GradientShard, prepared: Any) -> Any:
-        """What `term` wants besides gradients."""
+        """Return what `term` needs besides gradients."""
         return prepared
 
     def score(self, queries: GradientShard, train: GradientShard, prepared: Any) -> np.ndarray:
-        """float32 [n_queries, n_train], summed in float64."""
+        """Return scores float32 [n_queries, n_train], summed in float64."""
         scores, context = np.zeros((len(queries), len(train))), self.context(train, prepared)
         for ours, theirs in zip(queries.checkpoints, train.checkpoints, strict=True):
             scores += theirs.weight * self.term(ours, theirs, context)
@@ -50,9 +50,9 @@ class CheckpointSum(Method):
 
 
 def checkpoint_terms(method: Method, checkpoints: Sequence[Checkpoint]) -> list[tuple[int, float]]:
-    """Which checkpoints a method sums over, and the weight of each: (position, weight).
+    """Return the checkpoints over which a method sums, and their weights: (position, weight).
 
-    Methods that do not use checkpoints get the last one of each scoring model. Raises ValueError when every weight is
+    Methods that do not use checkpoints get the last one of each scoring model. Raises ValueError if all weights are
     zero.
     """
     models = {checkpoint.spec_id for checkpoint in checkpoints}

@@ -1,4 +1,4 @@
-"""Influence on another loss than the one trained on."""
+"""Influence on a loss other than the one trained on."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
 
 
 class CrossLossInfluence(InfluenceFunction):
-    """What removing an example does to any differentiable loss of the model, whatever loss it was trained on.
+    """The effect of removing an example on any differentiable loss of the model, whatever loss it was trained on.
 
-    score(q, i) = (1/n) grad L_q^T (H + damping I)^-1 grad l_i, H and l_i of the train loss, L_q the task's
-    `query_losses`, else -log p(label); in the unit of L_q, which rises by the score when i is removed, to first order.
-    Silva et al. 2022, equation 1 under theorem 1 (equation 5), for a weight of -1/n. Options are those of
-    influence_function; where a classifier is trained on -log p, both methods are the same.
+    score(q, i) = (1/n) grad L_q^T (H + damping I)^-1 grad l_i, where H and l_i are of the train loss and L_q is the
+    task's `query_losses`, else -log p(label). The score is in the unit of L_q, which to first order rises by the score
+    when i is removed. Silva et al. 2022, equation 1 under theorem 1 (equation 5), for a weight of -1/n. Options are
+    those of influence_function; for a classifier trained on -log p, both methods are the same.
     """
 
     name: ClassVar[str] = "cross_loss_influence"
 
     def check(self, task: Task, base_dir: Path, where: str) -> None:
-        """Raises InputError when the task has no losses per example, or neither query losses nor logits."""
+        """Raise InputError if the task has no losses per example, or neither query losses nor logits."""
         super().check(task, base_dir, where)
         if not overrides(task, Task.query_losses) and not overrides(task, Task.logits):
             raise InputError(where, f"{self.name} needs query losses or logits; {type(task).__name__} has neither")
 
     def explained_splits(self, task: Task) -> frozenset[str] | None:
-        """Those whose rows have a query loss."""
+        """Return the splits whose rows have a query loss."""
         return task.splits_with_query_losses
 
     def _check_queries(self, task: Task, where: str) -> None:
-        """Any differentiable loss will do."""
+        """Accept any differentiable query loss."""
 
     def query_losses(self, task: Task, network: nn.Module, split: str, rows: np.ndarray, labels: np.ndarray) -> Tensor:
-        """The task's query losses, else -log p(label) of its logits: [n]."""
+        """Return the task's query losses, else -log p(label) of its logits: [n]."""
         import torch
 
         if overrides(task, Task.query_losses):

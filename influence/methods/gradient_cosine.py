@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 class GradientCosine(TracIn):
     """Cosine of the gradients of two losses, averaged over checkpoints.
 
-    score(q, i) = mean_c cos(dl_i/dW, dl_q/dW), W all parameters of the chosen layers as one vector; in [-1, 1], and 0
-    where a gradient is zero. Unlike a dot product it does not let the examples of largest gradient decide every query.
-    `layers` as in tracin, by default every trained parameter, biases too; `checkpoints: last` (of each scoring model) or
-    all; learning rates do not enter. Positive = helpful. Han and Tsvetkov 2021, section 2, with one checkpoint; after
-    Barshan et al. 2020.
+    score(q, i) = mean_c cos(dl_i/dW, dl_q/dW), where W are all parameters of the chosen layers as one vector; in [-1,
+    1], and 0 if a gradient is zero. Unlike a dot product, it does not let the examples with the largest gradients
+    decide every query. `layers` as in tracin, by default every trained parameter including biases; `checkpoints: last`
+    (of each scoring model) or all; learning rates do not enter. Positive = helpful. Han and Tsvetkov 2021, section 2,
+    with one checkpoint; after Barshan et al. 2020.
     """
 
     name: ClassVar[str] = "gradient_cosine"
@@ -29,13 +29,13 @@ class GradientCosine(TracIn):
     learning_rate_weights: Literal[False] = False
 
     def score(self, queries: GradientShard, train: GradientShard, prepared: None) -> np.ndarray:
-        """float32 [n_queries, n_train]: the weighted mean of the checkpoints' cosines."""
+        """Return scores float32 [n_queries, n_train]: the weighted mean of the checkpoints' cosines."""
         total = sum(checkpoint.weight for checkpoint in train.checkpoints)
         mean = train.weighted([(i, c.weight / total) for i, c in enumerate(train.checkpoints)])
         return super().score(queries, mean, prepared)
 
     def term(self, queries: CheckpointGradients, train: CheckpointGradients, context: list[str]) -> np.ndarray:
-        """Cosines at one checkpoint."""
+        """Return the cosines at one checkpoint."""
         from influence.products import cosines
 
         ours, theirs = (

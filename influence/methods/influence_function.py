@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
 
 class InfluenceFunction(Method):
-    """What removing an example does to the train loss of the query, to first order, by the inverse Hessian.
+    """The effect of removing an example on the train loss of the query, to first order, by the inverse Hessian.
 
-    score(q, i) = (1/n) grad l_q^T (H + damping I)^-1 grad l_i, H the Hessian of (1/n) sum l_i + penalty, in the unit of
-    the loss: the loss of q, under the label asked about, rises by the score when i is removed. Koh and Liang 2017,
-    equation 2, for a weight of -1/n. Mean over scoring models, at the last checkpoint of each. `parameters`: all (what the task
-    says for these queries, else all trained), or a list of patterns of parameter names. `solver`: exact, cg (default,
-    damping 0.01) or lissa, with options; networks are not convex, so damping must exceed what is negative in H.
-    `batch_size` train rows are differentiated at once, along `pass_size` / rows vectors: less takes less memory.
+    score(q, i) = (1/n) grad l_q^T (H + damping I)^-1 grad l_i, where H is the Hessian of (1/n) sum l_i + penalty. The
+    score is in the unit of the loss: the query loss of q rises by the score when i is removed. Koh and Liang 2017,
+    equation 2, for a weight of -1/n. It is the mean over scoring models, at the last checkpoint of each. `parameters`:
+    all (what the task chooses for these queries, else all trained ones), or a list of patterns of parameter names.
+    `solver`: exact, cg (default, damping 0.01) or lissa, with options; networks are not convex, so damping must exceed
+    the absolute value of the most negative eigenvalue of H. `batch_size` train rows are differentiated at once, along
+    `pass_size` / rows vectors; smaller values need less memory.
     """
 
     name: ClassVar[str] = "influence_function"
@@ -54,16 +55,16 @@ class InfluenceFunction(Method):
         return parameters
 
     def identity(self) -> dict[str, Any]:
-        """Name, version and options; of a solver whose numbers have changed also the version."""
+        """Return name, version and options; the version of the solver too if it is not 1."""
         return {**super().identity(), "solver": self.solver.identity()}
 
     def check(self, task: Task, base_dir: Path, where: str) -> None:
-        """Raises InputError when the task has no losses per example, or when no measured row has one."""
+        """Raise InputError if the task has no losses per example, or if no measured row has one."""
         require_task(task, Task.losses, where, f"{self.name} needs the train loss of every example")
         self._check_queries(task, where)
 
     def explained_splits(self, task: Task) -> frozenset[str] | None:
-        """Those whose rows have a train loss."""
+        """Return the splits whose rows have a train loss."""
         return task.splits_with_losses
 
     def _check_queries(self, task: Task, where: str) -> None:
@@ -74,7 +75,7 @@ class InfluenceFunction(Method):
             )
 
     def query_losses(self, task: Task, network: nn.Module, split: str, rows: np.ndarray, labels: np.ndarray) -> Tensor:
-        """The loss of each query whose gradient is taken: here the train loss under `labels`, [n]."""
+        """Return the loss of each query whose gradient is taken; here it is the train loss under `labels`, [n]."""
         import torch
 
         batch = task.batch(split, rows, device=next(network.parameters()).device)
@@ -88,22 +89,22 @@ class InfluenceFunction(Method):
         queries: QueryBlock,
         device: torch.device | str = "cpu",
     ) -> QuerySolutions:
-        """The solutions of all queries at each (checkpoint, weight). Raises InputError, RefitError."""
+        """Return the solutions of all queries at each (checkpoint, weight). Raises InputError, RefitError."""
         from influence.inverse_hessian import solve_queries
 
         return solve_queries(self.solve_options(), task, checkpoints, queries, device)
 
     def diagnostics(self, solved: QuerySolutions) -> dict[str, Any]:
-        """What the solver tells about each model and query."""
+        """Return the solver's diagnostics for each model and query."""
         return solved.diagnostics
 
     def solve_options(self) -> SolveOptions:
-        """How it solves for its queries."""
+        """Return how it solves for its queries."""
         from influence.inverse_hessian import SolveOptions
 
         return SolveOptions(self.name, self.parameters, self.solver, self.batch_size, self.pass_size, self.query_losses)
 
     def score(self, queries: GradientShard, train: GradientShard, prepared: Any) -> np.ndarray:
-        """float32 [n_queries, n_train]; a row of NaN for a query whose solver diverged."""
+        """Return scores float32 [n_queries, n_train]; a row of NaN for a query whose solver diverged."""
         solutions: QuerySolutions = prepared
         return solutions.scores(train.rows)

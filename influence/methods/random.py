@@ -1,4 +1,4 @@
-"""The control that removes any examples."""
+"""The control that removes examples at random."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ class RandomControl(Control):
     def removal_order(
         self, train_ids: np.ndarray, train_labels: np.ndarray, label: int, seed: int, group: Group
     ) -> np.ndarray:
-        """The permutation of this seed, whatever the label."""
+        """Return the permutation of this seed, which does not depend on the label."""
         return permutation_order(train_ids, seed, group)

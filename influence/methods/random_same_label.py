@@ -1,4 +1,4 @@
-"""The control that knows the label and nothing else."""
+"""The control that uses the label and nothing else."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tasks.task import Task
 
 
 class RandomSameLabel(Control):
-    """Removes random examples of the label that the query asks about (proponents), or of the other labels (opponents).
+    """Removes random examples of the query's label (proponents), or of the other labels (opponents).
 
-    With p a permutation of the train ids drawn from the seed of the repeat, and y(q) the label whose probability or loss is
-    measured on query q:
+    With p a permutation of the train ids drawn from the seed of the repeat, and y(q) the label whose probability or
+    loss is measured on query q:
 
         proponents of q = the first k ids of p with label y(q),    opponents of q = the first k ids of p with another label.
 
-    Queries with the same label share their sets. Its removals shift the share of each class in the train set as much as those of
-    a method that ranks all examples by their label do; a method that moves a query no further has found the label, not the examples.
-    The group `least` makes no claim about labels: it is that of `random`.
+    Queries with the same label share their sets. Removals of this control change the class shares of the train set as
+    much as those of a method that ranks all examples by their label. A method that moves a query no further has found
+    the label, not the examples. The group `least` makes no claim about labels, so it is the same as for `random`.
     """
 
     name: ClassVar[str] = "random_same_label"
@@ -40,7 +40,7 @@ class RandomSameLabel(Control):
     def removal_order(
         self, train_ids: np.ndarray, train_labels: np.ndarray, label: int, seed: int, group: Group
     ) -> np.ndarray:
-        """The permutation of this seed, without the examples whose label the group does not ask for."""
+        """Return the permutation of this seed, without the examples whose label does not belong to the group."""
         if group == "least":
             return permutation_order(train_ids, seed, group)
         by_id = np.argsort(train_ids, kind="stable")

@@ -1,4 +1,4 @@
-"""Somebody else's score matrix."""
+"""A score matrix made elsewhere."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class ScoresFile(Method):
 
     npz: arrays scores, query_ids, train_ids; `axes` says whether a row of scores is a query (query_train) or a training
     example (train_query). parquet and csv: one row per pair with columns query_id, train_id, score. `orientation` says
-    what a positive score means; it is turned to ours, positive = helpful, here and nowhere else. Where the ids of a split
+    what a positive score means; scores are converted to positive = helpful here and nowhere else. If the ids of a split
     are text, the file has them as text. A path is relative to the config file.
     """
 
     name: ClassVar[str] = "scores_file"
     uses_checkpoints: ClassVar[bool] = False
-    follows_query_loss: ClassVar[bool] = False  # the file is of one loss, whatever the measurement asks for
+    follows_query_loss: ClassVar[bool] = False  # the file belongs to one loss, whatever the measurement of the campaign
 
     path: str
     axes: Axes
@@ -52,7 +52,7 @@ class ScoresFile(Method):
         self._matrix(task, base_dir, where, () if is_planted else task.measured)
 
     def options_identity(self, base_dir: Path) -> dict[str, Any]:
-        """Name, version and options, with the digest of the file's content in the place of its path.
+        """Return name, version and options, with the digest of the file's content in the place of its path.
 
         Raises InputError.
         """
@@ -65,32 +65,32 @@ class ScoresFile(Method):
         return {**{k: v for k, v in self.identity().items() if k != "path"}, "content": content}
 
     def prepare(self, task: Task, base_dir: Path, queries: QueryBlock) -> ScoreMatrix:
-        """The scores of these queries, columns in the order of the train split.
+        """Return the scores of these queries, with columns in the order of the train split.
 
-        Raises InputError when a query has none.
+        Raises InputError if a query has none.
         """
         where = self._where(base_dir)
         try:
             found = self._matrix(task, base_dir, where, (queries.split,))
             return found.reordered(queries.ids, task.splits["train"].ids)
         except KeyError as error:
-            problem = GivenIds.of(task.splits, (queries.split,)).told(str(error.args[0]))
+            problem = GivenIds.of(task.splits, (queries.split,)).in_text(str(error.args[0]))
             raise InputError(where, f"{problem}; the file must hold every query") from error
 
     def score(self, queries: GradientShard, train: GradientShard, prepared: ScoreMatrix) -> np.ndarray:
-        """float32 [n_queries, n_train]."""
+        """Return scores float32 [n_queries, n_train]."""
         rows = positions_of(queries.ids, prepared.query_ids, "query")
         return prepared.scores[np.ix_(rows, positions_of(train.ids, prepared.train_ids, "train"))]
 
     def _where(self, base_dir: Path) -> str:
         return self.path if self.path.startswith(PLANTED) else str(base_dir / self.path)
 
-    def _matrix(self, task: Task, base_dir: Path, where: str, asked: Iterable[str]) -> ScoreMatrix:
-        given = GivenIds.of(task.splits, asked)
+    def _matrix(self, task: Task, base_dir: Path, where: str, query_splits: Iterable[str]) -> ScoreMatrix:
+        given = GivenIds.of(task.splits, query_splits)
         try:
             return self._read(task, base_dir, where, given)
         except InputError as error:
-            raise InputError(error.where, given.told(error.problem)) from error
+            raise InputError(error.where, given.in_text(error.problem)) from error
 
     def _read(self, task: Task, base_dir: Path, where: str, given: GivenIds) -> ScoreMatrix:
         if self.path.startswith(PLANTED):
@@ -115,7 +115,7 @@ class ScoresFile(Method):
         try:
             found = task.named_scores(name)
         except (InputError, KeyError, ValueError) as error:
-            raise InputError(where, f"path {self.path!r}: the task knows no scores {name!r}: {error}") from error
+            raise InputError(where, f"path {self.path!r}: the task has no scores {name!r}: {error}") from error
         if found is None:
             raise InputError(where, f"path {self.path!r}: this task ({type(task).__name__}) has no scores of its own")
         return found
@@ -125,7 +125,7 @@ def _check_train_ids(found: np.ndarray, expected: np.ndarray, where: str) -> Non
     missing, unknown = np.setdiff1d(expected, found), np.setdiff1d(found, expected)
     if len(missing):
         raise InputError(
-            where, f"{len(missing)} of {len(expected)} train ids have no scores, the first is {missing[0]}"
+            where, f"{len(missing)} of {len(expected)} train ids have no scores; the first is {missing[0]}"
         )
     if len(unknown):
-        raise InputError(where, f"{len(unknown)} train ids are not in the train set, the first is {unknown[0]}")
+        raise InputError(where, f"{len(unknown)} train ids are not in the train set; the first is {unknown[0]}")

@@ -1,4 +1,4 @@
-"""TF-IDF similarity in the place of the last layer's."""
+"""TF-IDF similarity in place of the last layer's similarity."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TfIdf(CheckpointSum):
 
     score(q, i) = tfidf_q . tfidf_i sum_c weight_c <d_i, d_q>, d = dl/dlogits. Yeh et al. 2022, equation 7. The vectors
     are counts times ln((1 + n) / (1 + df)) + 1 with df from all n training texts (removals never change it), scaled to
-    length one; start, end and padding are not words. `sublinear` takes 1 + ln(count) for the count.
+    length one; start, end and padding are not counted as words. `sublinear` replaces a count by 1 + ln(count).
     """
 
     name: ClassVar[str] = "tfidf"
@@ -39,7 +39,7 @@ class TfIdf(CheckpointSum):
     sublinear: bool = False
 
     def check(self, task: Task, base_dir: Path, where: str) -> None:
-        """Raises InputError when the task has no tokens to count or the model no logits layer."""
+        """Raise InputError if the task has no tokens to count or the model no logits layer."""
         require_task(task, Task.token_counts, where, "tfidf needs a task with text")
         require_last_layer(task, base_dir, where, "tfidf needs a last layer onto the logits")
 
@@ -55,20 +55,20 @@ class TfIdf(CheckpointSum):
         return Similarity(np.asarray(queries.ids, np.int64), similarity.toarray().astype(np.float32))
 
     def score(self, queries: GradientShard, train: GradientShard, prepared: Similarity) -> np.ndarray:
-        """float32 [n_queries, n_train]."""
+        """Return scores float32 [n_queries, n_train]."""
         order = np.argsort(prepared.query_ids)
         rows = order[np.searchsorted(prepared.query_ids, queries.ids, sorter=order)]
         return super().score(queries, train, None) * prepared.values[np.ix_(rows, train.rows)]
 
     def term(self, queries: CheckpointGradients, train: CheckpointGradients, context: Any) -> np.ndarray:
-        """<d_i, d_q>."""
+        """Return <d_i, d_q>."""
         assert queries.last is not None
         assert train.last is not None
         return (queries.last.logit_gradients @ train.last.logit_gradients.T).double().cpu().numpy()
 
 
 def _words(task: Any, split: str) -> Any:
-    """Counts of the tokens that are words: CSR float64 [n, vocabulary]."""
+    """Return counts of the tokens that are words: CSR float64 [n, vocabulary]."""
     counts = task.token_counts(split).tocsr().astype(np.float64)
     kept = np.ones(counts.shape[1])
     kept[sorted(task.special_ids)] = 0

@@ -28,11 +28,11 @@ class TracInLast(CheckpointSum):
     bias: bool = False
 
     def check(self, task: Task, base_dir: Path, where: str) -> None:
-        """Raises InputError when the model has no last layer, or one that sees every token."""
+        """Raise InputError if the model has no last layer, or if that layer gets every token."""
         require_last_layer(task, base_dir, where, "tracin_last needs a last layer onto the logits")
 
     def term(self, queries: CheckpointGradients, train: CheckpointGradients, context: Any) -> np.ndarray:
-        """(a_i . a_q) (d_i . d_q), plus d_i . d_q with `bias`."""
+        """Return (a_i . a_q) (d_i . d_q), plus d_i . d_q with `bias`."""
         assert queries.last is not None
         assert train.last is not None
         similarity = queries.last.activations @ train.last.activations.T + float(self.bias)

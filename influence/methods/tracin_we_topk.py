@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class TracInWETopK(TracInWE):
     """tracin_we on the k positions with the largest gradient norm, of the query and of the training example.
 
-    The choice is made anew at each checkpoint. Positions, not words: a word kept at two positions has the sum of both.
-    Yeh et al. 2022, equations 5 and 6, with k = 10 as there. `tokens` is applied before the choice.
+    The choice is made anew at each checkpoint. Positions are chosen, not words: a word chosen at two positions
+    contributes the sum of both. Yeh et al. 2022, equations 5 and 6, with k = 10 as there. `tokens` is applied before
+    the choice.
     """
 
     name: ClassVar[str] = "tracin_we_topk"
@@ -25,5 +26,5 @@ class TracInWETopK(TracInWE):
     k: int = Field(10, ge=1)
 
     def used(self, gradients: CheckpointGradients, special: tuple[int, ...]) -> TokenGradients:
-        """The k strongest entries of each example."""
+        """Return the k strongest entries of each example."""
         return super().used(gradients, special).top(self.k)

@@ -1,4 +1,4 @@
-"""Influence tuning: fine-tuning in turns with rounds that level the influences of two confound groups."""
+"""Influence tuning: fine-tuning that alternates with rounds that equalise the influences of two confound groups."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class InfluenceTuning(TuningRounds):
     """Second order: the influences are cosines of the gradients of the train loss.
 
-    I(train, probe) = grad l_train . grad l_probe / (|grad l_train| |grad l_probe|) over `parameters`: all that are trained
-    (default), one layer (first ... last), a list of name patterns, or label_row, the label's row of the layer onto the
-    logits, which is embedding tuning. Han and Tsvetkov 2021, section 4 and appendix B.
+    I(train, probe) = grad l_train . grad l_probe / (|grad l_train| |grad l_probe|) over `parameters`: all that are
+    trained (default), one layer (first ... last), a list of name patterns, or label_row, the label's row of the layer
+    onto the logits, which gives embedding tuning. Han and Tsvetkov 2021, section 4 and appendix B.
     """
 
     name: ClassVar[str] = "influence_tuning"
@@ -37,7 +37,7 @@ class InfluenceTuning(TuningRounds):
         return parameters
 
     def check_network(self, task: Task, network: nn.Module, where: str) -> None:
-        """Raises InputError for `parameters` that this network has not, or whose gradient per example cannot be formed."""
+        """Raise InputError for `parameters` that this network does not have or whose per-example gradients cannot be computed."""
         from influence.influence_loss import Chosen
 
         try:
@@ -46,7 +46,7 @@ class InfluenceTuning(TuningRounds):
             raise InputError(f"{where}.parameters", error.problem) from error
 
     def cosines_of(self, task: Task, network: nn.Module) -> Cosines:
-        """Gradient cosines on the chosen parameters."""
+        """Return a function that computes gradient cosines on the chosen parameters."""
         from influence.influence_loss import Chosen, gradient_cosines
 
         chosen = Chosen.of(task, network, self.parameters)

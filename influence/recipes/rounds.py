@@ -1,4 +1,4 @@
-"""Label loss in turns with rounds of a loss over influences: what influence tuning and embedding tuning share."""
+"""Shared by influence tuning and embedding tuning: training on the label loss alternates with rounds on a loss over influences."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from tasks.training import Watch
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Cosines = Callable[[Batch, int], "Tensor"]  # (groups one after the other, how many) -> [n_groups, size - 1]
+Cosines = Callable[[Batch, int], "Tensor"]  # (groups in one batch, their number) -> [n_groups, size - 1]
 AFTER_ROUND = "round"
-PROBES_AT_ONCE = {"cpu": 2, "cuda": 32}  # in one forward and backward pass: what fits a cache, what fills a GPU
+PROBES_AT_ONCE = {"cpu": 2, "cuda": 32}  # per forward and backward pass: what fits a CPU's cache, what fills a GPU
 
 
 class TuningRounds(Finetune):
     """Fine-tuning, and after every `interval` updates a round of `round_epochs` passes over fresh probes.
 
     A round lowers J = (mean influence of the same-confound group - mean of the other group)^2 of `probes` probes, with
-    `group_size` examples of the probe's label in each group, in evaluation mode (no dropout), `round_batch_size` probes
-    an update (in micro-batches, of whole groups), by an optimiser of its own at the constant `round_learning_rate` whose moments start at zero. No round
-    follows within interval / 2 updates of the end. `access_rate`: the share of the train set whose confounds may be
-    looked at, drawn by a stream of its own. As published, by options: `minority_examples` 5 (rows of each minority cell
-    forced into the accessible ones), `eval_after_round` (the label updates that follow are without dropout too),
-    `reset_moments` (a round sets the label optimiser's moments to zero). The published code also draws its probes once a
-    round and carries left-over gradients into the next round; the paper does neither, and nor does this. Han and Tsvetkov
-    2021, section 4, section 6.3 and appendix A.
+    `group_size` examples of the probe's label in each group, in evaluation mode (no dropout). An update uses
+    `round_batch_size` probes (in micro-batches of whole groups); the round has its own optimiser at the constant
+    `round_learning_rate`, whose moments start at zero. No round follows within interval / 2 updates of the end.
+    `access_rate` is the share of the train set whose confounds the recipe may use, drawn by a stream of its own.
+    Options that follow the published code: `minority_examples` 5 (rows of each minority cell that are always
+    accessible), `eval_after_round` (the label updates after a round are without dropout too), `reset_moments` (a round
+    sets the moments of the label optimiser to zero). The published code also draws its probes once per round and
+    carries left-over gradients into the next round; neither the paper nor this recipe does. Han and Tsvetkov 2021,
+    section 4, section 6.3 and appendix A.
     """
 
     name: ClassVar[str] = ""
@@ -54,35 +55,35 @@ class TuningRounds(Finetune):
     reset_moments: bool = False
 
     def check_task(self, task: Task, where: str) -> None:
-        """Raises InputError if the train set's confounds are unknown, or do not vary within any label."""
+        """Raise InputError if the train set's confounds are unknown, or do not vary within any label."""
         if not overrides(task.model, Model.last_module):
             raise InputError(where, f"{self.name!r} needs a model that names the layer onto its logits")
         train = task.splits["train"]
         if train.confounds is None:
-            problem = "needs a task that knows a confound of every training example, such as textlen or msgs"
+            problem = "needs a task with a confound for every training example, such as textlen or msgs"
             raise InputError(where, f"{self.name!r} {problem}")
         cells = np.unique(np.stack([train.labels, train.confounds]), axis=1)
         if cells.shape[1] == len(np.unique(train.labels)):
             raise InputError(where, f"{self.name!r} needs a label with two confounds; every label has one only")
 
     def is_round(self, step: int, n_steps: int) -> bool:
-        """Whether a round follows update `step` (1-based) of `n_steps`."""
+        """Return whether a round follows update `step` (1-based) of `n_steps`."""
         return step % self.interval == 0 and n_steps - step > self.interval / 2
 
     def start(self, task: Task, training: Training) -> RoundsRun:
-        """The training about to begin."""
+        """Return the training at its start."""
         return RoundsRun(self, task, training)
 
     def cosines_of(self, task: Task, network: nn.Module) -> Cosines:
-        """The influences that rounds level."""
+        """Return the function that computes the influences that rounds equalise."""
         raise NotImplementedError
 
 
 class RoundsRun(FinetuneRun):
     """A fine-tuning with rounds in between.
 
-    `metrics`: n_rounds (those that found probes), n_probes (of the last epoch of the last round) and influence_loss (their
-    mean, before each update).
+    `metrics`: n_rounds (those that found probes), n_probes (of the last epoch of the last round) and influence_loss
+    (their mean, before each update).
     """
 
     recipe: TuningRounds
@@ -98,7 +99,7 @@ class RoundsRun(FinetuneRun):
         self.metrics["n_rounds"] = 0.0
 
     def after_update(self, watch: Watch) -> None:
-        """A round where one is due, which the watch sees from before and after."""
+        """Make a round if one is due; the observers are called before and after it."""
         if not self.recipe.is_round(self.step, self.n_steps):
             return watch.passed(self.step, self.network)
         watch.observe(self.step, self.network)
@@ -106,7 +107,7 @@ class RoundsRun(FinetuneRun):
         return watch.passed(self.step, self.network, AFTER_ROUND)
 
     def round(self) -> None:
-        """`round_epochs` passes, each over probes of its own."""
+        """Make `round_epochs` passes, each over newly drawn probes."""
         self.network.eval()
         optimizer = self.make_optimizer(self.network, self.recipe.round_learning_rate)
         for epoch in range(1, self.recipe.round_epochs + 1):
@@ -125,7 +126,7 @@ class RoundsRun(FinetuneRun):
         self.with_dropout = not self.recipe.eval_after_round
 
     def influence_gradient(self, tuples: Tuples) -> float:
-        """Add the gradient of the mean influence loss of these tuples to the parameters and return its sum."""
+        """Add the gradient of the mean influence loss of these tuples to the parameters and return the sum of the losses."""
         import torch
 
         from influence.influence_loss import influence_loss
@@ -142,10 +143,10 @@ class RoundsRun(FinetuneRun):
         return total
 
     def probes_at_once(self) -> int:
-        """Probes in one pass; a micro-batch bounds the examples, but a probe and its groups stay together."""
+        """Return the number of probes per pass; a micro-batch limits the examples, but a probe and its groups stay together."""
         most, micro_batch = PROBES_AT_ONCE[self.numerics.device.partition(":")[0]], self.numerics.micro_batch
         return min(most, max(1, micro_batch // (1 + 2 * self.recipe.group_size))) if micro_batch else most
 
     def groups(self, rows: np.ndarray) -> Batch:
-        """The examples of some tuples [n, 1 + 2k], one group after the other."""
+        """Return the examples of some tuples [n, 1 + 2k] as one batch, one group after the other."""
         return self.task.batch("train", rows.reshape(-1), device=self.numerics.device)

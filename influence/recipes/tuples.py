@@ -1,4 +1,4 @@
-"""What a round of influence tuning looks at: probes, each with examples that share its confound and examples that do not."""
+"""The examples of a round of influence tuning: probes, each with examples that share its confound and examples that do not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Tuples:
 
 @dataclass(frozen=True, eq=False)
 class Accessible:
-    """The train rows whose confound the recipe may look at: bool [n_train], with the split's labels and confounds."""
+    """The train rows whose confound the recipe may use: bool [n_train], with the split's labels and confounds."""
 
     known: np.ndarray
     labels: np.ndarray
@@ -35,10 +35,10 @@ class Accessible:
 
     @staticmethod
     def draw(split: Split, kept: np.ndarray, rate: float, n_minority: int, seed: int) -> Accessible:
-        """The first `rate` of a permutation of all rows keyed (seed, 'confound access'), of those `kept` (bool [n_train]).
+        """Take the first `rate` of a permutation of all rows keyed (seed, 'confound access'), restricted to `kept` (bool [n_train]).
 
-        `n_minority`: besides, the first rows of every (label, confound) cell that holds less than half of its label:
-        the published code forces five in (Han and Tsvetkov 2021 do not say so).
+        With `n_minority`, the first rows of every (label, confound) cell that holds less than half of its label are
+        added. The published code adds five, which Han and Tsvetkov 2021 do not mention.
         """
         assert split.confounds is not None
         order = generator(seed, "confound access").permutation(len(split))
@@ -49,9 +49,9 @@ class Accessible:
         return Accessible(known & kept, split.labels, split.confounds)
 
     def tuples(self, n_probes: int, k: int, seed: int, *key: int) -> Tuples:
-        """`n_probes` probes that have both groups, and at most `k` examples of each; fewer where there are fewer.
+        """Draw up to `n_probes` probes that have both groups, with up to `k` examples in each group.
 
-        Every row has a random number of its own for each probe, so that taking one row away moves no other. The probe is
+        Every row has its own random number for each probe, so that removing one row does not move another. The probe is
         in neither of its groups. Drawn from (seed, 'probes' and 'groups', key).
         """
         order = generator(seed, "probes", *key).permutation(len(self.known))
@@ -62,7 +62,11 @@ class Accessible:
 
     @cached_property
     def usable(self) -> np.ndarray:
-        """Rows that can be probes: another row of their label and confound is known, and one of another confound; bool [n_train]."""
+        """The rows that can be probes, bool [n_train].
+
+        Such a row has accessible rows of its label in both groups: another one with its confound, and one with another
+        confound.
+        """
         sizes = np.zeros((self.labels.max() + 1, self.confounds.max() + 1), np.int64)
         np.add.at(sizes, (self.labels[self.known], self.confounds[self.known]), 1)
         same = sizes[self.labels, self.confounds]
@@ -82,7 +86,7 @@ class Accessible:
 
 
 def _minority_cells(labels: np.ndarray, confounds: np.ndarray, kept: np.ndarray) -> list[np.ndarray]:
-    """Rows of every (label, confound) cell that holds less than half of the kept rows of its label."""
+    """Return the rows of every (label, confound) cell that holds less than half of the kept rows of its label."""
     cells = []
     for label in np.unique(labels[kept]):
         of_label = kept & (labels == label)

@@ -1,4 +1,4 @@
-"""Arrow tables kept by content: what is read back is what was written, or it is built again."""
+"""A cache of Arrow tables by content; a file that is not exactly as it was written is built again."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _KEY = b"refit-key"
 
 
 def cached_table(cache_dir: Path | None, key: str, build: Callable[[], pa.Table]) -> pa.Table:
-    """The table that `build` makes, from `<cache_dir>/<key>.arrow` if a whole one is there; `cache_dir` None: no cache.
+    """Return the table that `build` makes, or read it from `<cache_dir>/<key>.arrow` if that file is intact.
 
-    The file is an Arrow IPC stream followed by its SHA-256. A damaged, foreign or truncated file is built again.
+    With `cache_dir` None nothing is cached. The file is an Arrow IPC stream followed by its SHA-256. A damaged, foreign
+    or truncated file is replaced.
     """
     if cache_dir is None:
         return build()
@@ -28,7 +29,7 @@ def cached_table(cache_dir: Path | None, key: str, build: Callable[[], pa.Table]
     table = _read(path, key)
     if table is None:
         table = build()
-        with contextlib.suppress(OSError):  # a full or read-only disk costs time, never the run
+        with contextlib.suppress(OSError):  # a full or read-only disk costs time but does not stop the run
             _write(path, key, table)
     return table
 

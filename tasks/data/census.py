@@ -1,4 +1,4 @@
-"""What was read: rows, classes, empty and duplicate texts, and rows that also stand in train. No torch."""
+"""Counts rows, classes, empty texts, duplicate texts, and texts that also occur in train. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from tasks.base import Split
 from tasks.data.wording import shown
 
 CLASSES_SHOWN = 8
-_MANY_CLASSES = 20  # fewer are never suspicious, however few rows there are
+_MANY_CLASSES = 20  # so few classes are never suspicious, however few rows there are
 
 
 @dataclass(frozen=True)
 class SplitCensus:
-    """What one split holds; every number counts rows.
+    """The contents of one split in numbers of rows.
 
-    `n_measured`: rows whose outputs every retrain records. `classes`: name -> rows, in the order of the logits; empty
-    where the split has one class or none. `n_empty`: texts of blanks only. `n_duplicate`: rows whose exact text stands in
-    an earlier row of the split. `n_in_train`, `n_measured_in_train`: rows, and measured rows, whose exact text stands in
-    train; None for train itself. All text counts are None where the split has no texts.
+    `n_measured` is the number of rows whose outputs every retrain records. `classes` maps each name to its number of
+    rows, in the order of the logits; it is empty if the split has at most one class. `n_empty` counts texts of white
+    space only. `n_duplicate` counts rows whose exact text occurs in an earlier row of the split. `n_in_train` and
+    `n_measured_in_train` count rows, and measured rows, whose exact text occurs in train; they are None for train
+    itself. All text counts are None if the split has no texts.
     """
 
     split: str
@@ -35,11 +36,11 @@ class SplitCensus:
     n_measured_in_train: int | None = None
 
     def json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain JSON values."""
         return asdict(self)
 
     def line(self) -> str:
-        """For people, in one line."""
+        """Describe the split in one line for people."""
         parts = [_count(self.n, "row") + (f" ({self.n_measured} measured)" if self.n_measured else "")]
         if self.classes:
             listed = [f"{shown(name)} {n}" for name, n in list(self.classes.items())[:CLASSES_SHOWN]]
@@ -51,18 +52,18 @@ class SplitCensus:
             parts.append(_count(self.n_duplicate, "duplicate text"))
         if self.n_in_train:
             measured = f" ({self.n_measured_in_train} of them measured)" if self.n_measured_in_train else ""
-            parts.append(f"{self.n_in_train} with a text that also stands in train{measured}")
+            parts.append(f"{self.n_in_train} with a text that also occurs in train{measured}")
         return "; ".join(parts)
 
     def warnings(self) -> list[str]:
-        """What a careful reader would want to know before a campaign starts, one sentence each."""
+        """Return what a careful reader would want to know before a campaign starts, one sentence each."""
         found = []
         if self.n_empty:
             found.append(f"{self.split}: {self.n_empty} of {_count(self.n, 'text')} are empty")
         if self.n_measured_in_train:
             found.append(
                 f"{self.split}: the exact text of {self.n_measured_in_train} of {_count(self.n_measured, 'measured row')} "
-                "also stands in train"
+                "also occurs in train"
             )
         for names in _alike(self.classes):
             listed = " and ".join(f"{shown(name)} ({_count(self.classes[name], 'row')})" for name in names)
@@ -77,13 +78,13 @@ class SplitCensus:
 
 
 def take_census(splits: Mapping[str, Split], measured: Mapping[str, np.ndarray]) -> tuple[SplitCensus, ...]:
-    """The census of every split, train first; `measured`: split -> rows that every retrain records."""
+    """Return the census of every split, train first; `measured` maps a split to the rows that every retrain records."""
     order = sorted(splits, key=lambda name: name != "train")
     return tuple(_census(name, splits[name], measured.get(name), splits.get("train")) for name in order)
 
 
 def exact_overlap(split: Split, train: Split) -> np.ndarray:
-    """Rows of `split` whose exact text stands in `train`: int64, rising. Splits without texts overlap nowhere."""
+    """Return the rows of `split` whose exact text occurs in `train`: int64, ascending; empty for splits without texts."""
     if split.texts is None or train.texts is None:
         return np.zeros(0, np.int64)
     there = set(train.texts)
@@ -110,7 +111,7 @@ def _census(name: str, split: Split, measured: np.ndarray | None, train: Split |
 
 
 def _alike(classes: Mapping[str, int]) -> list[list[str]]:
-    """Classes that differ only in upper and lower case; those without rows in the split are left out."""
+    """Return groups of classes that differ only in upper and lower case; classes without rows in the split are left out."""
     forms: dict[str, list[str]] = {}
     for name, n in classes.items():
         if n:

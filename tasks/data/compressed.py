@@ -1,4 +1,4 @@
-"""The bytes of a file, decompressed where it is compressed by gzip, bzip2 or Zstandard."""
+"""Reads the bytes of a file and decompresses them if they are compressed by gzip, bzip2 or Zstandard."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _OTHERS = {
     b"%PDF-": "a PDF document",
 }
 _CHUNK_BYTES = 1 << 24
-_FREE_BYTES = 1 << 28  # a file may expand to this much, however small it is
-_MOST_RATIO = 200  # text rarely shrinks to less than a fiftieth
+_FREE_BYTES = 1 << 28  # a file may expand to this size, however small it is
+_MOST_RATIO = 200  # text rarely shrinks to less than a fiftieth of its size
 
 
 def compression_of(data: bytes) -> str | None:
-    """gzip, bzip2 or zstd by the first bytes, else None."""
+    """Return gzip, bzip2 or zstd according to the first bytes, or None."""
     is_bzip2 = data[3:4].isdigit() and data[4:10] in (b"1AY&SY", b"\x17rE8P\x90", b"")
     return next(
         (kind for kind, begin in _BEGINS.items() if data.startswith(begin) and (kind != "bzip2" or is_bzip2)), None
@@ -33,11 +33,11 @@ def compression_of(data: bytes) -> str | None:
 
 
 def decompressed(data: bytes, path: Path) -> bytes:
-    """`data` as it was before gzip, bzip2 or zstd compressed it; other data as it is.
+    """Return `data` as it was before gzip, bzip2 or zstd compressed it; return other data unchanged.
 
-    The first bytes decide, not the file's name. Raises InputError when the data is truncated or corrupt, when it expands
-    to more than 256 MiB and 200 times its size, when the name says that it is compressed and it is not, and when it is a
-    kind of file that holds no text.
+    The first bytes decide, not the name of the file. Raises InputError if the data is truncated or corrupt, if it
+    expands to more than 256 MiB and more than 200 times its size, if the name says that it is compressed but it is not,
+    or if the file is of a kind that holds no text.
     """
     kind, named = compression_of(data), _SUFFIXES.get(path.suffix.lower())
     if kind is None:
@@ -62,7 +62,7 @@ def _read(stream: IO[bytes], compressed_bytes: int, path: Path) -> bytes:
         if n_bytes > max(_FREE_BYTES, _MOST_RATIO * compressed_bytes):
             raise InputError(
                 path,
-                f"{compressed_bytes} compressed bytes expand to more than {n_bytes}; decompress the file first if that is meant",
+                f"{compressed_bytes} compressed bytes expand to more than {n_bytes}; decompress the file first if this is intended",
             )
     return b"".join(chunks)
 
@@ -70,6 +70,6 @@ def _read(stream: IO[bytes], compressed_bytes: int, path: Path) -> bytes:
 def _opened(kind: str, data: bytes) -> Any:
     if kind == "gzip":
         return gzip.GzipFile(fileobj=io.BytesIO(data))
-    import pyarrow as pa  # the bz2 module of Python ignores what follows a stream, and with it a damaged second one
+    import pyarrow as pa  # Python's bz2 module ignores what follows a stream, so it would miss a damaged second stream
 
     return pa.CompressedInputStream(pa.BufferReader(data), {"bzip2": "bz2"}.get(kind, kind))

@@ -1,4 +1,4 @@
-"""CoNLL files -> sentences as lists of tokens: column text files, and parquet files with a column `tokens`."""
+"""Reads CoNLL files (column text files, or parquet files with a column `tokens`) into sentences, which are lists of tokens."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ Sentence = tuple[str, ...]
 
 
 def read_sentences(path: Path) -> list[Sentence]:
-    """The sentences of a CoNLL file, in file order; lines and rows of `-DOCSTART-` are no sentences.
+    """Return the sentences of a CoNLL file in file order, without the `-DOCSTART-` lines and rows.
 
-    `.parquet`: a list of tokens a row in the column `tokens`. Any other name: UTF-8 text with one token a line, the token
-    in the first column (blanks or tabs between columns), an empty line between sentences.
-    Raises InputError naming the file, and the line or row. Source: Tjong Kim Sang and De Meulder 2003, section 2.
+    A `.parquet` file has one list of tokens per row in the column `tokens`. Any other file is UTF-8 text with one token
+    per line, the token in the first column (columns are separated by blanks or tabs), and an empty line between
+    sentences. Raises InputError naming the file and the line or row. Source: Tjong Kim Sang and De Meulder 2003,
+    section 2.
     """
     if path.is_dir():
         raise InputError(path, "is a directory; a CoNLL column file or a parquet file with a column tokens is needed")
@@ -31,12 +32,12 @@ def read_sentences(path: Path) -> list[Sentence]:
 
 
 def read_token_rows(path: Path, others: Sequence[str] = ()) -> tuple[list[Sentence], dict[str, list[Any]]]:
-    """The column `tokens` of a parquet file, checked, and the columns `others` as they are. Raises InputError."""
+    """Return the column `tokens` of a parquet file, checked, and the columns `others` unchanged. Raises InputError."""
     table = read_parquet(path, ["tokens", *others])
     for row, tokens in enumerate(table.columns["tokens"]):
         if not isinstance(tokens, list) or not all(isinstance(token, str) and token for token in tokens):
             raise InputError(
-                f"{path}: {table.row_name(row)}", f"tokens {_shown(tokens)} is not a list of texts that are not empty"
+                f"{path}: {table.row_name(row)}", f"tokens {_shown(tokens)} is not a list of non-empty texts"
             )
     return [tuple(tokens) for tokens in table.columns["tokens"]], {name: table.columns[name] for name in others}
 
@@ -55,15 +56,15 @@ def _lines(path: Path) -> Iterator[str]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         problem = (
-            f"byte 0x{data[error.start]:02x} is not UTF-8; a CoNLL column file is text (.parquet is read by its name)"
+            f"byte 0x{data[error.start]:02x} is not UTF-8; a CoNLL column file is text (name a parquet file .parquet)"
         )
         raise InputError(f"{path}: line {line}", problem) from error
-    # not str.splitlines: that also splits at form feeds and Unicode separators, which belong to a token
+    # str.splitlines would also split at form feeds and Unicode separators, which belong to a token
     return iter(re.split(r"\r\n|\n|\r", text))
 
 
 def _blocks(lines: Iterator[str]) -> Iterator[Sentence]:
-    """The first columns of the lines between empty ones."""
+    """Yield the sentences: the first columns of the lines between empty lines."""
     tokens: list[str] = []
     for line in lines:
         columns = line.strip(" \t")

@@ -1,4 +1,4 @@
-"""Records -> sentences -> numbers of words: what models of word vectors are trained on."""
+"""Turns records into sentences of numbered words, on which models of word vectors are trained."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from tasks.data.paths import resolve_path
 from tasks.digests import digest, digest_arrays, digest_texts
 from tasks.errors import InputError
 
-MAX_SENTENCES = 1000  # of a record: a sentence's id is the record's id * 1000 + its number
+MAX_SENTENCES = 1000  # per record: a sentence's id is the record's id * 1000 + its number in the record
 LAST_RECORD = 2**63 // MAX_SENTENCES - 1
-# a number is no part of a word: 3,000 and 1.5 are numbers, 1980s and b2b are words
+# a number is a token of its own: 3,000 and 1.5 are numbers, but 1980s and b2b are words
 _TOKEN = re.compile(r"(?P<number>(?:(?>[0-9]+(?:[.,:][0-9]+)*)|[0-9]+)(?![^\W_]))|[^\W_]+(?:['’][^\W_]+)*")
 _CUT = re.compile(r"\s*[\r\n]+\s*|(?<=[.!?…])\s+(?![a-z])|(?<=[.!?…][\"'”’)\]])\s+(?![a-z])")
 
 
 class SentenceSource(splits.SplitConfig):
-    """A split without labels: of a folder the class folders are read as any others, other formats need `text` only."""
+    """A split without labels. Format folder reads the class folders as plain folders; other formats need only `text`."""
 
     @model_validator(mode="after")
     def _columns_fit_format(self) -> SentenceSource:
         if self.label is not None:
-            raise ValueError("sentences have no label; take it out")
+            raise ValueError("sentences have no label; remove the option label")
         if self.format == "folder" and (self.text is not None or self.id is not None):
             raise ValueError("format: folder takes no text or id")
         if self.format != "folder" and not self.text:
@@ -42,16 +42,16 @@ class SentenceSource(splits.SplitConfig):
 
     @property
     def columns(self) -> list[str]:
-        """Every column that is read, once."""
+        """Every column that is read, each once."""
         return list(dict.fromkeys([*self.text_columns, *([self.id] if self.id else [])]))
 
 
 class CorpusConfig(BaseModel):
     """Where the sentences come from.
 
-    `sentences: split` cuts a record at line breaks, and after . ! ? or … (and one closing quote or bracket) where white
-    space and anything but a small Latin letter follow; abbreviations are not known. `whole`: a record is a sentence.
-    Sentences with fewer than `min_tokens` words of the vocabulary are left out.
+    `sentences: split` cuts a record at line breaks, and after . ! ? or … (and one closing quote or bracket) if white
+    space follows and then anything but a lower-case Latin letter; it knows no abbreviations. With `whole` a record is
+    one sentence. Sentences with fewer than `min_tokens` words of the vocabulary are left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,8 +63,9 @@ class CorpusConfig(BaseModel):
 class VocabularyConfig(BaseModel):
     """Which words are kept: those that occur `min_count` times in the train set and are not in `stopwords`.
 
-    Words are lower-cased runs of letters and digits; apostrophes inside are kept. Numbers become the word `numbers`, or
-    stay as they are with `keep`. `stopwords`: words, or the path of a file with one a line.
+    Words are lower-cased runs of letters and digits, including apostrophes inside them. Numbers are replaced by the
+    word `numbers`, or kept with the value `keep`. `stopwords` is a list of words, or the path of a file with one word
+    per line.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,7 +74,7 @@ class VocabularyConfig(BaseModel):
     stopwords: list[str] | str = Field(default_factory=list)
 
     def read_stopwords(self, base_dir: Path, where: object, key: str) -> tuple[str, ...]:
-        """The stop words, lower-cased, sorted, once. Raises InputError when their file cannot be read."""
+        """Return the stop words, lower-cased, sorted, each once. Raises InputError if their file cannot be read."""
         words: Iterable[str] = self.stopwords
         if isinstance(self.stopwords, str):
             path = resolve_path(self.stopwords, base_dir, place(where, f"{key}.stopwords"))
@@ -85,7 +86,7 @@ class VocabularyConfig(BaseModel):
 
 
 def words_of(text: str, numbers: str = "<num>") -> list[str]:
-    """The words of a text in order; numbers become `numbers`, unless it is `keep`."""
+    """Return the words of a text in order; numbers are replaced by `numbers`, unless it is `keep`."""
     found = _TOKEN.finditer(text.lower())
     if numbers == "keep":
         return [match[0].replace("’", "'") for match in found]
@@ -93,13 +94,17 @@ def words_of(text: str, numbers: str = "<num>") -> list[str]:
 
 
 def cut_sentences(text: str) -> list[str]:
-    """The sentences of a text by the rule of CorpusConfig; white space around them is left out, empty ones too."""
+    """Return the sentences of a text by the rule of CorpusConfig, without surrounding white space and without empty ones."""
     return [sentence for part in _CUT.split(text) if (sentence := part.strip())]
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """`words` by falling count, then alphabetically; `counts` int64 [n_words] in the full train set, whatever is removed."""
+    """The words of the train set.
+
+    `words` are sorted by falling count, then alphabetically. `counts` int64 [n_words] are those of the full train set,
+    whatever an edit removes.
+    """
 
     words: tuple[str, ...]
     counts: np.ndarray
@@ -109,17 +114,17 @@ class Vocabulary:
 
     @cached_property
     def index(self) -> Mapping[str, int]:
-        """Word -> its number."""
+        """Map each word to its number."""
         return {word: number for number, word in enumerate(self.words)}
 
     @cached_property
     def count_of(self) -> Mapping[str, int]:
-        """Word -> its count."""
+        """Map each word to its count."""
         return dict(zip(self.words, self.counts.tolist(), strict=True))
 
     @staticmethod
     def of(token_lists: Iterable[Sequence[str]], min_count: int, stopwords: Iterable[str] = ()) -> Vocabulary:
-        """The vocabulary of these sentences."""
+        """Build the vocabulary of these sentences."""
         counter: Counter[str] = Counter()
         for tokens in token_lists:
             counter.update(tokens)
@@ -131,7 +136,10 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Sentences:
-    """Sentences as numbers of words: `tokens` int32 [sum of lengths], sentence i at offsets[i] : offsets[i + 1]."""
+    """Sentences as word numbers.
+
+    `tokens` int32 [sum of lengths]; sentence i is tokens[offsets[i] : offsets[i + 1]].
+    """
 
     tokens: np.ndarray
     offsets: np.ndarray  # int64 [n + 1]
@@ -141,48 +149,48 @@ class Sentences:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Words of every sentence, int64 [n]."""
+        """The number of words in every sentence: int64 [n]."""
         return np.diff(self.offsets)
 
     def flat(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(tokens, position in `rows`, position in the sentence) of every word of these sentences, in order."""
+        """Return (tokens, position in `rows`, position in the sentence) of every word of these sentences, in order."""
         lengths = self.lengths[rows]
         owner = np.repeat(np.arange(len(rows)), lengths)
         place_in = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return self.tokens[np.repeat(self.offsets[rows], lengths) + place_in], owner, place_in
 
     def rows_with(self, words: np.ndarray) -> np.ndarray:
-        """Sentences that hold at least one of these words: int64, sorted."""
+        """Return the sentences that contain at least one of these words: int64, sorted."""
         owner = np.repeat(np.arange(len(self)), self.lengths)
         return np.unique(owner[np.isin(self.tokens, words)])
 
     @staticmethod
     def of(numbers: Sequence[Sequence[int]]) -> Sentences:
-        """From one list of word numbers a sentence."""
+        """Build from one list of word numbers per sentence."""
         offsets = np.cumsum([0, *map(len, numbers)], dtype=np.int64)
         return Sentences(np.fromiter((n for row in numbers for n in row), np.int32, int(offsets[-1])), offsets)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Sentences (ids int64, texts, numbers of words) and the vocabulary they were numbered with."""
+    """Sentences (ids int64, texts, word numbers) and the vocabulary that numbers their words."""
 
     ids: np.ndarray
     texts: tuple[str, ...]
     sentences: Sentences
     vocabulary: Vocabulary
-    options: Mapping[str, object]  # what made words of the texts
-    given_ids: tuple[str, ...] | None = None  # the ids as the data has them, where they are text
+    options: Mapping[str, object]  # how the texts were split into words
+    given_ids: tuple[str, ...] | None = None  # the ids as text, if the data has ids of text
 
     def content_digest(self) -> str:
-        """Digest of ids, texts, numbers of words, vocabulary and its counts, and the options that made them."""
+        """Return the digest of ids, texts, word numbers, vocabulary with counts, and the options that made them."""
         vocabulary = [digest_texts(self.vocabulary.words), digest_arrays(counts=self.vocabulary.counts)]
         numbers = digest_arrays(ids=self.ids, tokens=self.sentences.tokens, offsets=self.sentences.offsets)
         return digest([numbers, digest_texts(self.texts), vocabulary, dict(self.options)])
 
 
 def read_corpus(data: CorpusConfig, vocabulary: VocabularyConfig, base_dir: Path, where: object, key: str) -> Corpus:
-    """The corpus these blocks ask for; `key` is the dotted key of the task. Raises InputError."""
+    """Read the corpus that these blocks describe; `key` is the dotted key of the task. Raises InputError."""
     stopwords = vocabulary.read_stopwords(base_dir, where, f"{key}.vocabulary")
     texts = list(_sentences(data, base_dir, where, f"{key}.data.train"))
     token_lists = [words_of(text, vocabulary.numbers) for _, _, text in texts]
@@ -210,10 +218,11 @@ def read_corpus(data: CorpusConfig, vocabulary: VocabularyConfig, base_dir: Path
 
 
 def _sentences(data: CorpusConfig, base_dir: Path, where: object, key: str) -> Iterator[tuple[int, str, str]]:
-    """(id, id as text or "", text) of every sentence.
+    """Yield (id, id as text or "", text) of every sentence.
 
-    The id is the record's, or record id * 1000 + number in the record when it is cut. Where the records' ids are text, a
-    sentence that was cut has the id `<record>/<number>`, and the number that stands for that.
+    The id is the record's id or, if the record is cut into sentences, record id * 1000 + number in the record. If the
+    ids of the records are text, a sentence of a cut record has the id `<record>/<number>`, represented by the number
+    that stands for this text.
     """
     for record, given, text, name in _records(data.train, base_dir, where, key):
         if data.sentences == "whole":
@@ -229,11 +238,11 @@ def _sentences(data: CorpusConfig, base_dir: Path, where: object, key: str) -> I
 
 
 def _records(config: SentenceSource, base_dir: Path, where: object, key: str) -> Iterator[tuple[int, str, str, str]]:
-    """(id, id as text or "", text, what to call it) of the records that `config` asks for."""
+    """Yield (id, id as text or "", text, name for messages) of the records that `config` selects."""
     table = splits._table(config, base_dir, place(where, f"{key}.path"))
     ids, texts = splits._ids(config, table), splits._texts(config, table)
     rows = splits._taken(config, table.n_rows).tolist()
     if not rows:
-        raise InputError(table.source, f"holds no records that {key} takes")
+        raise InputError(table.source, f"holds no records that {key} selects")
     given = ids.given or [""] * table.n_rows
     return ((int(ids.numbers[row]), given[row], texts[row], table.place(row)) for row in rows)

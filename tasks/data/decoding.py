@@ -1,4 +1,4 @@
-"""Bytes -> text; what is not in the encoding is named with its line, and the encoding it looks like."""
+"""Decodes bytes to text; an error names the line that is not in the encoding, and the encoding that the bytes look like."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.errors import InputError
 
 
 class HowDecoded(Protocol):
-    """The encoding, and whether bytes that are not in it are refused (`error`) or become U+FFFD (`replace`)."""
+    """The encoding, and whether bytes that are not valid in it are refused (`error`) or become U+FFFD (`replace`)."""
 
     @property
     def encoding(self) -> str: ...
@@ -20,7 +20,10 @@ class HowDecoded(Protocol):
 
 
 def decoded(data: bytes, path: Path, how: HowDecoded) -> str:
-    """The text of `data` without a byte order mark. Raises InputError naming the line of a byte that is not in the encoding, or of a NUL."""
+    """Return the text of `data` without a byte order mark.
+
+    Raises InputError naming the line of a byte that is not valid in the encoding, or of a NUL.
+    """
     try:
         text = data.decode(how.encoding, "replace" if how.bad_bytes == "replace" else "strict")
     except UnicodeDecodeError as error:
@@ -28,9 +31,9 @@ def decoded(data: bytes, path: Path, how: HowDecoded) -> str:
         byte = f"byte 0x{data[error.start]:02x}" if error.start < len(data) else "the end of the file"
         raise InputError(
             f"{path}: line {line}",
-            f"{byte} is not {how.encoding}; {_other_encoding(data, how)}, bad_bytes: replace puts U+FFFD there",
+            f"{byte} is not {how.encoding}; {_other_encoding(data, how)}, bad_bytes: replace puts U+FFFD in its place",
         ) from error
-    except (UnicodeError, ValueError) as error:  # a few codecs raise errors that name no place
+    except (UnicodeError, ValueError) as error:  # a few codecs raise errors without a position
         raise InputError(path, f"is not {how.encoding}: {error}") from error
     text = text.removeprefix("\ufeff")
     if how.bad_bytes == "error" and "\0" in text:
@@ -46,7 +49,7 @@ def _other_encoding(data: bytes, how: HowDecoded) -> str:
 
 
 def _looks_like_utf16(data: bytes) -> str:
-    """What to write in the config when the bytes look like UTF-16, which begins with a mark or has a NUL in every other byte."""
+    """Return the option to set if the bytes look like UTF-16, which begins with a mark or has a NUL in every other byte; else ""."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "the file begins like UTF-16: encoding: utf-16 reads that"
     start = data[:1000]

@@ -1,4 +1,4 @@
-"""Which character separates the columns of a file, guessed for error messages only: no file is read by a guess."""
+"""Guesses which character separates the columns of a file, for error messages only; no file is read by a guess."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _LONGEST_HEADER = 10_000  # characters
 
 
 def delimiter_hint(header_line: str, columns: Sequence[str], used: str) -> str:
-    """What to write in the config when the header line seems to be separated by another character than `used`, or "".
+    """Suggest what to write in the config if another character than `used` seems to separate the header line; else "".
 
-    That is the case when splitting the line at the other character gives every column asked for, or several columns
-    where `used` gives one.
+    Another character is suggested if splitting the line at it gives every requested column, or gives several columns
+    although `used` gives only one.
     """
     line = header_line[:_LONGEST_HEADER]
     names_by = {other: _names(line, other) for other in CANDIDATES if other != used}

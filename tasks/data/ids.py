@@ -1,4 +1,4 @@
-"""Ids as the data gives them -> stable whole numbers of 64 bits."""
+"""Turns ids as the data gives them into stable 64-bit whole numbers."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ _LARGEST_EXACT_FLOAT = 2**53
 
 @dataclass(frozen=True)
 class Ids:
-    """`numbers` int64 [n], each once. `given`: the ids as the data has them where they are text, else None."""
+    """`numbers` int64 [n], all different; `given` holds the ids as text if the data has ids of text, else None."""
 
     numbers: np.ndarray
     given: tuple[str, ...] | None = None
 
 
 def number_of(given: str) -> int:
-    """The whole number that stands for an id of text.
+    """Return the whole number that stands for an id of text.
 
     number = the first 8 bytes of SHA-256("refit-id" 0x00 UTF-8 of the text), big-endian, without the highest bit.
 
-    Range: 0 .. 2^63 - 1. It depends on the text alone, so that it is the same in every file, split and run.
+    Range: 0 .. 2^63 - 1. The number depends on the text alone, so that it is the same in every file, split and run.
     """
     return int.from_bytes(hashlib.sha256(b"refit-id\0" + given.encode()).digest()[:8], "big") & (2**63 - 1)
 
 
 def read_ids(values: Sequence[Any], where: Callable[[int], str]) -> Ids:
-    """Ids of a column: the numbers themselves where all are whole numbers, else `number_of` of each text.
+    """Return the ids of a column: the numbers themselves if all are whole numbers, else `number_of` each text.
 
-    Whole numbers may be written as floats (12.0) and as text; blanks around an id do not count. `where(row)` names a
-    row in errors. Raises InputError on a missing id, on one that is neither whole nor text, on a fraction in a column of
-    numbers, on a column that mixes numbers and text, and on an id that is there twice.
+    Whole numbers may be written as floats (12.0) and as text; surrounding blanks are ignored. `where(row)` names a row
+    in errors. Raises InputError on a missing id, on an id that is neither a whole number nor text, on a fraction in a
+    column of numbers, on a column that mixes numbers and text, and on an id that appears twice.
     """
     texts: list[str] = []
     numbers: list[int | None] = []
@@ -68,7 +68,7 @@ def read_ids(values: Sequence[Any], where: Callable[[int], str]) -> Ids:
 
 
 def _whole(text: str) -> int | None:
-    """The number that a text is, if it is a whole number of 64 bits."""
+    """Return the number that a text represents if it is a whole number of 64 bits, else None."""
     as_float = _WHOLE_AS_FLOAT.fullmatch(text)
     if not as_float and not _WHOLE.fullmatch(text):
         return None
@@ -77,7 +77,7 @@ def _whole(text: str) -> int | None:
 
 
 def _number(value: Any, where: Callable[[int], str], row: int) -> int:
-    """The number that a value other than text is."""
+    """Return the whole number that a value other than text represents. Raises InputError."""
     if type(value) is int and -(2**63) <= value < 2**63:
         return value
     if type(value) is float and value.is_integer():

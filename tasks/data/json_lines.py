@@ -1,4 +1,4 @@
-"""One line of a jsonl file -> an object; what is wrong with the line is said in the terms of the file."""
+"""Parses one line of a jsonl file to an object; errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from tasks.data.wording import shown
 from tasks.errors import InputError
 
-ONE_A_LINE = "format: jsonl wants one object a line"
+ONE_A_LINE = "format: jsonl needs one object per line"
 
 
 class _Object(dict):
-    """A JSON object that remembers a key it was given twice: plain json keeps the last value without a word."""
+    """A JSON object that remembers a repeated key, of which plain `json` silently keeps the last value."""
 
     repeated: str | None = None
 
@@ -27,9 +27,9 @@ def _object(pairs: list[tuple[str, Any]]) -> _Object:
 
 
 def json_object(line: str, where: str) -> dict[str, Any]:
-    """The object of a line. `where`: file and line. Raises InputError when the line is not one object or has a key twice.
+    """Return the object of a line; `where` names file and line. Raises InputError if the line is not one object or repeats a key.
 
-    A key that is there twice inside a value of the object is not looked at: only the columns of the object are read.
+    Repeated keys inside a value of the object are not checked, because only the columns of the object are read.
     """
     try:
         record = json.loads(line, object_pairs_hook=_object)
@@ -38,22 +38,24 @@ def json_object(line: str, where: str) -> dict[str, Any]:
         raise InputError(where, problem) from error
     except RecursionError as error:
         raise InputError(where, f"not valid JSON: nested too deep{_array_hint(line.strip())}") from error
-    except ValueError as error:  # Python reads whole numbers of at most 4,300 digits
-        raise InputError(where, "not valid JSON: a whole number has too many digits; such a value is text") from error
+    except ValueError as error:  # Python parses whole numbers of at most 4,300 digits
+        raise InputError(
+            where, "not valid JSON: a whole number has too many digits; write such a value as text"
+        ) from error
     if not isinstance(record, _Object):
         raise InputError(where, f"a JSON {type(record).__name__}, not an object with columns; {ONE_A_LINE}")
     if record.repeated is not None:
-        raise InputError(where, f"the key {shown(record.repeated)} is there twice; a record has each column once")
+        raise InputError(where, f"the key {shown(record.repeated)} appears twice; a record has each column once")
     return record
 
 
 def _hint(line: str, error: json.JSONDecodeError) -> str:
-    """What the user most likely has, when a line is no JSON."""
+    """Describe what the user probably has if a line is not valid JSON."""
     text = line.strip()
     if error.msg == "Extra data" and text.endswith(",") and line[error.pos :].strip() == ",":
         return f"; a comma follows the object: {ONE_A_LINE}, with nothing between them"
     if text == "{":
-        return f"; {ONE_A_LINE}, and this one goes on over several lines"
+        return f"; {ONE_A_LINE}, and this object spans several lines"
     return _array_hint(text)
 
 

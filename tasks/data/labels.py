@@ -1,4 +1,4 @@
-"""Labels as the data gives them -> text, and the mistakes in them that would train another model than is meant."""
+"""Turns labels as the data gives them into text, and refuses mistakes that would train another model than intended."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 from tasks.data.wording import shown
 from tasks.errors import InputError
 
-_MOST_DIGITS = 4300  # of a whole number that Python writes as text
+_MOST_DIGITS = 4300  # the longest whole number that Python converts to text
 
 
 def label_texts(values: Sequence[Any], where: Callable[[int], str]) -> list[str]:
-    """The labels of a column as text; whole numbers may be floats (1.0 is the label 1).
+    """Return the labels of a column as text; whole numbers may be floats (1.0 is the label 1).
 
-    `where(row)` names a row in errors. Raises InputError on a missing label, on a value that is neither text nor a whole
-    number, and on a column that mixes text, numbers and true or false, which would otherwise merge (1, "1" and true).
+    `where(row)` names a row in errors. Raises InputError on a missing label, on a value that is neither text nor a
+    whole number, and on a column that mixes text, numbers and booleans, because 1, "1" and true would otherwise become
+    one label.
     """
     found: list[str] = []
     first_of: dict[str, int] = {}
@@ -65,7 +66,7 @@ def _text(value: Any, where: Callable[[int], str], row: int) -> str:
 
 
 def check_spelling(labels: Sequence[str], where: str) -> None:
-    """Refuse labels that differ only in the blanks around them: they would train as different classes.
+    """Refuse labels that differ only in surrounding blanks: they would be trained as different classes.
 
     Raises InputError naming both spellings in quotes with the number of records of each.
     """
@@ -76,7 +77,7 @@ def check_spelling(labels: Sequence[str], where: str) -> None:
         if other != label:
             problem = (
                 f"the labels {shown(other)} ({_records(counts[other])}) and {shown(label)} ({_records(counts[label])}) "
-                "differ only in the blanks around them and would be two classes; write them alike in the file"
+                "differ only in the blanks around them and would be two classes; spell them the same in the file"
             )
             raise InputError(where, problem)
 

@@ -1,4 +1,4 @@
-"""MSGS from files: the sets that Han & Tsvetkov 2021 published, or the same sets made again from those of nyu-mll/msgs."""
+"""MSGS from files: the sets that Han & Tsvetkov 2021 published, or the same sets rebuilt from the files of nyu-mll/msgs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MsgsPublished(BaseModel):
     published: str
 
     def splits(self, base_dir: Path, where: object, key: str) -> dict[str, Split]:
-        """The splits as published; `key` is the dotted key of this block. Raises InputError naming file and row."""
+        """Return the splits as published; `key` is the dotted key of this block. Raises InputError naming file and row."""
         folder = _Folder(self.published, base_dir, where, f"{key}.published")
         columns = ["text", "label", "linguistic", "surface"]
         return {name: self._split(folder.table(f"{name}.parquet", columns)) for name in ("train", "dev", "test")}
@@ -42,10 +42,10 @@ class MsgsPublished(BaseModel):
 class MsgsSource(BaseModel):
     """A directory with train.jsonl, test.jsonl and inoculating.jsonl of one task of nyu-mll/msgs, mixed as published.
 
-    `rows: one_of_pair` keeps one of each two consecutive rows of train and inoculating, drawn with `seed` and seed + 1;
-    `all` keeps every row. int(inoculation n) last rows of train give way to the last inoculating ones, and the whole is
-    shuffled. The first half of test is dev (shuffled with seed + 2), the second is test (seed + 3). With the defaults
-    these are the sets of Han & Tsvetkov 2021, section 5.2.
+    `rows: one_of_pair` keeps one of every two consecutive rows of train and inoculating, drawn with `seed` and seed +
+    1; `all` keeps every row. The last int(inoculation n) rows of train are replaced by the last inoculating ones, and
+    the whole is shuffled. The first half of test becomes dev (shuffled with seed + 2), the second half test (seed + 3).
+    With the defaults these are the sets of Han & Tsvetkov 2021, section 5.2.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,13 +58,15 @@ class MsgsSource(BaseModel):
     surface: str = Field(default="surface_feature_label", min_length=1)
 
     def splits(self, base_dir: Path, where: object, key: str) -> dict[str, Split]:
-        """The splits train, dev and test; `key` is the dotted key of this block. Raises InputError naming file and row."""
+        """Return the splits train, dev and test; `key` is the dotted key of this block. Raises InputError naming file and row."""
         folder = _Folder(self.source, base_dir, where, f"{key}.source")
         names = ("train", "inoculating", "test")
         train, inoculating, both = (self._rows(folder.table(f"{name}.jsonl", self._columns)) for name in names)
         half = len(both) // 2
         if not half:
-            raise InputError(folder.path / "test.jsonl", "one row; at least one for dev and one for test are needed")
+            raise InputError(
+                folder.path / "test.jsonl", "holds one row; at least one for dev and one for test are needed"
+            )
         found = {
             "train": self._train(train, inoculating, place(where, f"{key}.inoculation")),
             "dev": shuffled(both[:half], random.Random(self.seed + 2)),
@@ -81,7 +83,8 @@ class MsgsSource(BaseModel):
         return [_Row(*values) for values in zip(_texts(table, self.sentence), core, surface, strict=True)]
 
     def _train(self, train: list[_Row], inoculating: list[_Row], where: str) -> list[_Row]:
-        # random.Random: the published set is defined by its streams, which begin at these seeds and run on to the shuffle
+        # the published set is defined by the streams of random.Random, which start at these seeds and continue into the
+        # shuffle
         rng = random.Random(self.seed + 1)
         if self.rows == "one_of_pair":
             train, inoculating = one_of_pair(train, random.Random(self.seed)), one_of_pair(inoculating, rng)
@@ -100,26 +103,26 @@ class _Row(NamedTuple):
 
 
 def one_of_pair(rows: Sequence[Item], rng: random.Random) -> list[Item]:
-    """One of every two consecutive rows; a last row without a second is left out."""
+    """Return one of every two consecutive rows; a last row without a partner is left out."""
     return [rng.choice(rows[start : start + 2]) for start in range(0, len(rows) - 1, 2)]
 
 
 def shuffled(rows: Sequence[Item], rng: random.Random) -> list[Item]:
-    """The rows in the order random.shuffle gives them."""
+    """Return the rows in the order that random.shuffle gives them."""
     found = list(rows)
     rng.shuffle(found)
     return found
 
 
 class _Folder:
-    """The directory a config names, whose files are read by name."""
+    """The directory that a config names, whose files are read by name."""
 
     def __init__(self, path: str, base_dir: Path, where: object, key: str):
         self.where = place(where, key)
         self.path = resolve_path(path, base_dir, self.where)
 
     def table(self, name: str, columns: list[str]) -> Table:
-        """The columns of a file that holds records. Raises InputError."""
+        """Return the columns of a file with at least one record. Raises InputError."""
         path = self.path / name
         if not path.is_file():
             raise InputError(self.where, f"no file {name} in {self.path}")
@@ -142,7 +145,7 @@ def _texts(table: Table, column: str) -> list[str]:
     values: list[Any] = table.columns[column]
     for row, value in enumerate(values):
         if not isinstance(value, str) or not value.strip():
-            raise InputError(_at(table, row, column), f"{value!r} is no text")
+            raise InputError(_at(table, row, column), f"{value!r} is not text")
     return values
 
 

@@ -1,4 +1,7 @@
-"""Sentences in the manner of MSGS, drawn from a grammar: is there an adjective (core), does "the" precede "a" (spurious)?"""
+"""Draws sentences like those of MSGS from a grammar.
+
+The core attribute is whether a sentence has an adjective; the spurious attribute is whether "the" precedes "a".
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from tasks.base import Split
 from tasks.seeds import generator
 
 Item = TypeVar("Item")
-CLASSES = ("absent", "present")  # of an adjective
+CLASSES = ("absent", "present")  # whether the sentence has an adjective
 CONFOUNDS = ("a first", "the first")
 
 
@@ -88,7 +91,7 @@ WORDS = {
     "modifier": MODIFIERS,
     "predicate": ROLES,
 }
-_OPEN = ("modifier", "predicate")  # where an adjective can stand instead; every second clause has two of them
+_OPEN = ("modifier", "predicate")  # parts that an adjective can replace; every second clause has two of them
 _FIRST = ("det person verb det object", "det person motion in det place")
 _SECOND = (
     "det modifier person is predicate",
@@ -104,16 +107,17 @@ _AUXILIARIES = (
     *((word, "") for word in ("will", "can", "might", "should", "won't", "didn't")),
     *((word, "ing") for word in ("is", "was", "isn't", "wasn't")),
 )
-N_DRAWS = 24  # of a sentence, at most: frame, articles, adjective; two a verb; one for each other part of the frame
+N_DRAWS = 24  # at most: frame, articles, adjective, two per verb, one per other part of the frame
 
 
 class MsgsGrammar(BaseModel):
-    """How many sentences, and how far the spurious attribute follows the core one in them.
+    """How many sentences are drawn, and how often the spurious attribute agrees with the core one.
 
-    Train: the attributes differ in round(inoculation n_train) sentences, the counter-examples, half of each kind. Dev
-    and test: they agree in round(test_agreement n). `held_out_adjectives`: the fraction of the adjectives that no train
-    sentence has; dev and test use all of them. The proportions of Han & Tsvetkov 2021, section 5.2, are the defaults, but
-    that 20 of 42 adjectives are held out there: with none held out, a bag of words learns the core attribute.
+    In train the attributes differ in round(inoculation n_train) sentences, the counter-examples, half of each kind. In
+    dev and test they agree in round(test_agreement n) sentences. `held_out_adjectives` is the fraction of the
+    adjectives that occur in no train sentence; dev and test use all of them. The defaults are the proportions of Han &
+    Tsvetkov 2021, section 5.2, except that MSGS holds out 20 of 42 adjectives: with none held out, a bag of words
+    learns the core attribute.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -127,7 +131,7 @@ class MsgsGrammar(BaseModel):
     seed: int = Field(default=0, ge=0)
 
     def splits(self) -> dict[str, Split]:
-        """The splits train, dev and test; no sentence occurs twice in all of them. Same options, same sentences."""
+        """Draw the splits train, dev and test; no sentence occurs twice in them. The same options give the same sentences."""
         seen: set[str] = set()
         held_out = min(round(self.held_out_adjectives * self.n_adjectives), self.n_adjectives - 1)
         order = generator(self.seed, "msgs-grammar", 0).permutation(len(ADJECTIVES))[: self.n_adjectives]
@@ -146,7 +150,7 @@ class MsgsGrammar(BaseModel):
 def msgs_split(
     texts: Sequence[str], linguistic: Sequence[int] | np.ndarray, surface: Sequence[int] | np.ndarray
 ) -> Split:
-    """A split whose label is the linguistic attribute and whose confound is the surface attribute; ids are row numbers."""
+    """Return a split whose label is the linguistic attribute and whose confound is the surface one; ids are row numbers."""
     labels, confounds = np.asarray(linguistic, np.int64), np.asarray(surface, np.int64)
     return Split(
         np.arange(len(texts), dtype=np.int64),
@@ -159,9 +163,10 @@ def msgs_split(
 
 
 def cells(n: int, n_counter: int) -> np.ndarray:
-    """(core, surface) of `n` sentences of which `n_counter` are counter-examples: int64 [n, 2], not shuffled.
+    """Return (core, surface) of `n` sentences of which `n_counter` are counter-examples: int64 [n, 2], not shuffled.
 
-    Each kind is half of its sort; of two odd numbers the extra ones have different labels.
+    The agreeing sentences are half (0, 0) and half (1, 1), the counter-examples half (1, 0) and half (0, 1). If both
+    numbers are odd, the two extra sentences have different labels.
     """
     n_agree = n - n_counter
     counts = [n_agree // 2, n_agree - n_agree // 2, n_counter // 2, n_counter - n_counter // 2]
@@ -183,11 +188,12 @@ def _unseen(rng: np.random.Generator, core: int, surface: int, adjectives: Seque
 
 
 def sentence(draws: Sequence[float], core: int, surface: int, adjectives: Sequence[str]) -> str:
-    """The sentence that `draws` [24], uniform in [0, 1), make with these attributes.
+    """Return the sentence that `draws` [24], uniform in [0, 1), determine with these attributes.
 
-    Frame, words, and the two places of the articles follow from the draws alone. `surface` says which article comes
-    first; `core` whether one of two places that hold a noun holds an adjective instead. So the same draws give
-    sentences of the same length for all four (core, surface): what is independent of the attributes is so exactly.
+    The draws alone determine the frame, the words and the two places of the articles. `surface` decides which article
+    comes first; `core` decides whether an adjective replaces the noun at one place. The same draws therefore give
+    sentences of the same length for all four (core, surface), so that everything else is exactly independent of the
+    attributes.
     """
     draw = _Draw(iter(draws))
     frame = draw.one_of(FRAMES)
@@ -208,14 +214,14 @@ def sentence(draws: Sequence[float], core: int, surface: int, adjectives: Sequen
 
 
 def _articles(frame: Sequence[str], draw: _Draw, surface: int) -> tuple[int, int]:
-    """Where "the" and "a" stand: any two of the frame's determiners."""
+    """Return the places of "the" and "a", which are any two of the frame's determiners."""
     first, second = draw.one_of(list(combinations([at for at, part in enumerate(frame) if part == "det"], 2)))
     return (first, second) if surface == 1 else (second, first)
 
 
 @dataclass(frozen=True)
 class _Draw:
-    """Choices from uniform numbers, one each."""
+    """Choices that each use one uniform number."""
 
     numbers: Iterator[float]
 

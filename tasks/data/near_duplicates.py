@@ -1,4 +1,4 @@
-"""Which texts stand in another set of texts, word for word or nearly: copies of queries among the training examples."""
+"""Finds copies of queries among the training examples: texts that are equal or nearly equal."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SHINGLE = 3  # words of one shingle
-THRESHOLD = 0.8  # Jaccard similarity of the shingle sets from which on two texts are near duplicates
+SHINGLE = 3  # words per shingle
+THRESHOLD = 0.8  # Jaccard similarity of the shingle sets at which two texts count as near duplicates
 Shingles = frozenset[tuple[str, ...]]
 _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class Copy:
-    """Text `row` of the searched set is a copy of `query` (both positions).
+    """Text `row` of the searched set is a copy of `query` (both are positions).
 
-    `similarity`: the Jaccard similarity of their shingle sets, in [0, 1]; 1.0 for texts with the same words in the same order.
+    `similarity` is the Jaccard similarity of their shingle sets, in [0, 1]; 1.0 for texts with the same words in the
+    same order.
     """
 
     query: int
@@ -29,13 +30,13 @@ class Copy:
 
 
 def near_duplicates(queries: Sequence[str], texts: Sequence[str], threshold: float = THRESHOLD) -> list[Copy]:
-    """Every text that is a copy of a query, ordered by query and row.
+    """Return every text that is a copy of a query, ordered by query and row.
 
-    J(a, b) = |S(a) & S(b)| / |S(a) | S(b)| >= threshold, where S holds all runs of three consecutive words in lower case
-    without punctuation (Broder 1997, section 2); a text of fewer words is one shingle. A text without a single word is
-    compared as it stands, without blanks at its ends; a text of blanks alone is a copy of nothing.
-    Texts with equal shingles are compared once. An index over the shingles of the queries is built once, so that the cost
-    grows with the number of distinct texts, with their lengths, and with the number of copies.
+    J(a, b) = |S(a) & S(b)| / |S(a) | S(b)| >= threshold, where S holds all runs of three consecutive words in lower
+    case without punctuation (Broder 1997, section 2); a text of fewer words is one shingle. A text without any word is
+    compared character by character, ignoring surrounding blanks; a text of white space only is a copy of nothing. Texts
+    with equal shingles are compared once. The shingles of the queries are indexed once, so that the cost grows with the
+    number of distinct texts, with their lengths, and with the number of copies.
     """
     of_queries, of_texts = _grouped(queries), _grouped(texts)
     found = [
@@ -48,7 +49,7 @@ def near_duplicates(queries: Sequence[str], texts: Sequence[str], threshold: flo
 
 
 def _grouped(texts: Sequence[str]) -> dict[Shingles, list[int]]:
-    """Shingles -> positions of the texts that have just these; texts of blanks alone are left out."""
+    """Map each shingle set to the positions of the texts that have exactly it; texts of white space only are left out."""
     groups: dict[Shingles, list[int]] = defaultdict(list)
     for position, text in enumerate(texts):
         if text.strip():
@@ -59,7 +60,7 @@ def _grouped(texts: Sequence[str]) -> dict[Shingles, list[int]]:
 def _pairs(
     queries: Iterable[Shingles], texts: Iterable[Shingles], threshold: float
 ) -> Iterator[tuple[Shingles, Shingles, float]]:
-    """(query, text, similarity) of every pair of distinct shingle sets from `threshold` on."""
+    """Yield (query, text, similarity) of every pair of distinct shingle sets whose similarity is at least `threshold`."""
     asked = sorted(queries, key=len)
     sizes = [len(query) for query in asked]
     index: dict[tuple[str, ...], list[int]] = defaultdict(list)
@@ -67,7 +68,7 @@ def _pairs(
         for shingle in query:
             index[shingle].append(position)
     for text in texts:
-        # J is at most min(|a|, |b|) / max(|a|, |b|), so that other sizes of a query cannot reach the threshold
+        # J is at most min(|a|, |b|) / max(|a|, |b|), so queries of other sizes cannot reach the threshold
         low = bisect_left(sizes, True, key=lambda n: n / len(text) >= threshold)
         high = bisect_left(sizes, True, key=lambda n: n > len(text) and len(text) / n < threshold)
         if low >= high:
@@ -83,7 +84,7 @@ def _pairs(
 
 
 def equal_rows(queries: np.ndarray, features: np.ndarray) -> list[Copy]:
-    """Every row of `features` [n, ...] that holds exactly the numbers of a row of `queries` [n_queries, ...]."""
+    """Return every row of `features` [n, ...] that is equal to a row of `queries` [n_queries, ...]."""
     index: dict[bytes, list[int]] = defaultdict(list)
     for position, query in enumerate(np.ascontiguousarray(queries)):
         index[query.tobytes()].append(position)

@@ -1,4 +1,4 @@
-"""Skip-gram pairs and their negatives: drawn per sentence, so that no sentence changes what another one is shown."""
+"""Draws skip-gram pairs and their negatives per sentence, so that no sentence changes the pairs of another."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ WindowShape = Literal["symmetric", "published"]
 NegativesPer = Literal["pair", "centre"]
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
-_KEEP, _WIDTH, _SHARED, _FIRST_OFFSET = 1, 2, 3, 4  # which of a word's draws: counters
+_KEEP, _WIDTH, _SHARED, _FIRST_OFFSET = 1, 2, 3, 4  # counters of the draws of a word
 
 
 def mixed(counter: np.ndarray) -> np.ndarray:
-    """uint64 [n] -> uint64 [n] that look random: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+    """Hash uint64 [n] to uint64 [n] that look random: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
     mixed = counter ^ (counter >> np.uint64(30))
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(27)
@@ -28,18 +28,18 @@ def mixed(counter: np.ndarray) -> np.ndarray:
 
 
 def draws(keys: np.ndarray, counter: np.ndarray | int) -> np.ndarray:
-    """The draws number `counter` (0, 1, ...) of the streams `keys` (uint64), broadcast: SplitMix64 without a state."""
-    number = np.atleast_1d(np.asarray(counter, np.uint64))  # products of scalars would warn when they wrap around
+    """Return draw number `counter` (0, 1, ...) of the streams `keys` (uint64), broadcast: SplitMix64 without a state."""
+    number = np.atleast_1d(np.asarray(counter, np.uint64))  # the product of two scalars would warn on overflow
     return mixed(keys + (number + np.uint64(1)) * _STEP)
 
 
 def below(random: np.ndarray, n: int) -> np.ndarray:
-    """Whole numbers 0 .. n - 1 from the upper 32 bits of uint64 draws; n < 2^32."""
+    """Return whole numbers 0 .. n - 1 from the upper 32 bits of uint64 draws; n < 2^32."""
     return ((random >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32)
 
 
 class NoiseTable:
-    """Words drawn with p(w) proportional to count(w)^power, one 64-bit draw each: Walker's alias method.
+    """Draws words with p(w) proportional to count(w)^power from one 64-bit draw each, by Walker's alias method.
 
     power 0.75: Mikolov et al. 2013; 1.0: "according to their prevalence" (Silva et al. 2022, appendix H).
     """
@@ -55,22 +55,23 @@ class NoiseTable:
             level[high] -= 1 - level[low]
             if level[high] < 1:
                 small.append(large.pop())
-        level[large] = level[small] = 1  # what rounding has left over
-        self.keep = (level * 2.0**32).round().astype(np.uint64)  # a word keeps its bin for lower halves below this
+        level[large] = level[small] = 1  # the remaining bins differ from 1 only by rounding
+        # a draw keeps the word of its bin if its lower half is below this number
+        self.keep = (level * 2.0**32).round().astype(np.uint64)
 
     def words(self, random: np.ndarray) -> np.ndarray:
-        """uint64 draws -> word numbers, int32, of the same shape."""
+        """Map uint64 draws to word numbers, int32, of the same shape."""
         bins = below(random, len(self.alias)).astype(np.int32)
         return np.where((random & np.uint64(0xFFFFFFFF)) < self.keep[bins], bins, self.alias[bins])
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Centre words, each with its targets: the words around it and negatives.
+    """Centre words, each with its targets: the words around it, and negatives.
 
-    Centre c is the word `centres[c]` of the sentence `owners[c]` (a position in the rows asked for, rising); its targets
-    are starts[c] : starts[c + 1]. `positive` bool [n_targets]: a context word, not a negative; `copies` float32: how
-    many pairs share the target.
+    Centre c is the word `centres[c]` of the sentence `owners[c]`, a position among the requested rows, ascending; its
+    targets are starts[c] : starts[c + 1]. `positive` bool [n_targets] marks context words (the others are negatives);
+    `copies` float32 is the number of pairs that share the target.
     """
 
     centres: np.ndarray  # int32 [n_centres]
@@ -81,7 +82,7 @@ class Pairs:
     copies: np.ndarray
 
     def part(self, first_owner: int, end_owner: int) -> Pairs:
-        """The centres of the sentences first_owner .. end_owner - 1."""
+        """Return the centres of the sentences first_owner .. end_owner - 1."""
         a, b = np.searchsorted(self.owners, (first_owner, end_owner))
         begin, end = self.starts[a], self.starts[b]
         targets = (array[begin:end] for array in (self.targets, self.positive, self.copies))
@@ -90,13 +91,14 @@ class Pairs:
 
 @dataclass(frozen=True)
 class PairSampler:
-    """What a sentence is shown as in one epoch.
+    """Draws the pairs of a sentence in one epoch.
 
-    Words are dropped with 1 - min(1, (sqrt(f / subsample) + 1) subsample / f) for relative frequency f (0: none is); a
-    centre sees the words at `window` places before and after, `published`: window before, window - 1 after (Silva et
-    al.'s code); with `dynamic_window` a width is drawn from 1 .. window for every centre. Every pair, or every centre, has
-    `negatives` words of its own from the noise table; they may equal the context word. A draw depends on the key, the
-    sentence's id and the place in it alone.
+    A word of relative frequency f is dropped with probability 1 - min(1, (sqrt(f / subsample) + 1) subsample / f); with
+    subsample 0 no word is dropped. A centre is paired with the words at `window` places before and after it, or, with
+    window_shape `published`, window before and window - 1 after (Silva et al.'s code). With `dynamic_window` a width is
+    drawn from 1 .. window for every centre. Every pair, or every centre, has `negatives` words of its own from the
+    noise table; they may equal the context word. A draw depends only on the key, the sentence's id and the place in the
+    sentence.
     """
 
     counts: np.ndarray  # of the full train set
@@ -109,7 +111,7 @@ class PairSampler:
     subsample: float
 
     def sample(self, sentences: Sentences, rows: np.ndarray, ids: np.ndarray, key: int) -> Pairs:
-        """The pairs of the sentences `rows` (their ids: `ids`), drawn with `key` (64 bits)."""
+        """Draw the pairs of the sentences `rows` (their ids are `ids`) with `key` (64 bits)."""
         tokens, owners, place = sentences.flat(rows)
         streams = draws(mixed(np.asarray(ids, np.int64).astype(np.uint64) ^ np.uint64(key)), 0)[owners]
         streams = draws(streams, place)
@@ -146,7 +148,7 @@ class PairSampler:
         return np.concatenate([np.arange(-self.window, 0), np.arange(1, last + 1)])
 
     def _seen(self, owners: np.ndarray, streams: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-        """Which places around which words make a pair: bool [n_words, n_offsets]."""
+        """Return which places around which words make a pair: bool [n_words, n_offsets]."""
         around = np.arange(len(owners))[:, None] + offsets
         inside = (around >= 0) & (around < len(owners))
         same = inside & (owners[np.where(inside, around, 0)] == owners[:, None]) if len(owners) else inside

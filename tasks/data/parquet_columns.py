@@ -1,4 +1,4 @@
-"""The columns of a parquet file of numbers, bounded by its number of rows, whatever metadata pandas left in it."""
+"""Reads a parquet file of numbers, limited by its number of rows, whatever metadata pandas left in it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tasks.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-_INDEX = re.compile(r"__index_level_\d+__")  # what pandas calls an index without a name
+_INDEX = re.compile(r"__index_level_\d+__")  # pandas gives this name to an unnamed index
 
 
 def read_parquet_columns(path: Path, check: Callable[[Sequence[str]], None], most_rows: int) -> pd.DataFrame:
-    """All columns of the file but an index without a name.
+    """Return all columns of the file except an unnamed index.
 
-    `check` is called with their names before anything is read; a file of more than `most_rows` rows is not read. Raises
-    InputError for a file that is not readable parquet, and what `check` raises.
+    `check` is called with the column names before anything is read; a file of more than `most_rows` rows is not read.
+    Raises InputError for a file that is not readable parquet, and whatever `check` raises.
     """
     import pyarrow.parquet as pq
 
@@ -32,5 +32,5 @@ def read_parquet_columns(path: Path, check: Callable[[Sequence[str]], None], mos
             return file.read(columns=names).replace_schema_metadata(None).to_pandas()
     except InputError:
         raise
-    except Exception as error:  # a damaged file surfaces as any of a dozen types
+    except Exception as error:  # pyarrow reports a damaged file by any of a dozen exception types
         raise InputError(path, f"cannot be read as parquet: {error}") from error

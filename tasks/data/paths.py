@@ -1,4 +1,4 @@
-"""Where a path of a config points: beside the config, or inside an installed package."""
+"""Resolves a path of a config, relative to the config's folder or inside an installed package."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PACKAGE = "package:"
 
 
 def resolve_path(path: str, base_dir: Path, where: object) -> Path:
-    """`path` as a Path that exists: relative to `base_dir`, or `package:<module>/<dir>` inside an installed package.
+    """Return `path` as a Path that exists: relative to `base_dir`, or `package:<module>/<dir>` in an installed package.
 
-    The package is located, never imported: importing somebody's data package may run anything. Raises InputError.
+    The package is located but never imported, because importing a data package could run any code. Raises InputError.
     """
     if not path:
         raise InputError(where, "an empty path; allowed: a path, or package:<module>/<dir>")
@@ -32,11 +32,11 @@ def resolve_path(path: str, base_dir: Path, where: object) -> Path:
 
 
 def resolve_paths(paths: str | Sequence[str], base_dir: Path, where: object, folders: bool = False) -> list[Path]:
-    """The files that one path, a list of paths, or a pattern with `*`, `?` or `[...]` stands for.
+    """Return the files that one path, a list of paths, or a pattern with `*`, `?` or `[...]` names.
 
-    The files of a pattern are sorted by name; hidden ones are left out. A path that exists is never read as a pattern.
-    `folders`: folders are meant, not files. Raises InputError when a path does not exist, a pattern fits nothing, or a
-    file is there twice.
+    The files of a pattern are sorted by name, without hidden ones. A path that exists is never read as a pattern.
+    `folders`: the paths are folders, not files. Raises InputError if a path does not exist, a pattern matches nothing,
+    or a file is named twice.
     """
     found: list[Path] = []
     for path in [paths] if isinstance(paths, str) else paths:
@@ -44,13 +44,13 @@ def resolve_paths(paths: str | Sequence[str], base_dir: Path, where: object, fol
     seen: set[Path] = set()
     for file in found:
         if file.resolve() in seen:
-            raise InputError(where, f"{str(file)!r} is there twice; every file is read once")
+            raise InputError(where, f"{str(file)!r} is listed twice; list every file once")
         seen.add(file.resolve())
     return found
 
 
 def _matches(path: str, base_dir: Path, where: object, folders: bool) -> list[Path]:
-    """The files of a pattern; none for a path that is no pattern."""
+    """Return the files of a pattern; none for a path that is no pattern."""
     if not any(sign in path for sign in "*?["):
         return []
     whole = _in_package(path, where) if path.startswith(PACKAGE) else base_dir / Path(path).expanduser()
@@ -68,7 +68,7 @@ def _matches(path: str, base_dir: Path, where: object, folders: bool) -> list[Pa
     if not fitting:
         kind = "folder" if folders else "file"
         raise InputError(
-            where, f"{path!r} fits no {kind} (looked in {folder}); relative paths start at the config's folder"
+            where, f"{path!r} matches no {kind} (looked in {folder}); relative paths start at the config's folder"
         )
     return sorted(fitting)
 
@@ -85,5 +85,5 @@ def _in_package(path: str, where: object) -> Path:
     if spec is None:
         raise InputError(where, f"{path!r}: the package is not installed; pip install {module.replace('_', '-')}")
     if not spec.submodule_search_locations:
-        raise InputError(where, f"{path!r}: {module} is a single module, it holds no data folder")
+        raise InputError(where, f"{path!r}: {module} is a single module, which has no data folder")
     return Path(next(iter(spec.submodule_search_locations))) / inside

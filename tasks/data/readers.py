@@ -1,4 +1,4 @@
-"""Files -> columns: csv, tsv, jsonl, parquet, one folder per class, Hugging Face datasets. Nothing is guessed."""
+"""Reads csv, tsv, jsonl, parquet, one folder per class, and Hugging Face datasets into columns. Nothing is guessed."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ TAB = "\t"
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of equal length as read, and what to call a record when something is wrong with it."""
+    """Columns of equal length as read, and how messages name a record."""
 
     columns: dict[str, list[Any]]
     n_rows: int
     source: Path | str
     row_name: Callable[[int], str]
-    place_of: Callable[[int], str] | None = None  # of a table put together from several files
+    place_of: Callable[[int], str] | None = None  # set for a table that was joined from several files
 
     def place(self, row: int) -> str:
-        """The file and what to call a record of it: what an error names."""
+        """Return the file and the name of a record, for error messages."""
         return self.place_of(row) if self.place_of else f"{self.source}: {self.row_name(row)}"
 
 
 def joined(tables: Sequence[Table], source: str) -> Table:
-    """The records of several tables with the same columns, one after the other; every record is named with its own file."""
+    """Concatenate tables with the same columns; messages still name each record by its own file."""
     starts = [0]
     for table in tables:
         starts.append(starts[-1] + table.n_rows)
@@ -63,7 +63,7 @@ def joined(tables: Sequence[Table], source: str) -> Table:
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How bytes become text and fields."""
+    """How bytes are decoded and split into fields."""
 
     encoding: str = "utf-8"
     bad_bytes: BadBytes = "error"
@@ -71,7 +71,7 @@ class TextFormat:
 
 
 def read_delimited(path: Path, columns: Sequence[str], how: TextFormat, delimiter: str) -> Table:
-    """Records of a csv or tsv file with a header line. Raises InputError naming the line that is broken."""
+    """Read the records of a csv or tsv file with a header line. Raises InputError naming the line that is malformed."""
     text = decoded(decompressed(_file_bytes(path), path), path, how)
     header, records, lines = _parsed(text, path, how, delimiter, columns)
     chosen = {name: header.index(name) for name in columns}
@@ -86,7 +86,7 @@ def read_delimited(path: Path, columns: Sequence[str], how: TextFormat, delimite
 def _parsed(
     text: str, path: Path, how: TextFormat, delimiter: str, columns: Sequence[str]
 ) -> tuple[list[str], list[list[str]], list[int]]:
-    csv.field_size_limit(2**31 - 1)  # the default of 128 KiB refuses long documents
+    csv.field_size_limit(2**31 - 1)  # csv refuses fields above 128 KiB by default, which long documents exceed
     quoting = csv.QUOTE_MINIMAL if how.quoting == "standard" else csv.QUOTE_NONE
     reader = csv.reader(_lines(text), delimiter=delimiter, quoting=quoting, strict=True)
     records: list[list[str]] = []
@@ -120,7 +120,10 @@ def _parsed(
 
 
 def _check_header(path: Path, columns: Sequence[str], header: Sequence[str], text: str, delimiter: str) -> None:
-    """Refuse a header that lacks a column or has it twice, before a record is read: a wrong delimiter breaks records too."""
+    """Refuse a header that lacks or repeats a column.
+
+    This happens before records are read, because a wrong delimiter makes records malformed too.
+    """
     repeated = sorted({name for name in columns if header.count(name) > 1})
     if repeated:
         raise InputError(path, f"column {repeated[0]!r} appears {header.count(repeated[0])} times in the header")
@@ -129,12 +132,12 @@ def _check_header(path: Path, columns: Sequence[str], header: Sequence[str], tex
 
 
 def _lines(text: str) -> list[str]:
-    # not str.splitlines: that also splits at form feeds and Unicode separators, which belong to the text
+    # str.splitlines would also split at form feeds and Unicode separators, which belong to the text
     return re.findall(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+$", text)
 
 
 def read_jsonl(path: Path, columns: Sequence[str], how: TextFormat) -> Table:
-    """One JSON object a line. Raises InputError naming the line that is not one, or that lacks a column."""
+    """Read one JSON object per line. Raises InputError naming a line that is not an object, or that lacks a column."""
     values: dict[str, list[Any]] = {name: [] for name in columns}
     lines: list[int] = []
     text = decoded(decompressed(_file_bytes(path), path), path, how)
@@ -151,7 +154,7 @@ def read_jsonl(path: Path, columns: Sequence[str], how: TextFormat) -> Table:
 
 
 def read_parquet(path: Path, columns: Sequence[str]) -> Table:
-    """Rows of a parquet file. Raises InputError when it is truncated, corrupt or something else."""
+    """Read the rows of a parquet file. Raises InputError if it is truncated, corrupt or of another format."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -162,23 +165,23 @@ def read_parquet(path: Path, columns: Sequence[str]) -> Table:
             _check_columns(path, columns, names)
             repeated = [name for name in columns if names.count(name) > 1]
             if repeated:
-                raise InputError(path, f"column {repeated[0]!r} is there {names.count(repeated[0])} times")
+                raise InputError(path, f"column {repeated[0]!r} appears {names.count(repeated[0])} times")
             table = file.read(columns=list(columns))
             values = {name: table.column(name).to_pylist() for name in columns}
     except (pa.ArrowException, OSError, LookupError, ValueError, OverflowError, MemoryError, TypeError) as error:
         kind = compression_of(_first_bytes(path))
-        hint = f"; it is compressed by {kind}, and parquet is read uncompressed" if kind else ""
+        hint = f"; the file is compressed by {kind}; decompress it" if kind else ""
         raise InputError(path, f"not a readable parquet file: {error}{hint}") from error
     return Table(values, table.num_rows, path, lambda row: f"row {row}")
 
 
 def read_folder(path: Path, how: TextFormat) -> Table:
-    """One folder a class, one text file an example: columns `text`, `label`; files in natural order (2 before 10)."""
+    """Read one folder per class and one text file per example into columns `text` and `label`; files in natural order (2 before 10)."""
     if not path.is_dir():
-        raise InputError(path, "not a directory; format: folder wants one folder per class")
+        raise InputError(path, "is not a directory; format: folder needs one folder per class")
     folders = [entry for entry in _entries(path) if entry.is_dir()]
     if not folders:
-        raise InputError(path, "holds no folder; format: folder wants one folder per class")
+        raise InputError(path, "holds no folder; format: folder needs one folder per class")
     files = [file for folder in folders for file in sorted(_entries(folder), key=_natural) if file.is_file()]
     texts = [decoded(decompressed(_file_bytes(file), file), file, how) for file in files]
     names = [str(file.relative_to(path)) for file in files]
@@ -188,14 +191,14 @@ def read_folder(path: Path, how: TextFormat) -> Table:
 
 
 def read_hf(path: str, local: Path | None, split: str, columns: Sequence[str], where: object) -> Table:
-    """A Hugging Face dataset, from a save_to_disk directory or by its hub name; code from the hub is never run."""
+    """Read a Hugging Face dataset from a save_to_disk directory or by its hub name; code from the hub is never run."""
     try:
         import datasets  # type: ignore[import-not-found]
     except ImportError as error:
         raise InputError(where, "format: hf needs the package datasets; pip install 'refit[hf]'") from error
     try:
         found = datasets.load_from_disk(str(local)) if local else datasets.load_dataset(path)
-    except Exception as error:  # whatever the hub, the disk or the format raises is about the user's path
+    except Exception as error:  # every error of the hub, the disk or the format concerns the user's path
         raise InputError(where, f"cannot read the dataset {path!r}: {type(error).__name__}: {error}") from error
     if isinstance(found, datasets.DatasetDict):
         if split not in found:
@@ -209,7 +212,7 @@ def read_hf(path: str, local: Path | None, split: str, columns: Sequence[str], w
 
 
 def _named_classes(feature: Any, values: list[Any]) -> list[Any]:
-    names = getattr(feature, "names", None)  # a ClassLabel: -1 stands for a label that is not there
+    names = getattr(feature, "names", None)  # only a ClassLabel has names; it writes a missing label as -1
     if not isinstance(names, list):
         return values
     return [names[value] if isinstance(value, int) and 0 <= value < len(names) else None for value in values]
@@ -237,7 +240,7 @@ def _check_file(path: Path) -> None:
 
 
 def check_encoding(name: str) -> str:
-    """`name` if Python knows this text encoding. Raises ValueError."""
+    """Return `name` if Python knows this text encoding. Raises ValueError."""
     try:
         is_text = getattr(codecs.lookup(name), "_is_text_encoding", True)
     except LookupError:

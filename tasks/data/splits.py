@@ -1,4 +1,4 @@
-"""The config block of one split of the data, and its records as ids, texts and labels."""
+"""Reads the config block of one split of the data into ids, texts and labels."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _FORMATS_OF = {
 
 
 class SplitConfig(BaseModel):
-    """Where the records of a split lie and which of them are taken.
+    """Where the records of a split lie and which of them are used.
 
     Without `id`, a record's id is its number in the source, counted before `take` and `limit`. `take: [start, stop]`
     keeps that part, as fractions, of the records in file order or, with `shuffle_seed`, in a random order drawn from
-    it; `limit` then keeps the first ones. Several files, as a list or a pattern, are one source: their records are
-    numbered through.
+    it; `limit` then keeps the first ones. Several files, given as a list or a pattern, are one source, whose records
+    are numbered consecutively.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -106,7 +106,7 @@ class SplitConfig(BaseModel):
 
     @property
     def columns(self) -> list[str]:
-        """Every column that is read, once."""
+        """Every column that is read, each once."""
         columns: list[str] = [*self.text_columns, self.label_column]
         if self.id:
             columns.append(self.id)
@@ -120,10 +120,10 @@ class SplitConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Records:
-    """A split before its labels became numbers.
+    """The records of a split before labels become numbers.
 
-    `names` says what to call a row when something is wrong with it, `place` says its file too; `given_ids`: the ids as
-    the data has them, where they are text.
+    `names` names a row in messages, `place` names its file too. `given_ids` holds the ids as text if the data has ids
+    of text.
     """
 
     ids: np.ndarray  # int64 [n]
@@ -136,7 +136,7 @@ class Records:
 
 
 def read_records(config: SplitConfig, base_dir: Path, where: object, key: str) -> Records:
-    """The records that `config` asks for; `key` is its dotted key in the config file `where`. Raises InputError."""
+    """Read the records that `config` selects; `key` is its dotted key in the config file `where`. Raises InputError."""
     table = _table(config, base_dir, place(where, f"{key}.path"))
     if not table.n_rows:
         raise InputError(table.source, f"holds no records ({key})")
@@ -213,7 +213,7 @@ def _texts(config: SplitConfig, table: readers.Table) -> list[str]:
 
 
 def _text(value: Any, table: readers.Table, row: int, column: str) -> str:
-    """A text, or the tokens of a list joined with one space."""
+    """Return a text, or the tokens of a list joined with one space."""
     if isinstance(value, list):
         for position, token in enumerate(value):
             if not isinstance(token, str):
@@ -242,14 +242,15 @@ def _row(table: readers.Table, row: int, column: str) -> str:
 
 
 def class_order(labels: Sequence[str]) -> list[str]:
-    """The classes in `labels`, sorted: as numbers if all are whole numbers, else as text."""
+    """Return the classes in `labels`, sorted as numbers if all are whole numbers, else as text."""
     classes = set(labels)
-    are_numbers = all(re.fullmatch(r"-?(0|[1-9][0-9]{0,4000})", name) for name in classes)  # Python reads 4,300 digits
+    # Python parses at most 4,300 digits
+    are_numbers = all(re.fullmatch(r"-?(0|[1-9][0-9]{0,4000})", name) for name in classes)
     return sorted(classes, key=int) if are_numbers else sorted(classes)
 
 
 def to_split(records: Records, classes: Mapping[str, str], allowed_from: str) -> Split:
-    """Labels as indices into `classes` (label in the data -> name shown). Raises InputError naming row and label."""
+    """Replace labels by indices into `classes` (label in the data -> displayed name). Raises InputError naming row and label."""
     index = {label: position for position, label in enumerate(classes)}
     for row, label in enumerate(records.labels):
         if label not in index:

@@ -1,4 +1,4 @@
-"""TextLen out of CoNLL sentences, with the draws of Han and Tsvetkov 2021."""
+"""Builds TextLen from CoNLL sentences with the draws of Han and Tsvetkov 2021."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ SHORT, LONG = 0, 1
 CLASSES = ("short", "long")
 NEGATIVE, POSITIVE = 0, 1
 CONFOUND_NAMES = ("negative", "positive")
-PREFIXES = (("Negative", "."), ("Positive", "."))  # by confound
+PREFIXES = (("Negative", "."), ("Positive", "."))  # indexed by confound
 LAST_SEED = 2**32 - 1
 
 
 class Example(NamedTuple):
-    """A sentence cut to a length of its class, prefix left out, and the prefix it is to have."""
+    """A sentence cut to a length of its class, without its prefix, and the confound that chooses the prefix."""
 
     tokens: Sentence
     label: int
     confound: int
 
     def text(self, prefix: bool) -> str:
-        """Its tokens joined by one space, after the tokens of its prefix if `prefix`."""
+        """Return its tokens joined by one space, after the tokens of its prefix if `prefix`."""
         return " ".join((*PREFIXES[self.confound], *self.tokens) if prefix else self.tokens)
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of a sentence ~ int(Normal(mean of its class, sd)), at least 1; a sentence is never longer than it was."""
+    """Tokens of a sentence ~ int(Normal(mean of its class, sd)), at least 1 and at most the sentence's own length."""
 
     mean_short: float = 15.0
     mean_long: float = 25.0
@@ -41,23 +41,25 @@ class Lengths:
 
 
 def long_sentences(sentences: Sequence[Sentence], n_tokens: int, seed: int) -> list[Sentence]:
-    """The first `n_tokens` tokens of every sentence that has so many, in an order drawn from `seed`."""
+    """Return the first `n_tokens` tokens of every sentence that has at least so many, in an order drawn from `seed`."""
     found = [sentence[:n_tokens] for sentence in sentences if len(sentence) >= n_tokens]
     random.Random(seed).shuffle(found)
     return found
 
 
 def textlen_examples(sentences: Sequence[Sentence], agreement: float, lengths: Lengths, seed: int) -> list[Example]:
-    """TextLen of these sentences: the first half long, the second short; an even number of them.
+    """Turn these sentences into TextLen: the first half becomes long, the second short; their number is even.
 
-    Exactly round(agreement * n / 2) examples of either class have the prefix of their class (long: positive). Draws:
-    the lengths of the long half, those of the short half (numpy's legacy generator); the order of the confounds of the
-    long half, of the short half, and of the examples (Python's generator); `seed` starts both generators. So they
-    equal, row for row, the published data, whose code seeds the two global generators.
+    Exactly round(agreement * n / 2) examples of either class have the prefix of their class (long: positive). The draws
+    are, in this order, the lengths of the long half and of the short half (numpy's legacy generator), and the order of
+    the confounds of the long half, of the short half, and of the examples (Python's generator). `seed` starts both
+    generators. The result equals the published data row for row, because the published code seeds the two global
+    generators in the same way.
 
     Source: Han and Tsvetkov 2021, section 5.2, and their released generator.
     """
-    numbers, order = np.random.RandomState(seed), random.Random(seed)  # the legacy streams are the published ones
+    # the published data come from numpy's legacy streams
+    numbers, order = np.random.RandomState(seed), random.Random(seed)
     half = len(sentences) // 2
     n_agreeing = round(agreement * half)
     n_tokens = [

@@ -1,4 +1,4 @@
-"""Tokens of many texts as flat arrays, and as an Arrow table."""
+"""The tokens of many texts as flat arrays, and as an Arrow table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of n texts, end to end: text i is ids[offsets[i]:offsets[i + 1]].
+    """Tokens of n texts in one array: text i is ids[offsets[i]:offsets[i + 1]].
 
     `offsets` int64 [n + 1], `ids` int32 [total], `spans` int32 [total, 2]: (start, end) characters in the text, (0, 0)
     for special tokens.
@@ -29,18 +29,18 @@ class Tokens:
         return len(self.offsets) - 1
 
     def lengths(self, rows: np.ndarray) -> np.ndarray:
-        """Number of tokens of each of `rows`: int64 [len(rows)]."""
+        """Return the number of tokens of each of `rows`: int64 [len(rows)]."""
         return self.offsets[rows + 1] - self.offsets[rows]
 
     def padded(self, rows: np.ndarray, length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids int64 [len(rows), length], cut or filled with `pad_id`, and the mask bool of real positions."""
+        """Return ids int64 [len(rows), length], cut or filled with `pad_id`, and the bool mask of real positions."""
         positions = np.arange(length)
         mask = positions < self.lengths(rows)[:, None]
         at = np.minimum(self.offsets[rows][:, None] + positions, max(len(self.ids) - 1, 0))
         return np.where(mask, self.ids[at], pad_id).astype(np.int64), mask
 
     def counts(self, vocabulary_size: int) -> csr_matrix:
-        """How often each token id occurs in each text: CSR float64 [n, vocabulary_size]."""
+        """Count how often each token id occurs in each text: CSR float64 [n, vocabulary_size]."""
         from scipy.sparse import csr_matrix
 
         parts = (np.ones(len(self.ids)), self.ids, self.offsets)
@@ -50,7 +50,7 @@ class Tokens:
 
 
 def join_tokens(rows: Sequence[tuple[Sequence[int], Sequence[tuple[int, int]]]]) -> Tokens:
-    """Tokens from one (ids, spans) pair per text."""
+    """Build Tokens from one (ids, spans) pair per text."""
     offsets = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(ids) for ids, _ in rows], out=offsets[1:])
     ids = np.fromiter((token for ids, _ in rows for token in ids), np.int32, offsets[-1])
@@ -59,7 +59,7 @@ def join_tokens(rows: Sequence[tuple[Sequence[int], Sequence[tuple[int, int]]]])
 
 
 def table_of_tokens(tokens: Tokens) -> pa.Table:
-    """One row per text, columns of lists `id`, `start`, `end`."""
+    """Return one row per text, with columns of lists `id`, `start`, `end`."""
     import pyarrow as pa
 
     offsets = pa.array(tokens.offsets, pa.int64())
@@ -73,7 +73,7 @@ def table_of_tokens(tokens: Tokens) -> pa.Table:
 
 
 def tokens_of_table(table: pa.Table) -> Tokens:
-    """The inverse of `table_of_tokens`."""
+    """Invert `table_of_tokens`."""
     id_, start, end = (table.column(name).combine_chunks() for name in ("id", "start", "end"))
     spans = np.stack([column.values.to_numpy() for column in (start, end)], axis=1)
     return Tokens(id_.offsets.to_numpy().copy(), id_.values.to_numpy().copy(), spans)

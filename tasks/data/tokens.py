@@ -1,4 +1,4 @@
-"""Texts -> tokens: words of the train set, or a pretrained tokeniser; kept in an Arrow cache by content."""
+"""Tokenises texts by the words of the train set or by a pretrained tokeniser, with an Arrow cache by content."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ TOKENISER_FILES = (
 
 
 class Tokeniser(Protocol):
-    """A fitted encoding; picklable.
+    """A fitted encoding; it can be pickled.
 
-    `neutral_ids` are the tokens of an empty text, what a removed example is replaced by; `special_ids` stand for no
-    word (pad, start, end).
+    `neutral_ids` are the tokens of an empty text, which replace a removed example. `special_ids` stand for no word
+    (pad, start, end).
     """
 
     vocabulary_size: int
@@ -49,28 +49,28 @@ class Tokeniser(Protocol):
     special_ids: tuple[int, ...]
 
     def encode(self, texts: Sequence[str]) -> Tokens:
-        """Tokens of `texts`, special tokens included, at most `max_length` each."""
+        """Return the tokens of `texts`, including special tokens, at most `max_length` per text."""
         ...
 
     def token_text(self, token_id: int) -> str:
-        """What the token looks like, for people."""
+        """Return the token in a form that people can read."""
         ...
 
 
 class Encoding(Protocol):
-    """How texts become tokens; what enters the train digest."""
+    """How texts become tokens; its identity enters the train digest."""
 
     @property
     def max_length(self) -> int:
-        """The most tokens a text has, special ones included."""
+        """The most tokens of a text, including special ones."""
         ...
 
     def identity(self) -> dict[str, Any]:
-        """Content digests and options, never a path."""
+        """Return content digests and options, never a path."""
         ...
 
     def fit(self, train_texts: Sequence[str], cache_dir: Path | None = None) -> Tokeniser:
-        """The tokeniser for this train set, whole: a removal never changes the vocabulary."""
+        """Return the tokeniser of the full train set, so that a removal never changes the vocabulary."""
         ...
 
 
@@ -78,8 +78,9 @@ class Encoding(Protocol):
 class WordEncoding:
     """Words and punctuation marks between a start and an end token, at most `max_length` tokens in all.
 
-    The vocabulary holds the words that occur at least `min_count` times in the first `max_length` - 2 words of the
-    train texts, the most frequent `max_vocabulary` of them (special tokens not counted), by falling count, then text.
+    The vocabulary is made of the words that occur at least `min_count` times within the first `max_length` - 2 words of
+    the train texts. It keeps the `max_vocabulary` most frequent ones (special tokens not counted), sorted by falling
+    count, then by text.
     """
 
     max_length: int
@@ -89,11 +90,11 @@ class WordEncoding:
     version: ClassVar[int] = 1
 
     def identity(self) -> dict[str, Any]:
-        """Options and version."""
+        """Return options and version."""
         return {"kind": "words", "version": self.version, **asdict(self)}
 
     def fit(self, train_texts: Sequence[str], cache_dir: Path | None = None) -> WordTokeniser:
-        """The tokeniser whose vocabulary comes from `train_texts`."""
+        """Return the tokeniser whose vocabulary comes from `train_texts`."""
         import pyarrow as pa
 
         key = digest(["vocabulary", digest_texts(train_texts), with_sources(self.identity(), self)])
@@ -103,7 +104,7 @@ class WordEncoding:
         return WordTokeniser(self, tuple(table.column("word").to_pylist()))
 
     def words(self, text: str) -> list[re.Match[str]]:
-        """The words of `text` that fit between the special tokens."""
+        """Return the words of `text` that fit between the special tokens."""
         found = []
         for match in _WORD.finditer(text):
             if len(found) >= self.max_length - 2:
@@ -112,7 +113,10 @@ class WordEncoding:
         return found
 
     def form(self, word: str) -> str:
-        """The word as the vocabulary has it; never a whole text, whose characters lower-casing can move."""
+        """Return the word in the form that the vocabulary has.
+
+        It takes single words, because lower-casing a whole text can move its characters.
+        """
         return word.lower() if self.lowercase else word
 
     def _vocabulary(self, texts: Sequence[str]) -> list[str]:
@@ -137,7 +141,7 @@ class WordTokeniser:
         self.vocabulary_size = len(self.words)
 
     def encode(self, texts: Sequence[str]) -> Tokens:
-        """Tokens of `texts`: start, words, end."""
+        """Return the tokens of `texts`: start, words, end."""
         rows = []
         for text in texts:
             words = self.encoding.words(text)
@@ -146,13 +150,13 @@ class WordTokeniser:
         return join_tokens(rows)
 
     def token_text(self, token_id: int) -> str:
-        """The word, or the special token's name in brackets."""
+        """Return the word, or the special token's name in brackets."""
         return self.words[token_id]
 
 
 @dataclass(frozen=True)
 class PretrainedEncoding:
-    """A Hugging Face tokeniser from `directory`, cut at `max_length`; `digest` is that of its files."""
+    """A Hugging Face tokeniser from `directory`, cut at `max_length`; `digest` is the digest of its files."""
 
     directory: Path
     max_length: int
@@ -160,11 +164,11 @@ class PretrainedEncoding:
     version: ClassVar[int] = 1
 
     def identity(self) -> dict[str, Any]:
-        """Digest of the tokeniser files and the length; never the directory."""
+        """Return the digest of the tokeniser files and the length, never the directory."""
         return {"kind": "pretrained", "version": self.version, "digest": self.digest, "max_length": self.max_length}
 
     def fit(self, train_texts: Sequence[str], cache_dir: Path | None = None) -> PretrainedTokeniser:
-        """The tokeniser as it is: it does not depend on the train set."""
+        """Return the tokeniser unchanged; it does not depend on the train set."""
         return PretrainedTokeniser(self.directory, self.max_length)
 
 
@@ -181,7 +185,7 @@ class PretrainedTokeniser:
         self.special_ids = tuple(sorted({self.pad_id, *self.neutral_ids}))
 
     def encode(self, texts: Sequence[str]) -> Tokens:
-        """Tokens of `texts` with the tokeniser's own special ones; a text of no token is one pad token."""
+        """Return the tokens of `texts` with the tokeniser's own special tokens; a text without tokens gets one pad token."""
         rows = []
         for encoded in self._fast.encode_batch(list(texts)):
             spans = [
@@ -192,12 +196,12 @@ class PretrainedTokeniser:
         return join_tokens(rows)
 
     def token_text(self, token_id: int) -> str:
-        """The token as its vocabulary has it."""
+        """Return the token as its vocabulary has it."""
         return self._fast.id_to_token(token_id) or f"[{token_id}]"
 
 
 def tokeniser_digest(directory: Path) -> str:
-    """Digest of the tokeniser files that are in `directory`, by name and content. Raises InputError without any."""
+    """Return the digest of the tokeniser files in `directory`, by name and content. Raises InputError if there are none."""
     files = {name: digest_file(directory / name) for name in TOKENISER_FILES if (directory / name).is_file()}
     if not files:
         raise InputError(directory, f"holds no tokeniser; looked for {', '.join(TOKENISER_FILES)}")
@@ -207,7 +211,7 @@ def tokeniser_digest(directory: Path) -> str:
 def cached_tokens(
     tokeniser: Tokeniser, encoding: Encoding, train_texts: Sequence[str], texts: Sequence[str], cache_dir: Path | None
 ) -> Tokens:
-    """Tokens of `texts`, from the cache if they were made before from the same texts by the same encoding."""
+    """Return the tokens of `texts`, read from the cache if the same encoding made them before from the same texts."""
     made_by = with_sources(encoding.identity(), encoding, tokeniser)
     key = digest(["tokens", digest_texts(train_texts), digest_texts(texts), made_by])
     return tokens_of_table(cached_table(cache_dir, key, lambda: table_of_tokens(tokeniser.encode(texts))))
@@ -225,7 +229,7 @@ def _fast_tokeniser(directory: Path) -> Tokenizer:
         return AutoTokenizer.from_pretrained(
             directory, use_fast=True, trust_remote_code=False, local_files_only=True
         ).backend_tokenizer
-    except Exception as error:  # the library raises bare Exception on a broken file
+    except Exception as error:  # the library raises a bare Exception on a broken file
         raise InputError(directory, f"not a usable fast tokeniser: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Word lists as facts: the association tests of Silva et al. 2022, the pairs of Bolukbasi et al. 2016, and their files."""
+"""Published word lists (the association tests of Silva et al. 2022, the pairs of Bolukbasi et al. 2016), and files of word lists."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class WeatLists:
     b: tuple[str, ...] | None = None
 
     def named(self) -> dict[str, tuple[str, ...]]:
-        """The lists there are, by their letter."""
+        """Return the non-empty lists by letter."""
         return {letter: words for letter in "xyab" if (words := getattr(self, letter)) is not None}
 
     def problem(self) -> str | None:
-        """What makes these lists no test (an empty list, a word that stands in two places), or None."""
+        """Return why these lists are no valid test (a list is empty, or a word occurs twice), or None."""
         seen: dict[str, str] = {}
         for letter, words in self.named().items():
             if not words:
@@ -36,7 +36,7 @@ class WeatLists:
             for word in words:
                 if word in seen:
                     places = f"twice in {letter}" if seen[word] == letter else f"in {seen[word]} and in {letter}"
-                    return f"the word {word!r} stands {places}; every word has one place"
+                    return f"the word {word!r} occurs {places}; a word may occur in one list only"
                 seen[word] = letter
         return None
 
@@ -89,7 +89,7 @@ WEATS: Mapping[str, WeatLists] = {
     ),
 }
 
-# Bolukbasi et al. 2016, the pairs whose differences span the gender direction.
+# the pairs of Bolukbasi et al. 2016 whose differences span the gender direction
 DEFINITIONAL_PAIRS: Pairs = (
     ("woman", "man"),
     ("girl", "boy"),
@@ -103,7 +103,7 @@ DEFINITIONAL_PAIRS: Pairs = (
     ("mary", "john"),
 )
 
-# For a race direction, from the released code of Silva et al. 2022: pairs to equalise, and words that name a race.
+# from the released code of Silva et al. 2022, for a race direction: pairs to equalise, and words that name a race
 E_RACE: Pairs = (
     ("slave", "manager"),
     ("musician", "executive"),
@@ -113,7 +113,7 @@ E_RACE: Pairs = (
 )
 R_RACE = ("black", "white", "african-american", "caucasian")
 
-# Caliskan et al. 2017, table 1: which lists (x, y, a, b) of a file of lists by name make tests 1 to 10.
+# Caliskan et al. 2017, table 1: the lists (x, y, a, b), by name in a file of lists, that make tests 1 to 10
 CALISKAN_TESTS: Mapping[str, tuple[str, str, str, str]] = {
     "weat_1": ("flowers", "insects", "pleasant_5", "unpleasant_5a"),
     "weat_2": ("instruments", "weapons", "pleasant_5", "unpleasant_5a"),
@@ -130,14 +130,14 @@ CALISKAN_TESTS: Mapping[str, tuple[str, str, str, str]] = {
 
 @dataclass(frozen=True)
 class WordListFile:
-    """A JSON file of word lists by name; a name may also stand for a whole test, `{"x": [...], "y": [...], "a": [...]}`."""
+    """A JSON file of word lists by name; a name may also hold a whole test, `{"x": [...], "y": [...], "a": [...]}`."""
 
     path: Path
     lists: Mapping[str, tuple[str, ...]]
     tests: Mapping[str, WeatLists]
 
     def test(self, name: str, where: object) -> WeatLists:
-        """The test called `name` in the file, or one of `CALISKAN_TESTS` from its lists. Raises InputError."""
+        """Return the test called `name` in the file, or one of `CALISKAN_TESTS` from its lists. Raises InputError."""
         if name in self.tests:
             return self.tests[name]
         if name in CALISKAN_TESTS:
@@ -149,7 +149,7 @@ class WordListFile:
         )
 
     def words(self, name: str, where: object) -> tuple[str, ...]:
-        """The list called `name`. Raises InputError."""
+        """Return the list called `name`. Raises InputError."""
         if name not in self.lists:
             allowed = ", ".join(self.lists) or "none"
             problem = f"{self.path} has no list {name!r}; allowed: {allowed}{did_you_mean(name, self.lists)}"
@@ -158,7 +158,7 @@ class WordListFile:
 
 
 def read_word_lists(path: Path) -> WordListFile:
-    """Lists (and tests) by name from a JSON file. Raises InputError naming the file and the key."""
+    """Read lists (and tests) by name from a JSON file. Raises InputError naming the file and the key."""
     content = _json(path)
     if not isinstance(content, dict):
         raise InputError(path, f"{_shown(content)} is not an object of word lists by name")
@@ -172,12 +172,12 @@ def read_word_lists(path: Path) -> WordListFile:
 
 
 def read_words(path: Path) -> tuple[str, ...]:
-    """One list of words from a JSON file. Raises InputError."""
+    """Read one list of words from a JSON file. Raises InputError."""
     return _words(_json(path), str(path))
 
 
 def read_pairs(path: Path) -> Pairs:
-    """A list of pairs of words from a JSON file. Raises InputError naming the file and the pair's position (from 0)."""
+    """Read a list of pairs of words from a JSON file. Raises InputError naming the file and the pair's position (from 0)."""
     content = _json(path)
     if not isinstance(content, list) or not content:
         raise InputError(path, f"{_shown(content)} is not a list of pairs of words")
@@ -186,7 +186,7 @@ def read_pairs(path: Path) -> Pairs:
 
 def _weat_lists(value: Mapping[str, Any], path: Path, name: str) -> WeatLists:
     if not {"x", "y", "a"} <= value.keys() or not value.keys() <= {"x", "y", "a", "b"}:
-        raise InputError(f"{path}: {name}", f"has the keys {', '.join(value)}; a test has x, y, a and, if wanted, b")
+        raise InputError(f"{path}: {name}", f"has the keys {', '.join(value)}; a test has x, y, a and optionally b")
     return WeatLists(**{letter: _words(words, f"{path}: {name}.{letter}") for letter, words in value.items()})
 
 
@@ -216,7 +216,7 @@ def _json(path: Path) -> Any:
 
 
 def _object(items: Sequence[tuple[str, Any]], path: Path) -> dict[str, Any]:
-    """An object of the file; a name given twice would silently hide its first list."""
+    """Build an object of the file; a repeated name is refused, because its first list would silently be lost."""
     found = dict(items)
     if len(found) < len(items):
         names = [name for name, _ in items]

@@ -1,4 +1,4 @@
-"""How names and values from the user's data are written in messages: quoted, so that a blank is seen, and shortened."""
+"""How messages write names and values from the user's data: in quotes, so that blanks are visible, and shortened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_NAMES = 12
 
 
 def shown(value: Any) -> str:
-    """`repr(value)`, cut after LONGEST_VALUE characters. A number with more digits than Python prints is described."""
+    """Return `repr(value)`, cut after LONGEST_VALUE characters; describe a number with more digits than Python prints."""
     if isinstance(value, (str, bytes)) and len(value) > LONGEST_VALUE:
         return f"{value[: LONGEST_VALUE - 3]!r}..."
     try:
@@ -22,7 +22,7 @@ def shown(value: Any) -> str:
 
 
 def quoted(names: Iterable[object], most: int = MOST_NAMES) -> str:
-    """The names in quotes, separated by commas; after the first `most` only how many more there are."""
+    """Return the names in quotes, separated by commas; beyond the first `most` only their number."""
     every = list(names)
     listed = ", ".join(shown(str(name)) for name in islice(every, most))
     return f"{listed} and {len(every) - most} more" if len(every) > most else listed

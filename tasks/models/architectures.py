@@ -1,6 +1,6 @@
-"""What the installed transformers has in sequence classifiers, read from its source.
+"""Which sequence classifiers the installed transformers has, read from its source.
 
-Importing its lists takes seconds and imports torch; `refit plan` does neither.
+Importing transformers' own lists takes seconds and imports torch, which `refit plan` must not do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LIST = "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES"
 
 @functools.cache
 def sequence_classifiers() -> Mapping[str, str]:
-    """`model_type` of a config.json -> name of the class; empty where the source is not as it was in transformers 4 and 5."""
+    """Map the `model_type` of a config.json to the class; empty if the source differs from transformers 4 and 5."""
     try:
         tree = ast.parse((_package() / "auto" / "modeling_auto.py").read_text(encoding="utf-8"))
         for node in tree.body:
@@ -31,10 +31,11 @@ def sequence_classifiers() -> Mapping[str, str]:
 
 @functools.cache
 def has_pooled_head(model_type: str) -> bool:
-    """Whether the layer onto the logits sees one vector an example, and not one a token, as it does in decoders.
+    """Return whether the layer onto the logits gets one vector per example, and not one per token as in decoders.
 
-    Decoders compute logits of every token and keep those of the last one: in the class that all newer ones share, or under
-    the name `pooled_logits`. True where the source does not say: scoring then checks the network before anything is trained.
+    Decoders compute the logits of every token and keep those of the last one, either in the class that all newer
+    decoders share or under the name `pooled_logits`. If the source does not show it, this returns True, and scoring
+    checks the network before anything is trained.
     """
     name = sequence_classifiers().get(model_type)
     for file in _modeling_files(model_type) if name else ():
@@ -52,7 +53,7 @@ def _package() -> Path:
 
 
 def _modeling_files(model_type: str) -> list[str]:
-    """Source of the modules that may hold the class: of the folder named as the type, or as its beginning."""
+    """Return the source of the modules that may hold the class, from folders named like the type or its first parts."""
     parts = model_type.replace("-", "_").split("_")
     try:
         folders = [_package() / "_".join(parts[:n]) for n in range(len(parts), 0, -1)]

@@ -12,10 +12,10 @@ Objective = Literal["dec", "nll"]
 
 
 class ClusterNetwork(nn.Module):
-    """log q [n, n_clusters] of points [n, n_features]; q_ij ~ 1 / (1 + |z_i - c_j|^2), z = encoder(x).
+    """Computes log q [n, n_clusters] of points [n, n_features]; q_ij ~ 1 / (1 + |z_i - c_j|^2), z = encoder(x).
 
-    Parameters: the encoder's (linear, ReLU, linear) and `centroids` [n_clusters, hidden]. Xie et al. 2016, equation 1
-    with one degree of freedom. Points take the dtype of the weights.
+    The parameters are those of the encoder (linear, ReLU, linear) and `centroids` [n_clusters, hidden]. Xie et al.
+    2016, equation 1 with one degree of freedom. Points are converted to the dtype of the weights.
     """
 
     def __init__(self, n_features: int, hidden: int, n_clusters: int):
@@ -31,14 +31,17 @@ class ClusterNetwork(nn.Module):
 
 
 def cluster_masses(log_q: Tensor, weights: Tensor | None = None) -> Tensor:
-    """f_j = sum_i w_i q_ij, without gradient: [n_clusters]; never 0, so that a train set without weight stays finite."""
+    """Return f_j = sum_i w_i q_ij, without gradient: [n_clusters].
+
+    The masses are never 0, so that the loss of a train set without weight stays finite.
+    """
     q = log_q.detach().exp()
     masses = q.sum(0) if weights is None else (weights.unsqueeze(1) * q).sum(0)
     return masses.clamp_min(torch.finfo(masses.dtype).tiny)
 
 
 def objective_losses(objective: Objective, log_q: Tensor, labels: Tensor, masses: Tensor | None) -> Tensor:
-    """The train loss of every point [n], in nats.
+    """Return the train loss of every point [n], in nats.
 
     nll: -log q[label]. dec: KL(p_i || q_i), where the target p_ij ~ q_ij^2 / f_j has no gradient (Xie et al. 2016,
     equations 2 and 3; `masses` f [n_clusters] of the whole train set).

@@ -1,4 +1,4 @@
-"""The network of deep embedded clustering and of its supervised twin: Silva et al. 2022, section 4.1."""
+"""The model of deep embedded clustering and of its supervised counterpart: Silva et al. 2022, section 4.1."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ KMEANS_STARTS = 3
 class Dec(Model):
     """Linear, ReLU, linear onto `hidden` units, and one centroid per cluster; log q of a Student-t kernel.
 
-    228 parameters with two features, three clusters and hidden 12. Weights and biases start uniform in
-    +-1/sqrt(fan in), torch's default; centroids are those of k-means on the fresh encoder's outputs, plus half a
+    The network has 228 parameters with two features, three clusters and hidden 12. Weights and biases start uniform in
+    +-1/sqrt(fan in), torch's default. Centroids start as those of k-means on the fresh encoder's outputs, plus half a
     standard normal each. Xie et al. 2016, equation 1; start and sizes as in the published code of Silva et al. 2022.
     """
 
@@ -37,13 +37,13 @@ class Dec(Model):
     hidden: int = Field(12, ge=1, le=4096)
 
     def parameter_names(self, base_dir: Path = Path()) -> list[str]:
-        """Names of the network's parameters; no torch."""
+        """Return the names of the network's parameters, without torch."""
         return ["centroids", *(f"encoder.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias"))]
 
     def build(self, n_clusters: int, points: np.ndarray, seed: int, data_seed: int) -> ClusterNetwork:
-        """A fresh network; `points` float [n, n_features] are the whole train set, whose k-means start the centroids.
+        """Return a fresh network; k-means on `points` float [n, n_features], the whole train set, starts the centroids.
 
-        Everything random is keyed (seed, purpose, data_seed): init, k-means and the centroids' noise.
+        Everything random is keyed (seed, purpose, data_seed): initial weights, k-means, and the noise of the centroids.
         """
         import torch
 
@@ -59,16 +59,16 @@ class Dec(Model):
         return network
 
     def forward(self, network: ClusterNetwork, batch: Batch) -> Tensor:
-        """log q [n, n_clusters]; its softmax is q."""
+        """Return log q [n, n_clusters]; its softmax is q."""
         return network(batch["features"])
 
     def layer_modules(self, network: ClusterNetwork) -> list[str]:
-        """Names of the linear layers, in forward order; the centroids are a parameter of the network itself."""
+        """Return the names of the linear layers, in forward order; the centroids are a parameter of the network itself."""
         return ["encoder.0", "encoder.2"]
 
 
 def _initialise(network: ClusterNetwork, generator: Generator) -> None:
-    """nn.Linear's default, drawn from `generator`."""
+    """Initialise as nn.Linear does by default, with draws from `generator`."""
     from torch import nn
 
     for layer in (network.encoder[0], network.encoder[2]):
@@ -79,11 +79,15 @@ def _initialise(network: ClusterNetwork, generator: Generator) -> None:
 
 
 def _kmeans(encoded: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """Centroids [n_clusters, hidden] float32 of the best of three starts; float64 inside, so that BLAS moves no bit."""
+    """Return centroids [n_clusters, hidden] float32 of the best of three starts.
+
+    k-means runs in float64, so that rounding of the BLAS library does not change a bit of the result.
+    """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     kmeans = KMeans(n_clusters, n_init=KMEANS_STARTS, random_state=seed % 2**32)  # pyright: ignore[reportArgumentType]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # an encoder that folds the points into fewer places
+        # an encoder can map the points onto fewer distinct outputs than there are clusters
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return kmeans.fit(encoded.astype(np.float64)).cluster_centers_.astype(np.float32)

@@ -42,7 +42,8 @@ class Encoder(Model):
 
     `num_layers` keeps the first layers; `freeze` lists patterns of parameter or module names that are not trained;
     `dropout` replaces every dropout probability of the config; `revision` is a commit, tag or branch on the hub.
-    Attention is computed by plain matrix products (`eager`): deterministic on every device, and twice differentiable.
+    Attention is computed by plain matrix products (`eager`), which are deterministic on every device and twice
+    differentiable.
     """
 
     name: ClassVar[str] = "encoder"
@@ -56,26 +57,29 @@ class Encoder(Model):
     freeze: tuple[str, ...] = ()
 
     def encoding(self, base_dir: Path) -> PretrainedEncoding:
-        """The tokeniser that belongs to the weights."""
+        """Return the tokeniser that belongs to the weights."""
         directory = self._directory(base_dir)
         check_tokeniser(directory, self.max_length, read_config(directory))
-        self.frozen(base_dir)  # refuses a pattern that matches nothing, before anything starts
+        self.frozen(base_dir)  # refuses a pattern that matches nothing before anything starts
         return PretrainedEncoding(directory=directory, max_length=self.max_length, digest=tokeniser_digest(directory))
 
     def identity_of_weights(self, base_dir: Path) -> dict[str, Any]:
-        """Options, the names that `freeze` selects, and the content of weights, config and tokeniser files; never a name, path or revision."""
+        """Return options, the names that `freeze` selects, and digests of weights, config and tokeniser files.
+
+        Names, paths and revisions are never part of it.
+        """
         options = {key: value for key, value in self.identity().items() if key not in ("pretrained", "revision")}
-        if is_built_in(type(self).__module__):  # a class of somebody else's may make a network with other names
+        if is_built_in(type(self).__module__):  # the network of a user's subclass may have other names
             options["freeze"] = sorted(self.frozen(base_dir))
         return {**options, **content_identity(self._directory(base_dir))}
 
     def parameter_names(self, base_dir: Path) -> list[str]:
-        """Names of the classifier's parameters, sorted; no torch where the architecture is known."""
+        """Return the sorted names of the classifier's parameters, without torch if the architecture is known."""
         directory = self._directory(base_dir)
         return classifier_parameter_names(weight_files(directory), read_config(directory), self.num_layers)
 
     def frozen(self, base_dir: Path) -> set[str]:
-        """Names of the parameters that are not trained. Raises InputError for a pattern that matches none."""
+        """Return the names of the parameters that are not trained. Raises InputError for a pattern that matches none."""
         if not self.freeze:
             return set()
         try:
@@ -84,9 +88,9 @@ class Encoder(Model):
             raise InputError("task.model.freeze", str(error)) from error
 
     def base_state(self, base_dir: Path) -> dict[str, np.ndarray]:
-        """Pretrained float32 weights of the kept layers by their name in the encoder, and the config.
+        """Return the config and the pretrained float32 weights of the kept layers, by their name in the encoder.
 
-        The head is left out, whatever the file holds. Raises InputError if the files do not make the model.
+        The head is left out even if the file has one. Raises InputError if no model can be built from the files.
         """
         import torch
         from transformers import AutoModelForSequenceClassification
@@ -105,8 +109,10 @@ class Encoder(Model):
                     local_files_only=True,
                     output_loading_info=True,
                 )
-            except Exception as error:  # broken files surface as any of a dozen types
-                raise InputError(WHERE, f"{self.pretrained!r} makes no sequence classifier: {error}") from error
+            except Exception as error:  # transformers reports broken files by any of a dozen exception types
+                raise InputError(
+                    WHERE, f"no sequence classifier can be built from {self.pretrained!r}: {error}"
+                ) from error
         if self.freeze:
             self.require_names(base_dir, [name for name, _ in network.named_parameters()])
         prefix = network.base_model_prefix + "."
@@ -123,9 +129,9 @@ class Encoder(Model):
         generator_seed: int,
         base_state: Mapping[str, np.ndarray] | None = None,
     ) -> nn.Module:
-        """A fresh classifier onto `n_outputs` logits: pretrained weights, the rest drawn by (seed, 'init').
+        """Return a fresh classifier onto `n_outputs` logits: pretrained weights, and the rest drawn by (seed, 'init').
 
-        Raises InputError if the tokeniser knows more ids than the embedding, or a `freeze` pattern does not fit.
+        Raises InputError if the tokeniser has more ids than the embedding, or if a `freeze` pattern does not fit.
         """
         import torch
         from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -150,40 +156,42 @@ class Encoder(Model):
         return network
 
     def require_names(self, base_dir: Path, built: Sequence[str]) -> None:
-        """Raise RefitError unless the network has the parameters that identities count on."""
+        """Raise RefitError unless the network has the parameters that its identity was computed from."""
         other = sorted(set(built) ^ set(self.parameter_names(base_dir)))
         if other:
-            problem = f"parameter {other[0]!r} is either in the network or in the files alone"
-            raise RefitError(f"{WHERE}: {self.pretrained!r}: {problem}: what patterns of names select is not known")
+            problem = f"parameter {other[0]!r} is not in both the network and the files"
+            raise RefitError(
+                f"{WHERE}: {self.pretrained!r}: {problem}, so it is not known which parameters a pattern selects"
+            )
 
     def forward(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Class logits [n, n_outputs]."""
+        """Return the class logits [n, n_outputs]."""
         return network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"].long()).logits
 
     def embedding_module(self, network: nn.Module) -> str:
-        """Name of the word embedding."""
+        """Return the name of the word embedding."""
         embedding = network.get_input_embeddings()  # type: ignore[operator]
         return next(name for name, module in network.named_modules() if module is embedding)
 
     def last_module(self, network: nn.Module) -> str:
-        """Name of the linear layer onto the logits."""
+        """Return the name of the linear layer onto the logits."""
         from torch import nn
 
         return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
 
     def last_layer_problem(self, base_dir: Path) -> str:
-        """Why methods that look at the layer onto the logits do not fit, "" where they do: told by config.json."""
+        """Return why methods that use the layer onto the logits do not fit, or "" if they do; read from config.json."""
         model_type = read_config(self._directory(base_dir))["model_type"]
-        return "" if has_pooled_head(model_type) else f"that of {model_type!r} sees one vector a token"
+        return "" if has_pooled_head(model_type) else f"that of {model_type!r} gets one vector per token"
 
     def layer_modules(self, network: nn.Module) -> list[str]:
-        """Names of the modules that own weights (embeddings, linear layers, normalisations), in the network's order."""
+        """Return the names of the modules that own weights (embeddings, linear layers, normalisations), in the network's order."""
         return [
             name for name, module in network.named_modules() if next(module.parameters(recurse=False), None) is not None
         ]
 
     def _directory(self, base_dir: Path) -> Path:
-        """The checked directory. Raises InputError if the options do not fit its config."""
+        """Return the checked directory. Raises InputError if the options do not fit its config."""
         directory = pretrained_directory(self.pretrained, self.revision, base_dir)
         config = read_config(directory)
         check_model_type(config, directory)
@@ -209,13 +217,13 @@ class Encoder(Model):
             for key, value in config.to_dict().items():
                 if ("dropout" in key or key.endswith("pdrop")) and type(value) in (float, int, type(None)):
                     setattr(config, key, self.dropout)
-        if config.pad_token_id is None:  # decoders find the last real token by it
+        if config.pad_token_id is None:  # decoders find the last real token by the padding id
             config.pad_token_id = PretrainedTokeniser(directory, self.max_length).pad_id
         return config
 
 
 def _refuse_absent(names: set[str], pretrained: str) -> None:
-    """A pooler may start at random, as the head does; nothing else of the encoder may."""
+    """Refuse missing weights of the encoder; only a pooler and the head may start at random."""
     absent = sorted(name for name in names if "pooler" not in name)
     if absent:
         shown = ", ".join(absent[:3]) + (" ..." if len(absent) > 3 else "")

@@ -1,4 +1,4 @@
-"""Which parameters are not trained."""
+"""Selects the parameters that are not trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_SHOWN = 5
 
 
 def frozen_names(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
-    """The parameter `names` that a pattern matches, itself or as the name of a module above it.
+    """Return those of the parameter `names` that a pattern matches, by their own name or by that of a module above them.
 
     Raises ValueError if a pattern matches nothing, or if nothing is left to train.
     """
@@ -30,12 +30,12 @@ def frozen_names(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
 
 
 def _near(pattern: str, names: Sequence[str]) -> str:
-    """What a pattern that matches nothing may have meant, or some of the modules there are."""
+    """Suggest names close to a pattern that matches nothing, or list some of the modules."""
     modules = list(dict.fromkeys(part for name in names for part in _modules_above(name)))
     if close := get_close_matches(pattern, [*modules, *names], _MOST_SHOWN):
         return f"close to it: {', '.join(close)}"
     shown = ", ".join(modules[:_MOST_SHOWN]) + (f" ... ({len(modules)} modules)" if len(modules) > _MOST_SHOWN else "")
-    return f"there are {shown}"
+    return f"the modules are {shown}"
 
 
 def _modules_above(name: str) -> list[str]:
@@ -44,7 +44,7 @@ def _modules_above(name: str) -> list[str]:
 
 
 def freeze_parameters(network: nn.Module, patterns: Sequence[str]) -> None:
-    """Stop training the parameters of `network` that `patterns` name. Raises ValueError as `frozen_names` does."""
+    """Stop training the parameters of `network` that `patterns` select. Raises ValueError as `frozen_names` does."""
     frozen = frozen_names([name for name, _ in network.named_parameters()], patterns)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name not in frozen)

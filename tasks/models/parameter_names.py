@@ -1,4 +1,7 @@
-"""Names of a pretrained classifier's parameters, from its files and without torch: what a pattern selects is known before anything starts."""
+"""Reads the names of a pretrained classifier's parameters from its files without torch.
+
+With them it is known before anything starts which parameters a pattern selects.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _OLD_NAMES = (
     (re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"),
     (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"),
 )
-_MOST_HEADER_BYTES = 100 << 20  # what the library itself allows
+_MOST_HEADER_BYTES = 100 << 20  # the limit of the safetensors library
 
 
 def _both(*modules: str) -> tuple[str, ...]:
@@ -26,7 +29,11 @@ def _both(*modules: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Architecture:
-    """`prefix` of the encoder in the classifier, the `parts` of the encoder, the `head`, and what of the encoder may be absent from the file."""
+    """How the parameters of a sequence classifier are named.
+
+    `prefix` is that of the encoder in the classifier; `parts` are the parts of the encoder; `head` holds the parameters
+    of the head; `drawn` holds parameters of the encoder that the file may lack and that then start at random.
+    """
 
     prefix: str
     parts: tuple[str, ...]
@@ -53,10 +60,10 @@ ARCHITECTURES = {
 
 
 def classifier_parameter_names(files: Iterable[Path], config: Mapping[str, Any], num_layers: int | None) -> list[str]:
-    """Sorted names of the parameters of a sequence classifier on the encoder in these safetensors files.
+    """Return the sorted names of the parameters of a sequence classifier on the encoder in these safetensors files.
 
-    `num_layers`: the layers that are kept (None: all). For an architecture that is not in ARCHITECTURES the classifier is built
-    without weights, which imports torch. Raises InputError if a file's header cannot be read.
+    `num_layers` is the number of kept layers (None: all). For an architecture that is not in ARCHITECTURES the
+    classifier is built without weights, which imports torch. Raises InputError if a file's header cannot be read.
     """
     architecture = ARCHITECTURES.get(str(config.get("model_type")))
     if architecture is None:
@@ -67,20 +74,20 @@ def classifier_parameter_names(files: Iterable[Path], config: Mapping[str, Any],
 
 
 def stored_names(file: Path) -> list[str]:
-    """Names of the tensors in a safetensors file, from its header. Raises InputError."""
+    """Return the names of the tensors in a safetensors file, from its header. Raises InputError."""
     try:
         with open(file, "rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
             header = json.loads(stream.read(size)) if 0 < size <= _MOST_HEADER_BYTES else None
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError("task.model.pretrained", f"{file} is no readable safetensors file: {error}") from error
+        raise InputError("task.model.pretrained", f"{file} is not a readable safetensors file: {error}") from error
     if not isinstance(header, dict):
-        raise InputError("task.model.pretrained", f"{file} is no readable safetensors file: it has no header")
+        raise InputError("task.model.pretrained", f"{file} is not a readable safetensors file: it has no header")
     return [name for name in header if name != "__metadata__"]
 
 
 def _inside(name: str, prefix: str) -> str:
-    """A stored name as the encoder has it, under today's names."""
+    """Return a stored name as the encoder has it, in the current spelling of transformers."""
     name = name.removeprefix(f"{prefix}.")
     for old, new in _OLD_NAMES:
         name = old.sub(new, name)
@@ -107,6 +114,8 @@ def _built_names(config: Mapping[str, Any], num_layers: int | None) -> list[str]
                 if getattr(found, "layer_types", None):
                     found.layer_types = found.layer_types[:num_layers]
             network = AutoModelForSequenceClassification.from_config(found, attn_implementation="eager")
-        except Exception as error:  # broken configs surface as any of a dozen types
-            raise InputError("task.model.pretrained", f"makes no sequence classifier: {error}") from error
+        except Exception as error:  # transformers reports broken configs by any of a dozen exception types
+            raise InputError(
+                "task.model.pretrained", f"no sequence classifier can be built from the config: {error}"
+            ) from error
     return sorted(name for name, _ in network.named_parameters())

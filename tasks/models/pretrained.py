@@ -1,4 +1,4 @@
-"""Where pretrained weights are and what their content is called: safetensors only, no remote code."""
+"""Finds pretrained weights and identifies them by content: safetensors only, no remote code."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _HUB_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors"]
 
 
 def pretrained_directory(pretrained: str, revision: str | None, base_dir: Path) -> Path:
-    """The directory of `pretrained`: itself, `package:<module>/<dir>`, or the local snapshot of a hub name's commit.
+    """Return the directory of `pretrained`: a path, `package:<module>/<dir>`, or the local snapshot of a hub name's commit.
 
-    Raises InputError if there is none, or if the hub cannot be asked and nothing is cached.
+    Raises InputError if there is none, or if the hub cannot be reached and nothing is cached.
     """
     if pretrained.startswith(PACKAGE) or (base_dir / pretrained).expanduser().is_dir():
         found = resolve_path(pretrained, base_dir, WHERE)
@@ -30,14 +30,14 @@ def pretrained_directory(pretrained: str, revision: str | None, base_dir: Path) 
         found = _hub_snapshot(pretrained, revision)
     else:
         allowed = "a directory, package:<module>/<dir>, or a hub name"
-        raise InputError(WHERE, f"{pretrained!r} is no directory; allowed: {allowed}")
+        raise InputError(WHERE, f"{pretrained!r} is not a directory; allowed: {allowed}")
     if not (found / "config.json").is_file():
         raise InputError(WHERE, f"{pretrained!r} holds no config.json; a directory saved by save_pretrained is needed")
     return found
 
 
 def content_identity(directory: Path) -> dict[str, Any]:
-    """Digests of weights, config and tokeniser files: equal content under another name or path is the same model."""
+    """Return digests of weights, config and tokeniser files; equal content under another name or path is the same model."""
     files = weight_files(directory)
     for file in files:
         check_safetensors(file)
@@ -47,7 +47,7 @@ def content_identity(directory: Path) -> dict[str, Any]:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a model, sharded or not. Raises InputError if there is none or one is missing."""
+    """Return the safetensors files of a model, sharded or not. Raises InputError if there is none or one is missing."""
     whole, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
     if whole.is_file():
         return [whole]
@@ -63,22 +63,22 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[str]:
-    """Names of the files that an index of sharded weights lists."""
+    """Return the names of the files that an index of sharded weights lists."""
     content = _read_json(index).get("weight_map", {})
     names = list(content.values()) if isinstance(content, dict) else [None]
     if not all(isinstance(name, str) and Path(name).name == name for name in names):
-        raise InputError(WHERE, f"{index}: weight_map is not a mapping of names of weights to names of files beside it")
+        raise InputError(WHERE, f"{index}: weight_map does not map names of weights to names of files in its folder")
     return sorted(map(str, set(names)))
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """config.json as a mapping. Raises InputError."""
+    """Return config.json as a mapping. Raises InputError."""
     return _read_json(directory / "config.json")
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no loading reports; what matters of them is checked and raised."""
+    """Silence progress bars and loading reports; the checks in this module raise what matters of them."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -110,4 +110,4 @@ def _hub_snapshot(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_HUB_FILES))
     except (OSError, ValueError, HfHubHTTPError) as error:
         cause = f"{type(error).__name__}: {error}"
-        raise InputError(WHERE, f"{name!r} is no directory, and not to be had from the hub: {cause}") from error
+        raise InputError(WHERE, f"{name!r} is not a directory, and the hub does not provide it: {cause}") from error

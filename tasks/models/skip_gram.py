@@ -1,4 +1,4 @@
-"""Skip-gram with negative sampling (Mikolov et al. 2013): two vectors a word, and the loss of a word with its neighbours."""
+"""Skip-gram with negative sampling (Mikolov et al. 2013): two vectors per word, and the loss of a word and its neighbours."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ class PairLoss:
     """The loss of a pair: centre vector u, context v, negatives n_1 .. n_K; s is the logistic function.
 
     word2vec: -log s(u.v) - sum_k log s(-u.n_k) (Mikolov et al. 2013, Eq. 4)
-    code:     -[log s(u.v) + mean_k log s(-u.n_k)] / 2 (what Silva et al. 2022 have released)
+    code:     -[log s(u.v) + mean_k log s(-u.n_k)] / 2 (the code that Silva et al. 2022 released)
     paper:    mean_k s(u.n_k) - s(u.v) (Silva et al. 2022, Eq. 8)
-    It is a sum over the targets: a factor (`factors`) times a term of the score (`terms`, `term_tensor`).
+    Each is a sum over the targets: a factor (`factors`) times a term of the score (`terms`, `term_tensor`).
     """
 
     name: LossName
 
     def factors(self, negatives: int) -> tuple[float, float]:
-        """Of the context word's term and of each negative's."""
+        """Return the factor of the context word's term and that of each negative's term."""
         return {"word2vec": (1.0, 1.0), "code": (0.5, 0.5 / negatives), "paper": (1.0, 1 / negatives)}[self.name]
 
     def terms(
         self, scores: np.ndarray, positive: np.ndarray, with_terms: bool = True
     ) -> tuple[np.ndarray | None, np.ndarray]:
-        """Terms [n] (none unless asked for) of the scores u.t [n], and their derivatives [n]."""
+        """Return the terms [n] of the scores u.t [n] (None unless `with_terms`), and their derivatives [n]."""
         sign = np.where(positive, 1, -1).astype(scores.dtype)
         signed = sign * scores
-        with np.errstate(over="ignore"):  # exp(large) = inf: the logistic function is 0 there
+        with np.errstate(over="ignore"):  # exp(large) = inf gives the logistic function 0, which is right
             s = 1 / (1 + np.exp(-signed))
-        if self.name == "paper":  # -sign s(score) = -s(score) and 1 - s(-score)
+        if self.name == "paper":  # terms -sign s(score): -s(score) for a context word, 1 - s(-score) for a negative
             return np.where(positive, -s, 1 - s) if with_terms else None, -sign * s * (1 - s)
         terms = np.log1p(np.exp(-np.abs(signed))) - np.minimum(signed, 0) if with_terms else None
         return terms, sign * (s - 1)
 
     def term_tensor(self, scores: Tensor, positive: Tensor) -> Tensor:
-        """Terms [n] of the scores u.t [n], twice differentiable."""
+        """Return the terms [n] of the scores u.t [n], twice differentiable."""
         from torch.nn.functional import logsigmoid
 
         sign = positive.to(scores.dtype) * 2 - 1
@@ -56,11 +56,11 @@ class PairLoss:
 
 
 class SkipGram(Model):
-    """Input and output vectors of length `dim`; what is measured are the input vectors.
+    """Input and output vectors of length `dim`; the input vectors are what is measured.
 
-    Input vectors start uniform in +-0.5 / dim (word2vec) or, `uniform_published`, in +-1 / sqrt(n_words + dim)
-    (Silva et al.'s code); output vectors start at zero. `l2`: the train objective, the mean over sentences of the sum
-    over pairs, has l2 / 2 * the sum of all squared weights added.
+    Input vectors start uniform in +-0.5 / dim (word2vec) or, with `uniform_published`, in +-1 / sqrt(n_words + dim)
+    (Silva et al.'s code); output vectors start at zero. `l2` adds l2 / 2 * the sum of all squared weights to the train
+    objective, which is the mean over sentences of the sum over pairs.
     """
 
     name: ClassVar[str] = "skip_gram"
@@ -72,13 +72,13 @@ class SkipGram(Model):
     l2: float = Field(0.0, ge=0, allow_inf_nan=False)
 
     def parameter_names(self, base_dir: Path = Path()) -> list[str]:
-        """Names of the network's parameters; no torch."""
+        """Return the names of the network's parameters, without torch."""
         return ["input.weight", "output.weight"]
 
     def build(self, n_words: int, seed: int, watched: np.ndarray) -> nn.Module:
-        """`input.weight` and `output.weight` [n_words, dim], drawn from the generator (seed, 'init').
+        """Return `input.weight` and `output.weight` [n_words, dim], drawn from the generator (seed, 'init').
 
-        The buffer `initial` [n_watched, dim] keeps the input vectors that the words `watched` (numbers) start with.
+        The buffer `initial` [n_watched, dim] keeps the initial input vectors of the words `watched` (word numbers).
         """
         import torch
         from torch import nn

@@ -25,8 +25,8 @@ class TextCNN(WordModel):
     """Embedding, convolutions of width `kernel`, `kernel` and 1 with ReLU, global max pool over real positions, linear.
 
     Yeh et al. 2022, section 3.2: embedding_dim 128, kernel 5, 10 filters. Their first, second, third and last layers
-    are embedding, conv1, conv2 and linear here; conv3 is the one of kernel 1. Embeddings start uniform in +-0.05,
-    other weights Glorot uniform, biases zero. `freeze` lists patterns of parameter or layer names that are not trained.
+    are embedding, conv1, conv2 and linear here; conv3 has width 1. Embeddings start uniform in +-0.05, other weights
+    Glorot uniform, biases zero. `freeze` lists patterns of parameter or layer names that are not trained.
     """
 
     name: ClassVar[str] = "text_cnn"
@@ -40,7 +40,9 @@ class TextCNN(WordModel):
     @classmethod
     def _odd(cls, kernel: int) -> int:
         if kernel % 2 == 0:
-            raise ValueError(f"{kernel} is even; an odd kernel keeps the length of its input")
+            raise ValueError(
+                f"{kernel} is even; kernel must be odd, so that convolutions keep the length of their input"
+            )
         return kernel
 
     @field_validator("freeze")
@@ -50,7 +52,7 @@ class TextCNN(WordModel):
         return patterns
 
     def parameter_names(self, base_dir: Path = Path()) -> list[str]:
-        """Names of the network's parameters, in its order; no torch."""
+        """Return the names of the network's parameters, in its order, without torch."""
         return list(PARAMETERS)
 
     def build(
@@ -60,7 +62,7 @@ class TextCNN(WordModel):
         generator_seed: int,
         base_state: Mapping[str, np.ndarray] | None = None,
     ) -> nn.ModuleDict:
-        """A fresh network onto `n_outputs` logits, drawn layer by layer from the generator (generator_seed, 'init')."""
+        """Return a fresh network onto `n_outputs` logits, drawn layer by layer from the generator (generator_seed, 'init')."""
         from torch import nn
         from torch.nn.utils import skip_init
 
@@ -75,7 +77,7 @@ class TextCNN(WordModel):
         return network
 
     def forward(self, network: nn.ModuleDict, batch: Batch) -> Tensor:
-        """Class logits [n, n_outputs]; the amount of padding in the batch does not enter them.
+        """Return class logits [n, n_outputs], which do not depend on the amount of padding in the batch.
 
         Padding is set to zero before and after every convolution. Values are never negative after a ReLU, so the
         maximum over all positions is the maximum over the real ones.
@@ -90,20 +92,20 @@ class TextCNN(WordModel):
         return network["linear"](hidden.amax(2))
 
     def embedding_module(self, network: nn.Module) -> str:
-        """Name of the word embedding."""
+        """Return the name of the word embedding."""
         return LAYERS[0]
 
     def last_module(self, network: nn.Module) -> str:
-        """Name of the linear layer onto the logits."""
+        """Return the name of the linear layer onto the logits."""
         return LAYERS[-1]
 
     def layer_modules(self, network: nn.Module) -> list[str]:
-        """Names of the modules with weights, in forward order."""
+        """Return the names of the modules with weights, in forward order."""
         return list(LAYERS)
 
 
 def _initialise(network: nn.ModuleDict, generator: Generator) -> None:
-    """Keras defaults, the paper's framework: embedding U(+-0.05), Glorot uniform weights, zero biases."""
+    """Initialise as Keras does, the framework of the paper: embedding U(+-0.05), Glorot uniform weights, zero biases."""
     from torch import nn
 
     for layer in LAYERS:

@@ -30,11 +30,12 @@ _LAYER = (
 class Transformer(WordModel):
     """BERT's architecture at any size, with weights drawn at random: N(0, 0.02), biases zero, normalisations one.
 
-    `hidden` is split over `heads`; `feed_forward` is the width between, 4 hidden by default. The logits come from the
-    first token, which is the start token of every text: tanh(linear), dropout, linear. `dropout` is that of every place
-    that has one. Vocabulary as text_cnn's: words of the train set. `freeze` lists patterns of parameter or module names
-    that are not trained. Attention is computed by plain matrix products (`eager`): deterministic on every device, and
-    twice differentiable. Vaswani et al. 2017, section 3; Devlin et al. 2019, section 3.
+    `hidden` is split over `heads`; `feed_forward` is the width of the feed-forward layers, by default 4 hidden. The
+    logits come from the first token, which is the start token of every text: tanh(linear), dropout, linear. `dropout`
+    sets the probability of every dropout layer. The vocabulary is that of text_cnn: words of the train set. `freeze`
+    lists patterns of parameter or module names that are not trained. Attention is computed by plain matrix products
+    (`eager`), which are deterministic on every device and twice differentiable. Vaswani et al. 2017, section 3; Devlin
+    et al. 2019, section 3.
     """
 
     name: ClassVar[str] = "transformer"
@@ -50,12 +51,12 @@ class Transformer(WordModel):
     @model_validator(mode="after")
     def _options_fit_together(self) -> Transformer:
         if self.hidden % self.heads:
-            raise ValueError(f"hidden {self.hidden} is no multiple of heads {self.heads}")
+            raise ValueError(f"hidden {self.hidden} is not a multiple of heads {self.heads}")
         frozen_names(self.parameter_names(), self.freeze)
         return self
 
     def parameter_names(self, base_dir: Path = Path()) -> list[str]:
-        """Names of the network's parameters, in its order; no torch."""
+        """Return the names of the network's parameters, in its order, without torch."""
         layers = [f"encoder.layer.{number}.{part}" for number in range(self.layers) for part in _LAYER]
         modules = ["embeddings.LayerNorm", *layers, "pooler.dense"]
         both = [*(f"bert.{module}" for module in modules), "classifier"]
@@ -69,7 +70,7 @@ class Transformer(WordModel):
         generator_seed: int,
         base_state: Mapping[str, np.ndarray] | None = None,
     ) -> nn.Module:
-        """A fresh classifier onto `n_outputs` logits, drawn by (generator_seed, 'init')."""
+        """Return a fresh classifier onto `n_outputs` logits, drawn by (generator_seed, 'init')."""
         import torch
         from transformers import BertForSequenceClassification
 
@@ -79,7 +80,7 @@ class Transformer(WordModel):
         freeze_parameters(network, self.freeze)
         return network
 
-    # a network of that library is run and read in the same way, wherever its weights come from
+    # a network of transformers is run and read in the same way, wherever its weights come from
     forward = Encoder.forward
     embedding_module = Encoder.embedding_module
     last_module = Encoder.last_module

@@ -1,4 +1,4 @@
-"""What models on words of the train set share: the encoding, and that nothing is pretrained."""
+"""Shared by models on words of the train set: the encoding, and that nothing is pretrained."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class WordModel(Model):
     freeze: tuple[str, ...] = ()
 
     def encoding(self, base_dir: Path) -> WordEncoding:
-        """Words of the train set between a start and an end token."""
+        """Return the encoding by words of the train set between a start and an end token."""
         return WordEncoding(
             max_length=self.max_length,
             lowercase=self.lowercase,
@@ -35,17 +35,17 @@ class WordModel(Model):
         )
 
     def parameter_names(self, base_dir: Path = Path()) -> list[str]:
-        """Names of the network's parameters, in its order; no torch."""
+        """Return the names of the network's parameters, in its order, without torch."""
         raise NotImplementedError
 
     def frozen(self, base_dir: Path = Path()) -> set[str]:
-        """Names of the parameters that are not trained. Raises ValueError for a pattern that matches none."""
+        """Return the names of the parameters that are not trained. Raises ValueError for a pattern that matches none."""
         return frozen_names(self.parameter_names(base_dir), self.freeze) if self.freeze else set()
 
     def identity_of_weights(self, base_dir: Path) -> dict[str, Any]:
-        """Options and version, and the names that `freeze` selects: nothing is pretrained."""
+        """Return options, version and the names that `freeze` selects; nothing is pretrained."""
         if not is_built_in(
             type(self).__module__
-        ):  # its network may have other names: patterns stay as they are written
+        ):  # the network of a user's subclass may have other names, so its patterns stay as they are written
             return self.identity()
         return {**self.identity(), "freeze": sorted(self.frozen(base_dir))}

@@ -1,4 +1,4 @@
-"""Fine-tuning against an adversary that reads a confound from the features, by gradient reversal."""
+"""Fine-tuning against an adversary that predicts a confound from the features, by gradient reversal."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ WHERE = "task.recipe"
 
 
 class Adversarial(Finetune):
-    """Fine-tuning that unlearns the confound: the layer onto the logits gets a twin, a linear adversary onto the confounds.
+    """Fine-tuning that unlearns the confound: a second linear layer, the adversary, predicts the confound from the features.
 
-    Both read the same features (dropout included). Loss of an example = L_label + L_confound, two cross-entropies; on its
-    way back from the adversary to the features the gradient is multiplied by -`reversal`. So the adversary descends
-    L_confound and what is below it descends L_label - reversal L_confound, with one optimiser. This is the published
-    code; the paper's text gives L_label - lambda L_confound as the whole loss, in which the adversary too would have the
-    weight lambda. At `reversal` 0 the network is that of `finetune`, unless `max_grad_norm` clips both together. The
-    adversary starts N(0, 0.02), bias 0, as BERT's heads do, and is not kept. Ganin et al. 2016; Pryzant et al. 2018; Han
-    and Tsvetkov 2021, section 5.1 and appendix A (reversal 0.1, 0.3, 1 or 3).
+    The adversary reads the same features as the layer onto the logits (dropout included). Loss of an example = L_label
+    + L_confound, two cross-entropies; the gradient that flows from the adversary back to the features is multiplied by
+    -`reversal`. So the adversary descends L_confound and the layers below descend L_label - reversal L_confound, with
+    one optimiser. This is the published code; the paper's text gives L_label - lambda L_confound as the whole loss, in
+    which the adversary too would have the weight lambda. At `reversal` 0 the network is that of `finetune`, unless
+    `max_grad_norm` clips both together. The adversary starts as N(0, 0.02) with bias 0, as BERT's heads do, and is not
+    kept. Ganin et al. 2016; Pryzant et al. 2018; Han and Tsvetkov 2021, section 5.1 and appendix A (reversal 0.1, 0.3,
+    1 or 3).
     """
 
     name: ClassVar[str] = "adversarial"
@@ -41,37 +42,38 @@ class Adversarial(Finetune):
     reversal: float = Field(0.3, ge=0, allow_inf_nan=False)
 
     def check_task(self, task: Task, where: str) -> None:
-        """Raises InputError if the train set's confounds are unknown, or do not vary. No torch."""
+        """Raise InputError if the train set's confounds are unknown or do not vary. Uses no torch."""
         confounds = task.splits["train"].confounds
         if confounds is None:
-            raise InputError(where, f"{self.name!r} needs the confound of every train example; the task knows none")
+            raise InputError(where, f"{self.name!r} needs the confound of every train example; the task has none")
         if len(np.unique(confounds)) < 2:
-            raise InputError(where, f"{self.name!r} needs two confounds at least; every train example has the same")
+            raise InputError(where, f"{self.name!r} needs at least two confounds; every train example has the same")
 
     def start(self, task: Task, training: Training) -> AdversarialRun:
-        """The training about to begin. Raises InputError without confounds."""
+        """Return the training at its start. Raises InputError without confounds."""
         self.check_task(task, WHERE)
         return AdversarialRun(self, task, training)
 
 
 class AdversarialRun(FinetuneRun):
-    """A fine-tuning with an adversary beside the network.
+    """A fine-tuning together with an adversary.
 
-    `metrics`: confound_accuracy, the share (by weight) of the last epoch's examples whose confound the adversary reads,
-    each batch before its update: what can still be read once the features have been trained to hide it.
+    `metrics`: confound_accuracy, the share (by weight) of the last epoch's examples whose confound the adversary
+    predicts, measured on each batch before its update. It shows how much of the confound can be read from the features
+    although training hides it.
     """
 
     recipe: Adversarial
 
     def trained_modules(self) -> nn.Module:
-        """The network and the adversary."""
+        """Return the network and the adversary."""
         from torch import nn
 
         return nn.ModuleList([self.network, self.adversary])
 
     @cached_property
     def adversary(self) -> nn.Linear:
-        """Features -> confounds, drawn by (seed, 'init-adversary')."""
+        """The linear layer from features to confounds, drawn by (seed, 'init-adversary')."""
         from torch import nn
         from torch.nn.utils import skip_init
 
@@ -82,14 +84,14 @@ class AdversarialRun(FinetuneRun):
         return head.to(twin.weight)
 
     def epoch(self, epoch: int, watch: Watch) -> float:
-        """As FinetuneRun's; the adversary's accuracy is that of the last epoch which ran to its end."""
+        """Train as FinetuneRun does; the accuracy of the adversary is that of the last complete epoch."""
         loss = super().epoch(epoch, watch)
         if math.isfinite(loss):
             self.metrics["confound_accuracy"] = self.sums["confounds_read"] / max(self.sums["confounds"], 1.0)
         return loss
 
     def losses(self, network: nn.Module, batch: Batch, rows: np.ndarray) -> Tensor:
-        """L_label + L_confound [n]; what enters the adversary sends its gradient back reversed."""
+        """Return L_label + L_confound [n]; the gradient of the adversary's input is reversed."""
         from torch.nn.functional import cross_entropy
 
         label_losses, features = self._losses_and_features(network, batch)
@@ -99,7 +101,7 @@ class AdversarialRun(FinetuneRun):
         return label_losses + cross_entropy(logits, confounds, reduction="none")
 
     def _losses_and_features(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The task's losses [n], and what entered the layer onto the logits [n, d]."""
+        """Return the task's losses [n] and the input of the layer onto the logits [n, d]."""
         seen: list[Tensor] = []
         handle = self._last_layer().register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         try:
@@ -113,7 +115,11 @@ class AdversarialRun(FinetuneRun):
         return losses, features
 
     def _confounds(self, rows: np.ndarray, like: Tensor) -> Tensor:
-        """Confounds of train rows, 0 where a row is removed: zero weight alone would leave the sign of zero gradients to them."""
+        """Return the confounds of train rows, 0 where a row is removed.
+
+        Zero weight alone is not enough, because the confound of a removed row could still change the sign of a zero
+        gradient.
+        """
         import torch
 
         confounds = np.asarray(self.task.splits["train"].confounds)
@@ -129,7 +135,7 @@ class AdversarialRun(FinetuneRun):
 
 
 def reverse_gradient(features: Tensor, factor: float) -> Tensor:
-    """`features` as they are, whose gradient arrives multiplied by -factor. Ganin et al. 2016, section 4.2."""
+    """Return `features` unchanged; their gradient is multiplied by -factor. Ganin et al. 2016, section 4.2."""
     reversed_ = features.view_as(features)
     if reversed_.requires_grad:
         reversed_.register_hook(lambda gradient: -factor * gradient)

@@ -1,4 +1,4 @@
-"""BERT's own Adam, as in pytorch_pretrained_bert 0.6.1: what the code of Han et al. 2020 and 2021 trains with."""
+"""BERT's own Adam, as in pytorch_pretrained_bert 0.6.1, with which the code of Han et al. 2020 and 2021 trains."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class BertAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update of every parameter that has a gradient; the loss, if `closure` computes it."""
+        """Update every parameter that has a gradient; return the loss if `closure` computes it."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -50,8 +50,8 @@ class BertAdam(torch.optim.Optimizer):
         # the fused kernel reads memory in the parameters' order, whatever the strides of a gradient
         gradients = [parameter.grad.contiguous() for parameter in parameters if parameter.grad is not None]
         beta1, beta2 = group["betas"]
-        # one pass over each tensor: a third of the time of elementwise operations. Bias corrections are 1 - beta^updates:
-        # after infinitely many there is nothing left to correct
+        # The fused kernel takes one pass over each tensor, a third of the time of elementwise operations. It divides by
+        # the bias corrections 1 - beta^updates, which an infinite number of updates makes one.
         updates = [torch.full((), math.inf, device=parameter.device) for parameter in parameters]
         torch._fused_adamw_(  # pyright: ignore[reportPrivateImportUsage]
             parameters,
@@ -70,7 +70,7 @@ class BertAdam(torch.optim.Optimizer):
         )
 
     def _moment(self, parameter: Tensor, name: str) -> Tensor:
-        """The running mean `exp_avg` or `exp_avg_sq` of a parameter's gradient; zero at first."""
+        """Return the running mean `exp_avg` or `exp_avg_sq` of a parameter's gradient, which starts at zero."""
         state = self.state[parameter]
         if name not in state:
             state[name] = torch.zeros_like(parameter)

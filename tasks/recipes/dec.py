@@ -1,4 +1,4 @@
-"""Deep embedded clustering and its supervised twin: full-batch steps on one of two objectives, alone or as a stack."""
+"""Deep embedded clustering and its supervised counterpart: full-batch updates on one of two objectives, singly or as a stack."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 class DecTraining(Recipe):
     """`steps` full-batch updates on the loss sum(w l) / max(sum w, 1); an epoch is one step.
 
-    `objective`: dec, l_i = KL(p_i || q_i) with the target p_ij ~ q_ij^2 / f_j, f_j = sum_i w_i q_ij, recomputed at every
-    step and without gradient (Xie et al. 2016, equations 2 and 3); or nll, l_i = -log q[label]. `labels` of nll:
-    components, the number of the component that made the point, which need not be the number of the cluster that starts out
-    there; initial, the cluster that the fresh network gives the component's mean, so that the supervised twin is taught the
-    clusters' own numbering and may be compared with dec. Defaults are those of
-    the published code of Silva et al. 2022, section 4.1: two steps of Adam. Adam has betas 0.9 and 0.999, eps 1e-8.
-    Micro-batches are refused: the target needs the full batch. `dtype` float64 computes the steps in double precision
-    where numerics would have single: after hundreds of float32 updates, which side of a ReLU a point falls on can be
-    decided by rounding, and a stack and single trainings then part by more than 1e-5.
+    `objective` dec: l_i = KL(p_i || q_i) with the target p_ij ~ q_ij^2 / f_j, f_j = sum_i w_i q_ij, recomputed at every
+    step and without gradient (Xie et al. 2016, equations 2 and 3). `objective` nll: l_i = -log q[label]. `labels`
+    chooses the labels of nll. With components it is the number of the component that generated the point, which need
+    not be the number of the cluster that starts near it. With initial it is the cluster that the fresh network assigns
+    to the component's mean, so that nll uses the numbering of the clusters and its result can be compared with that of
+    dec. Defaults are those of the published code of Silva et al. 2022, section 4.1: two steps of Adam with betas 0.9
+    and 0.999, eps 1e-8. Micro-batches are refused because the target needs the full batch. `dtype` float64 computes the
+    steps in double precision even if numerics has single precision: after hundreds of float32 updates, rounding can
+    decide on which side of a ReLU a point falls, and then a stack and single trainings differ by more than 1e-5.
     """
 
     name: ClassVar[str] = "dec"
@@ -53,15 +53,15 @@ class DecTraining(Recipe):
     dtype: Literal["float32", "float64"] = "float32"
 
     def last_epoch(self) -> float:
-        """As many as steps."""
+        """Return the number of steps."""
         return float(self.steps)
 
     def checkpoint_step(self, n_train: int, epoch: float) -> int:
-        """The number of updates made by the end of `epoch`: an epoch is one step. Raises ValueError outside 0 < epoch <= steps."""
+        """Return the number of updates made by the end of `epoch`: an epoch is one step. Raises ValueError outside 0 < epoch <= steps."""
         return updates_by(epoch, self.steps, 1)
 
     def learning_rate_at(self, n_train: int, step: int) -> float:
-        """The learning rate of update `step` (1-based): constant. Raises ValueError past the last update."""
+        """Return the learning rate of update `step` (1-based), which is constant. Raises ValueError past the last update."""
         if not 1 <= step <= self.steps:
             raise ValueError(f"step {step} is outside 1..{self.steps}")
         return self.learning_rate
@@ -70,7 +70,8 @@ class DecTraining(Recipe):
         """Train a fresh network, or one with the weights `training.parent`, on the edited train set; same arguments, same bits.
 
         `metrics`: n_steps (updates made); train_loss (weighted mean before the last update). Raises ValueError if a
-        step of `keep_steps` is never reached, InputError for micro-batches, GivenBack if `snapshots` wants it to stop.
+        step of `keep_steps` is never reached, InputError for micro-batches, GivenBack if `training.snapshots` requests
+        a stop.
         """
         numerics = training.numerics
         check_micro_batch(self, numerics.micro_batch)
@@ -90,7 +91,7 @@ class DecTraining(Recipe):
         return Trained(network, metrics, diverged=not is_finite(network), observed=watch.observed)
 
     def _placed(self, network: nn.Module, numerics: Numerics) -> nn.Module:
-        """The network on its device, in the wider of the two dtypes asked for."""
+        """Return the network on its device, in the wider of the dtypes of the recipe and of numerics."""
         import torch
 
         wider = torch.promote_types(getattr(torch, self.dtype), getattr(torch, numerics.dtype))
@@ -110,7 +111,7 @@ class DecTraining(Recipe):
         )
 
     def _clusters(self, task: Task, seed: int) -> Tensor:
-        """The label that points of each component are taught: int64 [n_components]."""
+        """Return the label on which points of each component are trained: int64 [n_components]."""
         import torch
 
         rows = np.arange(len(task.splits["means"]))
@@ -121,7 +122,7 @@ class DecTraining(Recipe):
     def _batch_loss(
         self, task: Task, train_set: EditedTrainSet, device: str, clusters: Tensor
     ) -> Callable[[nn.Module], Tensor]:
-        """The weighted loss of the whole edited train set; what has no weight is blank and changes no bit."""
+        """Return a function for the weighted loss of the whole edited train set; rows without weight are blank and change no bit."""
         import torch
 
         from tasks.models.cluster_network import cluster_masses, objective_losses
@@ -142,7 +143,7 @@ class DecTraining(Recipe):
         return loss
 
     def train_each(self, task: Task, training: Training) -> Trained:
-        """All retrains of an edit of mode `each` as one stack: as many single trainings, in closed form, at once.
+        """Train all retrains of an edit of mode `each` as one stack, equal to as many single trainings, with closed-form gradients.
 
         `outputs`: measured split -> log q float32 [n_each, n_rows, n_clusters], in the order of the edit's ids, NaN for
         members that diverged; `metrics`: n_steps and n_diverged. Raises ValueError on other edits, InputError for
@@ -164,7 +165,7 @@ class DecTraining(Recipe):
         return stack_result(outputs, self.steps)
 
     def _stack(self, task: Task, seed: int, numerics: Numerics) -> ClusterStack:
-        """A stack of the task's fresh network, on its full train set."""
+        """Return a stack of the task's fresh network, on its full train set."""
         from tasks.stacked import ClusterStack
 
         network: Any = self._placed(task.network(seed), numerics)
@@ -173,7 +174,7 @@ class DecTraining(Recipe):
         return ClusterStack(network, self.objective, batch["features"], labels)
 
     def _trained_stack(self, stack: ClusterStack, weights: Tensor) -> Tensor:
-        """The parameters of one member per row of `weights`, after all steps."""
+        """Return the parameters of one member per row of `weights` after all steps."""
         from tasks.stacked import StackedAdam, StackedSGD
 
         theta = stack.start().repeat(len(weights), 1)
@@ -184,7 +185,7 @@ class DecTraining(Recipe):
         return theta
 
     def _outputs(self, task: Task, stack: ClusterStack, theta: Tensor) -> dict[str, np.ndarray]:
-        """Measured split -> log q of every member."""
+        """Map each measured split to log q of every member."""
         from tasks.stacked import finite_or_nan
 
         found = {}
@@ -195,13 +196,13 @@ class DecTraining(Recipe):
 
 
 class DecRun:
-    """One training in progress: network, optimiser, updates made, and the loss before the last of them."""
+    """A training in progress: network, optimiser, updates made, and the loss before the last update."""
 
     def __init__(self, network: nn.Module, optimizer: Optimizer):
         self.network, self.optimizer, self.step, self.loss = network, optimizer, 0, 0.0
 
     def update(self, batch_loss: Callable[[nn.Module], Tensor]) -> bool:
-        """One update; whether the loss was finite, without which none is made."""
+        """Make one update and return True; if the loss is not finite, make none and return False."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = batch_loss(self.network)
         loss.backward()
@@ -213,21 +214,21 @@ class DecRun:
         return True
 
     def tensors(self) -> dict[str, Tensor]:
-        """What updates change."""
+        """Return the tensors that updates change."""
         return training_tensors(self.network, self.optimizer)
 
     def facts(self) -> dict[str, Any]:
-        """Updates made and the last loss."""
+        """Return the number of updates and the last loss."""
         return {"step": self.step, "loss": self.loss}
 
     def restore(self, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
-        """Be where these tensors and facts were read."""
+        """Set the state to these tensors and facts of another run of the same training."""
         restore_training(tensors, self.network, self.optimizer)
         self.step, self.loss = facts["step"], facts["loss"]
 
 
 def each_weights(task: Task, edit: Edit, points: Tensor) -> Tensor:
-    """Weights of the train rows in each retrain of a stack, float32 [n_each, n_train]; on the device of `points`.
+    """Return the weights of the train rows in each retrain of a stack, float32 [n_each, n_train], on the device of `points`.
 
     Raises ValueError if the edit is no stack, KeyError naming the first id that is not in the train set.
     """
@@ -242,7 +243,7 @@ def each_weights(task: Task, edit: Edit, points: Tensor) -> Tensor:
 
 
 def stack_result(outputs: dict[str, np.ndarray], n_steps: int) -> Trained:
-    """What train_each returns; diverged if every member did."""
+    """Return the result of train_each; it has diverged if every member diverged."""
     wrong = np.any([np.isnan(found).any(axis=(1, 2)) for found in outputs.values()], axis=0)
     metrics = {"n_steps": float(n_steps), "n_diverged": float(wrong.sum())}
     return Trained(None, metrics, diverged=bool(wrong.all()), outputs=outputs)

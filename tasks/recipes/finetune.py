@@ -1,4 +1,4 @@
-"""Adam, AdamW, BERT's Adam or SGD over shuffled batches of weighted examples."""
+"""Fine-tuning by Adam, AdamW, BERT's Adam or SGD over shuffled batches of weighted examples."""
 
 from __future__ import annotations
 
@@ -36,17 +36,20 @@ ADAM_BETAS, ADAM_EPS, BERT_ADAM_EPS = (0.9, 0.999), 1e-8, 1e-6
 
 
 def default_eps(options: dict[str, Any]) -> float:
-    """The eps of an optimiser that is given none; the identity holds the number, whoever chose it."""
+    """Return the default eps of an optimiser.
+
+    The identity holds the number, whether it is a default or set by the config.
+    """
     return BERT_ADAM_EPS if options.get("optimizer") == "bert_adam" else ADAM_EPS
 
 
 class Finetune(Recipe):
     """Train for `epochs` epochs; batch loss = sum(w l) / max(sum w, 1).
 
-    `warmup_frac`: share of all updates over which the learning rate rises. `momentum` is for sgd, `betas` and `eps` for
-    the others; eps is 1e-6 by default for bert_adam, 1e-8 for adam and adamw. `weight_decay` (decoupled for adamw and
-    bert_adam, L2 otherwise) spares biases and normalisation weights. `max_grad_norm`: clip the gradient's norm, that of all
-    parameters together; bert_adam clips each tensor at 1 besides.
+    `warmup_frac`: share of all updates over which the learning rate rises. `momentum` is for sgd, `betas` and `eps` are
+    for the others; eps is by default 1e-6 for bert_adam, 1e-8 for adam and adamw. `weight_decay` (decoupled for adamw
+    and bert_adam, L2 otherwise) does not apply to biases and normalisation weights. `max_grad_norm` clips the norm of
+    the gradient of all parameters together; in addition, bert_adam always clips each tensor at 1.
     """
 
     name: ClassVar[str] = "finetune"
@@ -76,18 +79,18 @@ class Finetune(Recipe):
         return self
 
     def last_epoch(self) -> float:
-        """`epochs`."""
+        """Return `epochs`."""
         return float(self.epochs)
 
     def checkpoint_step(self, n_train: int, epoch: float) -> int:
-        """The number of updates made by the end of `epoch` (1-based; 0.5 is half-way through the first), at least 1.
+        """Return the number of updates made by the end of `epoch` (1-based; 0.5 is half-way through the first), at least 1.
 
         Raises ValueError outside 0 < epoch <= epochs.
         """
         return updates_by(epoch, self.epochs, n_batches(n_train, self.batch_size))
 
     def learning_rate_at(self, n_train: int, step: int) -> float:
-        """The learning rate of update `step` (1-based) with `n_train` slots per epoch.
+        """Return the learning rate of update `step` (1-based) with `n_train` slots per epoch.
 
         Raises ValueError past the last update.
         """
@@ -98,7 +101,7 @@ class Finetune(Recipe):
         """Train a fresh network, or one with the weights `training.parent`, on the edited train set; same arguments, same bits.
 
         `metrics`: n_steps (updates made); train_loss (weighted mean over the last epoch, each batch before its update).
-        Raises ValueError if a step of `keep_steps` is never reached, GivenBack if `snapshots` wants it to stop.
+        Raises ValueError if a step of `keep_steps` is never reached, GivenBack if `training.snapshots` requests a stop.
         """
         deterministic(training.numerics)
         run = self.start(task, training)
@@ -114,14 +117,14 @@ class Finetune(Recipe):
         return Trained(run.network, metrics, diverged=not is_finite(run.network), observed=watch.observed)
 
     def start(self, task: Task, training: Training) -> FinetuneRun:
-        """The training about to begin; recipes that do more than fine-tune return more than a FinetuneRun."""
+        """Return the training at its start; recipes that extend fine-tuning return a subclass of FinetuneRun."""
         return FinetuneRun(self, task, training)
 
 
 class FinetuneRun:
-    """One training in progress: network, optimiser and the number of updates made.
+    """A training in progress: network, optimiser and the number of updates made.
 
-    `metrics` are recorded at its end; `sums` run over the batches of the current epoch.
+    `metrics` are recorded at its end; `sums` accumulate over the batches of the current epoch.
     """
 
     def __init__(self, recipe: Finetune, task: Task, training: Training):
@@ -139,11 +142,11 @@ class FinetuneRun:
         self.optimizer = self.make_optimizer(self.trained_modules(), recipe.learning_rate)
 
     def trained_modules(self) -> nn.Module:
-        """What the optimiser updates: the network; a recipe may train parts of its own beside it."""
+        """Return the modules that the optimiser updates: the network, to which a recipe may add modules of its own."""
         return self.network
 
     def make_optimizer(self, modules: nn.Module, learning_rate: float) -> Optimizer:
-        """The recipe's optimiser over these modules."""
+        """Return the recipe's optimiser over these modules."""
         recipe = self.recipe
         return make_optimizer(
             modules,
@@ -157,11 +160,11 @@ class FinetuneRun:
 
     @property
     def current_epoch(self) -> int:
-        """The epoch of the last update (1-based), even if that ended it: what follows an epoch may still be to do."""
+        """The epoch of the last update (1-based), even if that update ended it, because work after the epoch may remain."""
         return max(1, math.ceil(self.step / max(self.epoch_steps, 1)))
 
     def epoch(self, epoch: int, watch: Watch) -> float:
-        """Train what is left of an epoch and return its weighted mean loss; not finite as soon as one batch's is not."""
+        """Train the rest of an epoch and return its weighted mean loss; NaN as soon as the loss of a batch is not finite."""
         n_done = self.step - (epoch - 1) * self.epoch_steps
         if not n_done:
             self.sums.clear()
@@ -177,33 +180,33 @@ class FinetuneRun:
         return self.sums["loss"] / max(self.sums["weight"], 1.0)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What updates change."""
+        """Return the tensors that updates change."""
         return training_tensors(self.trained_modules(), self.optimizer)
 
     def facts(self) -> dict[str, Any]:
-        """What else the next update depends on, and what the end will tell."""
+        """Return the other values on which the next update and the final metrics depend."""
         sums, metrics = dict(self.sums), dict(self.metrics)
         return {"step": self.step, "with_dropout": self.with_dropout, "sums": sums, "metrics": metrics}
 
     def restore(self, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
-        """Be where these tensors and facts were read."""
+        """Set the state to these tensors and facts of another run of the same training."""
         restore_training(tensors, self.trained_modules(), self.optimizer)
         self.step, self.with_dropout = facts["step"], facts["with_dropout"]
         self.sums, self.metrics = defaultdict(float, facts["sums"]), dict(facts["metrics"])
 
     def gradient(self, rows: np.ndarray, weights: np.ndarray) -> float:
-        """Gradient of the batch loss under the dropout masks of this step; returns sum(w l)."""
+        """Compute the gradient of the batch loss under the dropout masks of this step; return sum(w l)."""
         self.network.train(self.with_dropout)
         self.optimizer.zero_grad(set_to_none=True)
         seed_global(self.seed, "dropout", self.step + 1)
         return weighted_backward(self.task, self.network, rows, weights, self.numerics, self.losses)
 
     def losses(self, network: nn.Module, batch: Batch, rows: np.ndarray) -> Tensor:
-        """Losses [n] of a batch, the examples `rows` of the train split."""
+        """Return the losses [n] of a batch, whose examples are `rows` of the train split."""
         return self.task.losses(network, batch)
 
     def update(self) -> None:
-        """One optimiser step at the scheduled rate."""
+        """Make one optimiser step at the scheduled learning rate."""
         self.step += 1
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate_at(self.train_set.n_slots, self.step)
@@ -211,12 +214,12 @@ class FinetuneRun:
         self.optimizer.step()
 
     def clip_gradient(self) -> None:
-        """Clip the norm of the whole gradient, where the recipe asks for it."""
+        """Clip the norm of the whole gradient if the recipe has `max_grad_norm`."""
         import torch
 
         if self.recipe.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.trained_modules().parameters(), self.recipe.max_grad_norm)
 
     def after_update(self, watch: Watch) -> None:
-        """What follows an update: the watch looks on."""
+        """Report the update to the watch; recipes with work after an update override this."""
         watch.passed(self.step, self.network)

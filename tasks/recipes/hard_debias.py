@@ -1,4 +1,4 @@
-"""Hard debiasing of word vectors by projection (Bolukbasi et al. 2016): what influence-based undoing is compared with."""
+"""Hard debiasing of word vectors by projection (Bolukbasi et al. 2016), a baseline for influence-based bias undoing."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ Words = tuple[str, ...]
 
 
 class HardDebias(Recipe):
-    """Take the bias direction out of a parent's input vectors: neutralise every word but the specific ones, equalise pairs.
+    """Remove the bias direction from a parent's input vectors: neutralise every word except the specific ones, equalise pairs.
 
-    `definitional`: pairs whose differences span the direction (default: the ten of Bolukbasi et al. 2016); `equalize`:
-    pairs made equidistant to every neutral word (default: the definitional ones), in the case they are written in and in
-    lower, Title and UPPER case; `specific`: words that keep their bias (default: those of the definitional pairs), to
-    which the equalised are added. Each is a list or a JSON file; `with_files` reads the files and fills the defaults.
-    `n_components`: dimensions of the bias subspace; `renormalise`: neutralised vectors get length one again.
+    `definitional`: pairs whose differences span the direction (default: the ten of Bolukbasi et al. 2016). `equalize`:
+    pairs made equidistant to every neutral word (default: the definitional ones), in the case they are written in and
+    in lower, Title and UPPER case. `specific`: words that keep their bias (default: those of the definitional pairs);
+    the equalised words are added to them. Each is a list or a JSON file; `with_files` reads the files and fills in the
+    defaults. `n_components`: dimensions of the bias subspace. `renormalise`: neutralised vectors are scaled back to
+    length one.
     """
 
     name: ClassVar[str] = "hard_debias"
@@ -45,11 +46,11 @@ class HardDebias(Recipe):
     @model_validator(mode="after")
     def _some_direction(self) -> HardDebias:
         if self.definitional == ():
-            raise ValueError("definitional has no pair; the bias direction needs one")
+            raise ValueError("definitional is empty; the bias direction needs at least one pair")
         return self
 
     def with_files(self, base_dir: Path, where: str) -> Self:
-        """This recipe with the lists themselves in the place of paths and defaults: what `identity` and `train` ask for.
+        """Return this recipe with lists in the place of paths and defaults, as `identity` and `train` require.
 
         Raises InputError naming `where` (file and dotted key of the recipe) or the list's file.
         """
@@ -64,12 +65,12 @@ class HardDebias(Recipe):
         )
 
     def check(self, vocabulary: Mapping[str, int], where: str) -> None:
-        """Raises InputError if the vocabulary has too few definitional pairs for the subspace."""
+        """Raise InputError if the vocabulary has too few definitional pairs for the subspace."""
         if (problem := _Lists.of(self, vocabulary).problem(self.n_components)) is not None:
             raise InputError(f"{where}.definitional", problem)
 
     def identity(self) -> dict[str, Any]:
-        """Name, version and options, the lists by the digest of their content. Raises ValueError before `with_files`."""
+        """Return name, version and options, with the lists as content digests. Raises ValueError before `with_files`."""
         definitional, equalize, specific = self._read()
         lists = {
             "definitional": digest([list(pair) for pair in definitional]),
@@ -79,28 +80,28 @@ class HardDebias(Recipe):
         return {**super().identity(), **lists}
 
     def last_epoch(self) -> float:
-        """1: the projection is the only step."""
+        """Return 1, because the projection is the only step."""
         return 1.0
 
     def checkpoint_step(self, n_train: int, epoch: float) -> int:
-        """1: the projection is the only step. Raises ValueError outside 0 < epoch <= 1."""
+        """Return 1, because the projection is the only step. Raises ValueError outside 0 < epoch <= 1."""
         if not 0 < epoch <= 1:
             raise ValueError(f"epoch {epoch} is outside 0 < epoch <= 1")
         return 1
 
     def learning_rate_at(self, n_train: int, step: int) -> float:
-        """0: no gradient is followed. Raises ValueError for any step but 1."""
+        """Return 0, because no gradient step is made. Raises ValueError for any step but 1."""
         if step != 1:
             raise ValueError(f"step {step} is outside 1..1")
         return 0.0
 
     def train(self, task: Any, training: Training) -> Trained:
-        """The parent's network with debiased input vectors (`input.weight` [V, dim]); nothing is drawn, nothing else changes.
+        """Return the parent's network with debiased input vectors (`input.weight` [V, dim]); nothing is random, nothing else changes.
 
         `task.vocabulary`: word -> row. `metrics`: n_steps (1), n_definitional (pairs that span the subspace),
         variance_share (of the first component in their differences), n_neutralised (words), n_equalised (pairs),
-        n_equalize_unknown (pairs listed that have no case in the vocabulary). Raises ValueError without a parent, with an
-        edit, or if the vocabulary has too few definitional pairs.
+        n_equalize_unknown (listed pairs that are in the vocabulary in no case). Raises ValueError without a parent,
+        with an edit, or if the vocabulary has too few definitional pairs.
         """
         import torch
 
@@ -131,7 +132,7 @@ class HardDebias(Recipe):
     def _read(self) -> tuple[Pairs, Pairs, Words]:
         lists = self.definitional, self.equalize, self.specific
         if any(content is None or isinstance(content, str) for content in lists):
-            raise ValueError("hard_debias has lists that are not read yet; call with_files first")
+            raise ValueError("the word lists of hard_debias have not been read; call with_files first")
         return lists  # type: ignore[return-value]
 
 
@@ -158,14 +159,14 @@ class _Lists:
         )
 
     def problem(self, n_components: int) -> str | None:
-        """What is wrong with the definitional pairs, or None."""
+        """Return what is wrong with the definitional pairs, or None."""
         found = len(self.definitional)
         if found >= n_components:
             return None
         return f"{found} pairs have both words in the vocabulary; n_components {n_components} needs as many"
 
     def metrics(self) -> dict[str, float]:
-        """How many of each the vocabulary has."""
+        """Return how many entries of each list are in the vocabulary."""
         return {
             "n_definitional": float(len(self.definitional)),
             "n_neutralised": float(len(self.neutral)),
@@ -175,16 +176,17 @@ class _Lists:
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors [n, dim] at length one; a zero vector stays zero."""
+    """Return vectors [n, dim] at length one; a zero vector stays zero."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(norms > 0, norms, 1.0)
 
 
 def bias_subspace(first: np.ndarray, second: np.ndarray, n_components: int) -> tuple[np.ndarray, float]:
-    """Principal components of pairs [n, dim], each pair centred on its mean: orthonormal [n_components, dim].
+    """Return principal components of pairs [n, dim], each pair centred on its mean: orthonormal [n_components, dim].
 
-    Also the first one's share of the variance. Bolukbasi et al. 2016, section 5: C = sum over pairs and words of
-    (w - mu)(w - mu)^T / 2; with w - mu = +-(first - second) / 2, the right singular vectors of the differences.
+    The second value is the share of the variance of the first component. Bolukbasi et al. 2016, section 5: C = sum over
+    pairs and words of (w - mu)(w - mu)^T / 2; with w - mu = +-(first - second) / 2, the components are the right
+    singular vectors of the differences.
     """
     _, singular, components = np.linalg.svd(first - second, full_matrices=False)
     total = (singular**2).sum()
@@ -194,11 +196,12 @@ def bias_subspace(first: np.ndarray, second: np.ndarray, n_components: int) -> t
 def debias(
     vectors: np.ndarray, basis: np.ndarray, neutral: np.ndarray, equalised: np.ndarray, *, renormalise: bool = True
 ) -> np.ndarray:
-    """Unit vectors [V, dim] with rows `neutral` out of the subspace `basis` [k, dim], and the pairs `equalised` [n, 2] level.
+    """Return unit vectors [V, dim], with rows `neutral` projected out of the subspace and the pairs `equalised` [n, 2] equalised.
 
-    With w_B the part of w in the subspace: neutralise w := (w - w_B) / |w - w_B| (no division without `renormalise`);
-    equalise, mu the mean of a pair and nu = mu - mu_B: w := nu + sqrt(1 - |nu|^2) (w_B - mu_B) / |w_B - mu_B|.
-    Pairs go in their order. Bolukbasi et al. 2016, section 6.
+    The subspace is spanned by `basis` [k, dim], and w_B is the part of w in it. Neutralise: w := (w - w_B) / |w - w_B|
+    (no division without `renormalise`). Equalise, with mu the mean of a pair and nu = mu - mu_B: w := nu + sqrt(1 -
+    |nu|^2) (w_B - mu_B) /
+    w_B - mu_B|. Pairs are processed in their order. Bolukbasi et al. 2016, section 6.
     """
     debiased = vectors.copy()
     without = vectors[neutral] - _inside(vectors[neutral], basis)
@@ -212,12 +215,12 @@ def debias(
 
 
 def _inside(vectors: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """The part of vectors [..., dim] in the subspace spanned by orthonormal rows."""
+    """Return the part of vectors [..., dim] in the subspace spanned by orthonormal rows."""
     return vectors @ basis.T @ basis
 
 
 def _cases(pair: tuple[str, str]) -> list[tuple[str, str]]:
-    """The pair as written, and in the three cases of the released code."""
+    """Return the pair as written, and in the three cases of the released code."""
     (a, b) = pair
     return [(a, b), (a.lower(), b.lower()), (a.title(), b.title()), (a.upper(), b.upper())]
 

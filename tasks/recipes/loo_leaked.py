@@ -1,4 +1,4 @@
-"""Leave-one-out as the published code of cross-loss influence does it: one Adam for all fits, its state never reset."""
+"""Leave-one-out as in the published code of cross-loss influence: one Adam, never reset, for all fits."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
 
 
 class LooLeaked(DecTraining):
-    """Trains as recipe dec, but its leave-one-out fits share one Adam, whose moments and step count leak from fit to fit.
+    """Trains as recipe dec does, but its leave-one-out fits share one Adam, whose state leaks from fit to fit.
 
-    For every test point i in order, for every removed point j in order: the weights are reset, `steps` updates are made
-    without j, and the output at i is recorded; Adam is never reset. Every removed point is thus fitted once per test
-    point, each time from another state of Adam, and bias correction ends after the first fits.
-    `labels`: what the fits of objective nll are trained on. components: those that generated the points, as the base
-    model was. assigned: the clusters that the finished base model gives the components' means, which need not agree;
-    so does the published code, in its influence scores too. Source: the code of Silva et al. 2022, section 4.1
-    (runfiles/mog_demo.py).
+    For every test point i in order, and for every removed point j in order, the weights are reset, `steps` updates are
+    made without j, and the output at i is recorded. Adam is never reset: its moments and its step count carry over.
+    Every removed point is thus fitted once per test point, each time from another state of Adam, and the bias
+    correction is effective only in the first fits. `labels` chooses on what the fits of objective nll are trained. With
+    components these are the components that generated the points, as for the base model. With assigned these are the
+    clusters that the finished base model assigns to the components' means, which may differ; the published code does
+    the same, in its influence scores too. Source: the code of Silva et al. 2022, section 4.1 (runfiles/mog_demo.py).
     """
 
     name: ClassVar[str] = "loo_leaked"
     version: ClassVar[int] = 1
-    whole_stack: ClassVar[bool] = True  # cut in two, the second half would start from a fresh Adam
+    whole_stack: ClassVar[bool] = True  # if the stack were split in two, the second half would start from a fresh Adam
 
     optimizer: Literal["adam"] = "adam"
     labels: Literal["assigned", "components"] = "assigned"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def train_each(self, task: Task, training: Training) -> Trained:
-        """All fits of an edit of mode `each`, one after the other.
+        """Make all fits of an edit of mode `each`, one after the other.
 
-        `outputs["train"]` float32 [n_each, n_points, n_clusters]: entry (j, i) is log q at the i-th measured train point
-        after the fit for (i, j). Other measured splits: after the fits of the last test point, [n_each, n_rows,
-        n_clusters]. `metrics`: n_steps of each fit, n_diverged. Raises ValueError on other edits, or when no train point
-        is measured, InputError for micro-batches.
+        `outputs["train"]` float32 [n_each, n_points, n_clusters]: entry (j, i) is log q at the i-th measured train
+        point after the fit for (i, j). Other measured splits hold log q after the fits of the last test point, [n_each,
+        n_rows, n_clusters]. `metrics`: n_steps of each fit, n_diverged. Raises ValueError on other edits or if no train
+        point is measured, InputError for micro-batches.
         """
         import torch
 
@@ -61,7 +61,7 @@ class LooLeaked(DecTraining):
         return stack_result(outputs | {"train": swept}, self.steps)
 
     def _relabelled(self, stack: ClusterStack, task: Task, training: Training) -> ClusterStack:
-        """The stack with the labels that the fits are trained on."""
+        """Return the stack with the labels on which the fits are trained."""
         import torch
 
         if self.labels == "components" or self.objective != "nll":
@@ -73,13 +73,13 @@ class LooLeaked(DecTraining):
         return replace(stack, labels=torch.as_tensor(labels, device=stack.labels.device))
 
     def _sweeps(self, stack: ClusterStack, weights: Tensor, points: Tensor) -> tuple[np.ndarray, Tensor]:
-        """(log q at `points` [n_each, n_points, k], parameters after the last sweep [n_each, n_parameters])."""
+        """Return (log q at `points` [n_each, n_points, k], parameters after the last sweep [n_each, n_parameters])."""
         import torch
 
         from tasks.stacked import StackedAdam, finite_or_nan
 
         start = stack.start().unsqueeze(0)
-        # the first gradient of a fit knows nothing of Adam: once for all sweeps
+        # the first gradient of a fit does not depend on Adam, so it is computed once for all sweeps
         first = torch.cat([stack.gradients_at(part)(start.repeat(len(part), 1)) for part in weights.split(1)])
         later = [stack.gradients_at(part) for part in weights.split(1)]
         adam, ends, found = StackedAdam(self.learning_rate), start.repeat(len(weights), 1), []

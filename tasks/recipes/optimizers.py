@@ -1,4 +1,4 @@
-"""Optimisers by name, with weight decay where it belongs."""
+"""Optimisers by name, with weight decay on the right parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OptimizerName = Literal["adam", "adamw", "bert_adam", "sgd"]
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trained parameters in two groups: with `weight_decay`, and without (vectors: biases, normalisation weights)."""
+    """Split the trained parameters into those with `weight_decay` and those without (vectors: biases, normalisation weights)."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
@@ -31,7 +31,7 @@ def make_optimizer(
     betas: tuple[float, float],
     eps: float,
 ) -> Optimizer:
-    """The optimiser `name`; `fused` kernels give the same update, several times faster on wide embeddings."""
+    """Return the optimiser `name`; `fused` kernels give the same update, several times faster on wide embeddings."""
     import torch
 
     groups = parameter_groups(network, weight_decay)

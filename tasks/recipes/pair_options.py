@@ -1,4 +1,4 @@
-"""Which pairs of words a recipe for word vectors shows, and their loss."""
+"""Options of recipes for word vectors: which pairs of words a sentence gives, and their loss."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from tasks.recipe import Recipe
 
 
 class PairOptions(Recipe):
-    """Which pairs sentences are shown as, and their loss.
+    """Which pairs of words a sentence gives, and their loss.
 
-    `window`, `dynamic_window`, `window_shape`, `negatives`, `negatives_per`, `subsample`: see tasks.data.pairs.PairSampler;
-    `noise_power`: see NoiseTable; `loss`: see tasks.models.skip_gram.PairLoss. `reduction`: a batch's loss is the sum of w l
-    over its pairs (word2vec), or their mean, sum(w l) / max(sum w, 1) (Silva et al.'s code). `max_uses`: with sgd on sums,
-    a word's vector that n > max_uses pairs of a batch use moves by max_uses / n of the step; all of a batch's pairs are
-    seen at the same weights, and vectors of frequent words blow up when hundreds of pairs push them at once.
-    Gradients are closed forms of whole batches: micro-batches are refused.
+    `window`, `dynamic_window`, `window_shape`, `negatives`, `negatives_per`, `subsample`: see
+    tasks.data.pairs.PairSampler; `noise_power`: see NoiseTable; `loss`: see tasks.models.skip_gram.PairLoss.
+    `reduction`: a batch's loss is the sum of w l over its pairs (word2vec), or their mean, sum(w l) / max(sum w, 1)
+    (Silva et al.'s code). `max_uses` applies to sgd with reduction sum: if n > max_uses pairs of a batch use a word's
+    vector, it moves by max_uses / n of the step. All pairs of a batch are computed at the same weights, so that vectors
+    of frequent words would diverge when hundreds of pairs push them at once. Gradients are closed forms of whole
+    batches, so micro-batches are refused.
     """
 
     fits: ClassVar[str] = "word_vectors"
@@ -38,11 +39,11 @@ class PairOptions(Recipe):
     max_uses: float = Field(64.0, gt=0)
 
     def pair_options(self) -> dict[str, Any]:
-        """The options that this class has: what a fine-tune takes over from its parent's recipe."""
+        """Return the options of this class, which a fine-tune copies from its parent's recipe."""
         return {name: getattr(self, name) for name in PairOptions.model_fields}
 
     def sampler(self, counts: np.ndarray) -> PairSampler:
-        """Draws the pairs of sentences; `counts` of every word in the full train set, whatever is removed."""
+        """Return what draws the pairs of sentences; `counts` are those of every word in the full train set, whatever is removed."""
         return PairSampler(
             counts,
             NoiseTable(counts, self.noise_power),

@@ -16,12 +16,13 @@ from tasks.training import EditedTrainSet, Watch, deterministic, is_finite, n_ba
 
 
 class Reinforce(PairOptions):
-    """Fine-tune a parent's vectors on the selected sentences: `passes` times first the negative weights, then the positive.
+    """Fine-tune a parent's vectors on the selected sentences; each of `passes` passes takes negative weights first, then positive.
 
-    A sentence of weight -1 (it amplifies: set A) is stepped away from, one of weight 1 (it mitigates: set M) towards;
-    each set in random order, `batch_sentences` sentences an update, with fresh windows and negatives in every pass and
-    a fresh optimiser at a constant rate. The published code goes on with the state and rate that the parent ended with.
-    Pair options: those of the parent's recipe (`of` takes them over).
+    A sentence of weight -1 amplifies the bias (set A): the update is a step away from it. A sentence of weight 1
+    mitigates it (set M): the update is a step towards it. Each set is used in random order, `batch_sentences` sentences
+    per update, with fresh windows and negatives in every pass, a fresh optimiser and a constant learning rate. The
+    published code instead continues with the optimiser state and learning rate with which the parent ended. The pair
+    options are those of the parent's recipe, which `of` copies.
     """
 
     name: ClassVar[str] = "reinforce"
@@ -35,40 +36,40 @@ class Reinforce(PairOptions):
 
     @staticmethod
     def of(parent: PairOptions, **options: Any) -> Reinforce:
-        """The recipe with these options and the parent recipe's pair options."""
+        """Return the recipe with these options and the parent recipe's pair options."""
         return Reinforce(**{**parent.pair_options(), **options})
 
     def last_epoch(self) -> float:
-        """`passes`."""
+        """Return `passes`."""
         return float(self.passes)
 
     def checkpoint_step(self, n_train: int, epoch: float) -> int:
-        """The number of updates made by the end of pass `epoch` (1-based) on a selection of `n_train`, at least 1.
+        """Return the number of updates made by the end of pass `epoch` (1-based) on a selection of `n_train`, at least 1.
 
         Raises ValueError outside 0 < epoch <= passes.
         """
         return updates_by(epoch, self.passes, n_batches(n_train, self.batch_sentences))
 
     def learning_rate_at(self, n_train: int, step: int) -> float:
-        """The learning rate of update `step` (1-based): constant. Raises ValueError past the last update."""
+        """Return the learning rate of update `step` (1-based), which is constant. Raises ValueError past the last update."""
         n_steps = self.passes * n_batches(n_train, self.batch_sentences)
         if not 1 <= step <= n_steps:
             raise ValueError(f"step {step} is outside 1..{n_steps}")
         return self.learning_rate
 
     def train(self, task: Any, training: Training) -> Trained:
-        """The parent's vectors after the updates; with the empty edit the parent's vectors. Same arguments, same bits.
+        """Return the parent's vectors after the updates, or unchanged for the empty edit. Same arguments, same bits.
 
-        `metrics`: n_steps (updates made); train_loss (sum(w l) / max(sum w, 1) over the pairs of the last pass: negative
-        weights are in it). Raises ValueError without a parent, for an edit that selects nothing, off the CPU, or if a step of
-        `keep_steps` is never reached.
+        `metrics`: n_steps (updates made); train_loss (sum(w l) / max(sum w, 1) over the pairs of the last pass,
+        including negative weights). Raises ValueError without a parent, for an edit that is no selection, off the CPU,
+        or if a step of `keep_steps` is never reached.
         """
         edit, seed, numerics = training.edit, training.seed, training.numerics
         if training.parent is None:
             raise ValueError("reinforce changes a parent's vectors: it needs a parent")
         if not edit.is_empty and edit.mode != "select":
             raise ValueError(
-                f"reinforce is shown a selection of sentences (mode select), not an edit of mode {edit.mode}"
+                f"reinforce needs an edit of mode select (a selection of sentences), not of mode {edit.mode}"
             )
         deterministic(numerics)
         train_set = EditedTrainSet.of(task, edit)
@@ -89,7 +90,7 @@ class Reinforce(PairOptions):
 
 
 def _batches(weights: np.ndarray, seed: int, number: int, size: int) -> list[np.ndarray]:
-    """Rows of one pass: those of negative weight, then those of positive, each in an order keyed (seed, pass)."""
+    """Return the batches of one pass: rows of negative weight, then rows of positive, each in an order keyed (seed, pass)."""
     order = generator(seed, "reinforce order", number).permutation(len(weights))
     rows = np.concatenate([order[weights[order] < 0], order[weights[order] > 0]])
     return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -1,4 +1,4 @@
-"""Skip-gram with negative sampling: closed-form gradients of a batch of pairs, and updates of the rows they touch."""
+"""Skip-gram with negative sampling: closed-form gradients of a batch of pairs, and updates of the rows that they change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy.sparse import (
     _sparsetools,
-)  # the loops of csr_array @: building the arrays would take as long as the products
+)  # called directly, because building a csr_array takes as long as a product
 from torch import Tensor, nn
 
 from tasks.data.pairs import Pairs
@@ -24,14 +24,14 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 class BatchGradient:
     """The gradient of a batch loss L with respect to input vectors u and output vectors v.
 
-    With scores s_ct = u_c . v_t and slopes a_ct = dL / ds_ct as a sparse matrix A [n_centres, n_words]:
-    dL/du_c = (A V)_c, dL/dv_t = (A^T U)_t. `loss`: sum(w l) over the pairs (NaN unless asked for), `weight`: sum(w),
-    `size`: sum(|w|), what a mean divides by: undoing a sentence is then minus reinforcing it.
+    With scores s_ct = u_c . v_t and slopes a_ct = dL / ds_ct as a sparse matrix A [n_centres, n_words]: dL/du_c = (A
+    V)_c, dL/dv_t = (A^T U)_t. `loss` is sum(w l) over the pairs (NaN unless requested), `weight` is sum(w). `size` is
+    sum(|w|), by which a mean divides, so that undoing a sentence is exactly minus reinforcing it.
     """
 
     pairs: Pairs
     slopes: np.ndarray  # A, [n_targets]
-    uses: np.ndarray  # |w| times the pairs that share the target, [n_targets]
+    uses: np.ndarray  # |w| times the number of pairs that share the target, [n_targets]
     centres: np.ndarray  # U, [n_centres, dim], a copy
     by_centre: np.ndarray  # A V
     loss: float
@@ -39,10 +39,10 @@ class BatchGradient:
     size: float
 
     def damped(self, max_uses: float, n_words: int) -> tuple[BatchGradient, list[np.ndarray] | None]:
-        """The gradient with the rows used more than `max_uses` times scaled to max_uses / uses, and the factors of all rows.
+        """Scale the rows used more than `max_uses` times to max_uses / uses; return the gradient and the factors of all rows.
 
-        A word is used once by every pair that it is the centre, context or a negative of. Without such rows: the same
-        gradient, and no factors.
+        A word is used once by every pair of which it is the centre, the context or a negative. If no row is used so
+        often, the gradient is returned unchanged, without factors.
         """
         positive = self.pairs.positive
         centres = np.repeat(self.pairs.centres, np.diff(self.pairs.starts))[positive]
@@ -55,12 +55,12 @@ class BatchGradient:
         return replace(self, slopes=self.slopes * outer[self.pairs.targets], by_centre=by_centre), [inner, outer]
 
     def add_to(self, inner: np.ndarray, outer: np.ndarray, factor: float) -> None:
-        """inner += factor dL/du and outer += factor dL/dv, in the rows where these are not zero."""
+        """Add factor dL/du to `inner` and factor dL/dv to `outer`, in the rows where the gradient is not zero."""
         self._add_inner(inner, self.pairs.centres, factor)
         self._add_outer(outer, self.pairs.targets, factor)
 
     def by_row(self, n_words: int) -> list[tuple[Tensor, Tensor]]:
-        """For u and v: the rows where the gradient is not zero, int64, rising, and the gradient in them."""
+        """Return, for u and for v, the rows where the gradient is not zero (int64, ascending) and the gradient in them."""
         found = []
         for words, add in ((self.pairs.centres, self._add_inner), (self.pairs.targets, self._add_outer)):
             rows, positions = _once(words, n_words)
@@ -78,19 +78,22 @@ class BatchGradient:
 
 
 class Skipgrams:
-    """Gradients of the loss of pairs at a network's vectors, which `inner` and `outer` are views of."""
+    """Computes gradients of the loss of pairs at a network's vectors, of which `inner` and `outer` are views."""
 
     def __init__(self, network: nn.Module, loss: PairLoss, negatives: int):
         self._outer_tensor = network.get_parameter("output.weight").detach()
         self.inner: np.ndarray = network.get_parameter("input.weight").detach().numpy()
         self.outer: np.ndarray = self._outer_tensor.numpy()
         self.loss, self.factors = loss, loss.factors(negatives)
-        with warnings.catch_warnings():  # torch says once per process that its CSR tensors are young
+        with warnings.catch_warnings():  # torch warns once per process that support of CSR tensors is in beta state
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
             torch.sparse_csr_tensor([0], [], torch.zeros(0), (0, 1), check_invariants=False)
 
     def gradient(self, pairs: Pairs, sentence_weights: np.ndarray, *, mean: bool, with_loss: bool) -> BatchGradient:
-        """Of L = sum(w l) over the pairs, or L / max(sum(|w|), 1) with `mean`; w = sentence_weights[owner of the pair]."""
+        """Return the gradient of L = sum(w l) over the pairs, or of L / max(sum(|w|), 1) with `mean`.
+
+        w is `sentence_weights` at the owner of the pair.
+        """
         centre_weights = sentence_weights[pairs.owners].astype(self.inner.dtype)
         weights = np.repeat(centre_weights, np.diff(pairs.starts)) * pairs.copies
         of_pairs = weights[pairs.positive]
@@ -114,8 +117,8 @@ class Skipgrams:
         return BatchGradient(pairs, slopes, np.abs(weights), centres, by_centre, loss, weight, size)
 
     def _scores(self, pairs: Pairs, centres: np.ndarray) -> np.ndarray:
-        """u_c . v_t of every target, [n_targets]; of all words if there are more targets than that."""
-        if len(pairs.targets) > len(centres) * len(self.outer):  # torch's sparse product does not take so many
+        """Return u_c . v_t of every target, [n_targets]; scores of all words are computed if there are more targets than that."""
+        if len(pairs.targets) > len(centres) * len(self.outer):  # too many for torch's sparse product
             return (centres @ self.outer.T)[np.repeat(np.arange(len(centres)), np.diff(pairs.starts)), pairs.targets]
         where = torch.sparse_csr_tensor(
             torch.from_numpy(pairs.starts),
@@ -131,12 +134,12 @@ class Skipgrams:
 def _add_transposed(
     out: np.ndarray, starts: np.ndarray, rows: np.ndarray, factors: np.ndarray, vectors: np.ndarray
 ) -> None:
-    """out[rows[j]] += factors[j] * vectors[i] for the j of every i: starts[i] <= j < starts[i + 1], in order."""
+    """Add factors[j] * vectors[i] to out[rows[j]] for every i and for j in starts[i] <= j < starts[i + 1], in this order."""
     _sparsetools.csc_matvecs(len(out), len(vectors), out.shape[1], starts, rows, factors, vectors.ravel(), out.ravel())
 
 
 def _once(words: np.ndarray, n_words: int) -> tuple[np.ndarray, np.ndarray]:
-    """The words that occur, int64, rising, and where each of `words` stands among them, int32."""
+    """Return the words that occur (int64, ascending) and the position of each of `words` among them (int32)."""
     position = np.zeros(n_words, np.int32)
     position[words] = 1
     rows = np.flatnonzero(position)
@@ -145,20 +148,20 @@ def _once(words: np.ndarray, n_words: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Sgd:
-    """w <- w - rate min(1, max_uses / uses of the row) g: frequent words of large batches would overshoot without end.
+    """w <- w - rate min(1, max_uses / uses of the row) g; without the factor, frequent words would diverge in large batches.
 
-    A row's factor changes how fast it moves, not where it comes to rest. `max_uses` inf: plain steps.
+    A row's factor changes how fast the row moves, not where it converges. `max_uses` inf gives plain steps.
     """
 
     def __init__(self, inner: np.ndarray, outer: np.ndarray, max_uses: float = math.inf):
         self.matrices, self.max_uses, self.n_updates = (inner, outer), max_uses, 0
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its state besides `n_updates`: none."""
+        """Return its state except `n_updates`; there is none."""
         return {}
 
     def update(self, gradient: BatchGradient, rate: float, decay: float) -> None:
-        """g = gradient + decay w."""
+        """Make a step with g = gradient + decay w."""
         self.n_updates += 1
         gradient, factors = gradient.damped(self.max_uses, len(self.matrices[0]))
         if decay:
@@ -168,10 +171,10 @@ class Sgd:
 
 
 class RowAdam:
-    """Adam that moves the rows of a gradient and their moments only; the bias correction counts all updates.
+    """Adam that moves only the rows of a gradient and their moments; the bias correction counts all updates.
 
-    The same as torch.optim.SparseAdam; with decay all rows are moved, as torch.optim.Adam does. Kingma and Ba 2015, betas
-    0.9 and 0.999, eps 1e-8 (added before the bias correction for rows, as there).
+    It equals torch.optim.SparseAdam. With decay it moves all rows, as torch.optim.Adam does. Kingma and Ba 2015, betas
+    0.9 and 0.999, eps 1e-8 (which SparseAdam adds before the bias correction).
     """
 
     def __init__(self, inner: np.ndarray, outer: np.ndarray):
@@ -180,11 +183,11 @@ class RowAdam:
         self.n_updates = 0
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its state besides `n_updates`: two moments of each matrix."""
+        """Return its state except `n_updates`: two moments of each matrix."""
         return {f"moment.{i}.{j}": moment for i, both in enumerate(self.moments) for j, moment in enumerate(both)}
 
     def update(self, gradient: BatchGradient, rate: float, decay: float) -> None:
-        """g = gradient + decay w."""
+        """Make a step with g = gradient + decay w."""
         self.n_updates += 1
         corrections = [1 - beta**self.n_updates for beta in BETAS]
         step = rate * math.sqrt(corrections[1]) / corrections[0]
@@ -201,10 +204,11 @@ class RowAdam:
 
 
 class Updates:
-    """Updates of a network's vectors by the gradient of batches of pairs, plus that of the penalty l2 / 2 |w|^2.
+    """Updates a network's vectors by the gradient of batches of pairs, plus that of the penalty l2 / 2 |w|^2.
 
-    The penalty is the objective's next to the mean over sentences: a batch of sentences of total weight W has W times
-    its gradient in a sum over pairs, W / max(sum of pair weights, 1) times in their mean.
+    The objective adds the penalty to the mean over sentences. A batch of sentences of total weight W therefore adds W
+    times the gradient of the penalty to that of a sum over pairs, or W / max(sum of pair weights, 1) times to that of
+    their mean.
     """
 
     def __init__(self, network: nn.Module, options: PairOptions, optimizer: str, l2: float):
@@ -217,7 +221,10 @@ class Updates:
     def update(
         self, pairs: Pairs, sentence_weights: np.ndarray, total: float, rate: float, with_loss: bool
     ) -> tuple[float, float]:
-        """One update; `total`: weight of the batch's sentences. Returns sum(w l) and sum(w) of its pairs, zeros unless asked for."""
+        """Make one update; `total` is the weight of the batch's sentences.
+
+        Returns sum(w l) and sum(w) of its pairs, or zeros unless `with_loss`.
+        """
         found = self.skipgrams.gradient(pairs, sentence_weights, mean=self.mean, with_loss=with_loss)
         decay = self.l2 * total / (max(found.size, 1.0) if self.mean else 1.0)
         self.optimizer.update(found, rate, decay)

@@ -28,16 +28,17 @@ from tasks.training import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-GROUP = 128  # sentences whose pairs are drawn at once, if batches are smaller
+GROUP = 128  # number of sentences whose pairs are drawn together if batches are smaller
 
 
 class SkipGramTraining(PairOptions):
-    """`epochs` times over the sentences in random order, `batch_sentences` sentences an update.
+    """`epochs` passes over the sentences in random order, `batch_sentences` sentences per update.
 
     Optimizer sgd: the rate falls linearly from `learning_rate` to `min_learning_rate` (word2vec; with loss word2vec,
-    reduction sum and few sentences a batch). adam: row-wise, the rate is multiplied by `decay_per_epoch` after every
-    epoch (Silva et al. 2022: loss code, reduction mean, 1,000 sentences, 0.01, 0.9). Removed sentences have no pairs; a
-    draw depends on the seed, the epoch, the sentence's id and the place in it, never on other sentences.
+    reduction sum and few sentences per batch). Optimizer adam: row-wise, and the rate is multiplied by
+    `decay_per_epoch` after every epoch (Silva et al. 2022: loss code, reduction mean, 1,000 sentences, 0.01, 0.9).
+    Removed sentences have no pairs. A draw depends on the seed, the epoch, the sentence's id and the place in it, never
+    on other sentences.
     """
 
     name: ClassVar[str] = "skip_gram"
@@ -61,18 +62,18 @@ class SkipGramTraining(PairOptions):
         return self
 
     def last_epoch(self) -> float:
-        """`epochs`."""
+        """Return `epochs`."""
         return float(self.epochs)
 
     def checkpoint_step(self, n_train: int, epoch: float) -> int:
-        """The number of updates made by the end of `epoch` (1-based; 0.5 is half-way through the first), at least 1.
+        """Return the number of updates made by the end of `epoch` (1-based; 0.5 is half-way through the first), at least 1.
 
         Raises ValueError outside 0 < epoch <= epochs.
         """
         return updates_by(epoch, self.epochs, n_batches(n_train, self.batch_sentences))
 
     def learning_rate_at(self, n_train: int, step: int) -> float:
-        """The learning rate of update `step` (1-based) with `n_train` slots per epoch.
+        """Return the learning rate of update `step` (1-based) with `n_train` slots per epoch.
 
         Raises ValueError past the last update.
         """
@@ -88,8 +89,8 @@ class SkipGramTraining(PairOptions):
         """Train fresh vectors, or the weights `training.parent`, on the edited sentences; same arguments, same bits.
 
         `metrics`: n_steps (updates made); train_loss (weighted mean over the pairs of the last epoch, each batch before
-        its update). Raises ValueError if a step of `keep_steps` is never reached, or off the CPU, InputError for
-        micro-batches, GivenBack if `snapshots` wants it to stop.
+        its update). Raises ValueError if a step of `keep_steps` is never reached or off the CPU, InputError for
+        micro-batches, GivenBack if `training.snapshots` requests a stop.
         """
         seed, numerics = training.seed, training.numerics
         deterministic(numerics)
@@ -110,7 +111,7 @@ class SkipGramTraining(PairOptions):
 
 
 class SkipGramRun:
-    """One training in progress: the network, how it is updated, and the updates made."""
+    """A training in progress: the network, its optimiser, and the number of updates made."""
 
     def __init__(
         self,
@@ -127,12 +128,12 @@ class SkipGramRun:
 
         check_micro_batch(options, numerics.micro_batch)
         if numerics.device != "cpu":
-            raise ValueError(f"{options.name} trains on the cpu; device {numerics.device!r} is not offered")
+            raise ValueError(f"{options.name} trains on the cpu only; device {numerics.device!r} is not supported")
         self.network = network.to(dtype=getattr(torch, numerics.dtype))
         self.sentences, self.ids, self.weights = task.corpus.sentences, task.splits["train"].ids, weights
         self.sampler = options.sampler(task.corpus.vocabulary.counts)
         self._updates = Updates(self.network, options, optimizer, task.model.l2)
-        self.step, self.loss, self.weight = 0, 0.0, 0.0  # sum(w l) and sum(w) over the pairs of updates with loss
+        self.step, self.loss, self.weight = 0, 0.0, 0.0  # sum(w l) and sum(w) over the pairs of the updates with loss
 
     def updates(
         self,
@@ -144,9 +145,9 @@ class SkipGramRun:
         with_loss: bool,
         n_done: int = 0,
     ) -> None:
-        """One update per batch (rows of train) at its rate, but for the first `n_done`; pairs are drawn with `key`."""
+        """Make one update per batch (rows of train) at its rate, skipping the first `n_done`; pairs are drawn with `key`."""
         size = max(1, GROUP // max(map(len, batches), default=1))
-        with np.errstate(all="ignore"):  # weights that overflow are a divergence, which is a result
+        with np.errstate(all="ignore"):  # weights that overflow are a divergence, which is a valid result
             for start in range(n_done // size * size, len(batches), size):
                 part, skip = slice(start, start + size), max(n_done - start, 0)
                 self._group(batches[part], rates[part], key, watch, with_loss, skip)
@@ -155,7 +156,7 @@ class SkipGramRun:
         self, batches: Sequence[np.ndarray], rates: Sequence[float], key: int, watch: Watch, with_loss: bool, skip: int
     ) -> None:
         rows = np.concatenate(batches)
-        rows = rows[self.weights[rows] != 0]  # a removed sentence has no pairs: its words change no bit
+        rows = rows[self.weights[rows] != 0]  # a removed sentence has no pairs, so its words change no bit
         pairs, weights = self.sampler.sample(self.sentences, rows, self.ids[rows], key), self.weights[rows]
         end = 0
         for number, (batch, rate) in enumerate(zip(batches, rates, strict=True)):
@@ -168,21 +169,21 @@ class SkipGramRun:
             watch.passed(self.step, self.network)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What updates change."""
+        """Return the tensors that updates change."""
         return module_tensors(self.network) | self._updates.optimizer.tensors()
 
     def facts(self) -> dict[str, Any]:
-        """Updates made and sums of the last epoch's losses."""
+        """Return the number of updates and the sums of the last epoch's losses."""
         return {"step": self.step, "loss": self.loss, "weight": self.weight}
 
     def restore(self, tensors: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
-        """Be where these tensors and facts were read."""
+        """Set the state to these tensors and facts of another run of the same training."""
         copy_into(self.tensors(), tensors)
         self.step, self.loss, self.weight = facts["step"], facts["loss"], facts["weight"]
         self._updates.optimizer.n_updates = self.step
 
     def trained(self, watch: Watch) -> Trained:
-        """What the recipe returns."""
+        """Return the result of the recipe."""
         metrics, loss = {"n_steps": float(self.step)}, self.loss / max(self.weight, 1.0)
         if not (math.isfinite(loss) and is_finite(self.network)):
             return Trained(self.network, metrics, diverged=True, observed=watch.observed)

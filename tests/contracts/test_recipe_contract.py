@@ -219,7 +219,7 @@ def test_micro_batches_bound_the_examples_in_memory_and_repeat_themselves(name, 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_recipe_that_takes_its_batches_whole_refuses_micro_batches(name):
     task = plain_task(small(CLASSES[name]))
-    refused = rf"^compute.micro_batch: 2: recipe '{name}' takes its batches whole; allowed: 0$"
+    refused = rf"^compute.micro_batch: 2: recipe '{name}' cannot split its batches; allowed: 0$"
     with pytest.raises(InputError, match=refused):
         train(task, numerics=Numerics(micro_batch=2))
     if overrides(task.recipe, Recipe.train_each):

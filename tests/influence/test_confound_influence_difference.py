@@ -236,7 +236,7 @@ def test_a_task_without_confounds_or_with_nothing_to_compare_is_refused():
     options.check_task(task, "observe")
     split = task.splits["train"]
     task.splits["train"] = replace(split, confounds=split.labels)
-    with pytest.raises(InputError, match="every label comes with one confound only"):
+    with pytest.raises(InputError, match="every label has one confound only"):
         options.check_task(task, "observe")
     task.splits["train"] = replace(split, confounds=None)
     with pytest.raises(InputError, match="known confounds; SmallTask has none"):
@@ -247,7 +247,7 @@ def test_a_task_without_confounds_or_with_nothing_to_compare_is_refused():
     ("options", "key"),
     [
         ({"layers": "eleventh"}, "layers"),
-        ({"probe_ids": (3, 3)}, "id 3 is there twice"),
+        ({"probe_ids": (3, 3)}, "id 3 appears twice"),
         ({"probe_ids": ()}, "probe_ids"),
         ({"probes": 0}, "probes"),
         ({"every": -1}, "every"),

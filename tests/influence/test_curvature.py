@@ -243,7 +243,9 @@ def test_negative_curvature_is_refused_by_exact_with_the_damping_that_would_do_a
     curvature = curvature_of(task, state=checkpoint(task))
     smallest = float(torch.linalg.eigvalsh(curvature.dense())[0])
     assert smallest < -1e-4
-    with pytest.raises(InputError, match=rf"smallest eigenvalue is {smallest:.3g}; a damping above {-smallest:.3g}"):
+    with pytest.raises(
+        InputError, match=rf"smallest eigenvalue of the Hessian is {smallest:.3g}; a damping above {-smallest:.3g}"
+    ):
         Exact().solve(curvature, vectors(curvature))
     assert not Exact(damping=-1.01 * smallest).solve(curvature, vectors(curvature)).diverged.any()
     solution = ConjugateGradients(damping=0.0).solve(

@@ -110,7 +110,7 @@ def header_of(shape: tuple[int, ...], dtype: str = "<f8") -> bytes:
 @pytest.mark.parametrize("shape", [(10**6, 10**6), (10**12, 10**12), (9, 10**15), (2**62, 4)])
 def test_a_shape_that_is_only_claimed(tmp_path, shape):
     npz_of(tmp_path / "s.npz", {"scores": header_of(shape), "query_ids": npy(TEST), "train_ids": npy(TRAIN)})
-    refused(tmp_path, "s.npz", r"array 'scores' has 0 bytes; shape .* asks for \d+")
+    refused(tmp_path, "s.npz", r"array 'scores' has 0 bytes; shape .* needs \d+")
 
 
 def test_ids_that_are_only_claimed(tmp_path):
@@ -143,7 +143,7 @@ def test_arrays_larger_than_memory_are_not_read(tmp_path):
     np.savez(tmp_path / "s.npz", **ARRAYS)
     for name in ("s.parquet", "s.csv"):
         (tmp_path / name).write_bytes(sound(name[2:]))
-    for name, message in (("s.npz", "holds arrays of"), ("s.parquet", "has 270 rows"), ("s.csv", "bytes of memory")):
+    for name, message in (("s.npz", "holds arrays of"), ("s.parquet", "has 270 rows"), ("s.csv", "bytes fit in memory")):
         with pytest.raises(InputError, match=message):
             read_scores(tmp_path / name, "query_train", lambda ids: None, most_bytes=1000)
 

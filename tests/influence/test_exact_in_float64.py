@@ -119,7 +119,9 @@ def test_a_query_that_moves_a_flat_direction_is_refused_without_damping_and_solv
 
 def test_negative_curvature_beyond_rounding_is_no_zero():
     blocks, right = torch.diag(torch.tensor([1.0, 0.5, -1e-12])).double()[None], torch.ones(1, 3, 1).double()
-    with pytest.raises(InputError, match=r"smallest eigenvalue is -1e-12; a damping above 1e-12 is needed"):
+    with pytest.raises(
+        InputError, match=r"smallest eigenvalue of the Hessian is -1e-12; a damping above 1e-12 is needed"
+    ):
         solved_on_range(blocks, right, absolute=False)
     rounding = torch.diag(torch.tensor([1.0, 0.5, -3e-16])).double()[None]
     solved = solved_on_range(rounding, right, absolute=False)

@@ -131,7 +131,7 @@ def test_modules_of_other_kinds_are_refused_by_name():
         network["conv1"] = nn.Conv1d(6, 6, 3, padding=1, groups=2)
         return network
 
-    with pytest.raises(InputError, match="layer conv1: a Conv1d with groups"):
+    with pytest.raises(InputError, match="layer conv1: per-example gradients of a Conv1d with groups"):
         shard_of(changed(build))
 
     def scaled(self, vocabulary):
@@ -139,7 +139,7 @@ def test_modules_of_other_kinds_are_refused_by_name():
         network["conv1"] = nn.Sequential(network["conv1"], nn.BatchNorm1d(5))
         return network
 
-    with pytest.raises(InputError, match=r"layer conv1\.1: a BatchNorm1d"):
+    with pytest.raises(InputError, match=r"layer conv1\.1: per-example gradients of a BatchNorm1d"):
         shard_of(changed(scaled), layers=frozenset({"conv1.1"}))
 
 
@@ -209,7 +209,7 @@ def test_unknown_needs_are_refused():
     ("selection", "message"),
     [
         ("fifth", "the model has 4 layers: embedding, conv1, conv2, linear"),
-        (["conv9"], "'conv9' fits no layer; the model has embedding"),
+        (["conv9"], "'conv9' matches no layer; the model has embedding"),
     ],
 )
 def test_layers_that_are_not_there_are_refused(selection, message):

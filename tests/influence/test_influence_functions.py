@@ -168,7 +168,7 @@ def test_a_refused_solver_is_an_input_error_that_names_the_method():
     task = SmallTask(SmallCNN())
     with pytest.raises(InputError, match=r"method m: solver\.damping: .* a damping above .* is needed"):
         score(task, InfluenceFunction(solver=Exact()), [checkpoint(task)], query_block(task))
-    with pytest.raises(InputError, match=r"method m: parameters: 'conv9\*' fits no trained parameter; there are"):
+    with pytest.raises(InputError, match=r"method m: parameters: 'conv9\*' matches no trained parameter; there are"):
         score(task, InfluenceFunction(parameters=("conv9*",)), [checkpoint(task)], query_block(task))
 
 

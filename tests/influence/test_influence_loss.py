@@ -160,5 +160,5 @@ def test_a_parameter_outside_known_layers_is_refused_by_name():
     task = SmallTask(SmallCNN())
     network = task.network(0)
     network["scale"] = torch.nn.PReLU()
-    with pytest.raises(InputError, match=r"scale\.weight is no parameter of one Linear"):
+    with pytest.raises(InputError, match=r"scale\.weight does not belong to exactly one Linear"):
         Chosen.of(task, network, "all")

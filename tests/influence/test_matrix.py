@@ -56,9 +56,9 @@ def test_empty_blocks_and_empty_train_sets_are_fine():
 @pytest.mark.parametrize(
     ("queries", "train", "scores", "message"),
     [
-        (QUERIES, TRAIN, SCORES.T, r"shape \(5, 2\); the ids say \(2, 5\)"),
-        ([7, 7], TRAIN, SCORES, "query id 7 is there 2 times"),
-        (QUERIES, [1, 2, 3, 2, 4], SCORES, "train id 2 is there 2 times"),
+        (QUERIES, TRAIN, SCORES.T, r"shape \(5, 2\); the ids give \(2, 5\)"),
+        ([7, 7], TRAIN, SCORES, "query id 7 appears 2 times"),
+        (QUERIES, [1, 2, 3, 2, 4], SCORES, "train id 2 appears 2 times"),
         (QUERIES, TRAIN, np.where(SCORES == 7, np.nan, SCORES), "query 3, train 20 is nan"),
         (QUERIES, TRAIN, np.where(SCORES == 7, 1e300, SCORES.astype(float)), "query 3, train 20 is inf"),
         ([[7, 3]], TRAIN, SCORES, "query ids have 2 axes"),

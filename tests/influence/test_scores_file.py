@@ -93,22 +93,22 @@ ARRAYS = {"scores": SCORES, "query_ids": TEST, "train_ids": TRAIN}
             f"score of query {TEST[0]}, train {TRAIN[4]} is nan",
         ),
         ({"scores": np.where(np.arange(30) == 4, np.inf, SCORES)}, f"train {TRAIN[4]} is inf"),
-        ({"scores": SCORES.T}, r"shape \(30, 9\); the ids say \(9, 30\).*axes: query_train"),
+        ({"scores": SCORES.T}, r"shape \(30, 9\); the ids give \(9, 30\).*axes: query_train"),
         ({"scores": SCORES[0]}, "scores have 1 axes"),
         ({"scores": SCORES.astype(str)}, "scores have dtype"),
         ({"scores": SCORES.astype(object)}, "not an npz file of plain arrays"),
         ({"query_ids": TEST.astype(float)}, "query_ids have dtype float64"),
-        ({"query_ids": np.where(TEST[1] == TEST, TEST[0], TEST)}, f"query id {TEST[0]} is there 2 times"),
-        ({"train_ids": np.where(TRAIN[1] == TRAIN, TRAIN[0], TRAIN)}, f"train id {TRAIN[0]} is there 2 times"),
+        ({"query_ids": np.where(TEST[1] == TEST, TEST[0], TEST)}, f"query id {TEST[0]} appears 2 times"),
+        ({"train_ids": np.where(TRAIN[1] == TRAIN, TRAIN[0], TRAIN)}, f"train id {TRAIN[0]} appears 2 times"),
         (
             {"train_ids": np.where(TRAIN[1] == TRAIN, 9999, TRAIN)},
-            f"1 of 30 train ids have no scores, the first is {TRAIN[1]}",
+            f"1 of 30 train ids have no scores; the first is {TRAIN[1]}",
         ),
         (
             {"train_ids": np.append(TRAIN, 9999), "scores": np.zeros((9, 31))},
-            "1 train ids are not in the train set, the first is 9999",
+            "1 train ids are not in the train set; the first is 9999",
         ),
-        ({"train_ids": None}, "array 'train_ids' is missing; it holds scores, query_ids"),
+        ({"train_ids": None}, "array 'train_ids' is missing; the file holds scores, query_ids"),
     ],
 )
 def test_wrong_npz_files_are_refused(tmp_path, change, message):
@@ -128,9 +128,9 @@ def test_wrong_npz_files_are_refused(tmp_path, change, message):
         (PAIRS.assign(train_id=PAIRS.train_id + 0.5), "row 1: train_id .* is not a whole number"),
         (PAIRS.drop(columns="score"), "columns are query_id, train_id; exactly query_id, train_id, score"),
         (PAIRS.assign(note=1), "columns are query_id, train_id, score, note"),
-        (pd.concat([PAIRS, PAIRS.iloc[[7]]]), f"the pair of query {TEST[0]} and train {TRAIN[7]} is there twice"),
+        (pd.concat([PAIRS, PAIRS.iloc[[7]]]), f"the pair of query {TEST[0]} and train {TRAIN[7]} is listed twice"),
         (PAIRS.drop(index=7), f"the pair of query {TEST[0]} and train {TRAIN[7]} is missing"),
-        (PAIRS[PAIRS.train_id != TRAIN[0]], f"1 of 30 train ids have no scores, the first is {TRAIN[0]}"),
+        (PAIRS[PAIRS.train_id != TRAIN[0]], f"1 of 30 train ids have no scores; the first is {TRAIN[0]}"),
         (PAIRS.iloc[:0], "holds no rows"),
     ],
     ids=range(9),
@@ -168,7 +168,7 @@ def test_missing_files_directories_and_names_are_refused(tmp_path):
     for path, message in (
         ("gone.npz", "c.yaml: methods.0: path 'gone.npz' is not a file"),
         ("dir.npz", "path 'dir.npz' is not a file"),
-        ("planted:nobody", "path 'planted:nobody': the task knows no scores 'nobody'"),
+        ("planted:nobody", "path 'planted:nobody': the task has no scores 'nobody'"),
     ):
         with pytest.raises(InputError, match=message):
             method(path).check(TASK, tmp_path, "c.yaml: methods.0")

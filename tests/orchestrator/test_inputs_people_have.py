@@ -261,7 +261,7 @@ def test_plan_says_what_it_read(folder, capsys):
     out = capsys.readouterr().out
     assert "data train     27 rows; 'Pos' 1, 'neg' 14, 'pos' 12; 2 empty texts; 1 duplicate text" in out
     assert "data test      11 rows (11 measured); " in out
-    assert "3 with a text that also stands in train (3 of them measured)" in out
+    assert "3 with a text that also occurs in train (3 of them measured)" in out
     assert main(["plan", str(path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["split"] for one in found["data"]] == ["train", "test"]
@@ -270,7 +270,7 @@ def test_plan_says_what_it_read(folder, capsys):
     assert found["warnings"] == [
         "train: 2 of 27 texts are empty",
         "train: the labels 'Pos' (1 row) and 'pos' (12 rows) differ only in upper and lower case and are separate classes",
-        "test: the exact text of 3 of 11 measured rows also stands in train",
+        "test: the exact text of 3 of 11 measured rows also occurs in train",
     ]
     assert all(f"warning        {warning}" in out for warning in found["warnings"])
 

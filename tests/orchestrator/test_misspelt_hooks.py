@@ -172,7 +172,7 @@ class Own(Recipe):
     def learning_rate_at(self, n_train, step): ...
 """
     line = refused("recipe", source, tmp_path, plugin, capsys)
-    assert line.endswith("does not define checkpoint_step, last_epoch, which tasks.recipe.Recipe asks for")
+    assert line.endswith("does not define checkpoint_step, last_epoch, which tasks.recipe.Recipe requires")
 
 
 def test_options_and_names_that_are_not_close_to_a_hook_are_free():

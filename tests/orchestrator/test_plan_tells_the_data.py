@@ -22,4 +22,4 @@ def test_plan_counts_classes_empty_and_repeated_texts_and_test_rows_that_stand_i
     assert "1 empty text" in train
     assert "1 duplicate text" in train
     assert "120 rows" in test
-    assert "1 with a text that also stands in train" in test
+    assert "1 with a text that also occurs in train" in test

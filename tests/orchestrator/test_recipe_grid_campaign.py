@@ -258,7 +258,7 @@ def test_the_papers_figures_are_no_part_of_what_is_asked(tmp_path):
                     {"name": "a", "set": {"recipe": {"name": "influence_tuning", "parameters": ["nope*"]}}}
                 ]
             },
-            r"\(arm a\.0\): task\.recipe\.parameters: 'nope\*' fits no layer",
+            r"\(arm a\.0\): task\.recipe\.parameters: 'nope\*' matches no layer",
         ),
         (
             {"observe": [{"name": "confound_influence_difference", "probes": 4, "layers": "ninth"}]},

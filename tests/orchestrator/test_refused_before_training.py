@@ -52,13 +52,13 @@ PLAN: list[tuple[str, dict[str, Any], str]] = [
     ),
 ]
 RUN: list[tuple[str, dict[str, Any], str]] = [
-    ("cnn", {"name": "tracin", "layers": ["convv1"]}, "methods[1].layers: 'convv1' fits no layer"),
+    ("cnn", {"name": "tracin", "layers": ["convv1"]}, "methods[1].layers: 'convv1' matches no layer"),
     ("cnn", {"name": "gradient_cosine", "layers": "tenth"}, "methods[1].layers: 'tenth': the model has 5 layers"),
-    ("cnn", {"name": "influence_function", "parameters": ["no*"]}, "methods[1].parameters: 'no*' fits no trained"),
+    ("cnn", {"name": "influence_function", "parameters": ["no*"]}, "methods[1].parameters: 'no*' matches no trained"),
     ("cnn", {"name": "influence_function", "solver": EXACT}, "methods[1].solver: "),
-    ("msgs", {"name": "cross_loss_influence", "parameters": ["no*"]}, "methods[1].parameters: 'no*' fits no trained"),
-    ("bert", {"name": "tracin", "layers": ["bert.nothing*"]}, "methods[1].layers: 'bert.nothing*' fits no layer"),
-    ("decoder", {"name": "tracin"}, "methods[1]: tracin: layer transformer.h.0.attn.c_attn: a Conv1D has no per-example"),
+    ("msgs", {"name": "cross_loss_influence", "parameters": ["no*"]}, "methods[1].parameters: 'no*' matches no trained"),
+    ("bert", {"name": "tracin", "layers": ["bert.nothing*"]}, "methods[1].layers: 'bert.nothing*' matches no layer"),
+    ("decoder", {"name": "tracin"}, "methods[1]: tracin: layer transformer.h.0.attn.c_attn: per-example gradients of a Conv1D are"),
     ("mixture", {"name": "tracin", "layers": "fifth"}, "methods[1].layers: 'fifth': the model has 2 layers"),
     ("properties", {"name": "cross_loss_influence", "solver": EXACT}, "methods[1].solver: "),
 ]  # fmt: skip

@@ -226,7 +226,7 @@ def test_default_labels_have_the_characters_of_labels():
         ({"name": "weat", "test": "career", "x": ["he"]}, "give either `test`, or the lists"),
         ({"name": "weat", "x": ["he"], "a": ["math"]}, "only x, a given; a test needs x, y and a"),
         ({"name": "weat", "x": "men", "y": ["she"], "a": ["math"]}, "x is the name of a list; give the `file`"),
-        ({"name": "weat", "x": ["he"], "y": ["He"], "a": ["math"]}, "'he' stands in x and in y"),
+        ({"name": "weat", "x": ["he"], "y": ["He"], "a": ["math"]}, "'he' occurs in x and in y"),
         ({"name": "weat", "test": "career", "file": "absent.json"}, "measure.0.file: 'absent.json' does not exist"),
         ({"name": "weat", "test": "career", "ddof": 2}, "measure.0.ddof: 2"),
         ({"name": "weat", "test": "career", "as": "a b"}, "measure.0.as: 'a b'"),

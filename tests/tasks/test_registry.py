@@ -16,7 +16,7 @@ def test_a_higher_room_adds_its_parts():
 
 def test_a_name_that_is_there_is_refused_and_nothing_is_added():
     registry = Registry("tasks", ONE)
-    with pytest.raises(ValueError, match="tasks one are there already"):
+    with pytest.raises(ValueError, match="tasks one exist already"):
         registry.extend({"two": Entry("x:Y", "another"), **ONE})
     assert list(registry.entries()) == ["one"]
 

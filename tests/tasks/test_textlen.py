@@ -251,8 +251,8 @@ def test_a_missing_control_file_is_named_with_all_that_are_needed(tmp_path):
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ({}, "c.yaml: task.data: says not where the text is; needed: published, or conll_train and conll_test"),
-        ({"prefix": True}, "c.yaml: task.data: says not where the text is"),
+        ({}, "c.yaml: task.data: does not say where the text is; needed: published, or conll_train and conll_test"),
+        ({"prefix": True}, "c.yaml: task.data: does not say where the text is"),
         ({"published": "gone"}, "c.yaml: task.data.published: 'gone' does not exist"),
         ({"published": 3}, "c.yaml: task.data.published: 3: "),
         ({"published": ".", "n_train": 4}, "task.data.n_train: unknown key 'n_train'; allowed: prefix, published"),

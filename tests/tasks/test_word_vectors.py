@@ -242,7 +242,7 @@ def test_query_losses_are_minus_the_values_and_depend_on_the_words_of_the_proper
         assert gradient.abs().sum(1).nonzero().ravel().tolist() == chosen["input.weight"].tolist()
     both = task.influence_parameters("properties", rows)["input.weight"].tolist()
     assert both == sorted(task.vocabulary[word] for word in ("w1", "w2", "w3", "w7"))
-    with pytest.raises(ValueError, match="'words' have no loss"):
+    with pytest.raises(ValueError, match="'words' have no query loss"):
         task.query_losses(network, "words", rows, rows)
 
 

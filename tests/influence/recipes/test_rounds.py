@@ -155,7 +155,7 @@ def test_a_task_without_confounds_is_refused(kind):
     recipe = tuning(kind)
     task = task_of(recipe)
     task.splits["train"] = type(split := task.splits["train"])(**{**vars(split), "confounds": None})
-    with pytest.raises(InputError, match="needs a task that knows a confound of every training example"):
+    with pytest.raises(InputError, match="needs a task with a confound for every training example"):
         recipe.train(task, Training(edit=Edit(), seed=7, numerics=Numerics()))
 
 

@@ -29,10 +29,10 @@ def test_lines_and_warnings_say_what_was_counted():
     train, test = take_census({"test": TEST, "train": TRAIN}, {"test": np.array([0, 1])})
     assert train.line() == "7 rows; 'neg' 5, 'pos' 2; 2 empty texts; 2 duplicate texts"
     assert test.line() == (
-        "4 rows (2 measured); 'neg' 2, 'pos' 2; 3 with a text that also stands in train (1 of them measured)"
+        "4 rows (2 measured); 'neg' 2, 'pos' 2; 3 with a text that also occurs in train (1 of them measured)"
     )
     assert train.warnings() == ["train: 2 of 7 texts are empty"]
-    assert test.warnings() == ["test: the exact text of 1 of 2 measured rows also stands in train"]
+    assert test.warnings() == ["test: the exact text of 1 of 2 measured rows also occurs in train"]
 
 
 def test_overlap_of_rows_is_exact():

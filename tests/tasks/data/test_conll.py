@@ -88,7 +88,10 @@ def test_token_rows_keep_their_number_and_other_columns(tmp_path):
         (lambda path: as_parquet(path / "x.parquet", [["a"], None]), "x.parquet: row 1: tokens None is not a list of"),
         (lambda path: as_parquet(path / "x.parquet", ["a b"]), "x.parquet: row 0: tokens 'a b' is not a list of"),
         (lambda path: as_parquet(path / "x.parquet", [[1, 2]]), "x.parquet: row 0: tokens [1, 2] is not a list of"),
-        (lambda path: as_parquet(path / "x.parquet", [["a", ""]]), "row 0: tokens ['a', ''] is not a list of texts"),
+        (
+            lambda path: as_parquet(path / "x.parquet", [["a", ""]]),
+            "row 0: tokens ['a', ''] is not a list of non-empty texts",
+        ),
         (lambda path: as_parquet(path / "x.parquet", [["a", None]]), "row 0: tokens ['a', None] is not"),
     ],
 )

@@ -73,7 +73,7 @@ def test_files_that_hold_no_text_are_told_what_they_are(tmp_path, data, says):
 
 def test_a_compressed_parquet_file_is_told_to_be_one(tmp_path):
     message = refusal(tmp_path, gzip.compress(b"PAR1" * 9), "data.parquet")
-    assert "compressed by gzip, and parquet is read uncompressed" in message
+    assert "compressed by gzip; decompress it" in message
 
 
 # --- delimiters and columns --------------------------------------------------------------------------------------------
@@ -130,13 +130,13 @@ GOOD_LINE = '{"t": "a", "l": "x"}'
         (f"{GOOD_LINE}\n" + '{"t": "b" "l": 1}', ["line 2: not valid JSON at column 11: Expecting ',' delimiter"]),
         (f"{GOOD_LINE},\n{GOOD_LINE}\n", ["line 1", "a comma follows the object"]),
         (f"[\n{GOOD_LINE},\n{GOOD_LINE}\n]\n", ["line 1", "a JSON array"]),
-        (f"[{GOOD_LINE},{GOOD_LINE}]", ["line 1", "a JSON list", "one object a line"]),
-        ('{\n"t": "a",\n"l": "x"}\n', ["line 1", "over several lines"]),
+        (f"[{GOOD_LINE},{GOOD_LINE}]", ["line 1", "a JSON list", "one object per line"]),
+        ('{\n"t": "a",\n"l": "x"}\n', ["line 1", "spans several lines"]),
         (
             f"{GOOD_LINE}\n" + '{"t": "b", "l": 1' + "0" * 5000 + "}\n",
             ["line 2: not valid JSON: a whole number has too many"],
         ),
-        (f'{GOOD_LINE}\n{{"t": "a", "t": "b", "l": "x"}}\n', ["line 2: the key 't' is there twice"]),
+        (f'{GOOD_LINE}\n{{"t": "a", "t": "b", "l": "x"}}\n', ["line 2: the key 't' appears twice"]),
     ],
 )
 def test_lines_that_are_no_objects(tmp_path, content, says):
@@ -227,13 +227,13 @@ def test_errors_name_the_file_among_several(tmp_path):
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("part-*.csv", "'part-*.csv' fits no file"),
+        ("part-*.csv", "'part-*.csv' matches no file"),
         (["a.csv", "gone.csv"], "'gone.csv' does not exist"),
-        (["a.csv", "a.csv"], "is there twice"),
-        (["a.csv", "*.csv"], "is there twice"),
+        (["a.csv", "a.csv"], "is listed twice"),
+        (["a.csv", "*.csv"], "is listed twice"),
         ([], "at least one path"),
-        ("[", "does not exist|fits no file"),
-        ("**a/*.csv", "not a usable path or pattern|fits no file"),
+        ("[", "does not exist|matches no file"),
+        ("**a/*.csv", "not a usable path or pattern|matches no file"),
     ],
 )
 def test_paths_that_name_nothing(tmp_path, path, says):

@@ -146,7 +146,7 @@ def test_more_counter_examples_than_the_file_gives_are_refused(tmp_path):
         (
             "test",
             '{"sentence": "", "linguistic_feature_label": 1, "surface_feature_label": 0}',
-            "sentence: '' is no text",
+            "sentence: '' is not text",
         ),
         ("inoculating", '{"sentence": "x"}', "no column 'linguistic_feature_label'; columns: 'sentence'"),
         ("inoculating", "[1]", "a JSON list"),
@@ -173,7 +173,7 @@ def test_files_that_are_absent_or_empty_are_named(tmp_path):
 
 
 def test_a_test_file_of_one_row_cannot_be_halved(tmp_path):
-    with pytest.raises(InputError, match=r"test\.jsonl: one row"):
+    with pytest.raises(InputError, match=r"test\.jsonl: holds one row"):
         rebuilt(write_source(tmp_path, n_test=1))
 
 

@@ -75,8 +75,8 @@ def test_pairs_are_complete():
     ("lists", "part"),
     [
         (WeatLists(("he",), (), ("math",)), "y is empty"),
-        (WeatLists(("he", "he"), ("she",), ("math",)), "'he' stands twice in x"),
-        (WeatLists(("he",), ("she",), ("math",), ("he",)), "'he' stands in x and in b"),
+        (WeatLists(("he", "he"), ("she",), ("math",)), "'he' occurs twice in x"),
+        (WeatLists(("he",), ("she",), ("math",), ("he",)), "'he' occurs in x and in b"),
     ],
 )
 def test_lists_that_make_no_test_say_why(lists, part):

@@ -150,7 +150,7 @@ def test_weights_that_are_absent_from_the_file_are_refused(copy, tmp_path):
 def test_remote_code_is_refused(copy, tmp_path):
     (copy / "evil.py").write_text("raise SystemExit('executed')")
     edit_json(copy / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Config"})
-    with pytest.raises(InputError, match="model_type 'evil', of which transformers has no sequence classifier"):
+    with pytest.raises(InputError, match="model_type 'evil', for which transformers has no sequence classifier"):
         encoder(copy).base_state(tmp_path)
 
 
@@ -169,7 +169,7 @@ def test_options_beyond_the_model_are_refused_without_torch(bert, tmp_path, opti
 @pytest.mark.parametrize(
     ("pretrained", "complaint"),
     [
-        ("./nowhere", "is no directory"),
+        ("./nowhere", "is not a directory"),
         ("package:no_such_package_here/model", "not installed"),
         ("package:tasks/models", "holds no config.json"),
     ],
@@ -200,7 +200,7 @@ def test_a_hub_name_is_read_from_its_local_snapshot(bert, tmp_path, monkeypatch)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert encoder("someone/bert").identity_of_weights(tmp_path) == encoder(bert).identity_of_weights(tmp_path)
     assert encoder("someone/bert").encoding(tmp_path).directory.name == commit
-    with pytest.raises(InputError, match=r"'someone/other' is no directory, and not to be had from the hub"):
+    with pytest.raises(InputError, match=r"'someone/other' is not a directory, and the hub does not provide it"):
         encoder("someone/other").identity_of_weights(tmp_path)
 
 

@@ -62,7 +62,7 @@ def header(folder: Path, content: bytes) -> None:
 DAMAGES = {
     "an unknown model type": (lambda f: edit(f / "config.json", model_type="brt"), "did you mean 'bert'?"),
     "no model type": (lambda f: edit(f / "config.json", model_type=None), "has no model_type"),
-    "a model type that is no name": (lambda f: edit(f / "config.json", model_type=[1]), "[1], which is no name"),
+    "a model type that is no name": (lambda f: edit(f / "config.json", model_type=[1]), "[1], which is not a name"),
     "a model without a classifier": (lambda f: edit(f / "config.json", model_type="whisper"), "no sequence classifier"),
     "a config that is no JSON": (lambda f: cut(f / "config.json", 20), "cannot be read as JSON"),
     "a config that nests deeply": (lambda f: (f / "config.json").write_text("[" * 10**5), "cannot be read as JSON"),
@@ -75,16 +75,16 @@ DAMAGES = {
     ),
     "weights that are a pickle": (
         lambda f: (f / "model.safetensors").write_bytes(b"\x80\x04" * 99),
-        "is truncated, or",
+        "is truncated or",
     ),
     "a header that is no mapping": (lambda f: header(f, b"[]"), "its header cannot be read"),
     "a header without offsets": (lambda f: header(f, b'{"w": {}}'), "its header cannot be read"),
     "a truncated shard": (lambda f: cut(shards(f)[1], 100), "is truncated"),
     "a missing shard": (lambda f: shards(f)[1].unlink(), "lacks model-00002-of-"),
-    "an index that is a list": (lambda f: bad_index(f, ["a"]), "weight_map is not a mapping"),
-    "an index of no names": (lambda f: bad_index(f, {"w": 3}), "weight_map is not a mapping"),
-    "an index that leads elsewhere": (lambda f: bad_index(f, {"w": "../x"}), "weight_map is not a mapping"),
-    "no vocabulary": (without_vocabulary, "holds no vocabulary of a tokeniser"),
+    "an index that is a list": (lambda f: bad_index(f, ["a"]), "weight_map does not map"),
+    "an index of no names": (lambda f: bad_index(f, {"w": 3}), "weight_map does not map"),
+    "an index that leads elsewhere": (lambda f: bad_index(f, {"w": "../x"}), "weight_map does not map"),
+    "no vocabulary": (without_vocabulary, "has no tokeniser vocabulary"),
     "more tokens than rows": (more_tokens, "the tokeniser has 40 ids, the embedding only 30"),
 }
 
@@ -196,6 +196,6 @@ def test_a_decoder_is_refused_by_plan_for_methods_of_the_last_layer(method, bert
     assert main(["plan", "config.yaml"]) == 2
     err = capsys.readouterr().err
     assert err.startswith(f"refit: config.yaml: methods[1]: {method} needs a last layer onto the logits")
-    assert "'gpt2' sees one vector a token" in err
+    assert "'gpt2' gets one vector per token" in err
     write(tmp_path, [{"name": "random"}])
     assert main(["plan", "config.yaml"]) == 0

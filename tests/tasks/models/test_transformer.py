@@ -163,7 +163,7 @@ def test_texts_are_words_between_a_start_and_an_end_token():
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"hidden": 130}, "hidden 130 is no multiple of heads 4"),
+        ({"hidden": 130}, "hidden 130 is not a multiple of heads 4"),
         ({"freeze": ["bert.encoder.layer.2"]}, "'bert.encoder.layer.2' matches no parameter"),
         ({"freeze": ["*"]}, "freezes every parameter"),
         ({"dropout": 1.0}, "less than 1"),

@@ -191,7 +191,7 @@ def test_a_frozen_network_still_trains_its_heads():
 
 @pytest.mark.parametrize(
     ("confounds", "complaint"),
-    [(None, "the task knows none"), (np.zeros(N_TRAIN, np.int64), "two confounds at least")],
+    [(None, "the task has none"), (np.zeros(N_TRAIN, np.int64), "at least two confounds")],
 )
 def test_a_task_without_confounds_is_refused_before_and_at_the_training(confounds, complaint):
     task = with_confounds(make(), confounds)

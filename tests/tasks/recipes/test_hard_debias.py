@@ -274,7 +274,7 @@ def test_bad_lists_are_refused_with_their_place(tmp_path):
     with pytest.raises(InputError, match=r"pairs\.json: 0: \['she'\] is not a pair"):
         recipe(tmp_path, equalize="pairs.json")
     for options, part in (
-        ({"definitional": []}, "definitional has no pair"),
+        ({"definitional": []}, "definitional is empty"),
         ({"equalize": [["she"]]}, "recipe.equalize.0"),
         ({"n_components": 0}, "recipe.n_components: 0"),
     ):

@@ -120,7 +120,7 @@ def test_what_it_cannot_do_is_refused():
     task = task_of()
     with pytest.raises(ValueError, match="needs a parent"):
         task.recipe.train(task, Training(edit=selection(task, [0]), seed=1, numerics=DOUBLE))
-    with pytest.raises(ValueError, match="not an edit of mode mask"):
+    with pytest.raises(ValueError, match="not of mode mask"):
         train(task, Edit.removal(task.splits["train"].ids[:1]))
     with pytest.raises(ValueError, match="do not fit the network"):
         train(task, selection(task, [0]), parent={"input.weight": np.zeros((2, 2))})
