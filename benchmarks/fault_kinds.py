@@ -160,9 +160,8 @@ def part_truncated(campaign: Campaign) -> int:
     n_rows = sum(1 for _ in rows_of(path))
     os.truncate(path, path.stat().st_size // 2)
     campaign.driver.begin()
-    campaign.wait(
-        lambda: not path.exists(), 300
-    )  # the next fault counts the ledger's rows: not before the driver has tidied it
+    # the next fault counts the ledger's rows, so it must wait until the driver has removed the damaged part
+    campaign.wait(lambda: not path.exists(), 300)
     return len(in_flight) + n_rows
 
 

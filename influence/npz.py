@@ -49,7 +49,7 @@ def read_array(path: Path, name: str) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return stored[name]
-    except Exception as error:  # as above
+    except Exception as error:  # zipfile, zlib and numpy, as above
         raise InputError(path, f"array {name!r} cannot be read: {error or type(error).__name__}") from error
 
 

@@ -18,7 +18,7 @@ def repeat_seed(base_seed: int, repeat: int) -> int:
 
 def purpose_seed(seed: int, purpose: str, *key: int) -> int:
     """Return a 63-bit seed for one purpose (init, order, dropout, negatives ...) and optional counters such as epoch or step."""
-    # the key goes into spawn_key: as entropy, trailing zeros would be lost and (seed, purpose) would equal (seed, purpose, 0)
+    # the key is a spawn_key, because entropy loses trailing zeros: (seed, purpose) would equal (seed, purpose, 0)
     state = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), *key)).generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))
 

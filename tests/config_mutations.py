@@ -1,4 +1,4 @@
-"""Deterministic mutations of a config: what people get wrong, and what nobody would write."""
+"""Deterministic mutations of a config: likely mistakes, and values that no user would write."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JUNK: list[Any] = [
 
 
 def mutants(base: dict[str, Any], seed: int, n: int) -> Iterator[dict[str, Any]]:
-    """`n` damaged copies of `base`, the same ones for the same seed; every third is damaged twice."""
+    """Yield `n` damaged copies of `base`, the same ones for the same seed; every third copy is damaged twice."""
     rng = np.random.default_rng(seed)
     for number in range(n):
         config = copy.deepcopy(base)
@@ -28,7 +28,7 @@ def mutants(base: dict[str, Any], seed: int, n: int) -> Iterator[dict[str, Any]]
 
 
 def mutated(config: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """`config` with one thing wrong."""
+    """Return `config` with one mistake."""
     paths = list(_paths(config))
     if not paths:
         return config

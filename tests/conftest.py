@@ -1,4 +1,4 @@
-"""What every test may rely on."""
+"""Settings and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ import sys
 
 import pytest
 
-# A shell starts background jobs with Ctrl-C ignored, and their children inherit it: tests of Ctrl-C would wait for ever.
+# A shell starts background jobs with Ctrl-C ignored, and their children inherit this: tests of Ctrl-C would wait for
+# ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def starts_ray(item: pytest.Item) -> bool:
-    """Whether a test starts a Ray of its own: those of one machine run one after the other, in one process."""
+    """Return whether a test starts its own Ray; all such tests run one after the other, in one process."""
     return "ray" in item.path.stem.split("_") or item.get_closest_marker("ray") is not None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Share the tests out among the processes of `pytest -n`: by file, so that a file's fixtures are made once.
+    """Distribute the tests over the processes of `pytest -n` by file, so that the fixtures of a file are made once.
 
-    All tests that start Ray are one group. It comes first, then come the files with slow tests: what takes long and cannot be cut
-    must not begin last.
+    All tests that start Ray are one group, which comes first; the files with slow tests follow. Long work that cannot
+    be divided must not start last.
     """
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (not starts_ray(item), item.path not in slow_files))  # a stable sort: files stay whole
+    items.sort(key=lambda item: (not starts_ray(item), item.path not in slow_files))  # stable, so files stay whole
     for item in items:
         item.add_marker(pytest.mark.xdist_group("ray" if starts_ray(item) else str(item.path)))
 
 
 @pytest.fixture(autouse=True)
 def _subnormal_floats():
-    """Training in this process flushes denormals to zero (tasks/training.py); the tests after it count on IEEE arithmetic."""
+    """Restore IEEE arithmetic after each test, because training flushes denormals to zero in this process (tasks/training.py)."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)

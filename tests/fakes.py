@@ -1,4 +1,4 @@
-"""A real but tiny text task in memory, built from random token arrays: what the recipe and model contracts train on."""
+"""A real but tiny text task in memory, built from random token arrays, on which the recipe and model contracts train."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BLANK = np.array([START, END])
 
 @dataclass(frozen=True)
 class TokenTask(Task):
-    """Classify token rows. `tokens[split]`: id arrays, start and end included."""
+    """Classify rows of tokens. `tokens[split]` holds id arrays, including start and end."""
 
     model: Any
     recipe: Any
@@ -70,7 +70,7 @@ class TokenTask(Task):
             return self.logits(network, self.batch(split, rows, device=device)).float().cpu().numpy()
 
     def with_noise_in(self, ids: np.ndarray, seed: int = 0) -> TokenTask:
-        """The same task with other tokens (three times as many), labels and confounds in the train rows `ids`."""
+        """Return the same task with other tokens (three times as many), labels and confounds in the train rows `ids`."""
         random, train = np.random.default_rng(seed), self.splits["train"]
         rows, tokens, labels = train.rows_of(ids), list(self.tokens["train"]), train.labels.copy()
         longest = max(map(len, tokens))
@@ -84,7 +84,7 @@ class TokenTask(Task):
 
 
 class NamelessTask(Task):
-    """A task for tests of gradients alone, which ask for no identity and record nothing."""
+    """A task for tests of gradients, which use no identity and record nothing."""
 
     def train_identity(self) -> dict[str, Any]:
         return {}
@@ -114,9 +114,9 @@ def token_task(
     seed: int = 0,
     base_state: Mapping[str, np.ndarray] | None = None,
 ) -> TokenTask:
-    """A task whose label is readable from the tokens: rows of class c favour ids that are c modulo `n_classes`.
+    """Return a task whose label can be read from the tokens: rows of class c favour ids that are c modulo `n_classes`.
 
-    Example ids are not positions. Two confounds, drawn beside the labels, are known of every example.
+    Example ids are not positions. Every example has one of two confounds, drawn independently of the labels.
     """
     random, splits, tokens = np.random.default_rng(seed), {}, {}
     confounds = np.random.default_rng([seed, 1])
@@ -158,7 +158,7 @@ def _split(
 
 
 def tiny_bert(directory: Path, *, vocabulary_size: int = 40, layers: int = 2, seed: int = 0) -> Path:
-    """Save a random BERT encoder of width 16 with its word-piece tokeniser, as safetensors; returns `directory`."""
+    """Save a random BERT encoder of width 16 with its word-piece tokeniser, as safetensors; return `directory`."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 

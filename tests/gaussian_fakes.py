@@ -1,4 +1,4 @@
-"""A small mixture of Gaussians in memory: what recipes of deep embedded clustering are tested on."""
+"""A small mixture of Gaussians in memory, on which recipes of deep embedded clustering are tested."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class SmallMixture(GaussiansTask):
     """A GaussiansTask whose train rows can be given other content."""
 
     def with_noise_in(self, ids: np.ndarray, seed: int = 0) -> SmallMixture:
-        """The same task, started from the same centroids, with other points and components in the train rows `ids`."""
+        """Return the same task, started from the same centroids, with other points and components in the train rows `ids`."""
         train = self.splits["train"]
         rows, features, labels = train.rows_of(ids), self._features("train").copy(), train.labels.copy()
         features[rows] = 9 * np.random.default_rng(seed).standard_normal((len(rows), features.shape[1]))
@@ -28,7 +28,7 @@ class SmallMixture(GaussiansTask):
 def mixture_task(
     recipe: Any, *, n_train: int = 24, hidden: int = 6, seed: int = 0, measured: tuple[str, ...] = ("train", "means")
 ) -> SmallMixture:
-    """Three components of n_train / 3 points each, in a mixed-up order; all rows of `measured` are recorded."""
+    """Return a task of three components of n_train / 3 points each, in mixed order; all rows of `measured` are recorded."""
     splits = MixtureConfig(seed=seed, per_class=n_train // 3).splits()
     train, order = splits["train"], np.random.default_rng(seed).permutation(n_train)
     assert train.features is not None
@@ -38,5 +38,5 @@ def mixture_task(
 
 
 def every_one_left_out(task: GaussiansTask) -> Edit:
-    """The stack that leaves out each train row once."""
+    """Return the stack that leaves out each train row once."""
     return Edit.each_left_out(task.splits["train"].ids)

@@ -1,7 +1,7 @@
-"""As much of Google Cloud Storage's XML API as Refit uses, on loopback: objects with generations, conditional writes.
+"""The part of Google Cloud Storage's XML API that Refit uses, on loopback: objects with generations, conditional writes.
 
-Written from its documentation, since no installed package serves it: preconditions by x-goog-if-generation-match, where
-0 means "not there"; a delete of what is not there is 404.
+It is written from Google's documentation, since no installed package serves this API. x-goog-if-generation-match gives
+the precondition of a write, where 0 means that the object does not exist; deleting a missing object gives 404.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WHEN = "2024-05-06T07:08:09.000Z"
 
 
 class GcsServer:
-    """One bucket name is as good as another; one request at a time."""
+    """A server that accepts every bucket name and serves one request at a time."""
 
     def __init__(self) -> None:
         self.objects: dict[str, tuple[bytes, int]] = {}  # /bucket/key -> content, generation
@@ -40,7 +40,7 @@ class GcsServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs in its environment to use it."""
+        """Return the environment that a process needs to use it."""
         url = f"http://127.0.0.1:{self._server.server_port}"
         account = {"disable_oauth": True, "client_email": "", "private_key": "hunter2", "private_key_id": ""}
         return {
@@ -86,7 +86,7 @@ class GcsServer:
     def _upload(
         self, method: str, path: str, query: dict[str, list[str]], data: bytes
     ) -> tuple[str, list[tuple[str, str]], bytes]:
-        """An upload in parts: begun, every part, put together."""
+        """Serve an upload in parts: start it, store a part, or join the parts."""
         if "uploads" in query:
             upload = f"upload-{len(self._uploads)}"
             self._uploads[upload] = {}

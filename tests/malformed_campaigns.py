@@ -11,7 +11,9 @@ from tests.orchestrator.msgs_grid import MSGS_GRID
 from tests.orchestrator.small_campaigns import DEBIAS, LISTS, LOO, write_corpus
 from tests.orchestrator.tiny_campaign import CONFIG as PLANTED
 
-Case = tuple[str, Callable[[Any], Any], str]  # what it is called, what damages the folder, what the line names
+Case = tuple[
+    str, Callable[[Any], Any], str
+]  # name of the case, function that damages the folder, what the message names
 BASES = {"loo": LOO, "debias": DEBIAS, "grid": MSGS_GRID, "planted": PLANTED}
 OBSERVER = "confound_influence_difference"
 TUNING = {**MSGS_GRID["task"]["recipe"], "name": "influence_tuning"}
@@ -19,13 +21,13 @@ TEXTLEN = {**MSGS_GRID["task"], "name": "textlen"}
 
 
 def use(bad: Any, base: str) -> None:
-    """Damage this sound config instead of the usual one; with it comes the corpus that debias asks for."""
+    """Replace the usual config by this valid one, with the corpus that debias needs, before it is damaged."""
     bad.config = {**copy.deepcopy(BASES[base]), "output": "runs"}
     write_corpus(bad.folder / "corpus.jsonl")
 
 
 def changed(base: str, dotted: str, value: Any, names: str) -> Case:
-    """As `setting`, of a campaign of BASES; `names` begins with the key, or with the arm."""
+    """Return a case like `setting`, for a campaign of BASES; `names` begins with the key, or with the arm."""
 
     def damage(bad: Any) -> None:
         use(bad, base)
@@ -40,12 +42,12 @@ def observing(options: dict[str, Any], names: str, arm: str = "") -> Case:
 
 
 def tuning(options: dict[str, Any], names: str) -> Case:
-    """Options of influence_tuning, in every arm."""
+    """Return a case with options of influence_tuning, in every arm."""
     return changed("grid", "task.recipe", {**TUNING, **options}, f"(arm finetuning.0): task.recipe{names}")
 
 
 def planted_same_label(k: list[int], names: str) -> Case:
-    """The control that draws by label, with removal sets of these sizes."""
+    """Return a case with the control that draws by label, and removal sets of these sizes."""
 
     def damage(bad: Any) -> None:
         use(bad, "planted")

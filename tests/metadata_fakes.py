@@ -1,4 +1,4 @@
-"""A stand-in for the cloud: an instance metadata service on loopback, and how deploy/spot_watch.py is run against it."""
+"""A fake instance metadata service of a cloud on loopback, and functions that run deploy/spot_watch.py against it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from types import ModuleType
 WATCH = Path(__file__).parents[1] / "deploy" / "spot_watch.py"
 PATIENCE_S = 60
 PATHS = {"aws": "/latest/meta-data/spot/instance-action", "gcp": "/computeMetadata/v1/instance/preempted"}
-Reply = tuple[int, str] | None  # status and body; None: no answer at all
-NONE_YET: Reply = (404, "")  # on AWS
+Reply = tuple[int, str] | None  # status and body; None: no response at all
+NONE_YET: Reply = (404, "")  # of AWS
 
 
 class Metadata(ThreadingHTTPServer):
-    """The service of a cloud. `replies`: what it says about a notice, one a question; the last one for ever."""
+    """The service of a cloud. `replies` are its responses about a notice, one per request; the last one is repeated."""
 
     def __init__(self, cloud: str, replies: list[Reply]):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -30,7 +30,7 @@ class Metadata(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def reply_of(self, path: str, headers) -> Reply:
-        """What it answers, given the headers that it insists on."""
+        """Return the response, given the headers that the service requires."""
         if self.cloud == "aws" and headers["X-aws-ec2-metadata-token"] != "session":
             return 401, ""
         if self.cloud == "gcp" and headers["Metadata-Flavor"] != "Google":
@@ -78,13 +78,13 @@ def metadata_service(cloud: str, *replies: Reply) -> Iterator[Metadata]:
 
 
 def notice_in(seconds: float) -> Reply:
-    """The words of AWS."""
+    """Return a notice as AWS words it."""
     at = datetime.now(UTC) + timedelta(seconds=seconds)
     return 200, json.dumps({"action": "terminate", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"})
 
 
 def watch(url: str, ray: Path, node_id: str, address: str) -> subprocess.CompletedProcess[str]:
-    """Run the script until it ends. -I: it needs nothing but the standard library."""
+    """Run the script until it ends. With -I it can import nothing but the standard library."""
     flags = ["--metadata", url, "--ray", str(ray), "--poll-s", "0.02", "--node-id", node_id, "--address", address]
     command = [sys.executable, "-I", "-S", str(WATCH), *flags]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
@@ -92,7 +92,7 @@ def watch(url: str, ray: Path, node_id: str, address: str) -> subprocess.Complet
 
 @contextmanager
 def spot_watch_module() -> Iterator[ModuleType]:
-    """The script as a module: it is no part of the package."""
+    """Import the script as a module, although it is not part of the package."""
     spec = importlib.util.spec_from_file_location("spot_watch", WATCH)
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""A real S3 API server (moto) on loopback, for every test that wants a bucket: in this process, on a free port."""
+"""A real S3 API server (moto) on loopback for all tests that need a bucket: in this process, on a free port."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 
 class Quiet(WSGIRequestHandler):
-    """Says nothing of each request."""
+    """A request handler that logs nothing."""
 
     def log(self, *_: Any) -> None:
         pass
@@ -22,9 +22,10 @@ class Quiet(WSGIRequestHandler):
 
 @dataclass
 class S3Server:
-    """Started and stopped at will: what it holds stays, and it comes back on the same port.
+    """A server that can be stopped and started again on the same port without losing its content.
 
-    One request at a time: moto looks and then writes where S3 does both in one step, so conditional writes would race.
+    It serves one request at a time: moto checks and then writes where S3 does both in one step, so conditional writes
+    would race.
     """
 
     n_requests: int = 0
@@ -55,7 +56,7 @@ class S3Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs in its environment to use it."""
+        """Return the environment that a process needs to use it."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ALLOW_HTTP": "true",
@@ -65,13 +66,13 @@ class S3Server:
         }
 
     def make_bucket(self) -> str:
-        """The name of a new, empty bucket."""
+        """Return the name of a new, empty bucket."""
         name = f"bucket-{uuid.uuid4().hex[:12]}"
         self.ask("PUT", name)
         return name
 
     def ask(self, method: str, path: str, data: bytes | None = None) -> bytes:
-        """One plain request, as another client would make it."""
+        """Make one plain request, as another client would."""
         plain = {"Content-Type": "text/plain"}
         request = urllib.request.Request(f"{self.url}/{path}", data=data, headers=plain, method=method)
         with urllib.request.urlopen(request, timeout=30) as answer:

@@ -1,4 +1,4 @@
-"""A real but tiny word-vector task in memory, built from random sentences: what the contracts train on."""
+"""A real but tiny word-vector task in memory, built from random sentences, on which the contracts train."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FakeWordTask(WordVectorTask):
     """Sentences of the words w0 .. w29; w1 is common, w29 rare."""
 
     def with_noise_in(self, ids: np.ndarray, seed: int = 0) -> FakeWordTask:
-        """The same task with other words (three times as many) in the train rows `ids`; preprocessing stays as it is."""
+        """Return the same task with other words (three times as many) in the train rows `ids`; preprocessing is unchanged."""
         random, old = np.random.default_rng(seed), self.corpus
         numbers = [
             old.sentences.tokens[old.sentences.offsets[row] :][:n] for row, n in enumerate(old.sentences.lengths)
@@ -40,7 +40,7 @@ def word_task(
     seed: int = 0,
     measured: Sequence[str] = ("words", "properties"),
 ) -> FakeWordTask:
-    """Sentences of 4 to 12 words whose ids are not positions; four words, a displacement and a neighbour relation."""
+    """Return a task of sentences of 4 to 12 words whose ids are not positions, with four words, a displacement and a neighbour relation."""
     random = np.random.default_rng(seed)
     shares = 1 / (np.arange(n_words) + 2)
     numbers = [random.choice(n_words, random.integers(4, 13), p=shares / shares.sum()) for _ in range(n_train)]
@@ -58,7 +58,7 @@ def _measuring(task: FakeWordTask, splits: Iterable[str]) -> FakeWordTask:
 
 
 def parent_of(task: WordVectorTask, seed: int = 1) -> dict[str, np.ndarray]:
-    """Weights a fine-tune can start from: fresh input vectors, random output vectors."""
+    """Return weights from which a fine-tune can start: fresh input vectors, random output vectors."""
     state = {name: array.numpy().copy() for name, array in task.network(seed).state_dict().items()}
     random = np.random.default_rng(seed)
     state["output.weight"] = random.normal(0, 0.3, state["output.weight"].shape).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What every backend must do: a subclass in its own test module says how to make one, and pytest runs it there."""
+"""The contract of all backends: a subclass in a test module of its own says how to make the backend, and pytest runs it there."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE_S = 60.0
 
 
 class RowProducts(Method):
-    """score = 10 query row + train row: known without gradients."""
+    """score = 10 query row + train row, which tests know without gradients."""
 
     name: ClassVar[str] = "row_products"
 
@@ -35,7 +35,7 @@ class RowProducts(Method):
 
 
 def next_events(backend: Backend) -> list[Event]:
-    """Whatever happens next."""
+    """Return the next events, of any kind."""
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         events = backend.wait(0.2)
@@ -45,7 +45,7 @@ def next_events(backend: Backend) -> list[Event]:
 
 
 def next_of(backend: Backend, *kinds: type) -> Any:
-    """The next event of these kinds; others are skipped."""
+    """Return the next event of these kinds; skip all others."""
     while True:
         for event in next_events(backend):
             if isinstance(event, kinds):
@@ -53,7 +53,7 @@ def next_of(backend: Backend, *kinds: type) -> Any:
 
 
 def run_campaign(backend: Backend, works: Mapping[str, Work], retries: int = 2) -> tuple[dict[str, Outcome], Any]:
-    """spec id -> outcome as published, and how the session ended."""
+    """Return spec id -> outcome as published, and the end of the session."""
     ledger: dict[str, Outcome] = {}
 
     def publish(rows: Any) -> None:
@@ -65,20 +65,20 @@ def run_campaign(backend: Backend, works: Mapping[str, Work], retries: int = 2) 
 
 
 def bytes_of(outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    """What must be equal between two runs: status and the bytes of the outputs."""
+    """Return what must be equal between two runs: status and the bytes of the outputs."""
     return {s: (o.status, {k: v.tobytes() for k, v in o.outputs.items()}) for s, o in sorted(outcomes.items())}
 
 
 class BackendContract:
-    """Subclasses set `context` (options -> WorkerContext), `works` (n -> works by id) and fixture `make_backend`."""
+    """Subclasses set `context` (options -> WorkerContext), `works` (n -> works by id) and the fixture `make_backend`."""
 
     context: Callable[..., WorkerContext]
     works: Callable[[int], dict[str, Work]]
-    survives_crash: ClassVar[bool]  # a worker that dies does not take the driver with it
+    survives_crash: ClassVar[bool]  # whether the driver survives a worker that dies
 
     @pytest.fixture
     def make_backend(self) -> Any:
-        """(context, timeout_s=None) -> a backend that is not started; it is closed after the test."""
+        """Return a function (context, timeout_s=None) -> a backend that is not started; it is closed after the test."""
         raise NotImplementedError
 
     def test_a_worker_joins_after_the_start(self, make_backend: MakeBackend) -> None:

@@ -1,4 +1,4 @@
-"""The registered recipes, small, and the tasks that the contracts train them on."""
+"""The registered recipes with small options, and the tasks on which the contracts train them."""
 
 import influence.registry  # noqa: F401  (registers the recipes of the higher room)
 from tasks.models.encoder import Encoder
@@ -36,7 +36,8 @@ def gaussians_task(recipe, bert):
     return mixture_task(recipe, n_train=N_TRAIN, measured=("means",))
 
 
-# what a recipe `fits` -> the tasks it is tested on: the first has no dropout; noise in train rows is in no measured split
+# what a recipe `fits` -> the tasks on which it is tested; the first has no dropout, and no measured split contains
+# train rows
 TASKS = {
     "word_vectors": {"word_vectors": word_vectors_task},
     "text": {"text_cnn": text_cnn_task, "encoder_with_dropout": encoder_task},
@@ -45,12 +46,12 @@ TASKS = {
 
 
 REGISTERED = {name: RECIPES.load(name, "test") for name in sorted(RECIPES.entries())}
-# recipes that change a parent's weights train nothing of their own: their tests are beside them
+# recipes that change a parent's weights do not train a fresh network; they have test modules of their own
 CLASSES = {name: cls for name, cls in REGISTERED.items() if not cls.needs_parent}
 
 
 def plain_task(recipe):
-    """The task without dropout."""
+    """Return the task without dropout."""
     return next(iter(TASKS[recipe.fits].values()))(recipe, None)
 
 
@@ -59,6 +60,6 @@ def small(cls, **options):
 
 
 def small_bert(folder):
-    """An encoder of one layer with dropout whose files lie in `folder`, and its base weights."""
+    """Return an encoder of one layer with dropout whose files lie in `folder`, and its base weights."""
     model = Encoder(pretrained=str(tiny_bert(folder)), max_length=64, num_layers=1, dropout=0.1)
     return model, model.base_state(folder)

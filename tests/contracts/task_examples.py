@@ -40,7 +40,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 
 def write_files(folder: Path) -> None:
-    """The files of all examples: labelled sentences of random lengths, and sentences of 30 tokens or more."""
+    """Write the files of all examples: labelled sentences of random lengths, and sentences of 30 tokens or more."""
     random = np.random.default_rng(0)
     for name, n in (("train", 24), ("test", 8)):
         records = []

@@ -1,4 +1,4 @@
-"""Tasks whose train objective is convex: ridge and logistic regression, and words that meet only fixed contexts."""
+"""Tasks whose train objective is convex: ridge and logistic regression, and words that are trained with fixed contexts only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes import NamelessTask
 
 
 class Linear(NamelessTask):
-    """f(x) = W x on random float64 data; subclasses say what the loss is."""
+    """f(x) = W x on random float64 data; subclasses define the loss."""
 
     model = recipe = None
     penalty_weight = 0.05
@@ -51,7 +51,7 @@ class Linear(NamelessTask):
 
 
 class Ridge(Linear):
-    """l = (w.x - y)^2 / 2; the query loss is another: log cosh(x.w), whatever the label."""
+    """l = (w.x - y)^2 / 2; the query loss is a different one: log cosh(x.w), whatever the label."""
 
     def losses(self, network, batch):
         return (self.logits(network, batch)[:, 0] - batch["y"]).square() / 2
@@ -61,7 +61,7 @@ class Ridge(Linear):
         return along.cosh().log()
 
     def fitted(self, without=None):
-        """The weights that minimise (1/n) sum of the losses + penalty, in closed form: [n_inputs]."""
+        """Return the weights that minimise (1/n) sum of the losses + penalty, in closed form: [n_inputs]."""
         x, y, n = self.splits["train"].features, self.targets["train"], len(self.targets["train"])
         kept = np.arange(n) != (-1 if without is None else without)
         x, y = x[kept], y[kept]
@@ -82,7 +82,7 @@ class Logistic(Linear):
         return nn.functional.cross_entropy(self.logits(network, batch), batch["labels"], reduction="none")
 
     def fitted(self, weights=None):
-        """The minimum of sum w_i l_i / n + penalty by Newton's method, gradient norm below 1e-10: [3, 4]."""
+        """Return the minimum of sum w_i l_i / n + penalty by Newton's method, gradient norm below 1e-10: [3, 4]."""
         batch, network = self.batch("train", np.arange(len(self.splits["train"]))), self.network(0)
         weights = torch.full_like(batch["y"], 1.0) if weights is None else torch.as_tensor(weights)
 
@@ -101,7 +101,7 @@ class Logistic(Linear):
 
 
 class Words(NamelessTask):
-    """Skip-gram in small: each example has words, pulled to and from its fixed contexts; no two words meet."""
+    """Skip-gram in small: the words of each example are attracted to and repelled from fixed contexts; no two words interact."""
 
     model = recipe = None
     independent_rows = frozenset({"words.weight"})
@@ -145,7 +145,7 @@ class Words(NamelessTask):
 
 
 def point(task, weights=None, spec_id="m0") -> Checkpoint:
-    """The weights of a fresh network, or these in the place of its only parameter."""
+    """Return the weights of a fresh network, or `weights` as those of its only parameter."""
     state = {name: tensor.numpy() for name, tensor in task.network(0).state_dict().items()}
     if weights is not None:
         state["weight"] = np.asarray(weights, np.float64).reshape(state["weight"].shape)
@@ -153,21 +153,21 @@ def point(task, weights=None, spec_id="m0") -> Checkpoint:
 
 
 def queries_of(task, rows=None, split="test") -> QueryBlock:
-    """Rows of a split (all of them), explained by their gold labels."""
+    """Return rows of a split (default: all of them) as queries with their gold labels."""
     found = task.splits[split]
     rows = np.arange(len(found)) if rows is None else np.asarray(rows)
     return QueryBlock(split, found.ids[rows], rows, found.labels[rows])
 
 
 def curvature_of(task, chosen=None, state=None, **options) -> Curvature:
-    """The curvature at a checkpoint, on chosen parameters or all of them."""
+    """Return the curvature at a checkpoint, on chosen parameters or all of them."""
     network = loaded(task.network(0), state or point(task))
     chosen = chosen or dict.fromkeys(dict(network.named_parameters()))
     return Curvature(task, Selection(network, chosen), **options)
 
 
 def autograd_hessian(task, state=None) -> torch.Tensor:
-    """Hessian of the mean train loss + penalty on all parameters, by torch.autograd over the whole train set: [P, P]."""
+    """Return the Hessian of the mean train loss + penalty on all parameters, by torch.autograd over the whole train set: [P, P]."""
     network = loaded(task.network(0), state or point(task))
     names, values = zip(*network.named_parameters(), strict=True)
     batch = task.batch("train", np.arange(len(task.splits["train"])))

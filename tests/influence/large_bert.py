@@ -6,7 +6,7 @@ from torch import nn
 
 
 class LargeBert(SmallBert):
-    """Matrices 20 times as large as BERT's start: there all gradients of one label point the same way (cosine 0.99999)."""
+    """Matrices 20 times as large as at BERT's start, where all gradients of one label have nearly the same direction (cosine 0.99999)."""
 
     def build(self, vocabulary: int) -> nn.Module:
         network = super().build(vocabulary)

@@ -1,4 +1,4 @@
-"""A task that lives in memory: random token texts, and a convolutional network or a tiny BERT."""
+"""A task in memory: random token texts, and a convolutional network or a tiny BERT."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class SmallBert(Model):
 
 @dataclass
 class SmallTask(NamelessTask):
-    """Random texts of random length, ids that are not positions."""
+    """Random texts of random length, whose ids are not positions."""
 
     model: object
     n_train: int = 30
@@ -136,19 +136,19 @@ class SmallTask(NamelessTask):
 
 
 def checkpoint(task: SmallTask, seed: int = 0, step: int = 1, weight: float = 1.0, spec_id: str = "m0") -> Checkpoint:
-    """The weights of a fresh network."""
+    """Return the weights of a fresh network."""
     state = {name: tensor.numpy() for name, tensor in task.network(seed).state_dict().items()}
     return Checkpoint(spec_id, step, weight, weight, state)
 
 
 def query_block(task: SmallTask, rows=(4, 0, 7)) -> QueryBlock:
-    """Some test rows, explained by their gold labels."""
+    """Return some test rows as queries with their gold labels."""
     rows, split = np.asarray(rows), task.splits["test"]
     return QueryBlock("test", split.ids[rows], rows, split.labels[rows])
 
 
 def autograd_gradients(task: SmallTask, state: Checkpoint, split: str, rows, labels) -> list[dict[str, torch.Tensor]]:
-    """Dense gradients of -log p(label) for every parameter, one example at a time: what the shards must equal."""
+    """Return dense gradients of -log p(label) for every parameter, one example at a time, which the shards must equal."""
     from influence.gradients import loaded
 
     network = loaded(task.network(0), state).requires_grad_(True)
@@ -168,7 +168,7 @@ def autograd_gradients(task: SmallTask, state: Checkpoint, split: str, rows, lab
 
 
 def autograd_scores(task: SmallTask, state: Checkpoint, queries: QueryBlock, names) -> np.ndarray:
-    """Inner products of those gradients over the parameters called `names`: float64 [n_queries, n_train]."""
+    """Return inner products of those gradients over the parameters called `names`: float64 [n_queries, n_train]."""
     labels = task.splits["train"].labels
     ours = autograd_gradients(task, state, queries.split, queries.rows, queries.labels)
     theirs = autograd_gradients(task, state, "train", range(len(labels)), labels)

@@ -1,4 +1,4 @@
-"""One finished campaign for all tests that only look at it, and copies for those that spoil it."""
+"""One finished campaign for all tests that only read it, and copies for tests that change it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.orchestrator.tiny_campaign import Finished, run_here, small_config
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Finished:
-    """Shared and not to be changed."""
+    """Return the shared finished campaign, which tests must not change."""
     folder = tmp_path_factory.mktemp("finished")
     config = small_config(folder)
     return Finished(folder, config, run_here(config))
@@ -21,10 +21,10 @@ def finished(tmp_path_factory) -> Finished:
 
 @pytest.fixture
 def own_copy(finished, tmp_path) -> Finished:
-    """A copy of the finished campaign, with a store of its own, to be spoilt."""
+    """Return a copy of the finished campaign, with its own store, for tests that damage it."""
     shutil.copytree(finished.folder / "runs", tmp_path / "runs")
     config = small_config(tmp_path)
-    again = run_here(config, until="score")  # nothing to compute; the run directory now names this store
+    again = run_here(config, until="score")  # nothing is computed; the run directory now names this store
     assert (again.report.retrained, again.run_dir.name) == (0, finished.run_dir.name)
     return Finished(tmp_path, config, again)
 

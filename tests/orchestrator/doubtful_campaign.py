@@ -1,4 +1,4 @@
-"""A small text campaign whose data a test chooses: labels that words tell, or labels that nothing tells."""
+"""A small text campaign whose data a test chooses: labels that the words predict, or labels that nothing predicts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ UNTRAINED = {"task.recipe.learning_rate": 1e-7}  # a model that has learnt nothi
 
 
 def write_texts(path: Path, n: int, seed: int, texts: dict[int, str] | None = None) -> list[str]:
-    """A CSV file of `n` texts, half of each class, in random order; `texts` replaces some of them. The texts are returned."""
+    """Write a CSV file of `n` texts, half of each class, in random order; `texts` replaces some of them. Return the texts."""
     rng, rows = np.random.default_rng(seed), []
     for number in range(n):
         label = list(WORDS)[number % 2]
@@ -57,7 +57,7 @@ def write_texts(path: Path, n: int, seed: int, texts: dict[int, str] | None = No
 def doubtful(
     folder: Path, changes: dict[str, Any] | None = None, train_texts: dict[int, str] | None = None
 ) -> LoadedConfig:
-    """60 train texts and 120 test texts under `folder`, and a campaign on them with `changes`, {dotted key: value}."""
+    """Return a campaign on 60 train texts and 120 test texts under `folder`, with `changes`, {dotted key: value}."""
     import yaml
 
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""A campaign with a gate half-way, and its tables when nothing happens to it: for tests of whole runs that something happens to."""
+"""A campaign with a gate half-way, and its undisturbed tables: for tests that disturb a whole run."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ GATED: dict[str, Any] = {
     "scores.checkpoints": [1],
     "methods": [{"name": "tracin_last"}, {"name": "random"}],
 }
-N_TRAININGS = 25  # scoring model included
+N_TRAININGS = 25  # including the scoring model
 
 
 @cache
 def quiet_tables() -> dict[str, bytes]:
-    """results/*.csv of the campaign, run in this process to a local store."""
+    """Return results/*.csv of the campaign, run in this process to a local store."""
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         folder = Path(name)
         patch.setenv(FOLDER, name)
@@ -38,17 +38,17 @@ def quiet_tables() -> dict[str, bytes]:
 
 
 def open_gate(folder: Path) -> None:
-    """Let all trainings go on."""
+    """Let all trainings continue."""
     (folder / "open").touch()
 
 
 def repeated(folder: Path) -> dict[str, int]:
-    """Trainings that were begun more than once."""
+    """Return the trainings that were started more than once."""
     return {key: count for key, count in Counter(trainings(folder)).items() if count > 1}
 
 
 class HourEach(SystemClock):
-    """An hour passes whenever a training begins, and at no other time."""
+    """A clock that advances by an hour whenever a training starts, and at no other time."""
 
     def __init__(self, folder: Path):
         self._folder, self._begun = folder, datetime.now(UTC)

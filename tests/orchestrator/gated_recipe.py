@@ -1,4 +1,4 @@
-"""Fine-tuning that stops before its n-th training until a gate opens, and keeps a diary: for tests that catch a run half-way."""
+"""Fine-tuning that stops before its n-th training until a gate opens, and logs its trainings: for tests that interrupt a run half-way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.recipe import Trained, Training
 from tasks.recipes.finetune import Finetune
 from tasks.task import Task
 
-FOLDER = "REFIT_TEST_GATE"  # with the diary, and `open` once trainings may go on
+FOLDER = "REFIT_TEST_GATE"  # holds the diary, and the file `open` once trainings may continue
 FREE = 5  # trainings that need no gate
 
 
@@ -21,7 +21,7 @@ class Gated(Finetune):
     name: ClassVar[str] = "gated"
 
     def train(self, task: Task, training: Training) -> Trained:
-        """Train, with a line in the diary, once the gate lets it."""
+        """Wait for the gate, log the training in the diary, and train."""
         folder = Path(os.environ[FOLDER])
         with open(folder / "diary", "ab", buffering=0) as diary:
             diary.write(f"{training.edit.edit_id} {training.seed}\n".encode())
@@ -31,6 +31,6 @@ class Gated(Finetune):
 
 
 def trainings(folder: Path) -> list[str]:
-    """What was begun: edit and seed."""
+    """Return the started trainings as edit and seed."""
     path = folder / "diary"
     return path.read_text().splitlines() if path.exists() else []

@@ -1,4 +1,4 @@
-"""Methods whose scores say nothing: a plugin of the tests."""
+"""Methods whose scores carry no information: a plugin of the tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from influence.base import Method
 
 
 class Lost(Method):
-    """No scores for the first `n` queries, as of a solver that diverged; the row number for the others."""
+    """No scores for the first `n` queries, as after a solver that diverged; the row number for all others."""
 
     name: ClassVar[str] = "lost"
     uses_checkpoints: ClassVar[bool] = False

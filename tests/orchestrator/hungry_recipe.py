@@ -1,4 +1,4 @@
-"""Fine-tuning that runs out of memory: one retrain beside others, another one always. Keeps a diary of who trained when."""
+"""Fine-tuning that runs out of memory: one retrain in company, another one always. It logs when each attempt started and ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROLES = ("hungry", "hopeless")  # given to the first two retrains that remove an
 
 
 class Attempt(NamedTuple):
-    """One attempt: its role, or "", and when it began and ended, by the clock that all processes of a machine share."""
+    """One attempt: its role, or "", and when it started and ended, by the clock that all processes of a machine share."""
 
     key: str
     role: str
@@ -45,17 +45,17 @@ class Hungry(Finetune):
 
 
 def fill_up() -> None:
-    """What torch raises when a GPU is full."""
+    """Raise what torch raises when a GPU is full."""
     import torch
 
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
 
 def role_of(key: str, folder: Path) -> tuple[str, bool]:
-    """The role of a retrain, and whether this gives it to it."""
+    """Return the role of a retrain, and whether this call assigned it."""
     for role in ROLES:
         try:
-            os.symlink(key, folder / role)  # whoever comes first
+            os.symlink(key, folder / role)  # the first retrain that creates the link gets the role
         except FileExistsError:
             if os.readlink(folder / role) == key:
                 return role, False
@@ -65,6 +65,6 @@ def role_of(key: str, folder: Path) -> tuple[str, bool]:
 
 
 def attempts(folder: Path) -> list[Attempt]:
-    """The diary."""
+    """Return the logged attempts."""
     lines = [line.split() for line in (folder / "attempts").read_text().splitlines()]
     return [Attempt(key, role.strip("-"), int(began), int(ended)) for key, role, began, ended in lines]

@@ -1,4 +1,4 @@
-"""A recipe grid over generated sentences with a confound, some milliseconds a training: what the tests of recipe_grid share."""
+"""A recipe grid over generated sentences with a confound, some milliseconds per training, shared by the tests of recipe_grid."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MSGS_GRID: dict[str, Any] = {
 
 
 def write_grid(folder: Path, changes: dict[str, Any] | None = None) -> Path:
-    """Write the config with `changes`, {dotted key: value}; its store is `folder`/runs."""
+    """Write the config with `changes`, {dotted key: value}; its store is `folder`/runs. Return its path."""
     folder.mkdir(exist_ok=True)
     config = changed_task(copy.deepcopy(MSGS_GRID), {"output": str(folder / "runs"), **(changes or {})}, "test")
     path = folder / "config.yaml"
@@ -49,5 +49,5 @@ def write_grid(folder: Path, changes: dict[str, Any] | None = None) -> Path:
 
 
 def msgs_grid(folder: Path, **changes: Any) -> LoadedConfig:
-    """The campaign, written and loaded; `a__b=1` sets a.b."""
+    """Return the campaign, written and loaded; `a__b=1` sets a.b."""
     return api.load_config(write_grid(folder, {key.replace("__", "."): value for key, value in changes.items()}))

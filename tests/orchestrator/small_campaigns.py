@@ -1,4 +1,4 @@
-"""Campaigns leave_one_out and debias of some milliseconds a retrain, in-process: what their tests share."""
+"""In-process campaigns leave_one_out and debias with some milliseconds per retrain, shared by their tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOO: dict[str, Any] = {
         "name": "gaussians",
         "data": {"seed": 0, "per_class": 4},
         "model": {"name": "dec", "hidden": 4},
-        # float64: ranks of influences must not hang on how a stack rounds
+        # float64, because ranks of influences must not depend on how a stack rounds
         "recipe": {"name": "dec", "objective": "nll", "learning_rate": 0.01, "steps": 3, "dtype": "float64"},
     },
     "queries": {"split": "train", "count": "all"},
@@ -98,7 +98,7 @@ DEBIAS: dict[str, Any] = {
 
 
 def write_campaign(base: dict[str, Any], folder: Path, changes: dict[str, Any] | None = None) -> Path:
-    """Write a config with `changes`, {dotted key: value}, and its corpus; its store is `folder`/runs."""
+    """Write a config with `changes`, {dotted key: value}, and its corpus; its store is `folder`/runs. Return its path."""
     folder.mkdir(exist_ok=True)
     config = changed_task(base, {"output": str(folder / "runs"), **(changes or {})}, "test")
     path = folder / "config.yaml"
@@ -109,17 +109,17 @@ def write_campaign(base: dict[str, Any], folder: Path, changes: dict[str, Any] |
 
 
 def small_loo(folder: Path, **changes: Any) -> LoadedConfig:
-    """The leave-one-out campaign; `a__b=1` sets a.b."""
+    """Return the leave-one-out campaign; `a__b=1` sets a.b."""
     return api.load_config(write_campaign(LOO, folder, {k.replace("__", "."): v for k, v in changes.items()}))
 
 
 def small_debias(folder: Path, **changes: Any) -> LoadedConfig:
-    """The debias campaign."""
+    """Return the debias campaign."""
     return api.load_config(write_campaign(DEBIAS, folder, {k.replace("__", "."): v for k, v in changes.items()}))
 
 
 def write_corpus(path: Path, n_sentences: int = 160) -> None:
-    """Sentences in which four of five times he-words stand beside office-words, and she-words beside home-words."""
+    """Write sentences in which he-words occur with office-words, and she-words with home-words, four times in five."""
     random, rows = np.random.default_rng(0), []
     neutral = [f"n{number}" for number in range(12)]
     for number in range(n_sentences):

@@ -1,4 +1,4 @@
-"""A recipe grid over a few texts, some milliseconds a retrain, and an observer from a module of the user's own."""
+"""A recipe grid over a few texts, some milliseconds per retrain, and an observer from a user's module."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Nothing(Component):
 
 
 def write_texts(folder: Path, n_train: int = N_ROWS["train"]) -> None:
-    """Sentences of neutral words that end in one which tells the class."""
+    """Write sentences of neutral words whose last word shows the class."""
     random = np.random.default_rng(0)
     for split, n in {**N_ROWS, "train": n_train}.items():
         lines = ["text,label"]
@@ -93,7 +93,7 @@ def write_texts(folder: Path, n_train: int = N_ROWS["train"]) -> None:
 
 
 def write_grid(folder: Path, changes: dict[str, Any] | None = None) -> Path:
-    """Write data and config, with `changes` of top-level keys (None takes a key out); the store is `folder`/runs."""
+    """Write data and config, with `changes` of top-level keys (None removes a key); the store is `folder`/runs. Return the path."""
     folder.mkdir(exist_ok=True)
     write_texts(folder)
     config = {**copy.deepcopy(GRID), "output": str(folder / "runs"), **(changes or {})}
@@ -103,5 +103,5 @@ def write_grid(folder: Path, changes: dict[str, Any] | None = None) -> Path:
 
 
 def small_grid(folder: Path, **changes: Any) -> LoadedConfig:
-    """The grid, written and loaded."""
+    """Return the grid, written and loaded."""
     return api.load_config(write_grid(folder, changes))

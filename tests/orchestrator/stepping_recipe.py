@@ -1,4 +1,4 @@
-"""Fine-tuning that keeps a diary of its updates, and stops in the middle of one training until a gate opens."""
+"""Fine-tuning that logs its updates, and stops in the middle of one training until a gate opens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAST = 5  # the update after which the first retrain that removes anything waits
 
 
 class Stepping(Finetune):
-    """Finetune with a diary."""
+    """Finetune with a diary of its updates."""
 
     name: ClassVar[str] = "stepping"
 
@@ -26,7 +26,7 @@ class Stepping(Finetune):
 
 
 class SteppingRun(FinetuneRun):
-    """Writes `edit seed update` down once an update is made."""
+    """Writes `edit seed update` to the diary after each update."""
 
     def __init__(self, recipe: Finetune, task: Task, training: Training):
         super().__init__(recipe, task, training)
@@ -34,15 +34,15 @@ class SteppingRun(FinetuneRun):
 
     def after_update(self, watch: Any) -> None:
         if self.step == 1:
-            time.sleep(0.02)  # longer than snapshot_s: this update is stored
+            time.sleep(0.02)  # longer than snapshot_s, so this update is stored
         super().after_update(watch)
         with open(self.folder / "steps", "ab", buffering=0) as diary:
             diary.write(f"{self.edit.edit_id} {self.seed} {self.step}\n".encode())
         if self.step == LAST and self.edit.edit_id != Edit().edit_id:
-            self.meet_fate()
+            self.fail_or_wait()
 
-    def meet_fate(self) -> None:
-        """Fail if `stumble` is there, which it is once; else wait for the gate."""
+    def fail_or_wait(self) -> None:
+        """Fail if the file `stumble` exists, which is then removed; otherwise wait for the gate."""
         if (self.folder / "stumble").exists():
             (self.folder / "stumble").unlink()
             raise ConnectionError("just this time")
@@ -51,7 +51,7 @@ class SteppingRun(FinetuneRun):
 
 
 def steps(folder: Path) -> list[tuple[str, int]]:
-    """(edit and seed, update) in the order they were made."""
+    """Return (edit and seed, update) in the order in which the updates were made."""
     path = folder / "steps"
     lines = path.read_text().splitlines() if path.exists() else []
     return [(key, int(step)) for key, _, step in (line.rpartition(" ") for line in lines)]

@@ -1,4 +1,4 @@
-"""A whole campaign of a few dozen trainings of some milliseconds each, in-process: what the tests of this folder share."""
+"""A whole in-process campaign of a few dozen trainings of some milliseconds each, shared by the tests of this folder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CONFIG: dict[str, Any] = {
 
 
 def options(changes: dict[str, Any] | None = None) -> dict[str, Any]:
-    """CONFIG with `changes`, {dotted key: value}."""
+    """Return CONFIG with `changes`, {dotted key: value}."""
     found = copy.deepcopy(CONFIG)
     for dotted, value in (changes or {}).items():
         *parents, last = dotted.split(".")
@@ -49,14 +49,14 @@ def options(changes: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def write_config(folder: Path, changes: dict[str, Any] | None = None) -> Path:
-    """Write the config under `folder`; its store is `folder`/runs."""
+    """Write the config under `folder`; its store is `folder`/runs. Return its path."""
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(options({"output": str(folder / "runs"), **(changes or {})}), sort_keys=False))
     return path
 
 
 def small_config(folder: Path, **changes: Any) -> LoadedConfig:
-    """The config, written and loaded; `a__b=1` sets a.b."""
+    """Return the config, written and loaded; `a__b=1` sets a.b."""
     return api.load_config(write_config(folder, {key.replace("__", "."): value for key, value in changes.items()}))
 
 
@@ -66,24 +66,24 @@ def run_here(config: LoadedConfig, until: str = "analyse") -> api.RunResult:
 
 
 def pipeline_of(config: LoadedConfig) -> Pipeline:
-    """A pipeline over the config's store that would run in this process."""
+    """Return a pipeline over the config's store that runs in this process."""
     return api.open_pipeline(config, address="local")
 
 
 def result_bytes(run_dir: Path) -> dict[str, bytes]:
-    """results/*.csv of a run directory."""
+    """Return results/*.csv of a run directory."""
     return {path.name: path.read_bytes() for path in sorted((run_dir / "results").glob("*.csv"))}
 
 
 def committed(config: LoadedConfig) -> dict[str, str]:
-    """Spec id -> when it was committed, of every row of the ledger."""
+    """Return spec id -> when it was committed, for every row of the ledger."""
     rows = pipeline_of(config).ledger.index().rows
     return {spec_id: row.committed_at for spec_id, row in rows.items()}
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A campaign that was run to the end."""
+    """A finished campaign."""
 
     folder: Path
     config: LoadedConfig
@@ -96,5 +96,5 @@ class Finished:
 
     @property
     def pipeline(self) -> Pipeline:
-        """A new pipeline over its store."""
+        """Return a new pipeline over its store."""
         return pipeline_of(self.config)

@@ -1,4 +1,4 @@
-"""Views of leave-one-out and debias campaigns made up for tests: realistic shapes, user text that must be escaped."""
+"""Invented views of leave-one-out and debias campaigns for tests: realistic shapes, user text that must be escaped."""
 
 import numpy as np
 import pandas as pd
@@ -17,13 +17,13 @@ LABELS = (
 
 
 def mixture(rng, n):
-    """`n` points of each of three Gaussians: features [3n, 2], labels [3n]."""
+    """Return `n` points of each of three Gaussians: features [3n, 2], labels [3n]."""
     labels = np.repeat(np.arange(3), n)
     return np.asarray(MEANS, float)[labels] + 1.25 * rng.normal(size=(3 * n, 2)), labels
 
 
 def comparison(rng, label, unit, features, labels, scale, noise):
-    """Nearby examples of the same class help; predictions are `scale` times that, with noise of varying strength."""
+    """Return a comparison in which nearby examples of the same class help; predictions are `scale` times that, with varying noise."""
     nearness = np.exp(-((features[:, None] - features[None]) ** 2).sum(-1) / 8)
     actual = 1e-3 * nearness * np.where(labels[:, None] == labels[None], 1, -0.7)
     actual = actual + 1e-5 * rng.normal(size=actual.shape)

@@ -1,4 +1,4 @@
-"""Trials of a recipe grid made up for tests, put through the campaign's own analysis: realistic shapes, one arm that fails."""
+"""Invented trials of a recipe grid for tests, analysed by the campaign's own code: realistic shapes, one arm that fails."""
 
 from itertools import product
 
@@ -18,7 +18,7 @@ RULE = "a trial failed if its accuracy on train is below 0.55; declared beforeha
 
 
 def settings_of(arms, n_settings, levels, with_levels):
-    """`n_settings` learning rates for every arm; those in `with_levels` also at each of `levels`."""
+    """Return `n_settings` learning rates for every arm; those in `with_levels` also at each of `levels`."""
     found = []
     for arm in arms:
         over = levels if arm in with_levels else (None,)
@@ -32,7 +32,7 @@ def settings_of(arms, n_settings, levels, with_levels):
 
 
 def made_trials(settings, seeds, rng, failing=()):
-    """Accuracies around those of the paper; trials of `failing` (arm, level, seeds) did not fit their training set."""
+    """Return accuracies near those of the paper; trials of `failing` (arm, level, seeds) did not fit their training set."""
     shape = len(settings), len(seeds)
     test = np.array([TEST.get(s.arm, 0.8) - 0.02 * (s.level is not None) * (1 - (s.level or 0)) for s in settings])
     test = np.round((test[:, None] + 0.012 * rng.standard_normal(shape)) * 500) / 500
@@ -46,7 +46,7 @@ def made_trials(settings, seeds, rng, failing=()):
 
 
 def moments(rng, difference, n_probes):
-    """[n_probes, 6]: n, mean, sd of the same-confound examples and of the others."""
+    """Return [n_probes, 6]: n, mean and sd of the same-confound examples and of the others."""
     other = 0.6 + 0.05 * rng.standard_normal(n_probes)
     same = other + difference + 0.03 * rng.standard_normal(n_probes)
     ones = np.ones(n_probes)
@@ -54,7 +54,7 @@ def moments(rng, difference, n_probes):
 
 
 def observed_of(trials, chosen, rng, steps, n_probes):
-    """The CID falls along training; recipes that tune influences drop at every second step, by a round after the update."""
+    """Return CIDs that fall along training; recipes that tune influences fall at every second step, by a round after the update."""
     found = []
     for s in chosen:
         setting = trials.settings[s]
@@ -71,7 +71,7 @@ def observed_of(trials, chosen, rng, steps, n_probes):
 
 
 def distributions_of(observed, n_shown=2):
-    """Of every setting's first trial: influences whose moments are exactly those that were observed at the end."""
+    """Return influences of every setting's first trial whose moments are exactly those observed at the end."""
     first = {}
     for one in observed:
         first.setdefault(one.setting.label, one)
@@ -83,7 +83,7 @@ def distributions_of(observed, n_shown=2):
 
 
 def spread(n, mean, sd):
-    """`n` values with this mean and standard deviation, more of them in the middle."""
+    """Return `n` values with this mean and standard deviation, more of them in the middle."""
     quantiles = np.sinh(np.linspace(-2, 2, int(n)))
     return mean + sd * quantiles / quantiles.std(ddof=1)
 
@@ -100,7 +100,7 @@ def made_grid(
     n_probes=20,
     seed=0,
 ):
-    """(tables, view) of a campaign over `arms`, the first one the baseline; no `steps`: without the observer."""
+    """Return (tables, view) of a campaign over `arms`, the first one the baseline; empty `steps` leave out the observer."""
     rng = np.random.default_rng(seed)
     settings = settings_of(arms, n_settings, levels, with_levels if levels else ())
     trials = made_trials(settings, seeds, rng, failing)

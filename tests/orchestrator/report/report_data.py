@@ -1,4 +1,4 @@
-"""Report data made up for tests: realistic shapes, user text that must be escaped."""
+"""Invented report data for tests: realistic shapes, user text that must be escaped."""
 
 from dataclasses import replace
 
@@ -46,7 +46,7 @@ def with_intervals(value, rng, n_queries=10, n_repeats=5, wide=0.02):
 
 
 def over_queries(value, wide=0.02):
-    """The columns of `over_queries.query_columns`, of a curve or of a difference."""
+    """Return the columns of `over_queries.query_columns`, of a curve or of a difference."""
     share = {"share_moved": 0.8, "share_moved_ci_low": 0.44, "share_moved_ci_high": 0.97}
     return {"p_flip": 0.027, **share, "median": value, "median_ci_low": value - wide, "median_ci_high": value + wide}
 
@@ -105,7 +105,7 @@ def query_page(rng, query_id, methods, *, n_examples=3, n_words=60, hostile=Fals
 def deletion_data(
     methods=METHODS, groups=("proponents", "opponents"), ks=(10, 20, 50, 100), n_queries=1, seed=0, **pages
 ):
-    """The tables of a deletion campaign, and its query pages."""
+    """Return the tables of a deletion campaign, and its query pages."""
     rng = np.random.default_rng(seed)
     pairs = [(method, group) for method in methods for group in groups]
     ids = [7 + 30 * i for i in range(n_queries)]
@@ -176,19 +176,19 @@ def deletion_data(
 
 
 def without_figures(sections):
-    """Drawing takes most of the time of a page."""
+    """Leave out the figures, because drawing takes most of the time of a page."""
     return [replace(section, figures={}) for section in sections]
 
 
 def report_data(tables=None, queries=None, drawn=False, **options):
-    """A deletion report; `tables` and `queries` replace those that `options` make."""
+    """Return a deletion report; `tables` and `queries` replace those made from `options`."""
     made, pages = deletion_data(**options)
     sections = deletion_sections({**made, **(tables or {})}, pages if queries is None else queries)
     return ReportData(sections=sections if drawn else without_figures(sections), **frame(**options))
 
 
 def frame(methods=METHODS, groups=("proponents", "opponents"), ks=(10, 20, 50, 100), **_):
-    """The common parts of a report."""
+    """Return the common parts of a report."""
     return {
         "name": "bbc-quickstart",
         "campaign": "deletion",

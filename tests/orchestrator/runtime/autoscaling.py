@@ -1,6 +1,6 @@
-"""A Ray cluster on this machine whose nodes come and go by Ray's own autoscaler: 0 to `max_nodes` nodes with a fake GPU each.
+"""A Ray cluster on this machine whose autoscaler adds and removes nodes: 0 to `max_nodes` nodes with a fake GPU each.
 
-Ray's `AutoscalingCluster` stops every Ray on the machine; this starts a head of its own, and ends only what descends from it.
+Ray's `AutoscalingCluster` stops every Ray on the machine; this starts a head of its own, and ends only its descendants.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from ray_fixtures import marked, processes, wait_until, wait_until_gone
 from orchestrator.runtime import ray_environment
 from orchestrator.runtime.ray_backend import secure_ray
 
-HEAD_ID = "f" * 51 + "00000"  # the id that Ray's fake node provider expects of a head
+HEAD_ID = "f" * 51 + "00000"  # the head's id that Ray's fake node provider expects
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 OBJECT_STORE_BYTES = 100 * 2**20
-# Keys that Ray fills in for its own provider types only; naming the same class as an external one needs no file in Ray's package.
+# Ray fills in these keys for its own provider types only; naming the same class as an external provider needs no file
+# in Ray's package.
 LISTS = ["initialization_commands", "setup_commands", "head_setup_commands", "worker_setup_commands"]
 LISTS += [
     "head_start_ray_commands",
@@ -37,7 +38,7 @@ LISTS += [
 
 @contextmanager
 def autoscaling_cluster(max_nodes: int = 2, idle_timeout_s: float = 2.0) -> Iterator[str]:
-    """The address of a head without resources, whose autoscaler adds nodes of type `gpu_spot`, market spot."""
+    """Yield the address of a head without resources, whose autoscaler adds nodes of type `gpu_spot`, market spot."""
     secure_ray(make_token=True)
     folder = ray_environment.TempDir()
     with marked() as mark:
@@ -55,13 +56,13 @@ def autoscaling_cluster(max_nodes: int = 2, idle_timeout_s: float = 2.0) -> Iter
 
 
 def autoscaling_config(address: str, max_nodes: int, idle_timeout_s: float) -> dict[str, Any]:
-    """A cluster.yaml for nodes that are processes of this machine."""
+    """Return a cluster.yaml for nodes that are processes of this machine."""
     spot = {
         "resources": {"CPU": 1, "GPU": 1, "object_store_memory": OBJECT_STORE_BYTES},
         "labels": {
             "ray.io/market-type": "spot",
             "ray.io/node-group": "gpu_spot",
-        },  # a cloud's nodes get the second from Ray
+        },  # Ray adds the second label to a cloud's nodes
         "node_config": {},
         "min_workers": 0,
         "max_workers": max_nodes,
@@ -84,7 +85,7 @@ def autoscaling_config(address: str, max_nodes: int, idle_timeout_s: float) -> d
 
 
 def start_head(port: int, folder: str, config: Path) -> subprocess.Popen[bytes]:
-    """`ray start --head` as a child; its environment makes the fake provider and the second autoscaler work."""
+    """Run `ray start --head` as a child; its environment enables the fake provider and version 2 of the autoscaler."""
     environment = {
         **os.environ,
         "RAY_FAKE_CLUSTER": "1",
@@ -103,7 +104,7 @@ def start_head(port: int, folder: str, config: Path) -> subprocess.Popen[bytes]:
 
 
 def stop_head(head: subprocess.Popen[bytes], mark: str) -> None:
-    """End the head as a person would, then what it left: agents that report to a dead head for a minute."""
+    """End the head as a user would, then its remaining agents, which would report to a dead head for a minute."""
     head.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         head.wait(30)
@@ -115,7 +116,7 @@ def stop_head(head: subprocess.Popen[bytes], mark: str) -> None:
 
 
 def address_of_ours() -> tuple[str, int]:
-    """The address that Ray's nodes use for this machine, and a port that is free there."""
+    """Return the address that Ray's nodes use for this machine, and a free port there."""
     from ray._private.services import get_node_ip_address
 
     with socket.socket() as probe:
@@ -124,7 +125,7 @@ def address_of_ours() -> tuple[str, int]:
 
 
 def answers(ip: str, port: int) -> bool:
-    """Whether something listens there."""
+    """Return whether something listens there."""
     try:
         socket.create_connection((ip, port), 1.0).close()
     except OSError:

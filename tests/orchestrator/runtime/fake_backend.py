@@ -1,4 +1,4 @@
-"""A pool of workers in virtual time: retrains take the time, and fail in the ways, that a seed decides."""
+"""A pool of workers in virtual time: a seed decides how long retrains take and how they fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tasks.seeds import generator
 
 
 class VirtualClock:
-    """Time that passes only when somebody waits."""
+    """A clock whose time passes only when code waits."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -43,8 +43,11 @@ class VirtualClock:
 
 @dataclass(frozen=True)
 class Chaos:
-    """Probabilities per attempt. `late`: a lost worker still delivers its result afterwards. `drain`: the node of the worker goes
-    away soon after the attempt began. `slow`: the attempt takes a hundred times as long."""
+    """Probabilities per attempt.
+
+    `late`: a lost worker still delivers its result afterwards. `drain`: the node of the worker is removed soon after
+    the attempt started. `slow`: the attempt takes a hundred times as long.
+    """
 
     seed: int = 0
     fail: float = 0.0
@@ -57,16 +60,18 @@ class Chaos:
 
 
 def numbers_of(work: Work) -> Outcome:
-    """The outcome of a retrain that depends on nothing but its spec."""
+    """Return the outcome of a retrain, which depends on nothing but its spec."""
     outputs = generator(int(work.spec_id[:8], 16), "fake").normal(size=(3, 2)).astype(np.float32)
     return Outcome(work.spec_id, "ok", {"test": outputs}, {"loss": float(outputs.sum())}, seconds=1.0, worker="fake")
 
 
 @dataclass
 class FakeBackend:
-    """`n_at_start` workers (default: all) join at once. The pool grows by `want` up to `n_workers`, under new names, which
-    takes two seconds, and shrinks by `release` and by losses. Workers sit two to a device, four to a node; nobody runs
-    out of memory who has a device to himself. `resumes`: retrains can be given back, which takes a tenth of a second.
+    """A backend on which `n_at_start` workers (default: all) join at once.
+
+    The pool grows by `want` up to `n_workers`, under new names, which takes two seconds, and shrinks by `release` and
+    by losses. Two workers share a device, four a node; a worker alone on its device never runs out of memory.
+    `resumes`: retrains can be given back, which takes a tenth of a second.
     """
 
     clock: VirtualClock
@@ -87,7 +92,7 @@ class FakeBackend:
         self._order = itertools.count()
         self._serial = itertools.count()
         self._doing: dict[str, tuple[str, int]] = {}  # busy worker -> spec, number of the event that ends it
-        self.workers: set[str] = set()  # asked for, and not lost nor released
+        self.workers: set[str] = set()  # requested, and neither lost nor released
 
     def start(self) -> None:
         for _ in range(self.n_workers if self.n_at_start is None else self.n_at_start):
@@ -136,7 +141,7 @@ class FakeBackend:
             self._cancel(self._doing.pop(worker)[1])
 
     def nodes(self) -> list[Node]:
-        """One node per four names that are in use, or asked for."""
+        """Return one node per four worker names that are in use or requested."""
         return [Node(name, "fake", 2.0) for name in sorted({_node_of(worker) for worker in self.workers})]
 
     def wait(self, timeout_s: float) -> list[Event]:
@@ -158,7 +163,7 @@ class FakeBackend:
         self._pending.clear()
 
     def _happened(self, event: Event) -> list[Event]:
-        """The books on it; [] if it is no news: the worker is gone."""
+        """Update the state by an event and return [event], or [] if its worker is already gone."""
         worker = getattr(event, "worker", "")
         if isinstance(event, WorkerLost | WorkerDraining | WorkerJoined) and worker not in self.workers:
             return []
@@ -172,7 +177,7 @@ class FakeBackend:
         return not any(_device_of(other) == _device_of(worker) for other in self._doing)
 
     def _drain(self, worker: str, seconds: float) -> None:
-        """The node tells at once that it goes in so many seconds, and then it does."""
+        """Announce that the node will be removed in `seconds`, and then remove it."""
         self._later(0.0, WorkerDraining(worker, seconds))
         self._later(seconds, WorkerLost(worker, "preempted", "the node went away"))
 

@@ -6,6 +6,6 @@ from orchestrator.runtime.elastic import ElasticBackend
 
 
 def device_ids(backend: ElasticBackend) -> dict[str, tuple[str, ...]]:
-    """Worker -> the GPUs it holds, as `<node>:<id>`; of the workers that have joined."""
+    """Return joined worker -> the GPUs it holds, as `<node>:<id>`."""
     slots = backend._pool.slots.values() if backend._pool else ()
     return {slot.name: slot.place.gpus for slot in slots if slot.has_joined and slot.place}

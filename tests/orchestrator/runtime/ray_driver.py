@@ -30,7 +30,7 @@ def main(hang_in: str = "") -> None:
 
 
 def hang(pool: RayBackend) -> None:
-    """Wait for a retrain that never ends, until Ctrl-C; the workers must not have got it too."""
+    """Wait for a retrain that never ends, until Ctrl-C, which must not reach the workers."""
     workers = join(pool, 2)
     pool.submit(workers[0], tiny_work(HANGS), 1)
     try:

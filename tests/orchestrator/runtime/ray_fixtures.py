@@ -1,4 +1,4 @@
-"""A Ray of a test module's own: short temp dir, token, free ports, no trace left."""
+"""A separate Ray for a test module: short temporary directory, token, free ports, nothing left afterwards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from orchestrator.runtime.backend import Backend
 from orchestrator.runtime.ray_backend import secure_ray
 from orchestrator.scheduling.events import Completed, Event, Failed, WorkerDraining, WorkerJoined, WorkerLost
 
-MARK = "REFIT_TEST_RAY"  # inherited by every process that Ray starts: how they are found again
+MARK = "REFIT_TEST_RAY"  # inherited by every process that Ray starts, by which they are found
 PATIENCE_S = 60.0
 STRANGER = """
 from orchestrator.runtime.backend import WorkerContext
@@ -36,7 +36,7 @@ except InputError as error:
 
 @contextmanager
 def ray_of_our_own(num_cpus: int, num_gpus: int = 0) -> Iterator[None]:
-    """A local Ray that this process is connected to; `num_gpus` are fake."""
+    """Start a local Ray to which this process is connected; `num_gpus` are fake."""
     secure_ray(make_token=True)
     with marked() as mark:
         temp_dir = ray_environment.TempDir()
@@ -61,7 +61,7 @@ def ray_of_our_own(num_cpus: int, num_gpus: int = 0) -> Iterator[None]:
 
 @contextmanager
 def marked() -> Iterator[str]:
-    """While it lasts, child processes carry a mark of their own in their environment."""
+    """Give child processes that start inside a unique mark in their environment."""
     mark = secrets.token_hex(8)
     os.environ[MARK] = mark
     try:
@@ -71,7 +71,7 @@ def marked() -> Iterator[str]:
 
 
 def processes(mark: str) -> dict[int, str]:
-    """Living processes that carry `mark`, this one excepted: pid -> command line."""
+    """Return living processes that carry `mark`, this one excepted: pid -> command line."""
     found = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
@@ -86,7 +86,7 @@ def processes(mark: str) -> dict[int, str]:
 
 
 def wait_until(condition: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
-    """Return once `condition()` is true; AssertionError after `patience_s`."""
+    """Return once `condition()` is true; raise AssertionError after `patience_s`."""
     end = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < end, f"not within {patience_s:g} s"
@@ -94,7 +94,7 @@ def wait_until(condition: Callable[[], object], patience_s: float = PATIENCE_S) 
 
 
 def wait_until_gone(mark: str, patience_s: float = PATIENCE_S) -> None:
-    """Return once no process carries `mark`; AssertionError naming those that do after `patience_s`."""
+    """Return once no process carries `mark`; after `patience_s` raise AssertionError naming those that do."""
     end = time.monotonic() + patience_s
     while left := processes(mark):
         assert time.monotonic() < end, f"still there after {patience_s:g} s: {left}"
@@ -102,7 +102,7 @@ def wait_until_gone(mark: str, patience_s: float = PATIENCE_S) -> None:
 
 
 def events_until(backend: Backend, enough: Callable[[list[Event]], object]) -> list[Event]:
-    """Events of `backend` until there are enough."""
+    """Collect events of `backend` until `enough(events)` is true."""
     seen: list[Event] = []
     wait_until(lambda: seen.extend(backend.wait(0.5)) or enough(seen))
     return seen
@@ -118,7 +118,7 @@ def join(backend: Backend, n_workers: int) -> list[str]:
 
 
 def run_all(backend: Backend, works: Mapping[str, Work]) -> tuple[dict[str, Outcome], list[Event]]:
-    """Do all works, again if they fail or are lost: outcomes in the order of `works`, and every event."""
+    """Run all works, repeating those that fail or are lost; return outcomes in the order of `works`, and every event."""
     backend.want(len(works))
     backend.start()
     waiting, running, idle, ending, done, events = list(works), {}, [], set(), {}, []
@@ -143,7 +143,7 @@ def settle(
     ending: set[str],
     done: dict[str, Outcome],
 ) -> None:
-    """What one event means to `run_all`."""
+    """Update the state of `run_all` by one event."""
     if isinstance(event, Completed):
         done[event.outcome.spec_id] = event.outcome
     if isinstance(event, (Failed, WorkerLost)) and event.worker in running:
@@ -157,12 +157,12 @@ def settle(
 
 
 def results(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, bytes]]:
-    """spec id -> split -> bytes of the outputs."""
+    """Return spec id -> split -> bytes of the outputs."""
     return {spec_id: {split: a.tobytes() for split, a in o.outputs.items()} for spec_id, o in outcomes.items()}
 
 
 def refused(address: str, **environment: str) -> str:
-    """What another process, in an environment like ours but for `environment` and the token, is told at `address`."""
+    """Return the error of a process that connects to `address` without our token, with `environment` added to our environment."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH_TOKEN")}
     inherited |= {"RAY_NUM_REDIS_GET_RETRIES": "2", "PYTHONPATH": os.pathsep.join(sys.path), **environment}
     command = [sys.executable, "-c", STRANGER.format(address=address)]

@@ -19,11 +19,11 @@ from tasks.base import Numerics
 from tasks.recipe import Snapshot, Trained, Training
 
 HANGS = 1000
-pickled: list[int] = []  # id of a WatchedTask each time this process pickles it
+pickled: list[int] = []  # the id of a WatchedTask, each time this process pickles it
 
 
 class WatchedRecipe(TinyRecipe):
-    """Records the process that trains; the first training of a seed >= HANGS leaves its pid in `hang_in`, and hangs."""
+    """Records the process that trains; the first training of a seed >= HANGS writes its pid into `hang_in` and hangs."""
 
     hang_in: str = ""
 
@@ -32,12 +32,12 @@ class WatchedRecipe(TinyRecipe):
             hang_once(Path(self.hang_in), str(training.seed))
         trained = super().train(task, training)
         trained.metrics["pid"] = os.getpid()
-        trained.metrics["threads"] = int(os.environ.get("OMP_NUM_THREADS", "1"))  # set in Ray's workers
+        trained.metrics["threads"] = int(os.environ.get("OMP_NUM_THREADS", "1"))  # Ray's workers have this variable
         return trained
 
 
 class WaitingRecipe(WatchedRecipe):
-    """A training whose seed is in `waits` goes on once the file named there exists."""
+    """A training whose seed is in `waits` continues once the file named there exists."""
 
     waits: Mapping[int, str] = {}
 
@@ -47,7 +47,7 @@ class WaitingRecipe(WatchedRecipe):
 
 
 class ResumableRecipe(TinyRecipe):
-    """Writes the node it trains on into `seen_in`; a training of a seed >= HANGS ends only once it was given back and resumed."""
+    """Writes its node into `seen_in`; a training of a seed >= HANGS ends only after it was given back and resumed."""
 
     seen_in: str = ""
     resumable: ClassVar[bool] = True
@@ -80,7 +80,7 @@ class WatchedTask(TinyTask):
 
 
 class Products(Method):
-    """score = 1000 query row + train row: known without gradients. `hang_in`, `bad_row`: what goes wrong on the way."""
+    """score = 1000 query row + train row, which tests know without gradients. `hang_in`, `bad_row`: how scoring fails."""
 
     name: ClassVar[str] = "products"
     hang_in: str = ""
@@ -98,7 +98,7 @@ class Products(Method):
 
 
 def leave_node(folder: Path, name: str) -> None:
-    """Write the id of the node that this process is on into `folder/name`."""
+    """Write the id of this process's node into `folder/name`."""
     import ray
 
     (folder / f"{name}.part").write_text(ray.get_runtime_context().get_node_id())
@@ -106,7 +106,7 @@ def leave_node(folder: Path, name: str) -> None:
 
 
 def wait_for_file(path: str) -> None:
-    """Return once `path` exists; TimeoutError after a minute."""
+    """Return once `path` exists; raise TimeoutError after a minute."""
     end = time.monotonic() + 60.0
     while not Path(path).exists():
         if time.monotonic() > end:
@@ -115,7 +115,7 @@ def wait_for_file(path: str) -> None:
 
 
 def hang_once(folder: Path, name: str) -> None:
-    """Leave this process's pid in `folder/name` and hang, unless somebody has done so before."""
+    """Write this process's pid into `folder/name` and hang, unless the file exists."""
     try:
         descriptor = os.open(folder / f"{name}.claimed", os.O_CREAT | os.O_EXCL)
     except FileExistsError:
@@ -128,11 +128,11 @@ def hang_once(folder: Path, name: str) -> None:
 
 
 def tiny_context(task: TinyTask | None = None, threads: int = 1) -> WorkerContext:
-    """A context of the watched task on the CPU."""
+    """Return a context of the watched task on the CPU."""
     return WorkerContext(task or WatchedTask(recipe=WatchedRecipe()), Numerics(threads=threads))
 
 
 def tiny_job(ranges: list[tuple[int, int]], **options: Any) -> ScoreJob:
-    """Score `ranges` for two queries of the test split."""
+    """Return a job that scores `ranges` for two queries of the test split."""
     queries = QueryBlock("test", np.array([100, 101]), np.array([0, 1]), np.array([0, 1]))
     return ScoreJob({"products": Products(**options)}, {"products": None}, [], queries, ranges)

@@ -1,4 +1,4 @@
-"""A cluster without Ray, for the pool and the backend on top of it."""
+"""A cluster without Ray, for tests of the pool and of the backend built on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.scheduling.budget import Node
 
 @dataclass
 class Actor:
-    """One worker of the cluster below; a call is its name, and answered when somebody decides so."""
+    """One worker of the cluster below; its calls are answered when the test decides."""
 
     name: str
     labels: dict[str, str]
@@ -30,9 +30,9 @@ class Actor:
 
 
 class SmallCluster:
-    """A cluster with a given number of places, each a node: actors get one, in the order they came, and join at once.
+    """A cluster with a fixed number of nodes with one place each; actors get places in the order of their start, and join at once.
 
-    It answers what is quick (a probe, a score range) by itself; what a retrain comes to is said by `reply`.
+    It answers short calls (a probe, a score range) itself; `reply` gives the result of a retrain.
     """
 
     def __init__(self, places: int):
@@ -43,8 +43,8 @@ class SmallCluster:
         self.drains: dict[str, float] = {}
         self.dead: set[str] = set()
         self.refuses: Failure | None = None
-        self.hangs: set[str] = set()  # calls that nobody answers, by name
-        self.n_listed = 0  # how often somebody asked for the nodes
+        self.hangs: set[str] = set()  # names of methods whose calls are never answered
+        self.n_listed = 0  # how often `nodes` was called
 
     def start_worker(self, name, resources, labels) -> Actor:
         self.actors[name] = Actor(name, dict(labels))

@@ -1,4 +1,4 @@
-"""A real task that trains in milliseconds: logistic regression on Gaussian features. Picklable."""
+"""A real task that trains in milliseconds: logistic regression on Gaussian features. It can be pickled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.task import Task
 
 
 class TinyRecipe(Recipe):
-    """Stochastic gradient descent, one example a step."""
+    """Stochastic gradient descent, one example per step."""
 
     name: ClassVar[str] = "tiny"
 
@@ -130,17 +130,17 @@ class CheckpointFolder:
 
 
 def tiny_work(seed: int = 0, removed: Sequence[int] = (), keep_steps: tuple[int, ...] = ()) -> Work:
-    """One retrain of a TinyTask."""
+    """Return one retrain of a TinyTask."""
     edit = Edit.removal(removed)
     return Work(RetrainSpec("tiny", "logistic", "tiny", edit.identity(), seed, {}), edit, keep_steps)
 
 
 def tiny_works(n: int) -> dict[str, Work]:
-    """n different retrains by spec id, in dispatch order."""
+    """Return n different retrains by spec id, in dispatch order."""
     works = [tiny_work(seed, removed) for seed in range(n) for removed in ((), (100,), (101, 102))]
     return {work.spec_id: work for work in works[:n]}
 
 
 def make_context(**options: Any) -> WorkerContext:
-    """A worker context of a TinyTask on the CPU."""
+    """Return a worker context of a TinyTask on the CPU."""
     return WorkerContext(TinyTask(), Numerics(), **options)

@@ -1,4 +1,4 @@
-"""The real scheduler, its invariants asserted after every event, and short words for events."""
+"""The real scheduler, whose invariants are asserted after every event, and short names for events."""
 
 from orchestrator.records import Outcome
 from orchestrator.scheduling.events import Completed, Failed, Tick, WorkerJoined
@@ -14,7 +14,7 @@ class Checked(Scheduler):
 
 
 def with_workers(order, *workers, **options):
-    """Workers are names, or (name, devices)."""
+    """Return a scheduler whose workers have joined; a worker is given by its name, or by (name, devices)."""
     scheduler = Checked(order, **options)
     scheduler.handle(Tick(0.0))
     for worker in workers:
@@ -32,5 +32,5 @@ def out_of_memory(worker, spec_id):
 
 
 def of_kind(instructions, *kinds):
-    """Without the rest: parts are published all the time."""
+    """Return the instructions of these kinds, without the others, such as the publishing of parts."""
     return [instruction for instruction in instructions if isinstance(instruction, kinds)]

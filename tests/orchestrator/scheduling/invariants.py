@@ -1,4 +1,4 @@
-"""What must hold of a scheduler between any two events; O(n) in the number of specs."""
+"""The invariants of a scheduler between any two events; checking is O(n) in the number of specs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.scheduling.scheduler import Scheduler
 
 
 def check_invariants(scheduler: Scheduler) -> None:
-    """Raises AssertionError naming what does not hold."""
+    """Raise AssertionError naming an invariant that does not hold."""
     _check_states(scheduler)
     _check_attempts(scheduler)
     _check_workers(scheduler)

@@ -1,4 +1,4 @@
-"""A cluster in virtual time, its faults decided by a seed: spot nodes of two devices, drained and lost; stragglers; a price."""
+"""A cluster in virtual time with faults drawn from a seed: spot nodes of two device types, drains, losses, stragglers, a price."""
 
 import heapq
 import itertools
@@ -27,11 +27,11 @@ WORKERS_PER_NODE, POLL_S, BOOT_S = 4, 5.0, 20.0
 
 
 class Cluster:
-    """Nodes boot while there is demand for more workers than there are, and go once all their workers are let go.
+    """Nodes boot while more workers are in demand than exist, and are removed once all their workers are released.
 
-    A node lives about `life_s`; a fraction `slow` of the attempts takes 20 times as long. `large`: specs that run out of
-    memory in company, `too_large`: even alone. `budget_s`: seconds of node time; what is left of it at the present
-    number of nodes goes into every tick.
+    A node lives about `life_s`; a fraction `slow` of the attempts takes 20 times as long. `large` specs run out of
+    memory if their device is shared, `too_large` specs always. `budget_s` is in seconds of node time; every tick gets
+    the time that the rest of the budget lasts with the present number of nodes.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Cluster:
         return node, int(number) % 2
 
     def ending(self, worker, event):
-        """What ends the attempt that is on now, if it is still on by then."""
+        """Return an action that ends the present attempt with `event`, if it is still running by then."""
         attempt = self.doing.get(worker)
 
         def happens():

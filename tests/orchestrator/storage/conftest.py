@@ -1,4 +1,4 @@
-"""Stores for the contract suites: the same tests over a local folder and a bucket."""
+"""Stores for the contract suites: the same tests on a local folder and on buckets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def running_s3() -> Iterator[S3Server]:
 
 @pytest.fixture(scope="module")
 def s3(running_s3) -> Iterator[S3Server]:
-    """The server, named in this process's environment."""
+    """Return the server, which this process's environment names."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in running_s3.environment.items():
             patch.setenv(name, value)
@@ -31,7 +31,7 @@ def s3(running_s3) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="module")
 def gs() -> Iterator[GcsServer]:
-    """A stand-in for Google's server, named in this process's environment."""
+    """Yield a fake of Google's server, which this process's environment names."""
     server = GcsServer()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
@@ -41,7 +41,7 @@ def gs() -> Iterator[GcsServer]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A module's STORES says over which stores its tests run."""
+    """Run a module's tests on the stores that its STORES lists."""
     if "new_blobs" in metafunc.fixturenames:
         stores = getattr(metafunc.module, "STORES", ("local", "s3"))
         metafunc.parametrize("new_blobs", stores, indirect=True, scope="module")
@@ -49,7 +49,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="module")
 def new_blobs(request, tmp_path_factory) -> Callable[[], BlobStore]:
-    """Makes empty stores."""
+    """Return a function that makes empty stores."""
     if request.param == "local":
         return lambda: LocalBlobs(tmp_path_factory.mktemp("store"))
     server = request.getfixturevalue(request.param)
@@ -59,5 +59,5 @@ def new_blobs(request, tmp_path_factory) -> Callable[[], BlobStore]:
 
 @pytest.fixture
 def blobs(new_blobs) -> BlobStore:
-    """An empty store."""
+    """Return an empty store."""
     return new_blobs()

@@ -16,7 +16,7 @@ from tasks.data.edits import Edit
 
 
 def make_row(seed: int, *, second: int = 0, worker: str = "w0", **outcome) -> LedgerRow:
-    """The row of the spec with this seed; `outcome` replaces fields of its Outcome."""
+    """Return the row of the spec with this seed; `outcome` replaces fields of its Outcome."""
     edit = Edit.removal(range(seed, seed + 3))
     spec = RetrainSpec("t" * 32, {"name": "cnn"}, {"name": "finetune"}, edit.identity(), seed, {"device": "cpu"})
     outputs = {"test": np.random.default_rng(seed).normal(size=(5, 2)).astype(np.float32)}
@@ -26,25 +26,25 @@ def make_row(seed: int, *, second: int = 0, worker: str = "w0", **outcome) -> Le
 
 
 def ledger_at(blobs: BlobStore) -> Ledger:
-    """A Ledger as a fresh process sees it."""
+    """Return a Ledger as a fresh process sees it."""
     return Ledger(pickle.loads(pickle.dumps(blobs)), "task")
 
 
 def uri_of(blobs: BlobStore) -> str:
-    """What `open_blobs` makes the same store of."""
+    """Return the URI from which `open_blobs` opens the same store."""
     return str(blobs.root) if isinstance(blobs, LocalBlobs) else blobs.uri  # type: ignore[attr-defined]
 
 
 def part_key(name: str) -> str:
-    """Where a part of that ledger lies."""
+    """Return the key of a part of that ledger."""
     return f"ledger/task/{name}"
 
 
 def keys_of(rows: Mapping[str, LedgerRow]) -> dict[str, tuple[str, str]]:
-    """Rows as something to compare: every field, outputs bit by bit."""
+    """Return rows in a form that can be compared: every field, outputs bit by bit."""
     return {spec_id: row_key(row) for spec_id, row in rows.items()}
 
 
 def by_spec(rows) -> dict[str, tuple[str, str]]:
-    """What a ledger of these rows must read back as."""
+    """Return what reading a ledger of these rows must give."""
     return keys_of({row.spec_id: row for row in rows})

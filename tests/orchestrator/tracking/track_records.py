@@ -64,7 +64,7 @@ def make_tables(methods=METHODS, ks=KS, seed=0):
 
 
 def make_record(directory, children=None):
-    """A record of `children`, by default those of `make_tables`, with four artifacts under `directory`."""
+    """Return a record of `children`, by default those of `make_tables`, with four artifacts under `directory`."""
     artifacts = []
     for name, where in (
         ("curves.csv", "results"),
@@ -87,7 +87,7 @@ def make_record(directory, children=None):
 
 
 def with_more_repeats(record, delta):
-    """The record after (tracin_we, proponents, k=10) moved: new delta and n_repeats, and a later ledger time."""
+    """Return the record after a change of (tracin_we, proponents, k=10): new delta and n_repeats, and a later ledger time."""
     tables = make_tables()
     tables.curves.loc[0, ["delta", "n_repeats"]] = [delta, 6]
     tables.committed_at["tracin_we", "proponents"] = STAMP + 60_000

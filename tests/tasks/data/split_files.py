@@ -1,4 +1,4 @@
-"""A split block read from a file that a test writes: what the tests of inputs share."""
+"""A split block read from a file that a test writes, shared by the tests of inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.errors import InputError
 
 
 def read_split(folder: Path, content: bytes | str | None = None, name: str = "data.csv", **options: Any) -> Records:
-    """The records of a file with columns `t` (text) and `l` (label); without `content` the files are there already."""
+    """Return the records of a file with columns `t` (text) and `l` (label); without `content` the files exist already."""
     if content is not None:
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     kind = next((k for k in ("csv", "tsv", "jsonl", "parquet") if f".{k}" in name), "csv")
@@ -24,7 +24,7 @@ def read_split(folder: Path, content: bytes | str | None = None, name: str = "da
 
 
 def refusal(folder: Path, content: bytes | str | None = None, name: str = "data.csv", **options: Any) -> str:
-    """The one line with which such a file is refused."""
+    """Return the one-line message with which such a file is refused."""
     with pytest.raises(InputError) as caught:
         read_split(folder, content, name, **options)
     assert "\n" not in str(caught.value)
