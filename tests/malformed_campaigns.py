@@ -96,7 +96,7 @@ CAMPAIGN_CASES: list[Case] = [
     ),
     # campaign leave_one_out and its methods
     changed("loo", "leave_one_out.points", 2, "leave_one_out.points: 2"),
-    changed("loo", "leave_one_out.points", 99, "leave_one_out.points: 99 of 12"),
+    changed("loo", "leave_one_out.points", 99, "leave_one_out.points: 99 is more than the 12"),
     changed("loo", "leave_one_out.stack", 0, "leave_one_out.stack: 0"),
     changed("loo", "leave_one_out.threshold", 1.5, "leave_one_out.threshold: 1.5"),
     changed("loo", "leave_one_out.arms", {}, "leave_one_out.arms: {}"),

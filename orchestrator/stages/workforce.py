@@ -98,7 +98,7 @@ class Workforce:
         left_s = self.meter.tick(self._backend.nodes() if self._backend else []) if self.meter else None
         over = self.meter.reason if self.meter and left_s is not None and left_s <= 0 else None
         if reason := self.stop.reason or over:
-            raise Stopped(f"stopped ({reason}); finished retrains are kept")
+            raise Stopped(f"stopped ({reason}); finished work is kept")
 
     def patiently(self, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         """Wrap a store operation so that it is retried during an outage while a run executes.

@@ -25,7 +25,7 @@ LEAVE_ONE_OUT = {
         "leave_one_out.comparisons",
         "give one an `as`",
     ),
-    "more points than there are": ({"points": 13}, "leave_one_out.points", "13 of 12"),
+    "more points than there are": ({"points": 13}, "leave_one_out.points", "13 is more than the 12"),
     "arms with different training examples": (
         {"arms": {"nll": {}, "more": {"data.per_class": 5}}, "comparisons": [MATCHED | {"truth": "more"}]},
         "leave_one_out.comparisons.0",

@@ -164,7 +164,7 @@ OF_THE_DATA = {
     "dev not measured": ({"task__measure": [{"split": "train"}, {"split": "test"}]}, "splits.dev: 'dev'"),
     "train not measured in full": (
         {"task__measure": [{"split": "train", "limit": 47}, {"split": "dev"}, {"split": "test"}]},
-        "task.measure: 47 of the 48 rows of 'train'",
+        "task.measure: measures 47 of the 48 rows of 'train'",
     ),
     "a grid key that fits no arm": ({"recipe_grid__grid": {"recipe.momentun": [0.1]}}, "task.recipe.momentun"),
     "a split that is not there": ({"recipe_grid__splits": {"test": "hans"}}, "splits.test: 'hans'"),

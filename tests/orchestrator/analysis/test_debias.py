@@ -124,7 +124,7 @@ def test_variants_choose_among_their_own_actions_start_and_aim():
     assert list(table.columns) == tables.SETTINGS
     assert list(table[table["variant"] == "ours_after_hard"]["start"].unique()) == ["hard_debiased"]
     assert len(table) == 3 * (2 + 1 + 2)
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="have the same name"):
         tables.collect(found, [OURS, OURS])
 
 
