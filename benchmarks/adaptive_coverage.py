@@ -16,7 +16,7 @@ from scipy.special import stdtrit
 from benchmarks.harness import write_json
 from orchestrator.analysis.by_curve import by_curve
 from orchestrator.analysis.cells import Cells
-from orchestrator.analysis.repeats import goes_on
+from orchestrator.analysis.repeats import needs_repeat
 from orchestrator.analysis.stopping import Stopping, Z
 
 TARGET_SE = 0.01
@@ -64,7 +64,7 @@ def stopped(cells: Cells, rule: Stopping) -> Cells:
         seen = Cells(
             cells.methods, cells.groups, cells.ks, cells.query_ids, range(n), delta, n_asked=n_asked, stopping=rule
         )
-        more = goes_on(rule, seen)
+        more = needs_repeat(rule, seen)
         if not more.any():
             return seen
         n_asked = n_asked + more
