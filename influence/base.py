@@ -32,8 +32,8 @@ class Method(Component):
     `needs` says what a gradient shard must hold, any of NEEDS; the empty set means no gradients at all.
     `uses_checkpoints`: the method sums over every configured checkpoint, else it uses the last one of each scoring
     model. `is_control`: the planner draws the removal sets, and there are no scores. `follows_query_loss`: the method
-    differentiates the query loss, so that any label is possible. `may_diverge`: a query may have no scores, which are
-    then all NaN.
+    differentiates the query loss, so that it can explain any label; if false, only measurements of the gold label
+    are allowed. `may_diverge`: a query may have no scores, which are then all NaN.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -48,7 +48,7 @@ class Method(Component):
         refuse_misspelt(cls, Method, cls.model_fields)
 
     def takes_last_checkpoint(self) -> bool:
-        """Return whether it uses the last checkpoint of each scoring model alone, with weight 1 / number of models."""
+        """Return whether the method uses only the last checkpoint of each scoring model, with weight 1 / number of models."""
         return not self.uses_checkpoints
 
     def weighs_by_learning_rate(self) -> bool:
@@ -77,11 +77,11 @@ class Method(Component):
             check_method(self, task, network, queries, where)
 
     def chosen_layers(self, layers: Layers) -> list[str]:
-        """Return the modules whose weight gradients it needs, if it needs `layers`; by default all that are trained."""
+        """Return the modules whose weight gradients a method with the need `layers` uses; by default all that are trained."""
         return layers.choose("all")
 
     def solve_options(self) -> SolveOptions:
-        """Return how it solves for its queries, if it needs `curvature`."""
+        """Return how a method with the need `curvature` solves the linear system with the Hessian for its queries."""
         raise NotImplementedError
 
     def options_identity(self, base_dir: Path) -> dict[str, Any]:
@@ -102,9 +102,9 @@ class Method(Component):
         queries: QueryBlock,
         device: torch.device | str = "cpu",
     ) -> Any:
-        """Solve for the queries at each (checkpoint, weight), if the method needs `curvature`; `score` gets the result as `prepared`.
+        """Solve the linear system with the Hessian for the queries at each (checkpoint, weight).
 
-        Each worker calls this once.
+        Each worker calls this once, if the method needs `curvature`, and passes the result to `score` as `prepared`.
         """
         raise NotImplementedError
 

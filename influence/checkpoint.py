@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# embedding: gradients of the word embedding output per position, with token ids; layers: weight gradients per layer and
-# example; last: activations into the layer onto the logits, and loss gradients at the logits; curvature: nothing in the
-# shard, because the method first solves for its queries.
+# What a method can need from a gradient shard. embedding: the gradient at the output of the word embedding for every
+# position, with the token ids. layers: the weight gradients per layer and example. last: the input of the layer that
+# computes the logits, and the gradient of the loss with respect to the logits. curvature: no gradients in the shard; the
+# method itself solves a linear system with the Hessian for its queries (Method.solve).
 NEEDS = ("embedding", "layers", "last", "curvature")
 
 

@@ -58,7 +58,7 @@ class GradientShard:
         return len(self.ids)
 
     def weighted(self, terms: Sequence[tuple[int, float]]) -> GradientShard:
-        """Return the same examples with the given checkpoints only: (position, weight) each."""
+        """Return the gradients at some checkpoints only; `terms` lists (position in `checkpoints`, weight) for each of them."""
         chosen = tuple(replace(self.checkpoints[position], weight=weight) for position, weight in terms)
         return replace(self, checkpoints=chosen)
 

@@ -1,4 +1,7 @@
-"""The score matrix, and the one place where axes and sign of foreign scores are converted. Uses numpy only."""
+"""The score matrix, and the one place where axes and sign of foreign scores (not computed by Refit) are converted.
+
+Uses numpy only.
+"""
 
 from __future__ import annotations
 

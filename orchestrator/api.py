@@ -161,7 +161,8 @@ def run(
     `max_gpu_hours` and `max_cost` (in the currency of `prices`) limit the charges for existing nodes, busy or idle, over
     all sessions of the run. `deadline`: a time, or a duration from now. `retry_quarantined`: repeat quarantined retrains.
     `wait`: wait until another driver releases the lease of the ledger, instead of raising LeaseHeld. `pilot`: if above 0,
-    train at most so many retrains of every class.
+    run at most this many retrains of every class of retrains of similar duration (orchestrator.stages.pilot), to learn how
+    long they take.
 
     Raises InputError for invalid input, Stopped or LeaseHeld if the run can be resumed, RefitError if it cannot continue.
     """
@@ -217,7 +218,10 @@ class RunView:
         return self._table("query_curves")
 
     def summary(self) -> pd.DataFrame:
-        """Return AUC-DEL per method and group with both intervals."""
+        """Return AUC-DEL per method and group with two 95% intervals.
+
+        For `ci_*`, queries and seeds vary; for `ci_fixed_*`, only seeds vary.
+        """
         return self._table("summary")
 
     def contrasts(self) -> pd.DataFrame:

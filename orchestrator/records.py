@@ -29,7 +29,8 @@ class RetrainSpec:
     seed: int
     numerics: Any
     parent: Any = None
-    # Siblings share the text that they have in common: the full text of every spec of a campaign with a million would take a gigabyte.
+    # The JSON text that all siblings have in common, stored once. In a campaign with a million specs, storing the full text of every
+    # spec would take a gigabyte.
     _common: tuple[str, str] | None = field(default=None, init=False, repr=False, compare=False)
     _spec_id: str | None = field(default=None, init=False, repr=False, compare=False)
 

@@ -1,4 +1,4 @@
-"""What all parts of a config share: options with an identity, splits of data, and numerics.
+"""Three base classes: Component (named options with an identity), Split (data) and Numerics (machine and build).
 
 This module imports no torch, so that `refit plan`, `list` and `--help` stay fast.
 """
@@ -24,10 +24,10 @@ Batch = dict[str, "Tensor"]
 class Component(BaseModel):
     """A named, versioned part that a config can choose; its fields are its options.
 
-    Subclasses set `version` and raise it when their numbers change. Modules that hold components import torch inside
-    methods only. `selects` maps each option that is a list of patterns to what the patterns choose among: `layers`
-    (modules with weights) or `trained` (names of trained parameters). The identity of the part then holds the names
-    that the patterns select.
+    Subclasses set `version`, and increase it whenever a change of their code makes the same options give other numbers.
+    Modules that hold components import torch inside methods only. `selects` has one entry for each option that is a
+    list of name patterns. The value says which names the patterns are compared with: `layers` (modules with weights) or
+    `trained` (trained parameters). The identity of the component then contains the selected names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -44,8 +44,8 @@ class Component(BaseModel):
 class Split:
     """A named part of the data.
 
-    `ids` int64 [n] are stable ids, never positions. `labels` int64 [n] are indices into `classes`. `texts` are read by
-    people and by methods that work on text.
+    `ids` int64 [n] are stable ids, never positions. `labels` int64 [n] are indices into `classes`. `texts` are the
+    raw texts: the report shows them, and text models and some methods read them (as tokens).
     """
 
     ids: np.ndarray
@@ -56,7 +56,7 @@ class Split:
     confounds: np.ndarray | None = None  # int64 [n], the spurious attribute, as indices into `confound_names`
     confound_names: tuple[str, ...] = ()
     given_ids: tuple[str, ...] | None = (
-        None  # the ids as text, if the data has ids of text; `ids` are then the numbers that stand for them
+        None  # the ids in the user's data if they are text; `ids` then holds an integer for each of them
     )
 
     def __len__(self) -> int:
@@ -100,11 +100,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Numerics:
-    """Everything about the machine and the build that can change a bit of a result.
+    """All properties of the machine and the build that can change a result, even by a single bit.
 
-    No difference is ever taken between retrains of different numerics. `environment` holds (name, value) of the
-    environment variables that are set and change bits, sorted by name; a mapping is accepted too. Usually no such
-    variable is set.
+    Refit never takes a difference between retrains that have different numerics. `environment` holds (name, value) of
+    those environment variables that are set and can change a result, sorted by name; a mapping is accepted too. Usually
+    no such variable is set.
     """
 
     device: str = "cpu"  # cpu | cuda

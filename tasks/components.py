@@ -116,7 +116,8 @@ def _allowed_keys(cls: type[BaseModel], path: Sequence[int | str]) -> list[str]:
     models: list[Any] = [cls]
     for step in path:
         having = [model.model_fields[name] for model in models if (name := _field_called(model, step))]
-        # no field has that name: it is an entry of a list or mapping, which was unpacked with the field that holds it
+        # If no field is called `step`, it is an index or key in a list or mapping. `models` then already holds the classes
+        # of its entries, because _models_in looks inside the annotation of the field.
         models = [found for field in having for found in _models_in(field.annotation)] if having else models
     return sorted({field.alias or name for model in models for name, field in model.model_fields.items()})
 

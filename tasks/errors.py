@@ -1,4 +1,4 @@
-"""Errors for people: one line, no traceback."""
+"""The errors that Refit raises on purpose. The command line prints such an error as one line, without a traceback."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ from typing import ClassVar
 class RefitError(Exception):
     """Base of every error that Refit raises on purpose.
 
-    `is_resumable`: finished work is kept, and the same command resumes.
+    `is_resumable` is true if finished work stays in the store, so that the same command resumes the run.
     """
 
     is_resumable: ClassVar[bool] = False
@@ -28,7 +28,11 @@ class InputError(RefitError):
 
 
 class SourceChangedError(InputError):
-    """The source of a plugin was edited while it ran, so that its further results would not belong to its identity."""
+    """The source of a plugin was edited during the run.
+
+    Identities contain the digest of the source. Results of the edited source would be stored under the identity of the
+    old source, so the run must stop.
+    """
 
 
 class MisspeltHookError(TypeError):

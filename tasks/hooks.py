@@ -10,7 +10,9 @@ from pydantic import BaseModel
 
 from tasks.errors import MisspeltHookError
 
-CLOSE = 0.85  # difflib's ratio for one letter too many, too few or exchanged in a name of six letters or more
+# The least similarity (difflib's ratio) at which a name counts as a misspelling. Two names that differ by one
+# additional or missing letter reach it from four letters on; by one wrong letter or two swapped neighbours, from seven on.
+CLOSE = 0.85
 
 
 def refuse_misspelt(cls: type, base: type, options: Collection[str] = ()) -> None:

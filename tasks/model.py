@@ -66,7 +66,7 @@ class Model(Component):
         return set()
 
     def require_names(self, base_dir: Path, built: Sequence[str]) -> None:
-        """Raise RefitError unless the parameters `built` of a network are those of `parameter_names`.
+        """Raise RefitError unless `built`, the parameter names of a real network, equal the result of `parameter_names`.
 
         The check needs a network, so it is made only for a model that overrides this method.
         """

@@ -98,7 +98,10 @@ class Trained:
 
 
 class Recipe(TrainingPart):
-    """How a model is trained. An example of weight zero must change no bit, except by the slot that it keeps.
+    """How a model is trained.
+
+    The content of an example of weight zero must not change a single bit of the result. Such an example may have an
+    effect only by keeping its slot in the batches (tasks.data.edits.Edit).
 
     A subclass must define the abstract methods. The other methods are hooks with defaults; a misspelt hook is refused
     when the class is defined.
@@ -142,13 +145,14 @@ class Recipe(TrainingPart):
     def train_each(self, task: Task, training: Training) -> Trained:
         """Train the stack of an edit of mode `each`, as many retrains as it has ids, and return their `outputs`.
 
-        The result equals that of as many single trainings, unless `whole_stack`. `training` has no observers, parent,
-        snapshots or steps to keep. A recipe that does not override this method is trained one removal at a time.
+        The outputs equal those of the same retrains made one at a time, unless `whole_stack` is true. `training` has no
+        observers, parent, snapshots or steps to keep. If a recipe does not override this method, Refit makes each retrain
+        separately.
         """
         raise NotImplementedError
 
     def with_files(self, base_dir: Path, where: str) -> Self:
-        """Return this recipe with the content of the files it names in their place. Raises InputError.
+        """Return this recipe with every file path in its options replaced by the content of the file. Raises InputError.
 
         Tasks of word vectors call this once.
         """

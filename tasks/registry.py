@@ -51,7 +51,10 @@ class Registry:
         return found
 
     def extend(self, entries: Mapping[str, Entry]) -> None:
-        """Add the parts of a higher room, which this room must not name. Raises ValueError on a name that exists already."""
+        """Add the parts of another package (influence, orchestrator), which this package must not import or name.
+
+        Raises ValueError on a name that exists already.
+        """
         taken = sorted(entries.keys() & self._entries.keys())
         if taken:
             raise ValueError(f"{self.kind} {', '.join(taken)} exist already")
@@ -83,7 +86,7 @@ class Registry:
         self._check_base(found, name, where)
         if not is_built_in(found.__module__):
             after = loaded_files(found.__module__, where, already)
-            common = before.keys() & after.keys()  # those whose digest differs were edited during the import
+            common = before.keys() & after.keys()  # if the digest of one differs, it was edited during the import
             refuse_edited(
                 module, {name: before[name] for name in common}, {name: after[name] for name in common}, where
             )

@@ -23,7 +23,7 @@ from tasks.process_start import process_start
 
 Files = Mapping[str, str]  # module name -> digest of its file
 Sources = Mapping[str, Files]  # module of a part -> the files that it is made of
-_BEGAN = process_start()  # modules that are imported already were imported after this time
+_BEGAN = process_start()  # start of the process: no module was imported earlier
 _CLOCKS_DIFFER_BY_S = 60.0  # the clock of a file server and that of this machine may differ
 _imported_at: dict[str, float] = {}  # module name -> when its import began, for modules imported from now on
 
@@ -63,8 +63,9 @@ _parts: dict[str, _Loaded] = {}  # modules that define parts, with the digests o
 def loaded_files(module: str, where: object, already: Container[str] | None = None) -> Files:
     """Return the files of an imported module that is not built in, after checking that this process runs what is on disk.
 
-    `already` names the modules that were imported before it; None means all that are imported now. Raises InputError
-    naming `where` if it has no file, or if a file was edited after it was imported.
+    `already` names the modules that had been imported before the import of `module` began; None means all that are
+    imported now. Raises InputError naming `where` if `module` has no file, or if one of the files was edited after its
+    import.
     """
     files = module_files(module)
     if module not in files:
@@ -190,7 +191,7 @@ def require_late_imports(sources: Sources) -> None:
 
 
 def _digest_when_imported(name: str) -> str | None:
-    """Return the digest of the file that a module was imported from, if it was taken then."""
+    """Return the digest of a module's file at the time of its import; None if no digest is known for this import."""
     known = _modules.get(name)
     return known.files[name] if known and known.is_still(name) else None
 
@@ -219,7 +220,10 @@ def _refuse_future(name: str, where: object) -> None:
 
 
 def _written(name: str) -> float | None:
-    """Return when the file of an imported module was written, in seconds since the epoch; None in an archive or for a namespace."""
+    """Return when the file of an imported module was written, in seconds since the epoch.
+
+    The result is None if the module has no file of its own, because it is inside an archive or is a namespace package.
+    """
     try:
         return Path(sys.modules[name].__file__ or "").stat().st_mtime
     except (OSError, AttributeError):

@@ -51,8 +51,9 @@ class Task(ABC):
     int64. `encoding`: how texts become tokens (tasks.data.tokens), None for tasks without text. `properties`: the
     measured properties of word vectors, in the order of the split `properties`; None for a task that has none.
     `refused`: label -> why a property cannot be measured. `splits_with_losses` and `splits_with_query_losses`: the
-    splits whose rows `losses` and `query_losses` accept; None means all. `independent_rows`: names of parameters for
-    which no second derivative of the train objective involves two rows.
+    splits whose rows `losses` and `query_losses` accept; None means all. `independent_rows`: names of matrix
+    parameters whose Hessian of the train objective is block-diagonal by row: the second derivative with respect to
+    entries of two different rows is zero.
     """
 
     model: Any  # a tasks.model.Model
@@ -74,11 +75,17 @@ class Task(ABC):
 
     @abstractmethod
     def train_identity(self) -> dict[str, Any]:
-        """Return the content of the train digest: ids, joined text, labels, class order, tokeniser, preprocessing."""
+        """Return what the train digest is computed from: ids, texts, labels, class order, tokeniser and preprocessing.
+
+        The text of an example is that of its text columns joined.
+        """
 
     @abstractmethod
     def model_identity(self) -> dict[str, Any]:
-        """Return digests of weights, config and tokeniser files, or options and version of a model that starts at random."""
+        """Return the digests of the pretrained model's files, or the options and version of a model with random initial weights.
+
+        The files are those of the weights, the config and the tokeniser.
+        """
 
     @abstractmethod
     def record_identity(self) -> dict[str, Any]:
@@ -145,43 +152,54 @@ class Task(ABC):
     # --- second derivatives of the train objective, the mean of the losses + the penalty ----------------------------
 
     def penalty(self, network: nn.Module) -> Tensor | None:
-        """Return what the train objective adds to the mean of the losses, [], twice differentiable; None means nothing."""
+        """Return the term that the train objective adds to the mean of the losses, or None if it adds nothing.
+
+        The term is a scalar tensor (shape []) that is twice differentiable.
+        """
         return None
 
     def influence_parameters(self, split: str, rows: np.ndarray) -> Mapping[str, np.ndarray | None] | None:
-        """Return the parameters on which a method takes its Hessian for the queries `rows`.
+        """Return the parameters to which a method restricts its Hessian when it explains the queries `rows` of `split`.
 
-        The result maps a parameter name to numbers of rows of its first axis, int64, or None for all of it. None
-        instead of a mapping means every trained parameter.
+        The result maps the name of a parameter to the indices (int64) of the chosen rows along its first axis, or to
+        None for the whole parameter. A result of None means every trained parameter.
         """
         return None
 
     def rows_touching(self, name: str, rows: np.ndarray) -> np.ndarray | None:
-        """Return the train rows, int64, whose loss depends on the rows `rows` of the parameter `name`; None means all of them."""
+        """Return the examples of the train split (int64 positions) whose loss depends on `rows` of the parameter `name`.
+
+        None means all examples.
+        """
         return None
 
     def row_hessians(self, network: nn.Module, name: str, rows: np.ndarray) -> Tensor | None:
-        """Return second derivatives of the train objective in each of these rows of d numbers, all else fixed: [n_rows, d, d].
+        """Return one Hessian of the train objective per row in `rows` of the parameter `name`: [n_rows, d, d].
 
-        This is a closed form for parameters in `independent_rows`; None means that there is none.
+        Each Hessian is taken with respect to the d numbers of its row, with all other parameters fixed. It is computed by
+        a closed form, for parameters in `independent_rows`. None means that the task has no closed form.
         """
         return None
 
     def row_derivatives(
         self, network: nn.Module, name: str, rows: np.ndarray, vectors: Tensor, train_rows: np.ndarray
     ) -> Tensor | None:
-        """Return <gradient of an example's loss in these rows, vector> along `vectors` [q, n_rows, d]: [q, n_train_rows].
+        """Return the inner products of per-example gradients with `vectors` [q, n_rows, d]: [q, n_train_rows].
 
-        This is a closed form for parameters in `independent_rows`; None means that there is none.
+        The gradients are those of the losses of the examples `train_rows` with respect to `rows` of the parameter
+        `name`. They are computed by a closed form, for parameters in `independent_rows`. None means that the task has no
+        closed form.
         """
         return None
 
-    # --- for some methods and for the report
-    # ---------------------------------------------------------------------------
+    # --- for some methods and for the report ------------------------------------------------------------------------
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Return the ids of tokens that stand for no text: padding, start and end. Methods that treat them apart need this hook."""
+        """Return the ids of tokens that stand for no text: padding, start and end.
+
+        Methods that treat these tokens differently from other tokens need this hook.
+        """
         raise NotImplementedError
 
     def token_counts(self, split: str) -> csr_matrix:
@@ -197,18 +215,20 @@ class Task(ABC):
         raise NotImplementedError
 
     def named_scores(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Return scores that the task itself has: ([n_queries, n_train], query ids, train ids); positive: the example helps.
+        """Return the scores called `name` that the task itself defines, such as the known influence in generated data.
 
-        None means that the task has no scores. Raises ValueError or KeyError on an unknown name.
+        The result is (scores [n_queries, n_train], query ids, train ids); a positive score means that the example helps
+        the query. None means that the task defines no scores. Raises ValueError or KeyError on an unknown name.
         """
         return None
 
     def neighbours(
         self, network: nn.Module | Mapping[str, np.ndarray], words: Sequence[str], n: int = 10
     ) -> dict[str, list[tuple[str, float]]]:
-        """Return the `n` words whose vectors have the highest cosine with each of `words`: word -> (neighbour, cosine), falling.
+        """Return, for each of `words`, the `n` words whose vectors have the highest cosine with it, highest first.
 
-        `network` is a network, or weights by name. The result is empty for a task without word vectors.
+        The result maps each word to pairs (neighbour, cosine); it is empty for a task without word vectors. `network` is
+        a network, or a mapping from parameter name to weights.
         """
         return {}
 
@@ -226,8 +246,9 @@ class TaskConfig(Component):
         """Read the data, choose model and recipe; no torch. Raises InputError with `request.where` and the dotted key."""
 
     def measurable(self) -> Collection[str] | None:
-        """Return the splits that could be measured, for a block that leaves `measure` open; the queries' split is then measured.
+        """Return the splits that can be measured if the config block does not set `measure`, else None.
 
-        None means that the block itself decides what is measured.
+        If `measure` is not set, Refit measures the split of the queries. None means that the block itself decides which
+        splits are measured.
         """
         return None

@@ -27,7 +27,9 @@ LossesOf = Callable[["nn.Module", Batch, np.ndarray], "Tensor"]
 
 
 def deterministic(numerics: Numerics) -> None:
-    """Set this process to give the same bits for the same arguments: threads, deterministic kernels, float32 products.
+    """Make this process return the same bits for the same arguments.
+
+    This fixes the number of threads, and selects deterministic kernels and matrix products in full float32 precision.
 
     Call it before the first CUDA operation, in the thread that trains. Raises ValueError on numerics that recipes do
     not support.
@@ -76,7 +78,7 @@ class EditedTrainSet:
 
     @staticmethod
     def of(task: Task, edit: Edit) -> EditedTrainSet:
-        """Return the train set of an edit: mode `mask` keeps the slot of every row, `drop` and `select` only of rows with weight.
+        """Return the train set of an edit: `mask` keeps the slot of every row, `drop` and `select` those of rows with weight != 0.
 
         Raises ValueError on a stack, which has more than one train set.
         """
@@ -184,8 +186,8 @@ class Watch:
     def passed(self, step: int, network: nn.Module, stage: str = "") -> None:
         """Handle the end of a step: keep checkpoints, call the observers, offer a snapshot.
 
-        Recipes call it at step 0 (before the first update) and as the last action of every update, with the last
-        `stage` of the step. Raises GivenBack if the training is to stop here.
+        Recipes call it at step 0 (before the first update) and as the last action of every update. If a step has several
+        stages (see `observe`), `stage` is the last one. Raises GivenBack if the training is to stop here.
         """
         if self.keep is not None and step in self.keep_steps:
             self.keep(step, network)
@@ -194,7 +196,11 @@ class Watch:
             self.snapshots.passed(step, partial(take, self.run, self.observed))
 
     def observe(self, step: int, network: nn.Module, stage: str = "") -> None:
-        """Call the observers; `stage` names the work done since the update of this step (a round of influence tuning)."""
+        """Call the observers.
+
+        `stage` is "" directly after the update of this step. If the recipe has changed the weights again since then,
+        `stage` names that change, for example a round of influence tuning.
+        """
         suffix = f"+{stage}" if stage else ""
         for observer in self.observers:
             for key, array in observer.at(step, network).items():

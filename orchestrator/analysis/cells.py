@@ -13,13 +13,13 @@ from orchestrator.analysis.stopping import Stopping
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """The measured changes of one campaign, one number per (method, group, k, query, repeat).
+    """The measured changes of one campaign, one number per (method, group, k, query, repeat); a curve is a pair (method, group).
 
     delta = f(query; removal) - f(query; reference of the same repeat), in the measurement's unit; more is better.
     `delta` and the optional `values` (the measurement of the removal itself) are float64
     [n_methods, n_groups, n_ks, n_queries, n_repeats]; the optional `reference` is float64 [n_queries, n_repeats].
     NaN marks a hole: not measured, quarantined or diverged. `n_asked` int [n_methods, n_groups] is the number of repeats that the
-    design asks for, curve by curve (by default all); NaN in later repeats is no hole. `stopping` is the rule that determined
+    design asks for, curve by curve (by default all); NaN in repeats beyond it is no hole. `stopping` is the rule that determined
     these numbers, None in a fixed design.
     Raises ValueError if a shape differs from the labels or a label occurs twice.
     """
@@ -74,12 +74,18 @@ class Cells:
         return int((~self.complete).sum())
 
     def excluded(self, queries: slice = slice(None)) -> np.ndarray:
-        """Return how many cells of `queries` are left out of every curve, among the curve's own repeats: int [n_methods, n_groups]."""
+        """Return the number of (query, repeat) cells that each curve leaves out: int [n_methods, n_groups].
+
+        Only cells of `queries` are counted, and only in the repeats that the design asks of the curve.
+        """
         left_out = (~self.complete[queries]).sum(axis=0)
         return (self.asked * left_out).sum(axis=-1)
 
     def widening(self, n_repeats: int) -> float:
-        """Return the factor of the standard error over seeds of a curve that ended after `n_repeats`; 1 in a fixed design."""
+        """Return the factor by which the standard error over seeds is multiplied if a curve ended after `n_repeats` repeats.
+
+        It is 1 in a fixed design; see Stopping for adaptive repeats.
+        """
         return 1.0 if self.stopping is None else self.stopping.widening(n_repeats)
 
     @cached_property

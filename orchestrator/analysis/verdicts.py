@@ -44,7 +44,7 @@ def _family(row: Mapping[str, Any]) -> tuple[str, str, str]:
 def _undecided(found: list[Mapping[str, Any]], n: int, level: float) -> str:
     """Return one sentence for many undecided rows of a family of n: their number, and the row with the smallest p.
 
-    This p is the one before Holm's correction, because Holm's p are often all 1, and then the order of the rows would decide.
+    The smallest p is chosen before Holm's correction. The corrected p values are often all 1, so that they would not determine a row.
     """
     group, family, control = _family(found[0])
     what = "methods" if family == "control" else "pairs of methods"
@@ -81,10 +81,10 @@ def _found(row: Mapping[str, Any], level: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """Format both ends of the interval of a mean that has a p, as all sentences show it."""
+    """Format a confidence interval as it is shown in all verdicts. Both ends are NaN if the values have no spread."""
     return "[no interval: no spread]" if isnan(low) else f"[{number(low)}, {number(high)}]"
 
 
 def number(value: float) -> str:
-    """Format a value to three significant digits, as all sentences show it."""
+    """Format a value to three significant digits, as in all verdicts."""
     return f"{float(value) + 0.0:.3g}"

@@ -1,4 +1,4 @@
-"""Plans: cells, each of which needs one retrain, and the list of distinct works that serve them."""
+"""Plans: cells, each of which needs one retrain, and the distinct works (retrains to do); one work can serve several cells."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.records import RetrainSpec, Work
 from tasks.data.edits import Edit
 
 SpecFactory = Callable[[Edit, int], RetrainSpec]
-NOT_ASKED = -1  # in Plan.cell: this curve does not have this repeat
+NOT_ASKED = -1  # in Plan.cell: the design does not ask for this repeat of this curve
 
 
 class CampaignPlan(Protocol):
@@ -47,10 +47,12 @@ class CampaignPlan(Protocol):
 class Plan:
     """All cells of a deletion campaign, and the distinct retrains that serve them.
 
-    `works` is in dispatch order, repeat by repeat, so that every curve exists after the first repeat.
+    A curve is a pair (method, group). `works` is in dispatch order, repeat by repeat, so that every curve can be computed after the
+    first repeat.
     `cell` int64 [n_methods, n_groups, n_ks, n_queries, n_repeats] and `reference` int64 [n_repeats] index `works`; `cell` is
     NOT_ASKED in repeats that a curve does not have. `stopping`: the rule that decides how many repeats a curve has, None in a
-    fixed design. `is_final`: no repeat will be added. `n_full_repeat`: distinct retrains of a repeat that all curves have.
+    fixed design. `is_final`: no repeat will be added. `n_full_repeat`: number of distinct retrains in a repeat that every
+    curve has (later repeats of an adaptive design may lack some curves).
     """
 
     methods: tuple[str, ...]
@@ -160,8 +162,8 @@ class WorkList:
 def distinct_max(n_scored: int, n_draws: int, n_sets: int, n_queries: int, n_repeats: int) -> int:
     """Return the largest possible number of distinct retrains of a campaign whose scores are not known yet.
 
-    It is n_repeats (1 + n_sets (n_scored n_queries + n_draws)): one reference per repeat, and `n_sets` removal sets (groups x ks) for
-    every query of a scored method and for every order that a control draws, which queries share.
+    It is n_repeats (1 + n_sets (n_scored n_queries + n_draws)): in every repeat, one reference, and `n_sets` removal sets (groups x ks)
+    for every pair of scored method and query and for every removal order that a control draws. Several queries share such an order.
     """
     return n_repeats * (1 + n_sets * (n_scored * n_queries + n_draws))
 
@@ -169,7 +171,7 @@ def distinct_max(n_scored: int, n_draws: int, n_sets: int, n_queries: int, n_rep
 def check_unique(values: Sequence, what: str) -> None:
     """Raise ValueError if a value occurs twice."""
     if len(set(values)) != len(values):
-        raise ValueError(f"{what}: each once")
+        raise ValueError(f"{what}: each may occur only once")
 
 
 def waves(works: Sequence[Work]) -> list[list[Work]]:

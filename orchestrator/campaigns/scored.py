@@ -26,7 +26,8 @@ class Scored:
 
     `queries(key)`: queries of a scoring group. `matrix(key, label)`: scores of a method on a scoring group. `outcome(spec_id)`: outcome of
     a scoring model. `rows(spec_ids)`: ledger rows of those that are finished, for campaigns whose plan depends on results.
-    `seen`: spec id -> values that such a campaign has computed from a final row, a cache so that it reads the row only once.
+    `seen`: a cache, spec id -> the values that such a campaign has computed from a row that can no longer change, so that it reads
+    each of these rows only once.
     """
 
     experiment: Experiment

@@ -34,7 +34,8 @@ from tasks.training import check_micro_batch
 class Experiment:
     """A config resolved against its data: arms, seeds and scoring models.
 
-    For campaigns with one arm, `task`, `spec`, `queries` ... give those of the first arm.
+    An arm is one variant of the task, and most campaigns have one. `task`, `spec`, `queries` and the other members of the same names
+    as in Arm refer to the first arm.
     """
 
     def __init__(self, config: LoadedConfig, cache_dir: Path | None):
@@ -70,7 +71,10 @@ class Experiment:
         return task, parsed
 
     def _with_recipe(self, task: Task, options: Any, where: str) -> Task:
-        """Return the same task with another recipe; the task itself makes it if the recipe depends on the data."""
+        """Return the same task with another recipe.
+
+        `Task.with_recipe` makes it if the recipe must be adapted to the data; otherwise the recipe is set on a copy of the task.
+        """
         request = self._request(where).at("recipe")
         fitted = task.with_recipe(options, request)
         if fitted is not None:
@@ -103,7 +107,7 @@ class Experiment:
     def _check_settings(self) -> None:
         """Check settings that not every campaign takes. Raises ConfigError."""
         if self.campaign.judges_own_model and (n_models := self.settings.scores.models) > 1:
-            problem = f"{n_models} is not allowed: {self.settings.campaign} scores the one reference of every repeat; allowed: 1"
+            problem = f"{n_models} is not allowed: {self.settings.campaign} scores one model per repeat, its reference; allowed: 1"
             raise ConfigError(f"{self.config.where}: scores.models", problem)
         if self.settings.repeats.is_adaptive and not self.campaign.adapts:
             problem = f"{self.settings.campaign} needs a fixed number of repeats; allowed: count or seeds"
@@ -175,7 +179,7 @@ class Experiment:
             parts: dict[str, TrainingPart] = {"task.recipe": arm.task.recipe}
             parts |= {f"observe.{position}": one for position, one in enumerate(self.config.observers)}
             for key, part in parts.items():
-                if overrides(part, TrainingPart.check_network):  # no network is built for a part that looks at none
+                if overrides(part, TrainingPart.check_network):  # a network is built only if a part checks it
                     part.check_network(arm.task, network_of(arm), f"{self._where(label)}: {key}")
         for arm in self._scored_arms():
             queries = None if arm.needs_outputs else arm.queries(None)
@@ -189,7 +193,10 @@ class Experiment:
         return [self.arms[label] for label in dict.fromkeys(group.arm for group in groups)]
 
     def _check_names(self) -> None:
-        """Check that patterns of names select the parameters that the identities record. Raises InputError."""
+        """Check that the parameter names which a model declares without torch are those of its network. Raises RefitError.
+
+        Identities contain those of the declared names that a pattern selects, so this is checked where a pattern is used.
+        """
         for arm in self.arms.values():
             parts = (arm.task.recipe, *self.config.observers, *self.methods.values())
             if overrides(arm.task.model, Model.require_names) and any(map(has_selections, parts)):
@@ -197,7 +204,10 @@ class Experiment:
                 arm.task.model.require_names(self.config.base_dir, names)
 
     def _check_ledgers(self) -> None:
-        """Check that arms with equal trainings record the same splits, since a spec id has one row. Raises ConfigError."""
+        """Check that arms whose trainings are equal record the same splits. Raises ConfigError.
+
+        Such arms have the same spec ids, and every spec id has one ledger row, so one retrain serves both arms.
+        """
         first: dict[str, Arm] = {}
         for label, arm in self.arms.items():
             trained = canonical_json([arm.train_digest, arm.model_identity, arm.recipe_identity])
@@ -288,7 +298,7 @@ class Experiment:
 
     @cached_property
     def scoring_seeds(self) -> tuple[int, ...]:
-        """The seeds of the scoring models, which differ from those of all repeats; none without queries."""
+        """The seeds of the scoring models, none of which is the seed of a repeat; empty for a campaign without queries."""
         taken, seeds, draw = set(self.seeds), [], 0
         while self.campaign.asks_queries and len(seeds) < self.settings.scores.models:
             seed = purpose_seed(self.settings.scores.seed, "scoring model", draw) % 2**32
@@ -315,7 +325,7 @@ class Experiment:
             ),
             **(self._asked_queries() if self.campaign.asks_queries else {}),
         }
-        if self.task.properties is not None:  # labels are not in its identity, but campaigns use them
+        if self.task.properties is not None:  # a property's identity lacks its label, but campaigns use the label
             asked["properties"] = {p.label: i for i, p in enumerate(self.task.properties)}
         if len(self.arms) > 1:
             asked["arms"] = {

@@ -1,4 +1,4 @@
-"""The scoring models, and the groups of them that together give one score matrix per method."""
+"""Scoring models, which are models trained on the whole train set from whose weights methods compute their scores."""
 
 from __future__ import annotations
 

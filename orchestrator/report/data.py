@@ -74,8 +74,8 @@ class Section:
 class CampaignPage:
     """A campaign's own part of the report.
 
-    `asked`: rows (label, value) of "What was asked"; `explained`: how to read these; and the campaign's sections, notes
-    and rows of "Cost".
+    `asked`: rows (label, value) of the table "What was asked"; `explained`: how to read these rows; `sections` and `notes`:
+    those that the campaign adds; `cost`: rows (label, value) that it adds to the table "Cost".
     """
 
     asked: Sequence[tuple[str, str]]
@@ -97,7 +97,7 @@ class ReportData:
     model_card: Sequence[tuple[str, str]]
     accuracies: Sequence[Mapping[str, Any]]  # role (scoring model | reference), split, mean, sd, n
     verdicts: Sequence[str]  # sentences derived from the tables
-    notes: Sequence[str]  # conditional-on-one-scoring-model, exclusions, warnings
+    notes: Sequence[str]  # limits of the verdicts (such as results for one scoring model only), exclusions, warnings
     sections: Sequence[Section]
     failures: pd.DataFrame  # spec_id, status, attempts, error
     holes: pd.DataFrame | None  # the cells without a usable result; None if the campaign keeps no list of them

@@ -17,7 +17,7 @@ def is_missing(value: Any) -> bool:
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """Format a number with `digits` decimals; a value below the last decimal has two significant digits."""
+    """Format a number with `digits` decimals, or with two significant digits if its magnitude is below 10**-digits."""
     if is_missing(value):
         return MISSING
     value = float(value)

@@ -53,8 +53,8 @@ class WorkerContext:
     faults: Mapping[str, str] = field(default_factory=dict)
     tasks: Mapping[str, Task] = field(default_factory=dict)
     observers: tuple[Any, ...] = ()
-    # A key that the driver has written to the store. A worker that does not find it has another store, where the driver
-    # would not find the worker's checkpoints, and refuses to start.
+    # A key that the driver has written to the store ("": no check). A worker that does not find this key uses another
+    # store than the driver. It refuses to start, because the driver would not find its checkpoints.
     landmark: str = ""
     # Digests of the source files of plugins; a worker refuses to run other source than the driver has.
     sources: Sources = field(default_factory=dict)

@@ -46,7 +46,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DriveOptions:
-    """Waiting times of the driver: longest blocking wait, time between progress reports, delays after failed writes."""
+    """Waiting times of the driver.
+
+    `poll_s`: longest time that one wait for events blocks. `progress_s`: time between two progress reports. `backoff`: delays before
+    a failed write to the ledger is repeated.
+    """
 
     poll_s: float = 0.1
     progress_s: float = 0.5
@@ -61,11 +65,12 @@ class DriveResult:
     stopped: str | None
     n_total: int
     n_finished: int  # in the ledger now, including earlier sessions
-    n_ok: int  # this and the next two: written to the ledger in this session, by status
+    # The next three are the numbers of rows that this session wrote to the ledger, by status.
+    n_ok: int
     n_diverged: int
     n_quarantined: int
     n_attempts: int
-    n_duplicates: int  # among these, second attempts of stragglers
+    n_duplicates: int  # the attempts among n_attempts that were second attempts of stragglers
     failures: Mapping[FailureKind, int]  # attempts charged to a budget, by cause
     seconds: float
 
@@ -89,10 +94,10 @@ def drive(
     `ledger_publish` makes rows durable or raises; it runs in its own thread. The backend is started if there is anything
     to retrain. The caller closes the backend, except when the session stops early (`stop` is set, or `meter` leaves no
     time): then the driver closes it and publishes the completed retrains. If the backend raises, completed retrains are
-    published before the exception is raised again. `write_stories` stores the transitions of the specs for people to read.
+    published before the exception is raised again. `write_stories` stores the changes of state of every spec, for people to read.
 
-    Raises LedgerUnwritableError if the ledger stays unwritable (after a stop signal: for five seconds) or refuses to be
-    written, InputError if a worker reports that the store refuses access or that a plugin was edited, KeyboardInterrupt on
+    Raises LedgerUnwritableError if writes to the ledger keep failing (after a stop signal: for five seconds) or the store refuses
+    them, InputError if a worker reports that the store refuses access or that a plugin was edited, KeyboardInterrupt on
     a second Ctrl-C.
     """
     clock, options = clock or SystemClock(), options or DriveOptions()
@@ -147,7 +152,10 @@ class _DriveSession:
         return self.result()
 
     def affordable(self) -> float:
-        """Return the number of workers that the budget allows; at least one, since work and budget are left."""
+        """Return the number of workers that the budget allows; infinity without a meter.
+
+        It is at least one, because a run whose budget is used up is stopped by the scheduler, not by this number.
+        """
         return max(self.meter.workers_within(self.scheduler.durations.longest_s), 1) if self.meter else math.inf
 
     def tick(self) -> None:

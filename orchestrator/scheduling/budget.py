@@ -170,8 +170,8 @@ class Meter:
         """Return the largest number of GPU workers that the budget allows.
 
         It counts the workers that fit on the present nodes of their `market` (None: any market), and those that fit on
-        nodes which could still boot and work for `seconds` before a limit is reached. Without GPUs per worker it is infinite, because
-        the number of workers that fit on such a node is unknown.
+        nodes which could still boot and work for `seconds` before a limit is reached. If a worker uses no GPU, the result is infinite,
+        because the number of such workers that fit on a node is unknown.
 
         A further node is assumed to be as large as the largest present node, and as expensive as the most expensive of the price table.
         """

@@ -82,14 +82,14 @@ class Failed:
 
 @dataclass(frozen=True)
 class Published:
-    """A ledger part with these specs is durable. Only now are the specs finished."""
+    """A ledger part (one file of the ledger) with the rows of these specs is durable. Only now are the specs finished."""
 
     spec_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PublishFailed:
-    """Writing a part failed; its rows go into the next part."""
+    """Writing a ledger part failed; its rows go into the next part."""
 
     spec_ids: tuple[str, ...]
     message: str

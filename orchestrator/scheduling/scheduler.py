@@ -39,6 +39,7 @@ from orchestrator.scheduling.workers import Attempt, Workers
 class Scheduler:
     """Assigns specs to workers in the given order, retries failures within their budgets, and publishes results in groups.
 
+    A spec is the identity of one retrain; to publish a result is to write its row to the ledger.
     `order` lists spec ids in dispatch order; those in `finished` are already in the ledger. A spec to retry returns to
     its place in the order. A write starts as soon as the previous one has ended and any spec is completed (group commit).
     Worker names are never reused: a worker that returns after a loss has a new name. `kind_of` maps a spec to its kind; specs
@@ -68,7 +69,7 @@ class Scheduler:
         self._queue = Queue(order, (s for s in order if self._specs.state[s] == "waiting"), kind_of)
         self._tail = Tail(self.timing, self.durations)
         self._workers = Workers()
-        self._runners: dict[str, list[str]] = {}  # running spec -> workers whose attempts count, two at most
+        self._runners: dict[str, list[str]] = {}  # running spec -> the workers (one or two) whose results are awaited
         self._time = TimeLeft(self.durations)
         self._stopping = self._over = False
         self._out: list[Instruction] = []
@@ -180,7 +181,8 @@ class Scheduler:
         spec_id = event.outcome.spec_id
         accepted = self._specs.accepts(spec_id)
         attempt = self._workers.end(event.worker, spec_id, self._time.now_s)
-        attempt = attempt or Attempt(event.worker, spec_id, 0, self._time.now_s)  # its worker was reported as lost
+        # `attempt` is None if the worker was reported as lost before its result arrived
+        attempt = attempt or Attempt(event.worker, spec_id, 0, self._time.now_s)
         self.durations.add(self._kind_of(spec_id), event.outcome.seconds)
         if accepted:
             for other in self._runners.get(spec_id, ()):
@@ -253,9 +255,10 @@ class Scheduler:
             self._submit(next(iter(workers.idle)), spec_id)
 
     def _hand_out_alone(self) -> None:
-        """Reserve devices for the specs that must run alone, before other specs are assigned: one keeper for each of them.
+        """Reserve devices for the specs that must run alone on a device, before other specs are assigned.
 
-        A keeper gets its spec as soon as no other worker uses its devices.
+        For each of these specs one worker becomes a keeper: no other worker that shares its devices gets work. The keeper gets the
+        spec as soon as no other worker is busy on its devices.
         """
         workers = self._workers
         workers.have_keepers(self._queue.alone.count(self._time.fits), self._time.now_s)
@@ -273,7 +276,7 @@ class Scheduler:
         runners.append(worker)
         if len(runners) > 1:
             self._tail.end(spec_id, self._kind_of(spec_id))
-        elif not alone:  # a second attempt would need a device of its own as well
+        elif not alone:  # a spec that runs alone gets no second attempt, which would occupy another whole device
             self._tail.begin(spec_id, self._kind_of(spec_id), self._time.now_s)
         self._out.append(Submit(worker, spec_id, attempt.number))
 
@@ -288,7 +291,7 @@ class Scheduler:
             self._out.append(Publish(spec_ids))
 
     def _finish(self) -> None:
-        if self._specs.publishing:  # otherwise nothing is unpublished, because a write would have begun
+        if self._specs.publishing:  # if no write is in progress, `_publish` has found no result to write
             return
         if self.complete or self._stopping or not (self._specs.count["running"] or self.demand):
             self._over = True

@@ -1,7 +1,7 @@
 """The stages of a run: train, score, plan, retrain, analyse.
 
-Each stage knows whether the store holds its results, computes the missing ones, and writes its files. `run_stage` holds
-the only rule by which a stage is skipped.
+Each stage checks whether the store holds its results, computes the missing ones, and writes its files. Only `run_stage`
+decides whether the computation of a stage is skipped.
 """
 
 from __future__ import annotations
@@ -72,10 +72,9 @@ class TrainStage(Stage):
 
 
 def _lost_weights(run: RunState) -> set[str]:
-    """Return the scoring models that must be trained for their weights.
+    """Return the spec ids of the scoring models that must be trained (again) because the store lacks their weights.
 
-    These are the models whose weights are not in the store. The result is empty if a finished model is among them but no later
-    stage needs its weights.
+    If the ledger already has the row of one of these models, and no score or later retrain needs the weights, the result is empty.
     """
     missing = run.retraining.without_weights(run.models.works)
     if not missing.isdisjoint(run.ledger.index().rows) and not _needs_weights(run):
@@ -168,7 +167,10 @@ class RetrainStage(Stage):
 
 
 class PilotStage(Stage):
-    """Replaces RetrainStage in a pilot: runs at most `run.pilot` retrains of every class, to learn how long they take."""
+    """Replaces RetrainStage in a pilot: runs at most `run.pilot` retrains of every class, to learn how long they take.
+
+    A class is a set of retrains of similar duration (orchestrator.stages.pilot.RetrainClass).
+    """
 
     name = "retrain"
 

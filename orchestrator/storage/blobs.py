@@ -37,7 +37,7 @@ class BlobStore(Protocol):
     """
 
     at_once: ClassVar[int]
-    """How many calls it is worth making at a time from threads."""
+    """The number of simultaneous calls (from threads) beyond which more would not be faster."""
 
     def get(self, key: str) -> bytes:
         """Return the content. Raises FileNotFoundError."""
@@ -237,7 +237,7 @@ def _claim(temporary: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # empty until the next line
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # the file is empty until os.replace
         os.replace(temporary, path)
 
 

@@ -1,4 +1,4 @@
-"""The data that is projected into a tracking store, as plain values from the ledger and the results tables."""
+"""The data that Refit copies to a tracking store such as MLflow, as plain values from the ledger and the results tables."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ChildRecord:
     """The content of one child run.
 
     `labels` distinguish it from its siblings, such as {"method": "tracin", "group": "opponents"}; they become its name,
-    params and identifying tags. `committed_at`: commit time of its last ledger row in ms since the epoch; the metrics
-    carry it, so that a repeated sync is recognised. `points`: (metric, step, value); missing and non-numeric values are
+    params and identifying tags. `committed_at`: commit time of its last ledger row in ms since the epoch; it is the
+    timestamp of the metrics, so that a second sync of the same results is recognised. `points`: (metric, step, value); missing and non-numeric values are
     left out. `texts`: text artifacts (name -> content).
     """
 

@@ -18,11 +18,11 @@ Mode = Literal["mask", "drop", "each", "select"]
 class Edit:
     """Weights other than one for some training examples; a removed example has weight zero.
 
-    `ids` are TrainIds, sorted and unique; `weights` has the same length. In mode `mask` an example keeps its slot in
+    `ids` are ids of the train split ("TrainIds"), sorted and unique; `weights` has the same length. In mode `mask` an example keeps its slot in
     the batches, and the batch loss is sum(w l) / max(sum w, 1). In mode `drop` examples of weight zero leave the train
     set and the batches are rebuilt. The empty edit is the reference; it is the same edit in every mode. Mode `each`
-    stands for as many retrains as there are ids, made together as one stack: in each of them a single id has its weight
-    and all others weight one (masked). In mode `select` the listed examples are the whole train set on which a parent
+    stands for a stack of as many retrains as there are ids, trained together: in each of them one id has its weight, and
+    all other examples have weight one (as in mode `mask`). In mode `select` the listed examples are the whole train set on which a parent
     model is fine-tuned, with weights of either sign (-1 is a step away from the example).
     """
 
@@ -47,9 +47,9 @@ class Edit:
 
     @staticmethod
     def selection(weights: Mapping[int, float]) -> Edit:
-        """Return the edit that trains on these TrainIds only, each with its weight; weights of one are kept.
+        """Return the edit of mode `select` that trains only on the TrainIds in `weights`, each with its weight.
 
-        Raises ValueError without ids.
+        An id of weight one is part of the edit too. Raises ValueError without ids.
         """
         items = sorted((int(i), float(w)) for i, w in weights.items())
         if not items:
@@ -85,7 +85,7 @@ class Edit:
     def weights_of(self, train_ids: np.ndarray) -> np.ndarray:
         """Return the weight of every training example, in the order of `train_ids`: float32 [n_train].
 
-        For a stack this is the edit with all its removals at once. Raises KeyError naming the first id of the edit that
+        For mode `each` the result has the weights of all ids of the stack, as if it were one retrain. Raises KeyError naming the first id of the edit that
         is not a TrainId.
         """
         weights = np.full(len(train_ids), 0 if self.mode == "select" else 1, np.float32)

@@ -89,7 +89,7 @@ DEBIAS = {
         "",
     ),
     "no scored method": ({"methods": [{"name": "random"}]}, "methods", "no method has scores"),
-    "a size twice": ({"debias__sizes": [3, 3]}, "debias.sizes", "each once"),
+    "a size twice": ({"debias__sizes": [3, 3]}, "debias.sizes", "each may occur only once"),
     "no size": ({"debias__sizes": []}, "debias.sizes", "at least 1"),
     "an unknown action": ({"debias__actions": ["forget"]}, "debias.actions.0", "'forget'"),
 }

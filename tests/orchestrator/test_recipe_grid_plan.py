@@ -128,7 +128,7 @@ def test_what_is_asked_names_arms_seeds_and_both_rules(tmp_path):
 ARM = {"name": "a"}
 OF_THE_BLOCK = {
     "an unknown baseline": ({"baseline": "vanilla"}, "recipe_grid.baseline: 'vanilla' is not an arm"),
-    "two arms of one name": ({"arms": [ARM, ARM]}, "each once"),
+    "two arms of one name": ({"arms": [ARM, ARM]}, "each may occur only once"),
     "no arm": ({"arms": []}, "recipe_grid.arms"),
     "a name with a dot": ({"arms": [{"name": "a.0"}]}, "recipe_grid.arms.0.name"),
     "a grid key without values": ({"grid": {"recipe.epochs": []}}, "recipe.epochs: at least one value"),
