@@ -35,26 +35,29 @@ PAGE = """# Coverage of the 95% intervals
 Command: `python -m benchmarks.interval_coverage --replicates {n}` ({versions}; {machine}).
 All figures are in `benchmarks/results/interval_coverage.json`.
 
-Each line simulates {n:,} campaigns in which y = query + seed + residual, all normal. The Monte Carlo standard error is {error:.2%}.
+For each line of the tables, {n:,} campaigns are simulated. In a campaign, the effect y of each cell (query, repeat) is the sum of three
+independent normal numbers: one for the query, one for the seed of the repeat, and a residual. The Monte Carlo standard error of a coverage is
+{error:.2%}.
 
-**Queries of this kind** (`ci_*`), no cell missing: the lowest coverage is {low:.2%}, the mean {mean:.2%}, the highest {high:.2%}.
-Coverage above 95% is the price of using at least the largest mean square. It occurs if only the residual varies and there are few
-queries and repeats.
+**Queries of this kind** (`ci_*`), no cell missing: the lowest coverage is {low:.2%}, the mean {mean:.2%}, the highest {high:.2%}. The coverage
+exceeds 95% because the interval uses a variance of at least the largest of the three mean squares (of queries, of repeats and of residuals).
+This matters most if only the residual varies and there are few queries and repeats.
 
-**These queries** (`ci_fixed_*`), no cell missing: the coverage is {low_fixed:.2%} .. {high_fixed:.2%}. This is the exact t interval of the
-means of the repeats, and an exact interval needs no lower bound on its variance. If the residual mean square, with its larger degrees of
-freedom, were such a bound, the interval would cover less whenever the mean square of the seeds is small by chance.
+**These queries** (`ci_fixed_*`), no cell missing: the coverage is {low_fixed:.2%} .. {high_fixed:.2%}. This is the exact t interval of the means
+of the repeats, and the variance of an exact interval needs no lower bound. If the residual mean square, with its larger degrees of freedom, were
+used as a lower bound, the interval would cover less whenever the mean square of the seeds is small by chance.
 
-Without seed and residual spread `ci_fixed_*` is a single point, the truth. Without any spread (0, 0, 0) there is no `ci_*`, because
-nothing shows how much queries differ.
+If neither seeds nor residuals vary, `ci_fixed_*` is a single point, which is the true value. If nothing varies at all (standard deviations (0,
+0, 0)), there is no `ci_*`, because nothing shows how much queries differ.
 
-*Degrees of freedom.* With Satterthwaite's plug-in formula alone the coverage falls to {plain:.2%} (20 queries x 3 repeats at (1, 1, 0)).
-If the mean square of the seeds, on 2 degrees of freedom, is small by chance, the variance is too small and at the same time its degrees of
-freedom are too many. Therefore each mean square is multiplied by 1 + 2/f, in the degrees of freedom only.
+*Degrees of freedom.* With Satterthwaite's plug-in formula alone the coverage falls to {plain:.2%} (20 queries x 3 repeats at (1, 1, 0)). If the
+mean square of the seeds, on 2 degrees of freedom, is small by chance, the variance is too small and at the same time its degrees of freedom are
+too many. Therefore each mean square, on f degrees of freedom, is multiplied by 1 + 2/f in the formula for the degrees of freedom (not in the
+variance).
 
-*Cells missing.* Mean and mean squares then come from the additive fit (Henderson's method 3). The coverage holds while most cells are
-there. It need not hold in the last layout, with half of the cells missing and {f_last} residual degree of freedom. If the cells separate into parts
-that share neither query nor repeat, no interval is given.
+*Cells missing.* If cells are missing, the mean and the mean squares come from the additive fit (Henderson's method 3). The coverage stays near
+or above 95% as long as most cells are present. It need not do so in the last layout of the table, with half of the cells missing and {f_last}
+residual degree of freedom. If the cells separate into parts that share neither query nor repeat, no interval is given.
 
 | queries | repeats | cells missing | lowest coverage, at sd (query, seed, residual) | highest | mean | these queries |
 |---|---|---|---|---|---|---|
@@ -62,41 +65,46 @@ that share neither query nor repeat, no interval is given.
 
 ## False alarms of the sign-flip test
 
-`p_flip` uses all flips of the signs of the means of the queries. One seed serves every query, so the queries are independent only given
-the seeds. The null hypothesis is that, under the seeds used, the changes of queries of this kind are symmetric around 0. An effect that the
-seeds have on all queries alike is then part of the truth, and the simulation subtracts its mean. Under this null hypothesis p < 0.05 in
-at most {flip_high:.2%} of {n_flips:,} campaigns, over all layouts and standard deviations (Monte Carlo standard error {flip_error:.2%}).
-With n queries p is a multiple of 2^(1 - n). The test is exact; its rate is below 5% because 0.05 is not such a multiple.
-With 5 queries p is at least 0.0625, so there is no alarm at all.
+`p_flip` is the p of a sign-flip test: it compares the observed mean with those under all combinations of signs of the queries' means. One seed
+serves every query, so the queries are independent only given the seeds. The null hypothesis is that, under the seeds used, the changes of
+queries of this kind are symmetric around 0. An effect that the seeds have on all queries alike is then part of the truth, and the simulation
+subtracts its mean. Under this null hypothesis p < 0.05 in at most {flip_high:.2%} of {n_flips:,} campaigns, over all layouts and standard
+deviations (Monte Carlo standard error {flip_error:.2%}). With n queries p is a multiple of 2^(1 - n). The test is exact; where its rate of false
+alarms is below 5%, the reason is that 0.05 is not such a multiple. With 5 queries p is at least 0.0625, so there is no false alarm at all.
 
 The test says nothing about other seeds. If the mean over *all* seeds is 0, p_flip < 0.05 in up to {other_high:.0%} (at {other_at}): the seeds
-used have an effect on all queries there, and the test finds it. Flips over repeats would take other seeds into account, but with 3 repeats
-their p is at least 0.25. So verdicts use the t test, whose variance includes that of the seeds; the sign-flip test may cast doubt on a verdict
-and never makes one. The t test alone raises a false alarm in at most {t_high:.2%} (at {t_at}), t and sign flips together in at most {both_high:.2%}.
+used have an effect on all queries there, and the test finds it. Flipping the signs of repeats instead of queries would take other seeds into
+account, but with 3 repeats p would be at least 0.25. So verdicts use the t test, whose variance includes that of the seeds; the sign-flip test
+may cast doubt on a verdict and never makes one. The t test alone raises a false alarm in at most {t_high:.2%} of campaigns (at {t_at}); both
+tests reject in at most {both_high:.2%}.
 
 The test needs symmetry: if the mean is 0 but few queries change by much in one direction (an exponential distribution minus its mean),
 p_flip < 0.05 in {skewed}.
 
 ## Effects that are not normal
 
-Each line simulates {n_flips:,} campaigns. *interval given*: how often there is a t interval for queries of this kind around one curve's
-mean. *coverage*: its coverage if it is given. *share*, *median*: coverage of their intervals. *false alarms*: p < 0.05 between two methods
-with the same distribution. *finds it*: p < 0.05 between the method and one without effect. In the lines with a ceiling, the logits of the
-queries are N(6, 3^2), a removal changes them by N(-1, 1) per query and N(0, 0.5^2) per cell, and probabilities are in float32.
+For each line, {n_flips:,} campaigns are simulated. *interval given* is how often the mean of one curve has a t interval for queries of this
+kind, and *coverage* is how often this interval, where it is given, contains the truth. *share* and *median* are the coverages of the intervals
+of the share of queries that moved and of the median. *false alarms* is how often p < 0.05 for the difference of two methods whose effects have
+the same distribution. *finds it* is how often p < 0.05 for the difference between a method with these effects and one without effect. In the
+lines with a ceiling, the logits of the queries are N(6, 3^2), a removal changes them by N(-1, 1) per query and N(0, 0.5^2) per cell, and
+probabilities are in float32.
 
 | effects | queries | repeats | interval given | coverage | share | median | t: false alarms | sign flips: false alarms | t: finds it | sign flips: find it |
 |---|---|---|---|---|---|---|---|---|---|---|
 {shapes}
 
 No t interval can represent queries that were not sampled. If most queries do not change at all, there is often no interval, because a sample
-without spread says nothing about the spread. If noise hides this, the interval is narrow, lies around 0 and is wrong. The interval of the share
-of queries that moved stays right: if none of 5 queries moved, up to 52% of queries of this kind may (2.5% error on that side); if none of 20
-moved, up to 17%. At a ceiling the t interval is too narrow on the side of the few queries that can still move.
+without spread says nothing about the spread. If a little noise gives such a sample a spread, there is an interval, but it is narrow, lies around
+0 and misses the truth. The interval of the share of queries that moved stays right: if none of 5 queries moved, up to 52% of queries of this
+kind may move (with an error of 2.5% on that side); if none of 20 moved, up to 17% may. At a ceiling the t interval is too narrow on the side of
+the few queries that can still move.
 
 ## Every cell
 
-The width is the mean half-width divided by 1.96 true standard deviations of the mean. The last three columns give how often p < 0.05: by the
-t test; by sign flips, given the seeds; and by sign flips, if they are read as a statement about other seeds.
+*width* is the mean half-width of the interval to its left, divided by 1.96 times the true standard deviation of the mean. The last three columns
+give how often p < 0.05 although the true mean is 0: by the t test; by the sign-flip test, for the seeds used; and by the sign-flip test, if it
+is read as a statement about other seeds.
 
 | queries | repeats | cells missing | sd (query, seed, residual) | coverage | width | these queries | width | t | sign flips | for other seeds |
 |---|---|---|---|---|---|---|---|---|---|---|
