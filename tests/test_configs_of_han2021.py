@@ -142,7 +142,7 @@ def test_the_comment_says_how_another_folder_of_data_is_given(path):
 @pytest.mark.parametrize("path", PUBLISHED, ids=name_of)
 def test_a_model_that_is_not_to_be_had_is_named(path, stand_ins, tmp_path):
     gone = f"task.model.pretrained={tmp_path / 'gone'}"
-    with pytest.raises(InputError, match=r"task\.model\.pretrained: '.*gone' is no directory"):
+    with pytest.raises(InputError, match=r"task\.model\.pretrained: '.*gone' is not a directory"):
         Experiment(load_config(path, [*overrides_of(path, stand_ins), gone]), None)
 
 
