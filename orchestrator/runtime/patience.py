@@ -47,7 +47,7 @@ def patient(
                 delay_s = backoff.delay_s(n_failures)
                 if delay_s is None:
                     raise _away(error) from error
-                log.warning("store: %s: %s; next try in %.1f s", type(error).__name__, error, delay_s)
+                log.warning("store: %s: %s; next attempt in %.1f s", type(error).__name__, error, delay_s)
             _wait(delay_s, clock, meanwhile)
 
     return call

@@ -143,7 +143,7 @@ def test_a_store_that_is_away_for_a_while_costs_nothing_but_time(campaign):
         campaign.server.stop()
         campaign.open()
         try:
-            wait_until(lambda: "; next try in " in log.read_text(), PATIENCE_S)
+            wait_until(lambda: "; next attempt in " in log.read_text(), PATIENCE_S)
         finally:
             campaign.server.start()
 

@@ -77,7 +77,7 @@ def test_a_budget_of_gpu_hours_is_overrun_by_at_most_one_retrain_per_worker(plac
     log = pipeline_of(config).run_dir.path / "refit.log"
 
     def opens_when_they_are_asked_for() -> None:
-        wait_until(lambda: log.exists() and "asked to give retrain" in log.read_text(), PATIENCE_S)
+        wait_until(lambda: log.exists() and "must give retrain" in log.read_text(), PATIENCE_S)
         open_gate(place.folder)
 
     thread = Thread(target=opens_when_they_are_asked_for)
