@@ -109,7 +109,7 @@ class SpecStatus:
 
     def _story(self) -> Iterable[str]:
         if not self.steps:
-            yield "story.jsonl has no steps of it: no driver has submitted it in this run directory since the file was begun."
+            yield "The file story.jsonl has no steps of it (yet, or because another run or an older version trained it)."
             return
         yield "Story:"
         state = "waiting"

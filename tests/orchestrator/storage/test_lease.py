@@ -14,7 +14,7 @@ from tasks.errors import RefitError
 STORES = ("local", "s3", "gs")
 HOLD = """
 import sys, time
-from orchestrator.storage.blobs import open_blobs
+from orchestrator.storage.open import open_blobs
 from orchestrator.storage.lease import Lease
 Lease(open_blobs(sys.argv[1], "store"), "task").acquire(1000.0)
 print("held", flush=True)

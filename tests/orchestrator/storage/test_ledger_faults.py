@@ -23,7 +23,7 @@ from orchestrator.storage.ledgers import Ledgers
 WRITER = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from orchestrator.storage.blobs import open_blobs
+from orchestrator.storage.open import open_blobs
 from stored_rows import ledger_at, make_row
 ledger, first = ledger_at(open_blobs(sys.argv[2], "store")), int(sys.argv[3])
 for seed in range(first, first + 10_000):
