@@ -110,7 +110,7 @@ class SpecStatus:
 
     def _story(self) -> Iterable[str]:
         if not self.steps:
-            yield "story.jsonl has no steps of it: no driver has submitted it in this run directory since the file was created."
+            yield "story.jsonl has no steps of it yet, or another run or an older version of Refit trained it."
             return
         yield "Story:"
         state = "waiting"
