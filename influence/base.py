@@ -29,11 +29,13 @@ class Method(Component):
     `score`. The other methods and attributes are hooks with defaults; a misspelt hook is refused when the class is
     defined.
 
-    `needs` says what a gradient shard must hold, any of NEEDS; the empty set means no gradients at all.
+    `needs` says what a gradient shard must hold: a set of names from influence.checkpoint.NEEDS, which also explains
+    them. The empty set means that the method uses no gradients.
     `uses_checkpoints`: the method sums over every configured checkpoint, else it uses the last one of each scoring
-    model. `is_control`: the planner draws the removal sets, and there are no scores. `follows_query_loss`: the method
-    differentiates the query loss, so that it can explain any label; if false, only measurements of the gold label
-    are allowed. `may_diverge`: a query may have no scores, which are then all NaN.
+    model. `is_control`: the method has no scores; the planner draws its removal sets at random.
+    `follows_query_loss`: the method differentiates the query loss, so that it can explain any label; if false, only
+    measurements of the gold label are allowed. `may_diverge`: the method may fail to compute scores for a query; it then
+    returns NaN for every train example of that query. NaN from any other method is an error.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -119,7 +121,7 @@ class Method(Component):
     def words(
         self, queries: GradientShard, train: GradientShard, query_row: int, train_row: int, prepared: Any
     ) -> list[tuple[int, float]]:
-        """Return the parts of the score of one pair by token: (token id, contribution), largest magnitude first.
+        """Split the score of one pair (query, train example) by token: (token id, contribution), largest magnitude first.
 
         The contributions sum to the score; the report shows them if a method overrides this hook. `query_row` and
         `train_row` are positions in the shards.

@@ -22,7 +22,10 @@ BATCH_SIZE = 64
 
 @dataclass(frozen=True, eq=False)
 class LastLayer:
-    """activations [n, H] into the last layer, and logit_gradients d loss / d logits [n, n_classes]."""
+    """The two factors of the last layer's weight gradient, for n examples.
+
+    `activations` [n, H] are the inputs of the last layer; `logit_gradients` [n, n_classes] are d loss / d logits.
+    """
 
     activations: Tensor
     logit_gradients: Tensor
@@ -46,7 +49,7 @@ class CheckpointGradients:
 class GradientShard:
     """Gradients of n examples: their `ids` and `rows` int64 [n], and one CheckpointGradients per checkpoint.
 
-    `layers` are all layers of the network.
+    `layers` describes all layers of the network, also those whose gradients the shard does not hold.
     """
 
     ids: np.ndarray
@@ -98,7 +101,10 @@ class GradientSource:
         self._networks = [loaded(network, checkpoint, device) for checkpoint in checkpoints]
 
     def shard(self, split: str, rows: np.ndarray, labels: np.ndarray, batch_size: int = BATCH_SIZE) -> GradientShard:
-        """Return gradients of -log p(labels[i]) for rows[i] of `split`; batches of `batch_size` rows, in the order given."""
+        """Return gradients of -log p(labels[i]) for rows[i] of `split`, in the order of `rows`.
+
+        They are computed in batches of `batch_size` rows.
+        """
         rows, labels = np.asarray(rows, np.int64), np.asarray(labels, np.int64)
         ids = self.task.splits[split].ids[rows]
         if not self._networks:

@@ -220,7 +220,8 @@ class RunView:
     def summary(self) -> pd.DataFrame:
         """Return AUC-DEL per method and group with two 95% intervals.
 
-        For `ci_*`, queries and seeds vary; for `ci_fixed_*`, only seeds vary.
+        The interval `ci_low` to `ci_high` covers the variation of queries and seeds; the interval `ci_fixed_low` to
+        `ci_fixed_high` covers the variation of seeds only, for these queries.
         """
         return self._table("summary")
 

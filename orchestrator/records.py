@@ -18,7 +18,8 @@ Status = Literal["ok", "diverged", "quarantined"]
 class RetrainSpec:
     """The identity of a retrain: it describes what is trained, not why.
 
-    Method, query, k, paths, hosts, attempt and time are not part of it. `train`, `model` and `numerics` are digests or plain JSON;
+    Method, query, k (the number of removed examples), paths, hosts, attempt and time are not part of it.
+    `train`, `model` and `numerics` are digests or plain JSON;
     `edit` is Edit.identity(); `parent` is {spec_id, step} of the checkpoint from which a fine-tune starts.
     """
 
@@ -29,8 +30,8 @@ class RetrainSpec:
     seed: int
     numerics: Any
     parent: Any = None
-    # The JSON text that all siblings have in common, stored once. In a campaign with a million specs, storing the full text of every
-    # spec would take a gigabyte.
+    # The part of the JSON text that is the same for all siblings, which are specs that differ only in edit and seed (see `sibling`).
+    # Siblings share one copy. In a campaign with a million specs, storing the full text of every spec would take a gigabyte.
     _common: tuple[str, str] | None = field(default=None, init=False, repr=False, compare=False)
     _spec_id: str | None = field(default=None, init=False, repr=False, compare=False)
 

@@ -36,7 +36,7 @@ class Component(BaseModel):
     selects: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def identity(self) -> dict[str, Any]:
-        """Return name, version and options, which are what enters digests."""
+        """Return name, version and options. The digests that depend on this component are computed from them."""
         return {"name": self.name, "version": self.version, **self.model_dump(mode="json")}
 
 

@@ -49,9 +49,9 @@ def parse_named(registry: Registry, options: Any, where: object, key: str, plugi
 
 
 def parse_fitting(registry: Registry, options: Any, kind: str, request: OpenRequest) -> Any:
-    """Parse as `parse_named` does, for the model or recipe of a task of this kind; `request` describes its block.
+    """Parse the block of a task's model or recipe as `parse_named` does, and check that it is made for tasks of this kind.
 
-    Raises InputError if the part's `fits` names other tasks.
+    `request.key` is the dotted key of that block. Raises InputError, also if the model or recipe has another kind in `fits`.
     """
     part = parse_named(registry, options, request.where, request.key, request.plugins)
     if part.fits != kind:

@@ -1,4 +1,7 @@
-"""Registries of names -> "module:Class", imported on demand. A new part is one new file and one line here."""
+"""Registries map names to "module:Class", which is imported on demand.
+
+To add a part of this package, write its class in a new file and add an entry for it here.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Digests the source of parts that are not built in, and makes sure that the code that runs is the code that was digested.
 
-The digest of a part's source enters every identity that depends on the part.
+A part is a class that a config can choose by name, such as a task, a recipe or a method (tasks.registry). The digest of
+a part's source enters every identity that depends on the part.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ sys.meta_path.insert(0, _ImportTimes)
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A module as it was imported, and digests: of its own file, or of all files of the part.
+    """A module as it was imported, with digests of files: only its own file (in `_modules`), or all files of a part (in `_parts`).
 
     `spec` distinguishes an import from a later reload, which creates a new spec.
     """
@@ -211,7 +212,11 @@ def _may_be_stale(name: str) -> bool:
 
 
 def _refuse_future(name: str, where: object) -> None:
-    """Raise InputError if the modification time of a module's file lies in the future, because no import can be later than that."""
+    """Raise InputError if the modification time of a module's file lies in the future.
+
+    Refit regards a file that is newer than its import as edited. A file from the future is newer than any import, so a new
+    process would refuse it as well.
+    """
     written, now = _written(name), time.time()
     if written is not None and written > now + _CLOCKS_DIFFER_BY_S:
         file, date = sys.modules[name].__file__, datetime.fromtimestamp(written).isoformat(" ", "seconds")

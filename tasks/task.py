@@ -49,7 +49,8 @@ class Task(ABC):
 
     `splits`: name -> data, one of them called train. `measured`: split -> rows whose outputs every retrain records,
     int64. `encoding`: how texts become tokens (tasks.data.tokens), None for tasks without text. `properties`: the
-    measured properties of word vectors, in the order of the split `properties`; None for a task that has none.
+    measured properties of word vectors, one for each row of the split called `properties`, in the order of its rows;
+    None for a task that measures no properties.
     `refused`: label -> why a property cannot be measured. `splits_with_losses` and `splits_with_query_losses`: the
     splits whose rows `losses` and `query_losses` accept; None means all. `independent_rows`: names of matrix
     parameters whose Hessian of the train objective is block-diagonal by row: the second derivative with respect to
@@ -77,7 +78,7 @@ class Task(ABC):
     def train_identity(self) -> dict[str, Any]:
         """Return what the train digest is computed from: ids, texts, labels, class order, tokeniser and preprocessing.
 
-        The text of an example is that of its text columns joined.
+        The text of an example is made by joining the texts of its text columns.
         """
 
     @abstractmethod
@@ -122,13 +123,13 @@ class Task(ABC):
     def outputs(
         self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu"
     ) -> np.ndarray:
-        """Return the outputs of `rows` in evaluation mode, float32 [n, n_outputs], which are what is recorded."""
+        """Return the outputs of `rows` in evaluation mode, float32 [n, n_outputs]. The ledger records these numbers."""
 
     def with_recipe(self, options: Any, request: OpenRequest) -> Task | None:
         """Return the same task trained by the recipe that `options` describe; `request.key` is the recipe's dotted key.
 
-        None (the default) means that the recipe need not be adapted to the data; the caller then sets it on a copy.
-        Raises InputError.
+        None (the default) means that the recipe need not be adapted to the data; the caller then parses `options` itself
+        and sets the recipe on a copy of the task. Raises InputError.
         """
         return None
 
@@ -246,9 +247,10 @@ class TaskConfig(Component):
         """Read the data, choose model and recipe; no torch. Raises InputError with `request.where` and the dotted key."""
 
     def measurable(self) -> Collection[str] | None:
-        """Return the splits that can be measured if the config block does not set `measure`, else None.
+        """Return the splits that can be measured, if Refit is to choose the measured split; else None (the default).
 
-        If `measure` is not set, Refit measures the split of the queries. None means that the block itself decides which
-        splits are measured.
+        If this returns splits, Refit sets `measure` of the block to the split of the queries, which must be one of them. A
+        block returns None if `measure` is set already, or if it has no such option and the task decides which splits are
+        measured.
         """
         return None

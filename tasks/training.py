@@ -1,4 +1,8 @@
-"""Shared by recipes: process settings for equal bits, batches under an edit, weighted steps, checkpoints, observers, snapshots."""
+"""What recipes share.
+
+It sets up the process so that equal trainings give equal bits, makes the batches of an edited train set, computes weighted
+gradients, keeps checkpoints, calls observers and offers snapshots.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +137,10 @@ def weighted_backward(
 
 
 def start_from(network: nn.Module, parent: Mapping[str, np.ndarray] | None) -> nn.Module:
-    """Return the network with the weights `parent` (name -> array), or unchanged without. Raises ValueError if they do not fit."""
+    """Load the weights `parent` (name -> array) into the network and return it; None leaves it unchanged.
+
+    Raises ValueError if the weights do not fit.
+    """
     import torch
 
     if parent is None:

@@ -92,7 +92,7 @@ class Cells:
     def auc(self) -> np.ndarray:
         """AUC-DEL per (query, repeat), the plain mean of delta over k: [n_methods, n_groups, n_queries, n_repeats].
 
-        AUC-DEL+ where the group is proponents (lower is better), AUC-DEL- where it is opponents (higher is better);
-        Yeh et al. 2022, section 2.
+        For proponents it is the AUC-DEL+ of Yeh et al. 2022, section 2 (lower is better), and for opponents their AUC-DEL-
+        (higher is better).
         """
         return np.asarray(self.delta, np.float64).mean(axis=2)

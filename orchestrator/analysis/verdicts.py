@@ -57,9 +57,10 @@ def _undecided(found: list[Mapping[str, Any]], n: int, level: float) -> str:
 
 
 def verdict(row: Mapping[str, Any], level: float = 0.05) -> str:
-    """Return the verdict of one row of contrasts.csv: beats, loses to, or could not be told apart from, by Holm's p < level.
+    """Return the verdict of one row of contrasts.csv: the method beats the baseline, loses to it, or could not be told apart from it.
 
-    Better means lower for proponents, higher for opponents, and a smaller absolute change for least. Numbers are shown to three
+    They could not be told apart if Holm's p is not below `level`. The better method is the one whose removals leave the measurement
+    lower (proponents), leave it higher (opponents), or change it less in absolute value (least). Numbers are shown to three
     digits. If the sign-flip test leads to another conclusion than the t test, the verdict mentions it.
     """
     method, baseline, group = row["method"], row["baseline"], row["group"]

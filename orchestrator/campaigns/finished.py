@@ -1,4 +1,4 @@
-"""A campaign whose retrains are all in the ledger; its report page and its tracking record are made from it."""
+"""FinishedRun: a campaign whose retrains are all in the ledger. The report and the tracking record are made from a FinishedRun."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ NOT_ASKED = -1  # in Plan.cell: the design does not ask for this repeat of this 
 class CampaignPlan(Protocol):
     """The distinct retrains of a campaign and the cells they serve.
 
-    `works` is in dispatch order. A work whose spec has its parent in `works` runs after the parent. `is_final`: no further works
-    follow; if it is False, the campaign plans again when `works` are finished.
+    `works` is in dispatch order. If the weights from which a work starts come from another work in `works` (its parent), the parent
+    runs first. `is_final`: no further works follow; if it is False, the campaign plans again when `works` are finished.
     """
 
     @property
@@ -47,8 +47,8 @@ class CampaignPlan(Protocol):
 class Plan:
     """All cells of a deletion campaign, and the distinct retrains that serve them.
 
-    A curve is a pair (method, group). `works` is in dispatch order, repeat by repeat, so that every curve can be computed after the
-    first repeat.
+    A curve is a pair (method, group); a group (influence.ranking.Group) says which examples of a ranking are removed first.
+    `works` is in dispatch order, repeat by repeat, so that every curve can be computed after the first repeat.
     `cell` int64 [n_methods, n_groups, n_ks, n_queries, n_repeats] and `reference` int64 [n_repeats] index `works`; `cell` is
     NOT_ASKED in repeats that a curve does not have. `stopping`: the rule that decides how many repeats a curve has, None in a
     fixed design. `is_final`: no repeat will be added. `n_full_repeat`: number of distinct retrains in a repeat that every
@@ -75,7 +75,7 @@ class Plan:
 
     @property
     def n_asked(self) -> np.ndarray:
-        """The number of repeats of every curve, which are the first ones: int [n_methods, n_groups]."""
+        """The number of repeats of every curve: int [n_methods, n_groups]. A curve with n repeats has the repeats 0 to n - 1."""
         return (self.cell[:, :, 0, 0, :] != NOT_ASKED).sum(axis=-1)
 
     def references(self) -> list[str]:
@@ -163,7 +163,8 @@ def distinct_max(n_scored: int, n_draws: int, n_sets: int, n_queries: int, n_rep
     """Return the largest possible number of distinct retrains of a campaign whose scores are not known yet.
 
     It is n_repeats (1 + n_sets (n_scored n_queries + n_draws)): in every repeat, one reference, and `n_sets` removal sets (groups x ks)
-    for every pair of scored method and query and for every removal order that a control draws. Several queries share such an order.
+    for every pair of scored method and query and for every removal order that a control draws. Several queries can share one drawn
+    order, so drawn orders are counted by `n_draws` and not by query.
     """
     return n_repeats * (1 + n_sets * (n_scored * n_queries + n_draws))
 

@@ -26,8 +26,8 @@ class Scored:
 
     `queries(key)`: queries of a scoring group. `matrix(key, label)`: scores of a method on a scoring group. `outcome(spec_id)`: outcome of
     a scoring model. `rows(spec_ids)`: ledger rows of those that are finished, for campaigns whose plan depends on results.
-    `seen`: a cache, spec id -> the values that such a campaign has computed from a row that can no longer change, so that it reads
-    each of these rows only once.
+    `seen`: a cache for these campaigns. It maps a spec id to the values that the campaign has computed from its ledger row, once that
+    row can no longer change, so that the campaign reads each of these rows only once.
     """
 
     experiment: Experiment

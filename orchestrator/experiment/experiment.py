@@ -34,8 +34,8 @@ from tasks.training import check_micro_batch
 class Experiment:
     """A config resolved against its data: arms, seeds and scoring models.
 
-    An arm is one variant of the task, and most campaigns have one. `task`, `spec`, `queries` and the other members of the same names
-    as in Arm refer to the first arm.
+    An arm is one variant of the task, and most campaigns have one. Members that Arm has too, such as `task`, `spec` and `queries`,
+    return those of the first arm.
     """
 
     def __init__(self, config: LoadedConfig, cache_dir: Path | None):
@@ -195,7 +195,8 @@ class Experiment:
     def _check_names(self) -> None:
         """Check that the parameter names which a model declares without torch are those of its network. Raises RefitError.
 
-        Identities contain those of the declared names that a pattern selects, so this is checked where a pattern is used.
+        A component with name patterns in its options has the selected names in its identity. They are selected from the declared
+        names, so wrong names would give a wrong identity. Arms without such a component are not checked.
         """
         for arm in self.arms.values():
             parts = (arm.task.recipe, *self.config.observers, *self.methods.values())
@@ -310,7 +311,7 @@ class Experiment:
 
     @cached_property
     def run_hex(self) -> str:
-        """16 hex digits that identify what the run computes; compute, tracking, output and budgets do not enter."""
+        """16 hex digits that identify what the run computes. They do not depend on `compute`, `tracking` and `output` of the config, nor on budgets."""
         asked = {
             "train": self.train_digest,
             "model": self.model_identity,
@@ -364,7 +365,10 @@ class Experiment:
         return epochs if epochs is not None else (arm.task.recipe.last_epoch(),)
 
     def scoring_work(self, arm: Arm, numerics: Numerics, seed: int) -> ScoringWork:
-        """Return the scoring model of an arm with a seed: an empty edit, with the steps whose weights methods use."""
+        """Return the training of one scoring model: on the unedited train set of an arm, with this seed.
+
+        It keeps the weights at the steps that methods use.
+        """
         n, recipe = len(arm.train), arm.task.recipe
         steps = tuple(sorted({recipe.checkpoint_step(n, epoch) for epoch in self.checkpoint_epochs(arm)}))
         rates = {step: recipe.learning_rate_at(n, step) for step in steps}

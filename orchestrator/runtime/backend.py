@@ -1,4 +1,4 @@
-"""The interface of a backend. The in-process backend and the Ray backend are interchangeable and pass one contract suite."""
+"""The interface of a backend. The in-process backend and the Ray backend are interchangeable, and the same tests check both."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class ScoreBlock:
 
 
 class Backend(Protocol):
-    """A pool of workers. It is used by one thread; of the calls during retraining only `wait` blocks."""
+    """A pool of workers. Only one thread may call it. During retraining no call blocks except `wait`."""
 
     def start(self) -> None:
         """Start the pool; `wait` returns a `WorkerJoined` event for each worker."""

@@ -100,8 +100,8 @@ class Fleet:
 class Meter:
     """Charges nodes as time passes, and computes how long the budget lasts.
 
-    A node is charged for every interval between two ticks if it is present at either end, so an interval in which it comes or goes is
-    charged in full. It is also charged once for `boot_s`, the boot time before it appears. A node id that returns is the same
+    A node is charged for every interval between two calls of `charge` if it is present at either end, so an interval in which it
+    comes or goes is charged in full. It is also charged once for `boot_s`, the boot time before it appears. A node id that returns is the same
     machine and is not charged for a second boot. The driver's own machine (kind `local`) was not booted for the campaign and is
     charged for no boot. `prior_*` is what earlier sessions spent.
     """
@@ -128,7 +128,7 @@ class Meter:
         self._now_s = now_s if self._now_s is None else max(now_s, self._now_s)
 
     def charge_on(self, now_s: float) -> None:
-        """Charge the nodes of the last tick up to `now_s`."""
+        """Charge the nodes that were given to the last call of `charge` up to `now_s`."""
         self.charge(now_s, list(self._present.values()))
 
     def _enter(self, here: dict[str, Node]) -> None:

@@ -127,7 +127,10 @@ class Submit:
 
 @dataclass(frozen=True)
 class GiveBack:
-    """Make a worker store a snapshot, if its recipe supports that, and give its retrain back. It answers Failed(preempted), or Completed."""
+    """Make a worker store a snapshot, if its recipe supports that, and give its retrain back.
+
+    The worker answers with a Failed of kind `preempted`, or with Completed if the retrain ends first.
+    """
 
     worker: str
     spec_id: str

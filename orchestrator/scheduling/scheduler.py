@@ -121,7 +121,10 @@ class Scheduler:
         return self._specs.attempts.get(spec_id, 0)
 
     def accepts(self, spec_id: str) -> bool:
-        """Return whether a result of this spec would be kept. A result replaces an unpublished quarantine, but no other result."""
+        """Return whether a result of this spec would be kept.
+
+        It is not kept if the spec already has a result. A quarantine that is not published yet does not count as a result.
+        """
         return self._specs.accepts(spec_id)
 
     # --- reactions to events -------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""What holds while a run is under way: its log file, the leases of its ledgers, the upload of its run directory, and its meter."""
+"""Guards: context managers that are entered before the stages of a run and ended after them.
+
+They write the log file, hold the leases of the ledgers, upload the run directory, and charge the machines.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ log = logging.getLogger("refit")
 
 @dataclass(frozen=True)
 class RunLimits:
-    """What a session may spend (`limits`, reckoned by `prices`), and whether it waits for a lease that another driver holds."""
+    """What the run may spend over all its sessions, and whether this session waits for a lease that another driver holds.
+
+    `prices` are used to compute the cost, which `limits` may restrict.
+    """
 
     limits: Limits
     prices: Prices | None = None
@@ -76,8 +82,8 @@ def leases(run: RunState, limits: RunLimits) -> Iterator[None]:
 def upload(run: RunState, limits: RunLimits) -> Iterator[None]:
     """Upload the run directory to the store every PUBLISH_EVERY_S seconds while the body runs, and at its end.
 
-    It is entered after the leases, so that they are still held during the last upload. Another driver may have pinned the numerics
-    before they were acquired, so the run directory is fetched first.
+    This guard is entered after the leases, so that they are still held during the last upload. It first fetches the run directory,
+    because another driver may have written the numerics into it before this driver acquired the leases.
     """
     for warning in edited_since_other_runs(run.experiment, run.store.root):
         log.warning(warning)

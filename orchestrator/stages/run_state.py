@@ -168,7 +168,7 @@ class RunState:
         return {label: matrix for (key, label), matrix in self.all_matrices.items() if key == first}
 
     def score_warnings(self) -> list[str]:
-        """Return warnings about scores that rank nothing (see `score_warnings`). Raises Unfinished while scores are missing."""
+        """Return warnings about queries without scores, and about queries with all scores equal. Raises Unfinished while scores are missing."""
         matrices, experiment = self.all_matrices, self.experiment
         return score_warnings(matrices, list(experiment.methods), experiment.main.query_split if matrices else None)
 

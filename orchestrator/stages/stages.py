@@ -113,7 +113,7 @@ class ScoreStage(Stage):
         run.models.compute(run.workforce.backend, run.progress, on_block, run.workforce.alive)
 
     def write(self, run: RunState) -> None:
-        """Write config.yaml, provenance.json and scores/<label>.parquet, and warn about scores that rank nothing."""
+        """Write config.yaml, provenance.json and scores/<label>.parquet, and warn about queries without a ranking (see `score_warnings`)."""
         run.workforce.pin()
         run.models.write_tables(run.run_dir)
         for warning in run.score_warnings():

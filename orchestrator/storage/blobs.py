@@ -1,4 +1,7 @@
-"""Stores that hold bytes by key, each written completely or not at all; ledger, scores and checkpoints are kept in one."""
+"""Stores that map keys to bytes. A write stores all bytes of a key or changes nothing.
+
+Ledger, scores and checkpoints are kept in such a store.
+"""
 
 from __future__ import annotations
 
