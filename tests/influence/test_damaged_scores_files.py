@@ -143,7 +143,11 @@ def test_arrays_larger_than_memory_are_not_read(tmp_path):
     np.savez(tmp_path / "s.npz", **ARRAYS)
     for name in ("s.parquet", "s.csv"):
         (tmp_path / name).write_bytes(sound(name[2:]))
-    for name, message in (("s.npz", "holds arrays of"), ("s.parquet", "has 270 rows"), ("s.csv", "bytes fit in memory")):
+    for name, message in (
+        ("s.npz", "holds arrays of"),
+        ("s.parquet", "has 270 rows"),
+        ("s.csv", "bytes fit in memory"),
+    ):
         with pytest.raises(InputError, match=message):
             read_scores(tmp_path / name, "query_train", lambda ids: None, most_bytes=1000)
 
