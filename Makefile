@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test check check-faults lint clean
+.PHONY: demo test test-campaigns check check-faults lint clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Refit needs Python 3.11 or newer; set PYTHON=...")'
@@ -22,6 +22,9 @@ PYTEST := $(BIN)/python -m pytest -n logical --dist loadgroup --no-loadscope-reo
 
 test: $(STAMP)  ## the whole test suite
 	$(PYTEST)
+
+test-campaigns: $(STAMP)  ## the tests that run a whole campaign: about ten minutes
+	$(BIN)/python -m pytest --campaigns -m campaign
 
 check: $(STAMP) lint  ## ruff, pyright and the fast tests
 	$(PYTEST) -m "not slow"
