@@ -3,11 +3,13 @@
 import heapq
 import itertools
 import sys
+from pathlib import Path
 
 import pytest
 from simulated_cluster import POLL_S, Cluster
 
 from orchestrator.records import Outcome
+from orchestrator.scheduling import scheduler as scheduler_module
 from orchestrator.scheduling.events import (
     Completed,
     Failed,
@@ -24,6 +26,8 @@ from orchestrator.scheduling.policies import CHARGED_TO, Budgets, Timing
 from orchestrator.scheduling.scheduler import Scheduler
 from tasks.seeds import generator
 from tests.orchestrator.scheduling.invariants import check_invariants
+
+SCHEDULING = str(Path(scheduler_module.__file__).parent)
 
 BUDGETS = Budgets(retries=2, preemptions=4)
 FATES = ("error", "timeout", "out_of_memory", "preempted", "node_lost", "crash")
@@ -153,7 +157,7 @@ def test_a_tick_with_nothing_to_do_costs_the_same_whatever_the_number_of_workers
         scheduler.handle(Completed("w0", Outcome("0", "ok", seconds=100.0)))
         return count_lines(lambda: scheduler.handle(Tick(10.0, 1000.0)))
 
-    assert lines_run(1000) == lines_run(10)
+    assert lines_run(1000) == lines_run(10) > 0
 
 
 def test_work_per_event_does_not_grow_with_the_campaign():
@@ -168,16 +172,21 @@ def test_work_per_event_does_not_grow_with_the_campaign():
             scheduler.handle(Completed("w", Outcome(str(number), "ok")))
             scheduler.handle(Published((str(number),)))
 
-    assert lines_run(20_000) == lines_run(200)
+    assert lines_run(20_000) == lines_run(200) > 0
 
 
 def count_lines(function):
-    """How many lines of Python a call runs."""
+    """Count the lines of the scheduling modules that a call runs.
+
+    Lines of other files do not count: the garbage collector may run the finalizers of unrelated objects at any time.
+    """
     lines = 0
 
     def count(frame, event, argument):
         nonlocal lines
-        lines += 1
+        if not frame.f_code.co_filename.startswith(SCHEDULING):
+            return None
+        lines += event == "line"
         return count
 
     before = sys.gettrace()
