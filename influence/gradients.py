@@ -1,4 +1,7 @@
-"""Gradient shards: per-example gradients of some rows at some checkpoints, in one forward and one backward pass."""
+"""Gradient shards. A shard holds the per-example gradients of some rows of a split at some checkpoints.
+
+They are computed in batches; each batch needs one forward and one backward pass per checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,9 @@ class LastLayer:
 
 @dataclass(frozen=True, eq=False)
 class CheckpointGradients:
-    """Gradients at one checkpoint, whose term in a sum over checkpoints has the factor `weight`.
+    """Per-example gradients at one checkpoint.
+
+    Methods such as TracIn sum a score over checkpoints; `weight` is the factor of this checkpoint's term in that sum.
 
     Fields that no method needs are empty. embedding: gradients of the word embedding per position; layers: weight
     gradients by module name; last: the factors of the last layer's gradient.
@@ -67,10 +72,11 @@ class GradientShard:
 
 
 class GradientSource:
-    """The networks of some checkpoints, and what is captured in them.
+    """Computes gradient shards: it holds one network per checkpoint, with the weights of that checkpoint.
 
-    needs: any of influence.checkpoint.NEEDS; layers: the modules whose weight gradients are captured for the need `layers`;
-    `network` may be None if nothing is needed. Raises InputError for a module whose per-example gradients cannot be
+    `needs` is the set of gradients that the shards must hold, a subset of influence.checkpoint.NEEDS. If it contains
+    "layers", the argument `layers` names the modules whose weight gradients are captured. If `needs` is empty, `network`
+    may be None and the shards hold no gradients. Raises InputError for a module whose per-example gradients cannot be
     computed, ValueError on an unknown need.
     """
 

@@ -116,8 +116,8 @@ def _allowed_keys(cls: type[BaseModel], path: Sequence[int | str]) -> list[str]:
     models: list[Any] = [cls]
     for step in path:
         having = [model.model_fields[name] for model in models if (name := _field_called(model, step))]
-        # If no field is called `step`, it is an index or key in a list or mapping. `models` then already holds the classes
-        # of its entries, because _models_in looks inside the annotation of the field.
+        # If no field is called `step`, then `step` is an index or key in a list or mapping, and `models` stays as it is: it
+        # already holds the classes of the entries, since _models_in looks inside annotations such as list[Entry].
         models = [found for field in having for found in _models_in(field.annotation)] if having else models
     return sorted({field.alias or name for model in models for name, field in model.model_fields.items()})
 

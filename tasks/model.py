@@ -68,7 +68,7 @@ class Model(Component):
     def require_names(self, base_dir: Path, built: Sequence[str]) -> None:
         """Raise RefitError unless `built`, the parameter names of a real network, equal the result of `parameter_names`.
 
-        The check needs a network, so it is made only for a model that overrides this method.
+        The default accepts any names. A network is built for this check only if the model overrides this method.
         """
 
     def embedding_module(self, network: nn.Module) -> str | None:

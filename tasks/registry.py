@@ -1,6 +1,7 @@
 """Registries map names to "module:Class", which is imported on demand.
 
-To add a part of this package, write its class in a new file and add an entry for it here.
+A part is a class that a config can choose by name, such as a task, a model or a recipe. To add a part to this package,
+write its class in a new file and add an entry for it here.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Registry:
         return found
 
     def _check_base(self, found: type, name: str, where: object) -> None:
-        """Refuse a class that is not a part of this kind, or that does not define what every part of it must define."""
+        """Raise InputError if a class does not derive from the base class of this kind, or lacks one of its abstract methods."""
         module, _, attribute = self.base.partition(":")
         if not issubclass(found, getattr(importlib.import_module(module), attribute)):
             article = "an" if self._singular[0] in "aeiou" else "a"
@@ -125,13 +126,13 @@ TASKS = Registry(
         ),
         "msgs": Entry(
             "tasks.msgs:Msgs",
-            "whether a sentence has an adjective, which the order of its articles nearly predicts in train",
+            "does a sentence have an adjective? In train, the order of its articles nearly always gives the answer",
             "Han & Tsvetkov 2021, section 5.2; Warstadt et al. 2020",
         ),
         "planted": Entry("tasks.planted:Planted", "generated text in which 20 known training rows decide each query"),
         "textlen": Entry(
             "tasks.textlen:TextLen",
-            "short or long sentence, with a prefix that mostly agrees: published files, or drawn from CoNLL files",
+            "is a sentence short or long? In train, a prefix mostly gives the answer; published data or CoNLL files",
             "Han & Tsvetkov 2021, sections 3 and 5.2",
         ),
         "gaussians": Entry(
@@ -174,12 +175,12 @@ RECIPES = Registry(
     {
         "dec": Entry(
             "tasks.recipes.dec:DecTraining",
-            "full-batch deep embedded clustering or its supervised twin, stacked leave-one-out",
+            "deep embedded clustering or a supervised loss, in full batches; trains leave-one-out models together",
             "Xie et al. 2016; Silva et al. 2022, section 4.1",
         ),
         "loo_leaked": Entry(
             "tasks.recipes.loo_leaked:LooLeaked",
-            "recipe dec, with leave-one-out fits that share one Adam as published",
+            "like dec, but all leave-one-out fits share the state of one Adam, as in the published code",
             "the code of Silva et al. 2022, section 4.1",
         ),
         "skip_gram": Entry(
@@ -189,7 +190,7 @@ RECIPES = Registry(
         ),
         "reinforce": Entry(
             "tasks.recipes.reinforce:Reinforce",
-            "fine-tunes word vectors: away from some sentences, towards others",
+            "fine-tunes word vectors: raises the loss of some sentences and lowers that of others",
             "Silva et al. 2022, section 4.4",
         ),
         "finetune": Entry(
@@ -222,7 +223,8 @@ MEASUREMENTS = Registry(
         ),
         "loss": Entry("tasks.measurements:Loss", "minus the cross-entropy loss of the gold label"),
         "output": Entry(
-            "tasks.measurements:Output", "the recorded output itself, where one number a row is recorded (properties)"
+            "tasks.measurements:Output",
+            "the model's output itself, if it is one number per row, as for properties of word vectors",
         ),
         "margin": Entry("tasks.measurements:Margin", "log-odds of the gold label"),
     },

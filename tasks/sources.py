@@ -153,7 +153,10 @@ def with_sources(identity: dict[str, Any], *parts: Any) -> dict[str, Any]:
 
 
 def require_sources(sources: Sources) -> None:
-    """In a worker: raise RefitError unless every file of the parts' modules equals that of the driver, wherever it is installed."""
+    """In a worker: raise RefitError if a file of the parts' modules differs from the driver's copy, or exists on one side only.
+
+    Only the contents are compared; the two copies may lie at different paths.
+    """
     for module, wanted in sources.items():
         if module == "__main__":  # its classes are sent to the worker, not imported
             continue

@@ -1,7 +1,7 @@
-"""What recipes share.
+"""Functions and classes that several recipes use.
 
-It sets up the process so that equal trainings give equal bits, makes the batches of an edited train set, computes weighted
-gradients, keeps checkpoints, calls observers and offers snapshots.
+They set up the process so that equal trainings give equal bits, make the batches of an edited train set, compute weighted
+gradients, keep checkpoints, call observers and offer snapshots.
 """
 
 from __future__ import annotations
@@ -75,19 +75,24 @@ def n_batches(n_examples: int, batch_size: int) -> int:
 
 @dataclass(frozen=True)
 class EditedTrainSet:
-    """The rows that have a slot in the batches, and the weight of every train row (float32 [n_train])."""
+    """The train set after an edit (see tasks.data.edits.Edit).
+
+    `kept`: whether a row has a slot, that is a place in one batch of every epoch. `weights`: the weight of every row in the
+    loss, float32 [n_train]. A row of weight zero may keep its slot.
+    """
 
     kept: np.ndarray  # bool [n_train]
     weights: np.ndarray
 
     @staticmethod
     def of(task: Task, edit: Edit) -> EditedTrainSet:
-        """Return the train set of an edit: `mask` keeps the slot of every row, `drop` and `select` those of rows with weight != 0.
+        """Return the train set of an edit.
 
-        Raises ValueError on a stack, which has more than one train set.
+        In mode `mask` every row keeps its slot; in the modes `drop` and `select` only rows of weight != 0 keep theirs.
+        Raises ValueError in mode `each`: such an edit stands for a stack of several retrains, each with its own train set.
         """
         if edit.mode == "each":
-            raise ValueError("a stack of removals is trained by a recipe's train_each")
+            raise ValueError("an edit of mode 'each' has several train sets; recipes train it in train_each")
         weights = edit.weights_of(task.splits["train"].ids)
         kept = weights != 0 if edit.mode in ("drop", "select") else np.ones(len(weights), bool)
         return EditedTrainSet(kept, weights)

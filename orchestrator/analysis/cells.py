@@ -15,12 +15,13 @@ from orchestrator.analysis.stopping import Stopping
 class Cells:
     """The measured changes of one campaign, one number per (method, group, k, query, repeat); a curve is a pair (method, group).
 
-    delta = f(query; removal) - f(query; reference of the same repeat), in the measurement's unit; more is better.
+    delta = f(query; removal) - f(query; reference of the same repeat), in the measurement's unit. f is the measurement; a larger f
+    means that the model does better on the query.
     `delta` and the optional `values` (the measurement of the removal itself) are float64
     [n_methods, n_groups, n_ks, n_queries, n_repeats]; the optional `reference` is float64 [n_queries, n_repeats].
-    NaN marks a hole: not measured, quarantined or diverged. `n_asked` int [n_methods, n_groups] is the number of repeats that the
-    design asks for, curve by curve (by default all); NaN in repeats beyond it is no hole. `stopping` is the rule that determined
-    these numbers, None in a fixed design.
+    NaN marks a hole: not measured, quarantined or diverged. `n_asked` int [n_methods, n_groups] is the number of repeats
+    that the design asks for in each curve (by default all repeats). Repeats after that number need not be measured, so a NaN in them
+    is no hole. `stopping` is the rule that determined these numbers, None in a fixed design.
     Raises ValueError if a shape differs from the labels or a label occurs twice.
     """
 

@@ -28,9 +28,10 @@ def curve_rows(cells: Cells) -> list[Row]:
 
 
 def query_curve_rows(cells: Cells) -> list[Row]:
-    """Return the mean delta per query. Within one query only seeds vary, so ci_* equals ci_fixed_*.
+    """Return the mean delta per query.
 
-    `n_excluded` counts the repeats of this query that are left out.
+    ci_fixed_* is the interval in which only seeds vary, and ci_* the one in which queries vary too (see MeanEstimate). Within one
+    query only seeds vary, so the two are equal. `n_excluded` counts the repeats of this query that are left out.
     """
     by_query = []
     for q in range(len(cells.query_ids)):
@@ -50,8 +51,9 @@ def query_curve_rows(cells: Cells) -> list[Row]:
 def summary_rows(cells: Cells) -> list[Row]:
     """Return the AUC-DEL of every method and group: formed per (query, repeat), then averaged like a point of a curve.
 
-    The last columns are `over_queries.query_columns` of the AUC-DEL. The predicted direction is the claim about the group:
-    down for proponents, up for opponents. The group `least` has no predicted direction, so its share is NaN.
+    The last columns are those of `over_queries.query_columns`, computed from the AUC-DEL. Among them, `share_moved` is the share of
+    queries whose AUC-DEL has the sign that is predicted for the group: negative for proponents, positive for opponents. For the
+    group `least` no sign is predicted, so `share_moved` is NaN.
     """
     columns = estimate_columns(by_curve(cells, cells.auc), "auc_del", cells.excluded())
     predicted = np.array([[CLAIMED.get(group, 0) for group in cells.groups]] * len(cells.methods))

@@ -16,14 +16,15 @@ SENSE = {
 }
 
 
-FEW = 3  # up to this many undecided comparisons of a family have a sentence each
+FEW = 3  # a family with at most this many undecided comparisons (see `verdicts`) gets a sentence for each of them
 
 
 def verdicts(contrasts: Iterable[Mapping[str, Any]], level: float = 0.05) -> list[str]:
     """Return a sentence for every contrast row, in their order (see `verdict`).
 
-    More than FEW undecided rows of one family share a single sentence at the end. Families are those of Holm's correction: all
-    methods against one control, and all pairs of methods, each within a group.
+    A comparison is undecided if its Holm-corrected p is not below `level`. If a family has more than FEW undecided rows, they share
+    a single sentence at the end. Families are those of Holm's correction: all methods against one control, and all pairs of methods, each
+    within a group.
     """
     rows = list(contrasts)
     families: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}

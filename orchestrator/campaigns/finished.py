@@ -21,8 +21,10 @@ from orchestrator.records import LedgerRow
 class FinishedRun:
     """A finished campaign: its plan, its ledger rows (by spec id) and its results.
 
-    `rows` includes those of the scoring models. `checkpoints(key)` returns the weights of the scoring models of a group at every kept
-    step; it raises CheckpointError if the store no longer has them.
+    A scoring group (ScoringGroup) is a set of scoring models that together give one score matrix per method.
+
+    `rows` includes the ledger rows of the scoring models. `checkpoints(key)` takes the key of a scoring group and returns the weights
+    of its scoring models, one Checkpoint for each step whose weights were kept. It raises CheckpointError if the store no longer has them.
     """
 
     scored: Scored
@@ -38,7 +40,7 @@ class FinishedRun:
 
     @property
     def first_group(self) -> str:
-        """The key of the first scoring group, the only one in most campaigns."""
+        """The key of the first scoring group. Most campaigns have only one scoring group."""
         return self.scored.groups[0].key
 
     @property

@@ -60,8 +60,9 @@ class CampaignBlock(Component):
 
     `asks_queries`: the campaign asks which training examples influence its queries according to its methods; without
     queries there are no scoring models. `judges_own_model`: scores are judged by retrains of the model that they were
-    computed from. `gives_parents`: retrains of all arms but the first start from a parent's weights. `adapts`: the
-    campaign supports `repeats.target_se`.
+    computed from. `gives_parents`: the campaign gives a parent to every retrain of an arm other than the first. A parent is
+    a model that was trained before in another arm; the retrain starts from its weights. `adapts`: the campaign supports
+    `repeats.target_se`.
     """
 
     asks_queries: ClassVar[bool] = True

@@ -47,7 +47,10 @@ class WorkerDraining:
 
 @dataclass(frozen=True)
 class WorkerLeft:
-    """An idle worker ended as intended (released, recycled, or its node was drained). Nothing is lost and no failure is charged."""
+    """An idle worker ended as intended. Nothing is lost and no failure is charged.
+
+    It was released, its process has to be replaced (see RecyclePolicy), or its node was drained.
+    """
 
     worker: str
 
@@ -138,15 +141,18 @@ class GiveBack:
 
 @dataclass(frozen=True)
 class Release:
-    """End this worker, so that its node can be removed: there is no work for it, or another worker has finished its retrain.
-    The scheduler no longer knows this worker."""
+    """End this worker, so that its node can be removed.
+
+    Either there is no work for this worker, or its node is being drained, or two workers ran attempts of the same retrain and the
+    other one has finished it. The scheduler no longer knows this worker.
+    """
 
     worker: str
 
 
 @dataclass(frozen=True)
 class Publish:
-    """Write one ledger part with these completed specs, including quarantined ones."""
+    """Write one ledger part with the rows of these specs. Each of them is completed or quarantined; a quarantined spec has a row too."""
 
     spec_ids: tuple[str, ...]
 

@@ -46,7 +46,7 @@ _IN_WORDS = {
 
 
 class StoreRefusesError(OSError, RefitError):
-    """The store cannot be read or written until a person corrects its path or permissions. (errno, reason, path)"""
+    """The store cannot be read or written until a person corrects its path or permissions. Its arguments are errno, reason and path."""
 
     def __str__(self) -> str:
         return describe_os_error(self)

@@ -52,7 +52,7 @@ class Store:
         return Ledger(self.blobs, task_id)
 
     def run_path(self, name: str) -> Path:
-        """Return the local path of the run directory of this name, or of its mirror."""
+        """Return the path of the run directory of this name. If the store is a bucket, it is the path of the local copy (see RunMirror)."""
         return self.root / name
 
     def mirror(self, path: Path) -> RunMirror:
