@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 class Method(Component):
     """Scores the influence of training examples on queries.
 
-    Positive = the example helps the query: removing it lowers the measurement. A subclass with scores must define
-    `score`. The other methods and attributes are hooks with defaults; a misspelt hook is refused when the class is
-    defined.
+    A positive score predicts that the example helps the query: if the example were removed, the query's measurement (such
+    as the probability of its gold label, tasks.measurement) would fall. A subclass with scores must define `score`. The
+    other methods and attributes are hooks with defaults; a misspelt hook is refused when the class is defined.
 
-    `needs` says what a gradient shard must hold: a set of names from influence.checkpoint.NEEDS, which also explains
-    them. The empty set means that the method uses no gradients.
+    `needs`: a set of names from influence.checkpoint.NEEDS, where each name is explained. They say which gradients the
+    gradient shards passed to `score` must hold (influence.gradients.GradientShard), and, by `curvature`, that `solve` must be called.
+    The empty set means that the method uses no gradients.
     `uses_checkpoints`: the method sums over every configured checkpoint, else it uses the last one of each scoring
     model. `is_control`: the method has no scores; the planner draws its removal sets at random.
     `follows_query_loss`: the method differentiates the query loss, so that it can explain any label; if false, only
@@ -87,7 +88,10 @@ class Method(Component):
         raise NotImplementedError
 
     def options_identity(self, base_dir: Path) -> dict[str, Any]:
-        """Return what enters the score id: name, version, options; a file is represented by the digest of its content."""
+        """Return the method's part of the score id, the digest under which its scores are stored: name, version and options.
+
+        A method with an option that names a file overrides this hook and returns the digest of the file's content instead.
+        """
         return self.identity()
 
     def prepare(self, task: Task, base_dir: Path, queries: QueryBlock) -> Any:

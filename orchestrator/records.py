@@ -1,4 +1,7 @@
-"""The records of a retrain: RetrainSpec (its identity), Work (a retrain to do), Outcome (its result), LedgerRow (as stored). Pure."""
+"""The records of a retrain: RetrainSpec (its identity), Work (a retrain to do), Outcome (its result), LedgerRow (the stored form).
+
+They are plain data: nothing in this module reads or writes files or starts anything.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ class RetrainSpec:
     """The identity of a retrain: it describes what is trained, not why.
 
     Method, query, k (the number of removed examples), paths, hosts, attempt and time are not part of it.
-    `train`, `model` and `numerics` are digests or plain JSON;
-    `edit` is Edit.identity(); `parent` is {spec_id, step} of the checkpoint from which a fine-tune starts.
+    `train` is the digest of the train set and its preprocessing. `model`, `recipe` and `numerics` are the identities of these parts, as
+    plain JSON values. `edit` is Edit.identity(). `parent` is {spec_id, step} of the checkpoint from which a fine-tune starts.
     """
 
     train: str
@@ -72,8 +75,9 @@ def digest_json(text: str) -> str:
 class Work:
     """One retrain to do: its spec and the edit that the spec identifies.
 
-    `keep_steps`: the training steps whose weights are stored (for scoring models and parents). `arm`: the label of the campaign's
-    arm whose task is trained. These two are not part of the identity.
+    `keep_steps`: the training steps whose weights are stored (for scoring models and parents). `arm`: the label of the arm whose task is
+    trained; an arm is one variant of the campaign's task (orchestrator.experiment.arm). `keep_steps` and `arm` are not part of the
+    identity.
     """
 
     spec: RetrainSpec
@@ -88,7 +92,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of one retrain. `outputs` maps a measured split, or `<observer>/<key>@<step>`, to a float32 array.
+    """The result of one retrain.
+
+    `outputs` holds float32 arrays by name. Under the name of a measured split are the trained model's outputs on the measured rows of that
+    split. Under `<observer>/<key>@<step>` is what an observer recorded during the training (tasks.observer.Observer).
 
     `status` ok: training was completed. diverged: the loss was NaN or infinite; this is a result and is never retried. quarantined: the
     retrain failed more often than its budget allows, with the last error in `error`.

@@ -111,7 +111,7 @@ class Numerics:
     device_model: str = ""
     dtype: str = "float32"
     threads: int = 1
-    stack: int = 1
+    stack: int = 1  # always 1 at present; it stays a field because it is part of the identity of every retrain
     micro_batch: int = 0  # 0 means whole batches
     compile: bool = False
     torch: str = ""

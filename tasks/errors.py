@@ -40,4 +40,4 @@ class MisspeltHookError(TypeError):
 
 
 class GivenBack(RefitError):  # noqa: N818  (a request, not a fault)
-    """A training stopped on request; its progress is stored."""
+    """A worker stopped its retrain because the driver requested it (`Backend.give_back`), after storing a snapshot of the training."""

@@ -10,8 +10,9 @@ from pydantic import BaseModel
 
 from tasks.errors import MisspeltHookError
 
-# The least similarity (difflib's ratio) at which a name counts as a misspelling. Two names that differ by one
-# additional or missing letter reach it from four letters on; by one wrong letter or two swapped neighbours, from seven on.
+# The least similarity (difflib's ratio) at which a name counts as a misspelling. Two names of which one has an
+# additional letter reach this similarity if the longer one has at least four letters. Two names of equal length that
+# differ in one letter, or by two swapped neighbouring letters, reach it if they have at least seven letters.
 CLOSE = 0.85
 
 
@@ -37,7 +38,8 @@ def refuse_misspelt(cls: type, base: type, options: Collection[str] = ()) -> Non
 def overrides(part: object, hook: Any) -> bool:
     """Return whether the class of `part` overrides `hook`, a method or property of a base class.
 
-    `overrides(recipe, Recipe.train_each)` is true for a recipe that can train a stack.
+    `overrides(recipe, Recipe.train_each)` is true for a recipe that can train a stack, which is many retrains trained
+    together.
     """
     name: str = getattr(hook, "fget", hook).__name__  # a property has its name on its function
     return getattr(type(part), name) is not hook

@@ -1,4 +1,9 @@
-"""Common random numbers: one generator per purpose, keyed (seed, purpose), so that no RNG state is ever saved."""
+"""Random generators for common random numbers: retrains with the same seed draw the same numbers for the same purpose.
+
+Each purpose (initial weights, batch order, dropout ...) has its own generator, whose seed is computed from the retrain's
+seed, the purpose and counters such as the step. A resumed training computes the same seeds again, so no RNG state is
+ever saved.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +23,8 @@ def repeat_seed(base_seed: int, repeat: int) -> int:
 
 def purpose_seed(seed: int, purpose: str, *key: int) -> int:
     """Return a 63-bit seed for one purpose (init, order, dropout, negatives ...) and optional counters such as epoch or step."""
-    # the key is a spawn_key, because entropy loses trailing zeros: (seed, purpose) would equal (seed, purpose, 0)
+    # Purpose and key are passed as spawn_key. If they were part of the entropy, SeedSequence would ignore zeros at its end,
+    # so that (seed, purpose) and (seed, purpose, 0) would give the same numbers.
     state = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), *key)).generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))
 

@@ -36,7 +36,7 @@ class OpenRequest:
     plugins: Sequence[str] = ()
 
     def at(self, option: str) -> OpenRequest:
-        """Return the same request for the block of an option of this block."""
+        """Return the same request for a block nested in this one: `option` is its key, which is appended to `key`."""
         return replace(self, key=f"{self.key}.{option}")
 
 
@@ -48,13 +48,13 @@ class Task(ABC):
     the form -log p are in nats, and lower is better.
 
     `splits`: name -> data, one of them called train. `measured`: split -> rows whose outputs every retrain records,
-    int64. `encoding`: how texts become tokens (tasks.data.tokens), None for tasks without text. `properties`: the
-    measured properties of word vectors, one for each row of the split called `properties`, in the order of its rows;
-    None for a task that measures no properties.
-    `refused`: label -> why a property cannot be measured. `splits_with_losses` and `splits_with_query_losses`: the
-    splits whose rows `losses` and `query_losses` accept; None means all. `independent_rows`: names of matrix
-    parameters whose Hessian of the train objective is block-diagonal by row: the second derivative with respect to
-    entries of two different rows is zero.
+    int64. `encoding`: how texts become tokens (tasks.data.tokens), None for tasks without text. `properties`:
+    descriptions of numbers that are computed from trained word vectors, such as the effect size of an association test
+    (tasks.properties). The split called `properties` has one row for each of them, in the same order. None for a task
+    that measures no properties. `refused`: label -> why a property cannot be measured. `splits_with_losses` and
+    `splits_with_query_losses`: the splits whose rows `losses` and `query_losses` accept; None means all.
+    `independent_rows`: names of matrix parameters whose Hessian of the train objective is block-diagonal by row: the
+    second derivative with respect to entries of two different rows is zero.
     """
 
     model: Any  # a tasks.model.Model
@@ -138,7 +138,8 @@ class Task(ABC):
     def query_losses(self, network: nn.Module, split: str, rows: np.ndarray, labels: np.ndarray) -> Tensor:
         """Return the query loss [n] under `labels` int64 [n], differentiable in the whole network.
 
-        For a task that does not override it, the query loss is -log p(label) of its logits.
+        A task overrides this hook to define its own query loss. For a task that does not override it,
+        influence methods do not call it and compute the query loss themselves: -log p(label) from `logits`.
         """
         raise NotImplementedError
 

@@ -1,4 +1,8 @@
-"""Plans: cells, each of which needs one retrain, and the distinct works (retrains to do); one work can serve several cells."""
+"""Plans, which say which retrains a campaign needs and for what.
+
+A cell is one entry of the campaign's design, such as one combination of method, group, k, query and repeat. Each cell needs one retrain. A
+work is a retrain to do; cells that need the same retrain share one work.
+"""
 
 from __future__ import annotations
 

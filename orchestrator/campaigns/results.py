@@ -18,10 +18,11 @@ from tasks.base import Split
 class Results:
     """The tables of a campaign and the verdicts that they support.
 
-    `checks`: reasons for a careful reader to doubt the verdicts; they are shown wherever the verdicts are. `verdicts`: sentences, which
-    say that they are not to be relied on if a check failed (orchestrator.analysis.checks.worded). `headline`: name of the table for the
-    terminal and the tracking store; `labels`: its columns that identify a row; `shown`: its other columns that the terminal shows
-    (empty: all). `notes`: sentences that readers of the tables need. `view`: further data from which the report sections are made.
+    `checks`: reasons for a careful reader to doubt the verdicts; they are shown wherever the verdicts are. `verdicts`: one sentence each.
+    If a check failed, every one of these sentences begins with a warning not to rely on it (orchestrator.analysis.checks.worded).
+    `headline`: name of the table for the terminal and the tracking store; `labels`: its columns that identify a row; `shown`: its other
+    columns that the terminal shows (empty: all). `notes`: sentences that readers of the tables need. `view`: further data from which the
+    report sections are made.
     """
 
     tables: Mapping[str, pd.DataFrame]

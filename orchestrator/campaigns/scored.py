@@ -24,10 +24,11 @@ class UnrankedError(InputError):
 class Scored:
     """The experiment with its scores and finished retrains, from which a campaign plans and analyses.
 
-    `queries(key)`: queries of a scoring group. `matrix(key, label)`: scores of a method on a scoring group. `outcome(spec_id)`: outcome of
-    a scoring model. `rows(spec_ids)`: ledger rows of those that are finished, for campaigns whose plan depends on results.
-    `seen`: a cache for these campaigns. It maps a spec id to the values that the campaign has computed from its ledger row, once that
-    row can no longer change, so that the campaign reads each of these rows only once.
+    A scoring group is the scoring models of one arm that together give one score matrix per method; `key` is its ScoringGroup.key.
+    `queries(key)`: the queries of a scoring group. `matrix(key, label)`: the scores that the method with this label computes from the
+    models of the group. `outcome(spec_id)`: the outcome of a scoring model. `rows(spec_ids)`: ledger rows of those that are finished, for
+    campaigns whose plan depends on results. `seen`: a cache for these campaigns. It maps a spec id to the values that the campaign has
+    computed from its ledger row, once that row can no longer change, so that the campaign reads each of these rows only once.
     """
 
     experiment: Experiment

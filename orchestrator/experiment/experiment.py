@@ -107,7 +107,10 @@ class Experiment:
     def _check_settings(self) -> None:
         """Check settings that not every campaign takes. Raises ConfigError."""
         if self.campaign.judges_own_model and (n_models := self.settings.scores.models) > 1:
-            problem = f"{n_models} is not allowed: {self.settings.campaign} scores one model per repeat, its reference; allowed: 1"
+            problem = (
+                f"{n_models} is not allowed: {self.settings.campaign} computes the scores of each repeat from one model, "
+                "the reference of that repeat; allowed: 1"
+            )
             raise ConfigError(f"{self.config.where}: scores.models", problem)
         if self.settings.repeats.is_adaptive and not self.campaign.adapts:
             problem = f"{self.settings.campaign} needs a fixed number of repeats; allowed: count or seeds"
@@ -123,7 +126,8 @@ class Experiment:
             for arm in scored_arms:
                 method.check(arm.task, self.config.base_dir, f"{self.config.where}: methods[{position}]")
                 self._check_explained(method, arm, position)
-            if not method.needs and not self.needs_scoring_outputs:  # checks that a file of scores has these queries
+            if not method.needs and not self.needs_scoring_outputs:
+                # `prepare` raises InputError if the method reads its scores from a file that lacks one of these queries.
                 method.prepare(self.task, self.config.base_dir, self.queries(None))
 
     def _check_explained(self, method: Method, arm: Arm, position: int) -> None:
@@ -379,5 +383,5 @@ class Experiment:
         return [self.scoring_work(self.main, numerics, seed) for seed in self.scoring_seeds]
 
     def scoring_groups(self, numerics: Numerics) -> list[ScoringGroup]:
-        """Return the scoring models in the campaign's groups."""
+        """Return the scoring models in groups; the campaign decides which models form a group and share one score matrix per method."""
         return self.campaign.scoring_groups(self, numerics)

@@ -57,9 +57,10 @@ class QueryPage:
 class Section:
     """A section of the page that a campaign adds.
 
-    `id` is its anchor, `nav` its name in the list of sections (default: the title). `template` is the name of one of the
-    report's own templates, or the absolute path of a file of the campaign; it is rendered with the section as `section`.
-    `figures` (name -> SVG text) are also written to figures/<name>.svg, so their names must differ between sections.
+    `id` is its anchor, `nav` its name in the list of sections (default: the title). `template` is the name of one of
+    the report's own templates, or the absolute path of a file of the campaign; the template reads this object from its
+    variable `section`. `figures` (name -> SVG text) are also written to figures/<name>.svg, so their names must differ
+    between sections.
     """
 
     id: str

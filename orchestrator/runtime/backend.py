@@ -58,7 +58,8 @@ class WorkerContext:
     landmark: str = ""
     # Digests of the source files of plugins; a worker refuses to run other source than the driver has.
     sources: Sources = field(default_factory=dict)
-    # Seconds of training after which the first snapshot is stored; None: snapshots are not stored at intervals.
+    # Seconds of training after which the first snapshot is stored. orchestrator.runtime.snapshots computes the intervals
+    # between later snapshots. None: a snapshot is stored only if a worker is requested to stop (`Backend.give_back`).
     snapshot_s: float | None = None
 
     def task_of(self, arm: str) -> Task:
@@ -107,8 +108,10 @@ class Backend(Protocol):
     def want(self, n_workers: int, at_most: float = math.inf) -> None:
         """Let the pool grow towards `n_workers`, the number of workers for which there is work.
 
-        The pool never exceeds its own limit, nor `at_most`, the number that the budget allows, and it has only a few
-        pending requests at a time. A lower number withdraws pending requests but ends no worker; `release` does that.
+        The pool never has more workers than its own limit, nor more than `at_most`, the number that the budget allows. It
+        requests new workers from the cluster a few at a time: only a limited number of requested workers may be waiting
+        for a node. If `n_workers` is lower than before, requests that still wait are withdrawn, but no worker is ended;
+        `release` ends workers.
         """
         ...
 

@@ -49,7 +49,8 @@ class Edit:
     def selection(weights: Mapping[int, float]) -> Edit:
         """Return the edit of mode `select` that trains only on the TrainIds in `weights`, each with its weight.
 
-        An id of weight one is part of the edit too. Raises ValueError without ids.
+        Ids with weight one must be listed too, because an example that is not listed is not trained on. Raises ValueError
+        without ids.
         """
         items = sorted((int(i), float(w)) for i, w in weights.items())
         if not items:
@@ -85,8 +86,9 @@ class Edit:
     def weights_of(self, train_ids: np.ndarray) -> np.ndarray:
         """Return the weight of every training example, in the order of `train_ids`: float32 [n_train].
 
-        For mode `each` the result has the weights of all ids of the stack, as if it were one retrain. Raises KeyError naming the first id of the edit that
-        is not a TrainId.
+        For mode `each` the result sets the weights of all ids of the stack at once, so it is not the weights of any single
+        retrain of the stack, each of which changes the weight of one id only. Raises KeyError naming the first id of the
+        edit that is not a TrainId.
         """
         weights = np.full(len(train_ids), 0 if self.mode == "select" else 1, np.float32)
         if self.is_empty:
