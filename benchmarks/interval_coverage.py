@@ -36,8 +36,8 @@ Command: `python -m benchmarks.interval_coverage --replicates {n}` ({versions}; 
 All figures are in `benchmarks/results/interval_coverage.json`.
 
 For each line of the tables, {n:,} campaigns are simulated. In a campaign, the effect y of each cell (query, repeat) is the sum of three
-independent normal numbers: one for the query, one for the seed of the repeat, and a residual. The Monte Carlo standard error of a coverage is
-{error:.2%}.
+independent normal numbers: one for the query, one for the seed of the repeat, and a residual. Their standard deviations are given in this order:
+(query, seed, residual). The Monte Carlo standard error of a coverage is {error:.2%}.
 
 **Queries of this kind** (`ci_*`), no cell missing: the lowest coverage is {low:.2%}, the mean {mean:.2%}, the highest {high:.2%}. The coverage
 exceeds 95% because the interval uses a variance of at least the largest of the three mean squares (of queries, of repeats and of residuals).
@@ -50,10 +50,10 @@ used as a lower bound, the interval would cover less whenever the mean square of
 If neither seeds nor residuals vary, `ci_fixed_*` is a single point, which is the true value. If nothing varies at all (standard deviations (0,
 0, 0)), there is no `ci_*`, because nothing shows how much queries differ.
 
-*Degrees of freedom.* With Satterthwaite's plug-in formula alone the coverage falls to {plain:.2%} (20 queries x 3 repeats at (1, 1, 0)). If the
-mean square of the seeds, on 2 degrees of freedom, is small by chance, the variance is too small and at the same time its degrees of freedom are
-too many. Therefore each mean square, on f degrees of freedom, is multiplied by 1 + 2/f in the formula for the degrees of freedom (not in the
-variance).
+*Degrees of freedom.* With Satterthwaite's plug-in formula alone the coverage falls to {plain:.2%} (20 queries x 3 repeats, standard
+deviations (1, 1, 0)). If the mean square of the seeds, on 2 degrees of freedom, is small by chance, the variance is too small and at the same
+time its degrees of freedom are too many. Therefore each mean square, on f degrees of freedom, is multiplied by 1 + 2/f in the formula for the
+degrees of freedom (not in the variance).
 
 *Cells missing.* If cells are missing, the mean and the mean squares come from the additive fit (Henderson's method 3). The coverage stays near
 or above 95% as long as most cells are present. It need not do so in the last layout of the table, with half of the cells missing and {f_last}
