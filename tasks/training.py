@@ -50,7 +50,7 @@ def deterministic(numerics: Numerics) -> None:
     # The order in which numpy's products and decompositions sum depends on the number of threads of its BLAS library,
     # which is set separately: without this a Ray actor would use one thread and this process all cores.
     threadpool_limits(limits=numerics.threads, user_api="blas")
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True) would also import the compiler
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.benchmark = False

@@ -20,8 +20,8 @@ class ClusterNetwork(nn.Module):
 
     def __init__(self, n_features: int, hidden: int, n_clusters: int):
         super().__init__()
-        make = nn.utils.skip_init
-        self.encoder = nn.Sequential(make(nn.Linear, n_features, hidden), nn.ReLU(), make(nn.Linear, hidden, hidden))
+        with torch.random.fork_rng(devices=[]):
+            self.encoder = nn.Sequential(nn.Linear(n_features, hidden), nn.ReLU(), nn.Linear(hidden, hidden))
         self.centroids = nn.Parameter(torch.zeros(n_clusters, hidden))
 
     def forward(self, points: Tensor) -> Tensor:

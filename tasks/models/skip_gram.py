@@ -83,8 +83,10 @@ class SkipGram(Model):
         import torch
         from torch import nn
 
+        # torch.nn.utils.skip_init would import PyTorch's compiler, which takes a second.
+        fresh = nn.Embedding.from_pretrained
         network = nn.ModuleDict(
-            {name: nn.utils.skip_init(nn.Embedding, n_words, self.dim) for name in ("input", "output")}
+            {name: fresh(torch.empty(n_words, self.dim), freeze=False) for name in ("input", "output")}
         )
         bound = 0.5 / self.dim if self.init == "word2vec" else (n_words + self.dim) ** -0.5
         inner = network.get_parameter("input.weight")

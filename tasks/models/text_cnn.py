@@ -63,14 +63,17 @@ class TextCNN(WordModel):
         base_state: Mapping[str, np.ndarray] | None = None,
     ) -> nn.ModuleDict:
         """Return a fresh network onto `n_outputs` logits, drawn layer by layer from the generator (generator_seed, 'init')."""
+        import torch
         from torch import nn
-        from torch.nn.utils import skip_init
 
         shapes = ((self.embedding_dim, self.kernel), (self.filters, self.kernel), (self.filters, 1))
-        layers: dict[str, nn.Module] = {"embedding": skip_init(nn.Embedding, vocabulary_size, self.embedding_dim)}
-        for layer, (channels, kernel) in zip(LAYERS[1:4], shapes, strict=True):
-            layers[layer] = skip_init(nn.Conv1d, channels, self.filters, kernel, padding=kernel // 2)
-        layers["linear"] = skip_init(nn.Linear, self.filters, n_outputs)
+        # torch.nn.utils.skip_init would import PyTorch's compiler, which takes a second, so the layers are drawn twice.
+        with torch.random.fork_rng(devices=[]):
+            embedding = nn.Embedding.from_pretrained(torch.empty(vocabulary_size, self.embedding_dim), freeze=False)
+            layers: dict[str, nn.Module] = {"embedding": embedding}
+            for layer, (channels, kernel) in zip(LAYERS[1:4], shapes, strict=True):
+                layers[layer] = nn.Conv1d(channels, self.filters, kernel, padding=kernel // 2)
+            layers["linear"] = nn.Linear(self.filters, n_outputs)
         network = nn.ModuleDict(layers)
         _initialise(network, torch_generator(generator_seed, "init"))
         freeze_parameters(network, self.freeze)

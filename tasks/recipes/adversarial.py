@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -74,11 +74,12 @@ class AdversarialRun(FinetuneRun):
     @cached_property
     def adversary(self) -> nn.Linear:
         """The linear layer from features to confounds, drawn by (seed, 'init-adversary')."""
+        import torch
         from torch import nn
-        from torch.nn.utils import skip_init
 
         twin, n_confounds = self._last_layer(), len(self.task.splits["train"].confound_names)
-        head: Any = skip_init(nn.Linear, twin.in_features, n_confounds)
+        with torch.random.fork_rng(devices=[]):
+            head = nn.Linear(twin.in_features, n_confounds)
         nn.init.normal_(head.weight, std=0.02, generator=torch_generator(self.seed, "init-adversary"))
         nn.init.zeros_(head.bias)
         return head.to(twin.weight)
