@@ -17,8 +17,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## install, run configs/quickstart.yaml, print the summary table and where the report is
 	$(BIN)/refit run configs/quickstart.yaml --yes
 
-# As many processes as the machine has processors; tests/conftest.py shares the tests out among them.
-PYTEST := $(BIN)/python -m pytest -n logical --dist loadgroup --no-loadscope-reorder
+# Each process takes whole files, so that the fixtures of a file are made once; tests/conftest.py says how many processes
+# there are and which files come first.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP)  ## the whole test suite
 	$(PYTEST)

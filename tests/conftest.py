@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -18,24 +19,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of processes of `pytest -n auto`: one more than processors, since tests that start Ray mostly wait."""
+    return (os.cpu_count() or 1) + 1
+
+
 def starts_ray(item: pytest.Item) -> bool:
-    """Return whether a test starts its own Ray; all such tests run one after the other, in one process."""
+    """Return whether a test starts its own Ray."""
     return "ray" in item.path.stem.split("_") or item.get_closest_marker("ray") is not None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Distribute the tests over the processes of `pytest -n` by file, so that the fixtures of a file are made once.
+    """Put the files whose tests start Ray first, then the other files with slow tests; `pytest --dist loadfile` keeps this order.
 
-    All tests that start Ray are one group, which comes first; the files with slow tests follow. Long work that cannot
-    be divided must not start last.
+    A process takes a whole file, and a long file must not start last.
     """
     if items and not items[0].config.getoption("--campaigns"):
         items[:] = [item for item in items if item.get_closest_marker("campaign") is None]
     slow_files = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (not starts_ray(item), item.path not in slow_files))  # stable, so files stay whole
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if starts_ray(item) else str(item.path)))
+    ray_files = {item.path for item in items if starts_ray(item)}
+    items.sort(
+        key=lambda item: (item.path not in ray_files, item.path not in slow_files)
+    )  # stable, so files stay whole
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -19,10 +20,18 @@ def run_tiny(output: Path, *more: object, config: str | Path = TINY) -> str:
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory) -> Path:
-    """A finished campaign, in-process."""
-    output = tmp_path_factory.mktemp("quiet")
+def untouched(tmp_path_factory) -> Path:
+    """The store of a campaign that ran in-process; tests only copy it."""
+    output = tmp_path_factory.mktemp("untouched")
     run_tiny(output, "--address", "local")
+    return output
+
+
+@pytest.fixture(scope="module")
+def quiet(untouched, tmp_path_factory) -> Path:
+    """A copy of that store, on which tests also run commands."""
+    output = tmp_path_factory.mktemp("quiet")
+    shutil.copytree(untouched, output, dirs_exist_ok=True)
     return output
 
 
@@ -107,8 +116,8 @@ def test_verify_holds_and_retrains_give_the_same_bytes(quiet):
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate"])
-def test_a_damaged_part_is_named_set_aside_and_trained_again(quiet, tmp_path, damage):
-    run_tiny(tmp_path, "--address", "local")
+def test_a_damaged_part_is_named_set_aside_and_trained_again(untouched, quiet, tmp_path, damage):
+    shutil.copytree(untouched, tmp_path, dirs_exist_ok=True)
     part = parts(tmp_path)[len(parts(tmp_path)) // 2]
     data = bytearray(part.read_bytes())
     if damage == "flip":
@@ -131,8 +140,8 @@ def rows_of(part: Path) -> list[dict]:
     return pq.read_table(part, columns=["spec_id"]).to_pylist()
 
 
-def test_a_changed_table_is_a_mismatch(quiet, tmp_path):
-    run_tiny(tmp_path, "--address", "local")
+def test_a_changed_table_is_a_mismatch(untouched, tmp_path):
+    shutil.copytree(untouched, tmp_path, dirs_exist_ok=True)
     table = run_dir(tmp_path) / "results" / "summary.csv"
     header, first, *rest = table.read_text().splitlines(keepends=True)
     table.write_text("".join([header, first.replace("0", "9", 1), *rest]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import os
@@ -78,7 +79,9 @@ def _figures(data: ReportData) -> dict[str, str]:
     return {name: svg for section in data.sections for name, svg in section.figures.items()}
 
 
+@functools.cache
 def _environment() -> jinja2.Environment:
+    """Return the environment of the templates, made once, so that a process compiles each template once."""
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.FunctionLoader(_template_of_campaign), jinja2.FileSystemLoader(_HERE)]),
         autoescape=True,

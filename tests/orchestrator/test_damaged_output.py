@@ -85,7 +85,9 @@ class Output:
     """A finished run, and the same again after each damage."""
 
     def __init__(self, folder: Path):
-        self.config = small_config(folder, repeats__count=1, deletion__k=[2])
+        self.config = small_config(
+            folder, queries__count=1, deletion__k=[2], deletion__groups=["proponents"], repeats__count=1
+        )
         self.run_dir = run_here(self.config).run_dir
         self.store, self.whole = folder / "runs", folder / "whole"
         shutil.copytree(self.store, self.whole)
