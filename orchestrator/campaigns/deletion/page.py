@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from orchestrator.campaigns.deletion.candidates import Candidates
 from orchestrator.campaigns.finished import FinishedRun
 from orchestrator.report import figures
 from orchestrator.report.canvas import unique
@@ -27,16 +28,17 @@ _EDITS = {
     "mask": "a removed example keeps its slot with weight zero",
     "drop": "batches are rebuilt without the removed examples",
 }
+_CANDIDATES = "per query, the {:,} training examples that have the least TF-IDF similarity to it"
 
 
-def deletion_page(finished: FinishedRun, mode: str) -> CampaignPage:
+def deletion_page(finished: FinishedRun, mode: str, candidates: Candidates | None = None) -> CampaignPage:
     """Return a deletion campaign's part of the report, from the ledger, the scores and the result tables."""
     from orchestrator.campaigns.deletion.query_pages import query_pages
 
     return CampaignPage(
-        _asked(finished, mode),
+        _asked(finished, mode, candidates),
         EXPLAINED,
-        deletion_sections(finished.results.tables, query_pages(finished, finished.rows)),
+        deletion_sections(finished.results.tables, query_pages(finished, finished.rows, candidates)),
         _notes(finished),
         _cost(finished),
     )
@@ -55,7 +57,7 @@ def deletion_sections(tables: Mapping[str, pd.DataFrame], queries: Sequence[Quer
             "Deletion curves",
             _template("curves"),
             {"curves": curves, "groups": groups},
-            {"curves": figures.curves_svg(curves)} if len(curves) else {},
+            {"curves": figures.curves_svg(curves), **_accuracy_figure(curves)} if len(curves) else {},
         ),
         Section(
             "auc",
@@ -76,6 +78,11 @@ def deletion_sections(tables: Mapping[str, pd.DataFrame], queries: Sequence[Quer
             nav="Queries",
         ),
     ]
+
+
+def _accuracy_figure(curves: pd.DataFrame) -> dict[str, str]:
+    """Return the figure of the changes of accuracy, if the task has an accuracy."""
+    return {"accuracy": figures.accuracy_svg(curves)} if curves["accuracy_delta"].notna().any() else {}
 
 
 def _repeats(tables: Mapping[str, pd.DataFrame]) -> list[Section]:
@@ -99,14 +106,16 @@ def _query_figures(table: pd.DataFrame, queries: Sequence[QueryPage], methods: S
     return drawn
 
 
-def _asked(finished: FinishedRun, mode: str) -> list[tuple[str, str]]:
+def _asked(finished: FinishedRun, mode: str, candidates: Candidates | None) -> list[tuple[str, str]]:
     experiment, plan = finished.experiment, finished.plan
+    restricted = [("Candidates", _CANDIDATES.format(candidates.least_overlap))] if candidates else []
     steps = finished.scoring[0].work.keep_steps
     return [
         ("Campaign", "deletion: remove the top k training examples of a group, retrain, measure the query"),
         ("Methods", ", ".join(plan.methods)),
         ("Groups", ", ".join(plan.groups)),
         ("k", ", ".join(map(str, plan.ks))),
+        *restricted,
         ("Edit", f"{mode} ({_EDITS[mode]})"),
         ("Queries", f"{len(plan.query_ids)} of split {experiment.main.asked.split}"),
         ("Measurement", experiment.config.measurement.name),
