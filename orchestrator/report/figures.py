@@ -46,6 +46,14 @@ def accuracy_svg(curves: pd.DataFrame) -> str:
     return _curves(drawn, "accuracy", "change of the accuracy", {})
 
 
+def correct_svg(table: pd.DataFrame) -> str:
+    """Draw the column `correct` in the form of `curves_svg`; the first row of `table`, k = 0, is the first point of every curve."""
+    start, curves = table.iloc[:1], table.iloc[1:]
+    pairs = curves[["method", "group"]].drop_duplicates().to_dict("records")
+    drawn = pd.concat([*(start.assign(**pair) for pair in pairs), curves]).rename(columns={"correct": "delta"})
+    return _curves(drawn, "correct", "share of correct answers", {})
+
+
 def _curves(curves: pd.DataFrame, name: str, label: str, hints: Mapping[str, str]) -> str:
     methods, groups = unique(curves, "method"), unique(curves, "group")
     style = looks(methods)

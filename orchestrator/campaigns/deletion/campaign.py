@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
+from influence.base import Method
 from orchestrator.analysis.checks import Check
 from orchestrator.analysis.stopping import Stopping
 from orchestrator.campaigns.base import Campaign
@@ -21,6 +22,7 @@ from orchestrator.campaigns.deletion.grid import DeletionGrid
 from orchestrator.campaigns.deletion.orders import Draws, controls_of, drawn, ranked
 from orchestrator.campaigns.deletion.results import deletion_advice, deletion_results
 from orchestrator.campaigns.deletion.tracking import deletion_record
+from orchestrator.campaigns.deletion.word_edits import SIDES, WordEdits, check_words, key_words_of, side_of
 from orchestrator.campaigns.finished import FinishedRun
 from orchestrator.campaigns.outcomes import measured_values
 from orchestrator.campaigns.plan import Plan, check_unique, distinct_max
@@ -31,15 +33,17 @@ from orchestrator.experiment.experiment import Experiment
 from orchestrator.records import LedgerRow, Work
 from orchestrator.report.data import CampaignPage
 from orchestrator.tracking.record import CampaignRecord
+from tasks.data.edits import ReplaceBy
 from tasks.errors import InputError
 
-Group = Literal["proponents", "opponents", "least"]
+Group = Literal["proponents", "opponents", "least", "proponent_words", "opponent_words"]
 
 
 class Deletion(Campaign):
     """The `deletion` block: removal set sizes `k` (counts, or fractions of the train set below 1), groups, and the edit's mode.
 
-    `candidates`: the training examples that may be removed for a query, by default all.
+    `candidates`: the training examples that may be removed for a query, by default all. The groups `opponent_words` and
+    `proponent_words` keep the examples and replace only their key words, by the special token that `replace_by` names.
     """
 
     name: ClassVar[str] = "deletion"
@@ -50,6 +54,7 @@ class Deletion(Campaign):
     groups: Annotated[tuple[Group, ...], Field(min_length=1)] = ("proponents", "opponents")
     mode: Literal["mask", "drop"] = "mask"
     candidates: Candidates | None = None
+    replace_by: ReplaceBy = "pad"
 
     @field_validator("k", "groups")
     @classmethod
@@ -73,14 +78,19 @@ class Deletion(Campaign):
 
     def identity(self) -> dict[str, Any]:
         """Return name, version and options. Options that did not exist before are left out if unused, so that older runs keep their name."""
-        found = super().identity()
-        return {key: value for key, value in found.items() if key != "candidates" or value is not None}
+        unused = [("candidates", self.candidates is None), ("replace_by", SIDES.keys().isdisjoint(self.groups))]
+        return {key: value for key, value in super().identity().items() if (key, True) not in unused}
+
+    def also_scored(self, methods: Mapping[str, Method]) -> Mapping[str, Method]:
+        """Return the key words that groups of words need."""
+        return key_words_of(self.groups, methods)
 
     def check(self, experiment: Experiment) -> None:
         """Raise InputError for a k or candidates that do not fit the data, or for which a control has too few examples to draw from."""
         most = self._most(experiment)
         if self.candidates is not None:
             self.candidates.check(experiment, most, experiment.config.where)
+        check_words(experiment, self.groups, self.replace_by)
         by_label = [label for label, control in controls_of(experiment).items() if control.by_label]
         if not by_label:
             return
@@ -90,7 +100,7 @@ class Deletion(Campaign):
             return
         draws = Draws.of(experiment, experiment.queries(None), most, self.candidates)
         for key, label, group in product(np.unique(draws.keys).tolist(), by_label, self.groups):
-            draws.order(label, key, group, experiment.seeds[0])
+            draws.order(label, key, side_of(group), experiment.seeds[0])
 
     def _check_any_label(self, experiment: Experiment, by_label: Sequence[str], most: int) -> None:
         """Raise InputError for a k if there is no label that a query may have for which all controls have enough examples."""
@@ -98,7 +108,7 @@ class Deletion(Campaign):
         for query_label in range(len(experiment.train.classes)):
             try:
                 for label, group in product(by_label, self.groups):
-                    drawn(experiment, label, query_label, group, experiment.seeds[0], most)
+                    drawn(experiment, label, query_label, side_of(group), experiment.seeds[0], most)
                 return
             except InputError as error:
                 refusals.append(error)
@@ -135,6 +145,7 @@ class Deletion(Campaign):
             draw=draws.order,
             spec=lambda edit, seed: experiment.spec(scored.numerics, edit, seed),
             mode=self.mode,
+            words=WordEdits(scored, self.replace_by),
         )
         stopping = stopping_of(experiment.settings.repeats)
         if stopping is not None:
@@ -153,7 +164,7 @@ class Deletion(Campaign):
         """Return the report sections: curves, AUC-DEL, contrasts, pairing, and a page per query."""
         from orchestrator.campaigns.deletion.page import deletion_page  # on demand, since it imports matplotlib
 
-        return deletion_page(finished, self.mode, self.candidates)
+        return deletion_page(finished, self.mode, self.candidates, self.replace_by)
 
     def tracking(self, finished: FinishedRun) -> CampaignRecord:
         """Return the tracking record: the design as parameters, and a child run per curve."""

@@ -18,6 +18,7 @@ from orchestrator.analysis.two_controls import two_control_verdicts
 from orchestrator.analysis.verdicts import verdicts
 from orchestrator.campaigns.deletion.accuracy import accuracy_on_others
 from orchestrator.campaigns.deletion.cells import deletion_cells
+from orchestrator.campaigns.deletion.correct import are_mistakes, correct_note, correct_table, is_asked
 from orchestrator.campaigns.outcomes import measured_values
 from orchestrator.campaigns.plan import Plan
 from orchestrator.campaigns.results import Results
@@ -42,6 +43,9 @@ def deletion_results(experiment: Experiment, plan: Plan, queries: QueryBlock, ro
     }
     sentences = tuple(_verdicts(experiment, contrasts.to_dict("records")))
     adaptive, notes = _adaptive(cells, plan)
+    if is_asked(experiment):
+        found["correct"] = correct_table(cells)
+        notes = (*notes, correct_note(found["correct"], mistakes=are_mistakes(experiment)))
     return Results(found | adaptive, sentences, n_excluded=cells.n_excluded, cells=cells, notes=notes)
 
 
