@@ -139,7 +139,7 @@ class TextTask(Task):
         """
         if not edit.replaced:
             return self
-        by, allowed = edit.replace_by, self.tokeniser.replacements
+        by, allowed = str(edit.replace_by), self.tokeniser.replacements
         if by not in allowed:
             raise ValueError(f"the tokeniser has no token {by!r}; allowed: {', '.join(allowed)}")
         rows = self.splits["train"].rows_of([train_id for train_id, _ in edit.replaced])

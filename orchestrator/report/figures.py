@@ -67,8 +67,8 @@ def _curves(curves: pd.DataFrame, name: str, label: str, hints: Mapping[str, str
                 _frame(ax, group, hints)
                 _draw_curves(ax, curves.loc[curves["group"] == group], shown, style, _BAND)
             row[0].set_ylabel(label)
-        for ax in axes[-1]:
-            ax.set_xlabel("examples removed (k)")
+        for ax, group in zip(axes[-1], groups, strict=True):
+            ax.set_xlabel(f"examples {'with a replaced word' if _is_of_words(group) else 'removed'} (k)")
         legend(figure, methods, style, columns)
     return out.getvalue()
 
@@ -129,10 +129,15 @@ def intervals_svg(table: pd.DataFrame, labels: Sequence[str], value: str) -> str
     return out.getvalue()
 
 
+def _is_of_words(group: str) -> bool:
+    """Return whether the group keeps its examples and replaces one word in each of them."""
+    return group.endswith("_words")
+
+
 def _frame(ax: Axes, group: str, hints: Mapping[str, str] = DIRECTIONS, *, horizontal: bool = True) -> None:
     """Draw title, zero line and grid, and for the groups in `hints` a hint how to read the panel."""
     ax.set_title(
-        f"{short(group.replace('_', ' ')).capitalize()} {'replaced' if group.endswith('_words') else 'removed'}",
+        f"{short(group.replace('_', ' ')).capitalize()} {'replaced' if _is_of_words(group) else 'removed'}",
         loc="left",
         fontweight="bold",
         y=1.0,  # fixed, since matplotlib's search for a free position takes a tenth of the drawing time

@@ -113,7 +113,7 @@ def _correct(tables: Mapping[str, pd.DataFrame], *, mistakes: bool) -> list[Sect
 
 def _accuracy_figure(curves: pd.DataFrame) -> dict[str, str]:
     """Return the figure of the changes of accuracy, if the task has an accuracy."""
-    return {"accuracy": figures.accuracy_svg(curves)} if curves["accuracy_delta"].notna().any() else {}
+    return {"accuracy": figures.accuracy_svg(curves)} if bool(curves["accuracy_delta"].notna().to_numpy().any()) else {}
 
 
 def _repeats(tables: Mapping[str, pd.DataFrame]) -> list[Section]:

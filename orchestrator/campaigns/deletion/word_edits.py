@@ -49,6 +49,8 @@ def check_words(experiment: Experiment, groups: Iterable[str], by: ReplaceBy) ->
     task = experiment.task
     require_task(task, Task.with_replaced, f"{where}: deletion.groups", f"{asked[0]} replaces words of a text")
     require_model(task, Model.embedding_module, f"{where}: deletion.groups", f"{asked[0]} needs a word embedding")
+    if by == "pad":
+        return  # every tokeniser has padding; for other tokens the tokeniser must be loaded
     task.prepare()
     try:
         task.with_replaced(Edit.replacement({int(experiment.train.ids[0]): [0]}, by))
