@@ -66,7 +66,7 @@ def planned(n_queries: int, n_train: int, folder: Path) -> Plan:
         groups=GROUPS,
         ks=KS,
         query_ids=range(n_queries),
-        query_labels=np.zeros(n_queries, np.int64),
+        draw_keys=np.zeros(n_queries, np.int64),
         seeds=[repeat_seed(2021, repeat) for repeat in range(REPEATS)],
         ranking=ranking,
         draw=lambda _, __, group, seed: permutation_order(train_ids, seed, group),  # type: ignore[arg-type]

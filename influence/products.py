@@ -102,6 +102,14 @@ class TokenGradients:
         sums = np.bincount(inverse, weights=products, minlength=len(shared))
         return dict(zip(shared.tolist(), sums.tolist(), strict=True))
 
+    def by_word(self, train: TokenGradients) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return `dot` before it is summed: (query row, train row, token, inner product), [E] each, one for every position in train.
+
+        The entries of one pair are in the order of the positions, whatever other examples there are.
+        """
+        rows, columns, tokens, products = self._matches(train)
+        return rows, columns, tokens, products
+
     def _matches(self, train: TokenGradients) -> tuple[np.ndarray, ...]:
         """Return pairs of a (token, query) and a train entry of the token: query row, train row, token, inner product."""
         query = self.summed

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from tasks.errors import InputError
 from tasks.measurement import Measurement
 
 if TYPE_CHECKING:
@@ -72,6 +73,27 @@ class Margin(_LogProbability):
         peak = others.max(axis=1)
         with np.errstate(invalid="ignore"):
             return logits[rows, gold] - peak - np.log(np.exp(others - peak[:, None]).sum(axis=1))
+
+
+class Correct(Measurement):
+    """1 if the gold label has the largest logit, else 0 (ties go to the smaller class). Yeh et al. 2022, appendix K.
+
+    Its mean over queries and repeats is the share of correct answers. It is a step function, so no method can differentiate it. As
+    for every measurement of the gold label, influence methods explain the query loss -log p(label).
+    """
+
+    name: ClassVar[str] = "correct"
+
+    def value(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Return 1 or 0, float64 [n], from logits [n, n_classes] and labels int [n]; NaN for a row with a logit of NaN."""
+        outputs = np.asarray(outputs, np.float64)
+        right = (outputs.argmax(axis=1) == np.asarray(labels)).astype(np.float64)
+        return np.where(np.isnan(outputs).any(axis=1), np.nan, right)
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Raise InputError: the measurement has no gradient."""
+        problem = "'correct' is 0 or 1 and has no gradient; allowed as a loss: gold_probability, loss or margin"
+        raise InputError("measurement", problem)
 
 
 class Output(Measurement):

@@ -227,6 +227,11 @@ MEASUREMENTS = Registry(
             "the model's output itself, if it is one number per row, as for properties of word vectors",
         ),
         "margin": Entry("tasks.measurements:Margin", "log-odds of the gold label"),
+        "correct": Entry(
+            "tasks.measurements:Correct",
+            "1 if the gold label has the largest logit, else 0",
+            "Yeh et al. 2022, appendix K",
+        ),
     },
     base="tasks.measurement:Measurement",
 )

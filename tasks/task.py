@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.base import Batch, Component, Split
+from tasks.data.edits import Edit
 from tasks.hooks import refuse_misspelt
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class Task(ABC):
     that measures no properties. `refused`: label -> why a property cannot be measured. `splits_with_losses` and
     `splits_with_query_losses`: the splits whose rows `losses` and `query_losses` accept; None means all.
     `independent_rows`: names of matrix parameters whose Hessian of the train objective is block-diagonal by row: the
-    second derivative with respect to entries of two different rows is zero.
+    second derivative with respect to entries of two different rows is zero. `replaced`: the words that `with_replaced` has
+    replaced in the train split (tasks.data.edits.Edit).
     """
 
     model: Any  # a tasks.model.Model
@@ -67,6 +69,7 @@ class Task(ABC):
     splits_with_losses: frozenset[str] | None = None
     splits_with_query_losses: frozenset[str] | None = None
     independent_rows: frozenset[str] = frozenset()
+    replaced: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -110,6 +113,16 @@ class Task(ABC):
         Rows where `blank` (bool [n]) is true have neutral content and label 0, so that the text of a removed example
         can change no bit, not even through the padding length.
         """
+
+    def with_replaced(self, edit: Edit) -> Task:
+        """Return the same task in which the words that `edit` replaces are replaced in the train split, for one training.
+
+        The result of `batch` must not depend on the replaced words. An edit without replaced words returns the task
+        itself. Tasks with text override this hook. Raises ValueError if nothing can be replaced.
+        """
+        if edit.replaced:
+            raise ValueError(f"{type(self).__name__} has no words that an edit can replace")
+        return self
 
     def logits(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return outputs [n, n_outputs], differentiable; class logits for classifiers. Methods that use gradients need this hook."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from tasks.base import Batch, Split
+from tasks.data.edits import Edit
 from tasks.data.tokens import Encoding, Tokeniser, Tokens, cached_tokens
 from tasks.task import Task
 
@@ -128,6 +130,25 @@ class TextTask(Task):
         labels = np.where(blank, 0, self.splits[split].labels[rows])
         arrays = {"input_ids": ids, "attention_mask": mask, "labels": labels}
         return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
+    def with_replaced(self, edit: Edit) -> TextTask:
+        """Return a copy whose train tokens have the edit's special token at the replaced positions; it shares everything else.
+
+        A token that is replaced by padding is also hidden from attention. Raises KeyError on an unknown id, ValueError if a text is
+        too short or the tokeniser has no such token.
+        """
+        if not edit.replaced:
+            return self
+        by, allowed = str(edit.replace_by), self.tokeniser.replacements
+        if by not in allowed:
+            raise ValueError(f"the tokeniser has no token {by!r}; allowed: {', '.join(allowed)}")
+        rows = self.splits["train"].rows_of([train_id for train_id, _ in edit.replaced])
+        positions = [found for _, found in edit.replaced]
+        train = self._shared.tokens["train"].with_token_at(rows, positions, allowed[by], hide=by == "pad")
+        other = copy.copy(self)
+        other._shared = replace(self._shared, tokens={**self._shared.tokens, "train": train})
+        other.replaced = edit.replaced
+        return other
 
     def _inputs(self, split: str, rows: np.ndarray, blank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tokens, neutral = self._shared.tokens[split], self.tokeniser.neutral_ids

@@ -89,8 +89,11 @@ class EditedTrainSet:
         """Return the train set of an edit.
 
         In mode `mask` every row keeps its slot; in the modes `drop` and `select` only rows of weight != 0 keep theirs.
-        Raises ValueError in mode `each`: such an edit stands for a stack of several retrains, each with its own train set.
+        Raises ValueError in mode `each`: such an edit stands for a stack of several retrains, each with its own train set. Raises
+        ValueError if the edit replaces words and the task is not the one in which they are replaced (Task.with_replaced).
         """
+        if edit.replaced != task.replaced:
+            raise ValueError("the edit replaces words, and this recipe trains on the texts as they are")
         if edit.mode == "each":
             raise ValueError("an edit of mode 'each' has several train sets; recipes train it in train_each")
         weights = edit.weights_of(task.splits["train"].ids)

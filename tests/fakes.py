@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.base import Batch, Split
+from tasks.data.edits import Edit
 from tasks.digests import digest, digest_arrays
 from tasks.task import Task
 
@@ -68,6 +69,22 @@ class TokenTask(Task):
         network.eval()
         with torch.no_grad():
             return self.logits(network, self.batch(split, rows, device=device)).float().cpu().numpy()
+
+    def with_replaced(self, edit: Edit) -> TokenTask:
+        """Put the edit's special token at the replaced positions; padding is masked because its id is PAD."""
+        token = {"pad": PAD, "unknown": UNKNOWN}[edit.replace_by or "pad"]
+        other = self.with_tokens_at(edit.replaced, lambda tokens: np.full(len(tokens), token))
+        object.__setattr__(other, "replaced", edit.replaced)
+        return other
+
+    def with_tokens_at(
+        self, replaced: tuple[tuple[int, tuple[int, ...]], ...], change: Callable[[np.ndarray], np.ndarray]
+    ) -> TokenTask:
+        """Return the same task in which `change` is applied to the tokens at these positions of train rows."""
+        tokens, train = [row.copy() for row in self.tokens["train"]], self.splits["train"]
+        for row, (_, positions) in zip(train.rows_of([i for i, _ in replaced]), replaced, strict=True):
+            tokens[row][list(positions)] = change(tokens[row][list(positions)])
+        return replace(self, tokens={**self.tokens, "train": tuple(tokens)})
 
     def with_noise_in(self, ids: np.ndarray, seed: int = 0) -> TokenTask:
         """Return the same task with other tokens (three times as many), labels and confounds in the train rows `ids`."""

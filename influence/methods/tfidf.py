@@ -45,14 +45,8 @@ class TfIdf(CheckpointSum):
 
     def prepare(self, task: Any, base_dir: Path, queries: QueryBlock) -> Similarity:
         """Fit on the whole train split and compare the queries with it."""
-        from sklearn.feature_extraction.text import TfidfTransformer
-
-        counts = _words(task, "train")
-        transformer = TfidfTransformer(sublinear_tf=self.sublinear).fit(counts)
-        train: Any = transformer.transform(counts)
-        asked: Any = transformer.transform(_words(task, queries.split)[queries.rows])
-        similarity = asked @ train.T
-        return Similarity(np.asarray(queries.ids, np.int64), similarity.toarray().astype(np.float32))
+        similarity = word_similarity(task, queries.split, queries.rows, sublinear=self.sublinear)
+        return Similarity(np.asarray(queries.ids, np.int64), similarity)
 
     def score(self, queries: GradientShard, train: GradientShard, prepared: Similarity) -> np.ndarray:
         """Return scores float32 [n_queries, n_train]."""
@@ -65,6 +59,20 @@ class TfIdf(CheckpointSum):
         assert queries.last is not None
         assert train.last is not None
         return (queries.last.logit_gradients @ train.last.logit_gradients.T).double().cpu().numpy()
+
+
+def word_similarity(task: Any, split: str, rows: np.ndarray, *, sublinear: bool = False) -> np.ndarray:
+    """Return the cosine of the TF-IDF vectors of `rows` of a split and of all training texts: float32 [len(rows), n_train].
+
+    The vectors are those that TfIdf describes, fitted on the whole train split of the prepared `task`.
+    """
+    from sklearn.feature_extraction.text import TfidfTransformer
+
+    counts = _words(task, "train")
+    transformer = TfidfTransformer(sublinear_tf=sublinear).fit(counts)
+    train: Any = transformer.transform(counts)
+    asked: Any = transformer.transform(_words(task, split)[rows])
+    return (asked @ train.T).toarray().astype(np.float32)
 
 
 def _words(task: Any, split: str) -> Any:

@@ -19,7 +19,9 @@ class Cells:
     means that the model does better on the query.
     `delta` and the optional `values` (the measurement of the removal itself) are float64
     [n_methods, n_groups, n_ks, n_queries, n_repeats]; the optional `reference` is float64 [n_queries, n_repeats].
-    NaN marks a hole: not measured, quarantined or diverged. `n_asked` int [n_methods, n_groups] is the number of repeats
+    `accuracy` and `reference_accuracy` have the same shapes as `values` and `reference`. They hold the accuracy of the retrain on the
+    measured examples other than the query, NaN where it is unknown.
+    NaN in `delta` marks a hole: not measured, quarantined or diverged. `n_asked` int [n_methods, n_groups] is the number of repeats
     that the design asks for in each curve (by default all repeats). Repeats after that number need not be measured, so a NaN in them
     is no hole. `stopping` is the rule that determined these numbers, None in a fixed design.
     Raises ValueError if a shape differs from the labels or a label occurs twice.
@@ -36,6 +38,8 @@ class Cells:
     controls: Sequence[str] = ("random",)  # methods that are baselines, not judged
     n_asked: np.ndarray | None = None
     stopping: Stopping | None = None
+    accuracy: np.ndarray | None = None
+    reference_accuracy: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         axes = ("methods", "groups", "ks", "query_ids", "repeats")
@@ -44,8 +48,9 @@ class Cells:
             if len(set(labels)) != len(labels):
                 raise ValueError(f"{axis} contains a label twice: {list(labels)}")
         shape = tuple(len(getattr(self, axis)) for axis in axes)
-        wanted_shapes = (("delta", shape), ("values", shape), ("reference", shape[3:]), ("n_asked", shape[:2]))
-        for name, wanted in wanted_shapes:
+        of_removals = dict.fromkeys(("delta", "values", "accuracy"), shape)
+        of_references = dict.fromkeys(("reference", "reference_accuracy"), shape[3:])
+        for name, wanted in (of_removals | of_references | {"n_asked": shape[:2]}).items():
             array = getattr(self, name)
             if array is not None and np.shape(array) != wanted:
                 raise ValueError(f"{name} has shape {np.shape(array)}, but the labels need {wanted}")

@@ -7,18 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from orchestrator.analysis.accuracy_change import accuracy_columns
 from orchestrator.analysis.by_curve import by_curve
 from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.intervals import MeanEstimate
 from orchestrator.analysis.over_queries import joined_levels, query_columns
 
 Row = dict[str, Any]
-CLAIMED = {"proponents": -1, "opponents": 1}  # group -> predicted sign of the change when it is removed
+# group -> predicted sign of the change when it is removed, or when the key words of its examples are replaced
+CLAIMED = {"proponents": -1, "opponents": 1, "proponent_words": -1, "opponent_words": 1}
 
 
 def curve_rows(cells: Cells) -> list[Row]:
-    """Return the mean delta of every method, group and k over the complete cells, in the order of `cells`."""
+    """Return the mean delta and the change of accuracy of every method, group and k over the complete cells, in the order of `cells`."""
     columns = estimate_columns(by_curve(cells, cells.delta), "delta", cells.excluded()[..., None])
+    columns |= accuracy_columns(cells)
     return [
         {"method": method, "group": group, "k": k, **row_at(columns, (m, g, i))}
         for m, method in enumerate(cells.methods)
@@ -28,7 +31,7 @@ def curve_rows(cells: Cells) -> list[Row]:
 
 
 def query_curve_rows(cells: Cells) -> list[Row]:
-    """Return the mean delta per query.
+    """Return the mean delta and the change of accuracy per query.
 
     ci_fixed_* is the interval in which only seeds vary, and ci_* the one in which queries vary too (see MeanEstimate). Within one
     query only seeds vary, so the two are equal. `n_excluded` counts the repeats of this query that are left out.
@@ -38,7 +41,8 @@ def query_curve_rows(cells: Cells) -> list[Row]:
         one = slice(q, q + 1)
         found = by_curve(cells, cells.delta[..., one, :], one)
         excluded = cells.excluded(one)[..., None]
-        by_query.append(estimate_columns(found, "delta", excluded, only_seeds_vary=True))
+        columns = estimate_columns(found, "delta", excluded, only_seeds_vary=True)
+        by_query.append(columns | accuracy_columns(cells, one, only_seeds_vary=True))
     return [
         {"method": method, "group": group, "query_id": query_id, "k": k, **row_at(by_query[q], (m, g, i))}
         for m, method in enumerate(cells.methods)

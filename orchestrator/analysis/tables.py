@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from orchestrator.analysis.accuracy_change import COLUMNS as ACCURACY
 from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.contrasts import contrast_rows
 from orchestrator.analysis.curves import Row, curve_rows, query_curve_rows, summary_rows
@@ -14,8 +15,8 @@ from orchestrator.analysis.repeats import design_rows, repeat_rows
 
 _INTERVALS = ["se", "ci_low", "ci_high", "se_fixed", "ci_fixed_low", "ci_fixed_high"]
 _ESTIMATE = [*_INTERVALS, "n_queries", "n_repeats", "n_excluded"]
-CURVES = ["method", "group", "k", "delta", *_ESTIMATE]
-QUERY_CURVES = ["method", "group", "query_id", "k", "delta", *_ESTIMATE]
+CURVES = ["method", "group", "k", "delta", *_ESTIMATE, *ACCURACY]
+QUERY_CURVES = ["method", "group", "query_id", "k", "delta", *_ESTIMATE, *ACCURACY]
 SUMMARY = ["method", "group", "auc_del", *_ESTIMATE, *OVER_QUERIES]
 _CONTRAST = ["diff", "se", "ci_low", "ci_high", "p", "p_holm", "n_queries", "n_repeats"]
 CONTRASTS = ["method", "baseline", "group", *_CONTRAST, "family", *OVER_QUERIES]

@@ -11,6 +11,8 @@ from orchestrator.analysis.verdicts import SENSE, verdict
 DRAWN = {
     "proponents": "random examples of the label that is asked about",
     "opponents": "random examples of the other labels",
+    "proponent_words": "random words of random examples of the label that is asked about",
+    "opponent_words": "random words of random examples of the other labels",
 }
 
 
@@ -41,12 +43,13 @@ def _beats(row: Mapping[str, Any], level: float) -> bool:
 def _both(row: Mapping[str, Any], other: Mapping[str, Any], level: float) -> str:
     method, group, blind, by_label = row["method"], row["group"], row["baseline"], other["baseline"]
     start, drawn = f"For {group}, {method} beats", DRAWN[group]
+    how = "replacing" if group.endswith("_words") else "removing"
     numbers = f"Against {blind}: {_numbers(row, level)} Against {by_label}: {_numbers(other, level)}"
     if _beats(other, level):
         return f"{start} both controls, so it found examples that matter beyond their label. {numbers}"
-    why = f"its effect could not be told apart from that of removing {drawn}"
+    why = f"its effect could not be told apart from that of {how} {drawn}"
     if other["p_holm"] < level:
-        why = f"removing {drawn} has a larger effect"
+        why = f"{how} {drawn} has a larger effect"
     found = "so it found the label, not the examples, as far as this campaign can tell"
     return f"{start} {blind} but not {by_label}, {found}: {why}. {numbers}"
 

@@ -12,6 +12,16 @@ from orchestrator.analysis.disagreement import disagreement
 SENSE = {
     "proponents": (-1, "its removals leave the measurement lower", "its removals leave the measurement higher"),
     "opponents": (1, "its removals leave the measurement lower", "its removals leave the measurement higher"),
+    "proponent_words": (
+        -1,
+        "its replaced words leave the measurement lower",
+        "its replaced words leave the measurement higher",
+    ),
+    "opponent_words": (
+        1,
+        "its replaced words leave the measurement lower",
+        "its replaced words leave the measurement higher",
+    ),
     "least": (-1, "its removals move the measurement less", "its removals move the measurement more"),
 }
 

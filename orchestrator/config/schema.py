@@ -80,6 +80,13 @@ class CampaignBlock(Component):
     def check(self, experiment: Any) -> None:
         """Check the campaign's options against the data, before anything is trained. Raises InputError."""
 
+    def also_scored(self, methods: Mapping[str, Method]) -> Mapping[str, Method]:
+        """Return label -> what the score stage computes besides the scores of the configured `methods`; by default nothing.
+
+        It is stored like scores. The labels must not be allowed as labels of methods, so they contain a space.
+        """
+        return {}
+
     def scoring_groups(self, experiment: Any, numerics: Numerics) -> list[Any]:
         """Return the scoring models of the experiment in groups; by default there are none."""
         return []

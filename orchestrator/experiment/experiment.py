@@ -286,6 +286,11 @@ class Experiment:
         """Label -> method, for the methods that have scores."""
         return {label: method for label, method in self.methods.items() if not method.is_control}
 
+    @cached_property
+    def stored_scores(self) -> dict[str, Method]:
+        """Label -> everything that the score stage computes and stores: the scored methods, and what the campaign needs besides."""
+        return {**self.scored, **self.campaign.also_scored(self.methods)}
+
     @property
     def controls(self) -> dict[str, bool]:
         """Label -> whether the method is a control, whose removal sets the planner draws."""

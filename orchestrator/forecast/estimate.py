@@ -258,7 +258,7 @@ def _scoring_state(pipeline: Pipeline, rows: Mapping[str, IndexEntry]) -> tuple[
     """
     experiment = pipeline.experiment
     if pipeline.known_numerics is None:
-        return [None] * len(experiment.scoring_seeds), list(experiment.scored)
+        return [None] * len(experiment.scoring_seeds), list(experiment.stored_scores)
     works = list({s.work.spec_id: s.work for s in pipeline.scoring}.values())
     in_ledger = all(w.spec_id in rows and rows[w.spec_id].status == "ok" for w in works)
     if in_ledger or not experiment.needs_scoring_outputs:
@@ -266,7 +266,7 @@ def _scoring_state(pipeline: Pipeline, rows: Mapping[str, IndexEntry]) -> tuple[
         if in_ledger and not missing:
             return [], []
     else:
-        missing = list(experiment.scored)
+        missing = list(experiment.stored_scores)
     has_weights = pipeline.store.checkpoints.has
     untrained = [w for w in works if w.spec_id not in rows or not has_weights(w.spec_id, w.keep_steps)]
     return [class_of(work) for work in untrained], missing

@@ -148,7 +148,7 @@ def spec_status(path: str | Path, prefix: str) -> SpecStatus:
         _state(row, story.steps),
         cells,
         json.loads(row.spec)["seed"] if row else story.seed,
-        len(row.edit.ids) if row else story.n_edited,
+        row.edit.n_examples if row else story.n_edited,
         _row(row) if row else None,
         tuple(story.steps),
     )

@@ -95,7 +95,7 @@ def _scores(pipeline: Pipeline, found: Verification) -> bool:
         for stage in pipeline.stages.values()
         for key in stage.foreign_diagnostics()
     ]
-    for (group, label), matrix in pipeline.all_matrices.items():
+    for (group, label), matrix in pipeline.method_matrices.items():
         path = pipeline.run_dir.scores(label, group)
         about = about_scores(pipeline.experiment.run_name, label, group)
         table = _readable(partial(read_scores_table, about=about), path, found)
@@ -105,13 +105,13 @@ def _scores(pipeline: Pipeline, found: Verification) -> bool:
         ):
             found.problems.append(f"{path}: differs from the score shards")
     if pipeline.groups:
-        n_matrices = len(pipeline.all_matrices)
+        n_matrices = len(pipeline.method_matrices)
         found.checked.append(f"scores of {n_matrices} methods and scoring groups against their shards")
     return True
 
 
 def _older(stage: GroupScores, label: str) -> str:
-    n_older = stage.store.scores.unlabelled(stage.score_id(stage.experiment.scored[label]))
+    n_older = stage.store.scores.unlabelled(stage.score_id(stage.experiment.stored_scores[label]))
     return (
         f" ({n_older} were written by an older version, without their ids and ranges; refit run computes them again)"
         if n_older
@@ -208,7 +208,7 @@ def _rerun(
 def _rescore(pipeline: Pipeline, context: WorkerContext, count: int, seed: int, found: Verification) -> None:
     """Compute `count` random shards of all methods and scoring groups again, and compare their bytes with the stored ones."""
     stages = pipeline.stages
-    shards = [(k, label, r) for k, s in stages.items() for label in pipeline.experiment.scored for r in s.ranges]
+    shards = [(k, label, r) for k, s in stages.items() for label in pipeline.experiment.stored_scores for r in s.ranges]
     order = np.random.default_rng([seed, 1]).permutation(len(shards))[:count]
     chosen = [shards[index] for index in sorted(order)]
     for key, label in dict.fromkeys((key, label) for key, label, _ in chosen):

@@ -28,26 +28,47 @@ _BAND, _BAND_FIXED = ("ci_low", "ci_high"), ("ci_fixed_low", "ci_fixed_high")
 DIRECTIONS = {
     "proponents": "a good method lies below 0",
     "opponents": "a good method lies above 0",
+    "proponent_words": "a good method lies below 0",
+    "opponent_words": "a good method lies above 0",
     "least": "a good method stays near 0",
 }
 
 
 def curves_svg(curves: pd.DataFrame) -> str:
     """Draw deletion curves with one panel per group, bands from `ci_low` to `ci_high`, and six methods per row of panels."""
+    return _curves(curves, "curves", "change of the measurement", DIRECTIONS)
+
+
+def accuracy_svg(curves: pd.DataFrame) -> str:
+    """Draw the changes of the accuracy on the examples other than the query in the form of `curves_svg`."""
+    columns = {"delta": "accuracy_delta", "ci_low": "accuracy_ci_low", "ci_high": "accuracy_ci_high"}
+    drawn = curves[["method", "group", "k"]].assign(**{name: curves[source] for name, source in columns.items()})
+    return _curves(drawn, "accuracy", "change of the accuracy", {})
+
+
+def correct_svg(table: pd.DataFrame) -> str:
+    """Draw the column `correct` in the form of `curves_svg`; the first row of `table`, k = 0, is the first point of every curve."""
+    start, curves = table.iloc[:1], table.iloc[1:]
+    pairs = curves[["method", "group"]].drop_duplicates().to_dict("records")
+    drawn = pd.concat([*(start.assign(**pair) for pair in pairs), curves]).rename(columns={"correct": "delta"})
+    return _curves(drawn, "correct", "share of correct answers", {})
+
+
+def _curves(curves: pd.DataFrame, name: str, label: str, hints: Mapping[str, str]) -> str:
     methods, groups = unique(curves, "method"), unique(curves, "group")
     style = looks(methods)
     rows = [methods[i : i + METHODS_PER_PANEL] for i in range(0, len(methods), METHODS_PER_PANEL)]
     width = max(4.6 * len(groups), 5.2)
     columns = legend_columns(methods, width)
-    with canvas((width, 3.5 * len(rows) + 0.2 * -(-len(methods) // columns) + 0.3), "curves") as (figure, out):
+    with canvas((width, 3.5 * len(rows) + 0.2 * -(-len(methods) // columns) + 0.3), name) as (figure, out):
         axes = figure.subplots(len(rows), len(groups), squeeze=False, sharex=True, sharey=True)
         for row, shown in zip(axes, rows, strict=True):
             for ax, group in zip(row, groups, strict=True):
-                _frame(ax, group)
+                _frame(ax, group, hints)
                 _draw_curves(ax, curves.loc[curves["group"] == group], shown, style, _BAND)
-            row[0].set_ylabel("change of the measurement")
-        for ax in axes[-1]:
-            ax.set_xlabel("examples removed (k)")
+            row[0].set_ylabel(label)
+        for ax, group in zip(axes[-1], groups, strict=True):
+            ax.set_xlabel(f"examples {'with a replaced word' if _is_of_words(group) else 'removed'} (k)")
         legend(figure, methods, style, columns)
     return out.getvalue()
 
@@ -108,16 +129,21 @@ def intervals_svg(table: pd.DataFrame, labels: Sequence[str], value: str) -> str
     return out.getvalue()
 
 
-def _frame(ax: Axes, group: str, *, horizontal: bool = True) -> None:
-    """Draw title, zero line and grid, and for the groups in DIRECTIONS a hint how to read the panel."""
+def _is_of_words(group: str) -> bool:
+    """Return whether the group keeps its examples and replaces one word in each of them."""
+    return group.endswith("_words")
+
+
+def _frame(ax: Axes, group: str, hints: Mapping[str, str] = DIRECTIONS, *, horizontal: bool = True) -> None:
+    """Draw title, zero line and grid, and for the groups in `hints` a hint how to read the panel."""
     ax.set_title(
-        f"{short(group).capitalize()} removed",
+        f"{short(group.replace('_', ' ')).capitalize()} {'replaced' if _is_of_words(group) else 'removed'}",
         loc="left",
         fontweight="bold",
         y=1.0,  # fixed, since matplotlib's search for a free position takes a tenth of the drawing time
-        pad=18 if group in DIRECTIONS else 6,
+        pad=18 if group in hints else 6,
     )
-    ax.text(0, 1.025, DIRECTIONS.get(group, ""), transform=ax.transAxes, fontsize=8.5)
+    ax.text(0, 1.025, hints.get(group, ""), transform=ax.transAxes, fontsize=8.5)
     (ax.axhline if horizontal else ax.axvline)(0, color=INK, linewidth=0.8)
     ax.grid(axis="y" if horizontal else "x", color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)

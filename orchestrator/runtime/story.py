@@ -57,6 +57,6 @@ class StoryWriter:
                 story = found[spec_id] = SpecStory(spec_id, [])
             if event == "submit":
                 work = self._works[spec_id]
-                story.seed, story.n_edited = work.spec.seed, len(work.edit.ids)
+                story.seed, story.n_edited = work.spec.seed, work.edit.n_examples
             story.steps.append(Step(times[at_s], event, old, new, attempt, worker, cause))
         return found.values()

@@ -158,18 +158,23 @@ class RunState:
 
     @property
     def all_matrices(self) -> dict[tuple[str, str], ScoreMatrix]:
-        """(scoring group, method label) -> assembled score matrix. Raises Unfinished while scores are missing."""
+        """(scoring group, label) -> assembled matrix of everything that is stored. Raises Unfinished while scores are missing."""
         return self.models.all_matrices
+
+    @property
+    def method_matrices(self) -> dict[tuple[str, str], ScoreMatrix]:
+        """(scoring group, method label) -> assembled score matrix. Raises Unfinished while scores are missing."""
+        return self.models.method_matrices
 
     @property
     def matrices(self) -> dict[str, ScoreMatrix]:
         """Method label -> score matrix of the first scoring group."""
         first = self.groups[0].key
-        return {label: matrix for (key, label), matrix in self.all_matrices.items() if key == first}
+        return {label: matrix for (key, label), matrix in self.method_matrices.items() if key == first}
 
     def score_warnings(self) -> list[str]:
         """Return warnings about queries without scores, and about queries with all scores equal. Raises Unfinished while scores are missing."""
-        matrices, experiment = self.all_matrices, self.experiment
+        matrices, experiment = self.method_matrices, self.experiment
         return score_warnings(matrices, list(experiment.methods), experiment.main.query_split if matrices else None)
 
     def ledger_rows(self, spec_ids: Iterable[str]) -> Mapping[str, LedgerRow]:

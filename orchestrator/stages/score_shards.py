@@ -71,7 +71,7 @@ class GroupScores:
         wanted = self.ranges
         found = {
             label: set(self.store.scores.ranges(self.score_id(method), self.asked))
-            for label, method in self.experiment.scored.items()
+            for label, method in self.experiment.stored_scores.items()
         }
         return {
             label: [r for r in wanted if r not in have] for label, have in found.items() if not have.issuperset(wanted)
@@ -80,7 +80,7 @@ class GroupScores:
     def job(self, missing: Mapping[str, Iterable[tuple[int, int]]]) -> ScoreJob:
         """Return one job that computes all missing shards in a single pass over the gradients."""
         self.arm.task.prepare()
-        methods = {label: self.experiment.scored[label] for label in missing}
+        methods = {label: self.experiment.stored_scores[label] for label in missing}
         prepared = {
             label: method.prepare(self.arm.task, self.experiment.config.base_dir, self.queries)
             for label, method in methods.items()
@@ -109,28 +109,28 @@ class GroupScores:
         """Store one shard of one method."""
         ids = self.arm.train.ids[start:stop]
         self.store.scores.put_block(
-            self.score_id(self.experiment.scored[label]), start, stop, self.queries.ids, ids, scores
+            self.score_id(self.experiment.stored_scores[label]), start, stop, self.queries.ids, ids, scores
         )
 
     def keep_diagnostics(self, label: str, diagnostics: Mapping[str, Any]) -> None:
         """Store the diagnostics that a method reports about its computation, next to its scores."""
-        self.store.scores.put_diagnostics(self.score_id(self.experiment.scored[label]), diagnostics)
+        self.store.scores.put_diagnostics(self.score_id(self.experiment.stored_scores[label]), diagnostics)
 
     def foreign_diagnostics(self) -> list[str]:
         """Return the store keys under which the diagnostics of other scores lie."""
         scores = self.store.scores
-        ids = [self.score_id(method) for method in self.experiment.scored.values()]
+        ids = [self.score_id(method) for method in self.experiment.stored_scores.values()]
         return [key for score_id in ids if (key := scores.foreign_diagnostics(score_id))]
 
     def diagnostics(self) -> dict[str, dict[str, Any]]:
         """Return method label -> its stored diagnostics; methods without diagnostics are left out."""
         found = {
             label: self.store.scores.diagnostics(self.score_id(method))
-            for label, method in self.experiment.scored.items()
+            for label, method in self.experiment.stored_scores.items()
         }
         return {label: diagnostics for label, diagnostics in found.items() if diagnostics}
 
     def matrix(self, label: str) -> ScoreMatrix:
         """Assemble the score matrix of one method. Raises ValueError that names the range of a gap or overlap."""
-        shards = self.store.scores.load(self.score_id(self.experiment.scored[label]), self.ranges, self.asked)
+        shards = self.store.scores.load(self.score_id(self.experiment.stored_scores[label]), self.ranges, self.asked)
         return assemble(self.queries.ids, self.arm.train.ids, ((s.start, s.stop, s.scores) for s in shards))

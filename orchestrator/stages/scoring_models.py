@@ -143,19 +143,27 @@ class ScoringModels:
         """Write scores/<label>.parquet of the run directory. Raises Unfinished while scores are missing."""
         from orchestrator.storage.tables import about_scores, write_scores_table
 
-        for (key, label), matrix in self.all_matrices.items():
+        for (key, label), matrix in self.method_matrices.items():
             path, about = run_dir.scores(label, key), about_scores(self.experiment.run_name, label, key)
             write_scores_table(path, matrix.query_ids, matrix.train_ids, matrix.scores, about)
 
     @cached_property
     def all_matrices(self) -> dict[tuple[str, str], ScoreMatrix]:
-        """(scoring group, method label) -> assembled score matrix. Raises Unfinished while scores are missing."""
+        """(scoring group, label) -> assembled matrix of everything that is stored. Raises Unfinished while scores are missing."""
         missing = list(dict.fromkeys(label for stage in self.stages.values() for label in stage.missing()))
         if missing:
             raise Unfinished(f"scores of {', '.join(missing)} are not complete yet; refit run finishes them")
         return {
-            (key, label): stage.matrix(label) for key, stage in self.stages.items() for label in self.experiment.scored
+            (key, label): stage.matrix(label)
+            for key, stage in self.stages.items()
+            for label in self.experiment.stored_scores
         }
+
+    @property
+    def method_matrices(self) -> dict[tuple[str, str], ScoreMatrix]:
+        """(scoring group, method label) -> assembled score matrix. Raises Unfinished while scores are missing."""
+        methods = self.experiment.scored
+        return {(key, label): matrix for (key, label), matrix in self.all_matrices.items() if label in methods}
 
 
 def _keep(stage: GroupScores, block: ScoreBlock, missing: Missing) -> None:

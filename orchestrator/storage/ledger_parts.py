@@ -225,10 +225,13 @@ def _texts(column: pa.Array | pa.ChunkedArray) -> list[str]:
 
 
 def _edit_json(edit: Edit) -> str:
-    stored = {"ids": edit.ids, "mode": edit.mode, "weights": edit.weights}  # ints and floats only
+    stored: dict[str, Any] = {"ids": edit.ids, "mode": edit.mode, "weights": edit.weights}  # ints and floats only
+    if edit.replaced:
+        stored |= {"replaced": edit.replaced, "replace_by": edit.replace_by}
     return _COMPACT.encode(stored)
 
 
 def _edit(text: str) -> Edit:
     stored = json.loads(text)
-    return Edit(tuple(stored["ids"]), tuple(stored["weights"]), stored["mode"])
+    replaced = tuple((i, tuple(positions)) for i, positions in stored.get("replaced", ()))
+    return Edit(tuple(stored["ids"]), tuple(stored["weights"]), stored["mode"], replaced, stored.get("replace_by"))

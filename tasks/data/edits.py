@@ -1,4 +1,4 @@
-"""Edits: which examples of a train set are removed or weighted, and how."""
+"""Edits: which examples of a train set are removed or weighted, which of their words are replaced, and how."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from tasks.digests import digest_arrays
 
 Mode = Literal["mask", "drop", "each", "select"]
+ReplaceBy = Literal["pad", "unknown", "mask"]
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,17 @@ class Edit:
     stands for a stack of as many retrains as there are ids, trained together: in each of them one id has its weight, and
     all other examples have weight one (as in mode `mask`). In mode `select` the listed examples are the whole train set on which a parent
     model is fine-tuned, with weights of either sign (-1 is a step away from the example).
+
+    `replaced` holds pairs (TrainId, positions) in rising order: the tokens at these positions of the example are replaced by
+    a special token of the tokeniser, which `replace_by` names: `pad`, which is also hidden from attention, `unknown` or
+    `mask`. The other tokens keep their positions, and the example keeps its weight and label.
     """
 
     ids: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
     mode: Mode = "mask"
+    replaced: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    replace_by: ReplaceBy | None = None
     version: ClassVar[int] = 1
 
     @staticmethod
@@ -57,15 +64,35 @@ class Edit:
             raise ValueError("a selection needs at least one id")
         return Edit(tuple(i for i, _ in items), tuple(w for _, w in items), "select")
 
+    @staticmethod
+    def replacement(positions: Mapping[int, Iterable[int]], by: ReplaceBy) -> Edit:
+        """Return the edit that replaces the tokens at `positions` (TrainId -> positions), and removes no example.
+
+        Examples without positions are left out; if none is left, the result is the empty edit.
+        """
+        replaced = tuple(sorted((int(i), tuple(sorted({int(p) for p in at}))) for i, at in positions.items()))
+        replaced = tuple((i, at) for i, at in replaced if at)
+        return Edit(replaced=replaced, replace_by=by) if replaced else Edit()
+
     @property
     def is_empty(self) -> bool:
-        """Whether this is the reference: nothing is removed and nothing is re-weighted."""
-        return not self.ids
+        """Whether this is the reference: nothing is removed, re-weighted or replaced."""
+        return not self.ids and not self.replaced
+
+    @property
+    def n_examples(self) -> int:
+        """The number of examples that the edit changes."""
+        return len({*self.ids, *(i for i, _ in self.replaced)})
 
     @cached_property
     def edit_id(self) -> str:
-        """The digest of the sorted ids and weights, computed once."""
-        return digest_arrays(ids=np.asarray(self.ids, np.int64), weights=np.asarray(self.weights, np.float64))
+        """The digest of the sorted ids and weights, and of the replaced positions if there are any, computed once."""
+        arrays = {"ids": np.asarray(self.ids, np.int64), "weights": np.asarray(self.weights, np.float64)}
+        if self.replaced:
+            pairs = [(i, position) for i, positions in self.replaced for position in positions]
+            arrays["replaced"] = np.asarray(pairs, np.int64)
+            arrays["replace_by"] = np.frombuffer(str(self.replace_by).encode(), np.uint8)
+        return digest_arrays(**arrays)
 
     @cached_property
     def key(self) -> tuple[str, str]:
@@ -91,7 +118,7 @@ class Edit:
         edit that is not a TrainId.
         """
         weights = np.full(len(train_ids), 0 if self.mode == "select" else 1, np.float32)
-        if self.is_empty:
+        if not self.ids:
             return weights
         weights[self.rows_of(train_ids)] = np.asarray(self.weights, np.float32)
         return weights

@@ -18,12 +18,13 @@ class Tokens:
     """Tokens of n texts in one array: text i is ids[offsets[i]:offsets[i + 1]].
 
     `offsets` int64 [n + 1], `ids` int32 [total], `spans` int32 [total, 2]: (start, end) characters in the text, (0, 0)
-    for special tokens.
+    for special tokens. `hidden` bool [total]: tokens that the padding mask leaves out; None means none.
     """
 
     offsets: np.ndarray
     ids: np.ndarray
     spans: np.ndarray
+    hidden: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -37,7 +38,23 @@ class Tokens:
         positions = np.arange(length)
         mask = positions < self.lengths(rows)[:, None]
         at = np.minimum(self.offsets[rows][:, None] + positions, max(len(self.ids) - 1, 0))
-        return np.where(mask, self.ids[at], pad_id).astype(np.int64), mask
+        ids = np.where(mask, self.ids[at], pad_id).astype(np.int64)
+        return ids, mask if self.hidden is None else mask & ~self.hidden[at]
+
+    def with_token_at(self, rows: np.ndarray, positions: Sequence[Sequence[int]], token: int, *, hide: bool) -> Tokens:
+        """Return tokens in which each of `rows` has `token` at its `positions`; with `hide` the padding mask leaves them out.
+
+        Raises ValueError for a position that its row does not have.
+        """
+        at = [
+            int(self.offsets[row]) + position for row, found in zip(rows, positions, strict=True) for position in found
+        ]
+        lengths = np.repeat(self.lengths(rows), [len(found) for found in positions])
+        if (np.concatenate([np.asarray(found, np.int64) for found in positions]) >= lengths).any():
+            raise ValueError("a replaced position is behind the last token of its text")
+        ids, hidden = self.ids.copy(), np.zeros(len(self.ids), bool)
+        ids[at], hidden[at] = token, hide
+        return Tokens(self.offsets, ids, self.spans, hidden if hide else None)
 
     def counts(self, vocabulary_size: int) -> csr_matrix:
         """Count how often each token id occurs in each text: CSR float64 [n, vocabulary_size]."""

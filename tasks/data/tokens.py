@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from tasks.data.cache import cached_table
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 PAD, UNKNOWN, START, END = 0, 1, 2, 3
 _WORD_SPECIALS = ("[PAD]", "[UNK]", "[START]", "[END]")
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+PAD_NAMES = ("[PAD]", "<pad>", "<|endoftext|>")
+REPLACING = {"unknown": ("unk_token", ("[UNK]", "<unk>")), "mask": ("mask_token", ("[MASK]", "<mask>"))}
 TOKENISER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -40,13 +43,14 @@ class Tokeniser(Protocol):
     """A fitted encoding; it can be pickled.
 
     `neutral_ids` are the tokens of an empty text, which replace a removed example. `special_ids` stand for no word
-    (pad, start, end).
+    (pad, start, end). `replacements`: the tokens that may replace a word, by their names in tasks.data.edits.ReplaceBy.
     """
 
     vocabulary_size: int
     pad_id: int
     neutral_ids: tuple[int, ...]
     special_ids: tuple[int, ...]
+    replacements: Mapping[str, int]
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """Return the tokens of `texts`, including special tokens, at most `max_length` per text."""
@@ -133,6 +137,7 @@ class WordTokeniser:
     pad_id = PAD
     neutral_ids = (START, END)
     special_ids = (PAD, START, END)
+    replacements = MappingProxyType({"pad": PAD, "unknown": UNKNOWN})
 
     def __init__(self, encoding: WordEncoding, words: Sequence[str]):
         self.encoding = encoding
@@ -180,9 +185,12 @@ class PretrainedTokeniser:
         self._fast.no_padding()
         self._fast.enable_truncation(max_length)
         self.vocabulary_size = self._fast.get_vocab_size(with_added_tokens=True)
-        self.pad_id = _pad_id(self._fast, directory)
+        self.pad_id = _special_id(self._fast, directory, "pad_token", PAD_NAMES) or 0
         self.neutral_ids = tuple(self._fast.encode("").ids) or (self.pad_id,)
         self.special_ids = tuple(sorted({self.pad_id, *self.neutral_ids}))
+        unknown, mask = (_special_id(self._fast, directory, key, names) for key, names in REPLACING.values())
+        found = {"pad": self.pad_id, "unknown": unknown, "mask": mask}
+        self.replacements = {name: token for name, token in found.items() if token is not None}
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """Return the tokens of `texts` with the tokeniser's own special tokens; a text without tokens gets one pad token."""
@@ -233,12 +241,13 @@ def _fast_tokeniser(directory: Path) -> Tokenizer:
         raise InputError(directory, f"not a usable fast tokeniser: {error}") from error
 
 
-def _pad_id(fast: Tokenizer, directory: Path) -> int:
+def _special_id(fast: Tokenizer, directory: Path, key: str, known: Sequence[str]) -> int | None:
+    """Return the id of the token that the tokeniser's configuration names under `key`, else of the first `known` name that it has."""
     file = directory / "tokenizer_config.json"
     try:
-        name = json.loads(file.read_text(encoding="utf-8")).get("pad_token") if file.is_file() else None
+        name = json.loads(file.read_text(encoding="utf-8")).get(key) if file.is_file() else None
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(file, f"not a tokeniser configuration: {error}") from error
-    names = [name.get("content") if isinstance(name, dict) else name, "[PAD]", "<pad>", "<|endoftext|>"]
+    names = [name.get("content") if isinstance(name, dict) else name, *known]
     ids = [fast.token_to_id(name) for name in names if name]
-    return next((token for token in ids if token is not None), 0)
+    return next((token for token in ids if token is not None), None)

@@ -130,7 +130,8 @@ class FinetuneRun:
     def __init__(self, recipe: Finetune, task: Task, training: Training):
         import torch
 
-        self.recipe, self.task, self.seed, self.numerics, self.step = recipe, task, training.seed, training.numerics, 0
+        self.recipe, self.seed, self.numerics, self.step = recipe, training.seed, training.numerics, 0
+        self.task = task = task.with_replaced(training.edit)
         self.metrics: dict[str, float] = {}
         self.sums: defaultdict[str, float] = defaultdict(float)
         self.with_dropout = True

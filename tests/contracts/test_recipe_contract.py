@@ -102,6 +102,30 @@ def test_removing_rows_changes_the_result(task, mode):
     assert bits(task, Edit.removal(some_ids(task), mode)) != bits(task)
 
 
+def words_of(task: Any, n=6) -> dict[int, list[int]]:
+    """TrainId -> the positions of its first word, with all occurrences, in n training examples."""
+    train = task.splits["train"]
+    rows = {int(i): task.tokens["train"][int(train.rows_of([int(i)])[0])] for i in train.ids[:n]}
+    return {i: np.flatnonzero(row == row[1]).tolist() for i, row in rows.items()}
+
+
+@pytest.mark.parametrize("by", ["pad", "unknown"])
+def test_a_replaced_word_changes_no_bit_and_the_other_words_do(task, by):
+    if task.recipe.fits != "text":
+        edit = Edit.replacement({int(i): [0] for i in some_ids(task)}, by)
+        with pytest.raises(ValueError, match=r"replace"):
+            bits(task, edit)
+        return
+    edit = Edit.replacement(words_of(task), by)
+    other_words = task.with_tokens_at(edit.replaced, lambda tokens: 4 + (tokens - 3) % (task.vocabulary_size - 4))
+    assert bits(other_words, edit) == bits(task, edit)
+    assert bits(other_words) != bits(task), "the replaced words must matter as long as they are there"
+    assert bits(task, edit) not in (bits(task), bits(task, Edit.removal([i for i, _ in edit.replaced])))
+    kept = tuple((i, tuple(p for p in range(1, 3) if p not in at)) for i, at in edit.replaced)
+    elsewhere = task.with_tokens_at(kept, lambda tokens: 4 + (tokens - 3) % (task.vocabulary_size - 4))
+    assert bits(elsewhere, edit) != bits(task, edit), "words that are not replaced keep their effect"
+
+
 def test_an_empty_edit_is_the_reference_in_both_modes(task, mode):
     assert bits(task, Edit((), (), mode)) == bits(task)
     assert bits(task, Edit.removal([], mode)) == bits(task)

@@ -13,6 +13,7 @@ from task_examples import EXAMPLES, write_files
 
 import influence.registry  # noqa: F401  (registers the recipes of the higher room)
 from tasks.components import parse_named
+from tasks.data.edits import Edit
 from tasks.hooks import overrides
 from tasks.registry import TASKS
 from tasks.task import OpenRequest, Task, TaskConfig
@@ -111,6 +112,28 @@ def test_a_blank_row_shows_nothing_of_its_content(task, network):
     assert first["labels"][1] == 0
     shown = task.batch("train", np.array([0, 1]))
     assert bytes_of(shown) != bytes_of(first)
+
+
+@pytest.mark.parametrize("by", ["pad", "unknown"])
+def test_a_replaced_word_shows_nothing_and_the_rest_of_the_batch_stays(task, by):
+    """The replaced token may be any: a second replacement at the same positions finds nothing of it."""
+    train_id, rows = int(task.splits["train"].ids[1]), np.arange(3)
+    assert task.with_replaced(Edit.removal([train_id])) is task
+    edit = Edit.replacement({train_id: [1]}, by)
+    if not overrides(task, Task.with_replaced):
+        with pytest.raises(ValueError, match="no words that an edit can replace"):
+            task.with_replaced(edit)
+        return
+    other = task.with_replaced(Edit.replacement({train_id: [1]}, "unknown"))
+    before, after = (bytes_of(one.with_replaced(edit).batch("train", rows)) for one in (task, other))
+    assert before == after
+    batch, plain = task.with_replaced(edit).batch("train", rows), task.batch("train", rows)
+    changed = {name: (batch[name] != plain[name]).nonzero().tolist() for name in plain}
+    assert changed.pop("input_ids") == [[1, 1]]
+    assert all(places in ([], [[1, 1]]) for places in changed.values())
+    assert bytes_of(task.with_replaced(edit).batch("train", rows, blank=rows == 1)) == bytes_of(
+        task.batch("train", rows, blank=rows == 1)
+    )
 
 
 def test_every_measured_row_is_a_row_of_its_split(task):

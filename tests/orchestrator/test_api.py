@@ -23,6 +23,8 @@ from tests.orchestrator.tiny_campaign import (
 
 CURVES = ["method", "group", "k", "delta", "se", "ci_low", "ci_high", "se_fixed", "ci_fixed_low", "ci_fixed_high"]
 COUNTS = ["n_queries", "n_repeats", "n_excluded"]
+ACCURACY = ["accuracy", "accuracy_delta"]
+ACCURACY += [f"accuracy_{ci}_{end}" for ci in ("ci", "ci_fixed") for end in ("low", "high")]
 
 
 def test_the_package_offers_the_four_names_and_no_others():
@@ -48,7 +50,7 @@ def test_a_run_says_how_it_ended(finished):
 def test_the_tables_of_a_run_are_data_frames(finished):
     view = orchestrator.open_run(finished.run_dir)
     curves = view.curves()
-    assert list(curves.columns) == CURVES + COUNTS
+    assert list(curves.columns) == CURVES + COUNTS + ACCURACY
     assert len(curves) == 3 * 2 * 2
     assert set(curves["method"]) == {"tracin_last", "with_bias", "random"}
     assert len(view.query_curves()) == 3 * len(curves)

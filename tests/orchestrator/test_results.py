@@ -117,6 +117,37 @@ def test_tables_say_what_the_cells_say(parts):
     assert found.tables["holes"].empty
 
 
+def test_the_accuracy_of_a_curve_leaves_the_query_out_and_agrees_with_the_check(parts, finished):
+    experiment, plan, queries, rows = parts
+    labels = experiment.task.splits["test"].labels
+    curves = deletion_results(experiment, plan, queries, rows).tables["curves"].set_index(["method", "group", "k"])
+
+    def accuracy(work, q):
+        others = np.arange(len(labels)) != queries.rows[q]
+        outputs = rows[plan.works[work].spec_id].outcome.outputs["test"]
+        return (outputs.argmax(axis=1) == labels)[others].mean()
+
+    for m, g, k in np.ndindex(plan.cell.shape[:3]):
+        cells = list(np.ndindex(plan.cell.shape[3:]))
+        removal = np.array([accuracy(plan.cell[m, g, k, q, r], q) for q, r in cells])
+        change = removal - [accuracy(plan.reference[r], q) for q, r in cells]
+        row = curves.loc[(plan.methods[m], plan.groups[g], plan.ks[k])]
+        assert row["accuracy"] == pytest.approx(removal.mean(), abs=1e-12)
+        assert row["accuracy_delta"] == pytest.approx(change.mean(), abs=1e-12)
+    (check,) = [check for check in finished.result.results.checks if check.name == "broken_models"]
+    assert check.numbers["largest_drop"] == pytest.approx(-curves["accuracy_delta"].min(), abs=1e-12)
+
+
+def test_without_classes_to_be_right_about_the_accuracy_is_empty(parts):
+    experiment, plan, queries, rows = parts
+    unknown = {
+        s: dataclasses.replace(row, outcome=dataclasses.replace(row.outcome, metrics={})) for s, row in rows.items()
+    }
+    curves = deletion_results(experiment, plan, queries, unknown).tables["curves"]
+    assert curves.filter(like="accuracy").isna().all().all()
+    assert curves["delta"].notna().all()
+
+
 def test_the_same_rows_give_the_bytes_that_were_written(parts, finished):
     _, plan, _, rows = parts
     turned = dict(reversed(list(rows.items())))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tasks.components import parse_named
+from tasks.errors import InputError
 from tasks.registry import MEASUREMENTS
 
 VALUE_OF_LOSS = {
@@ -25,7 +26,7 @@ def measurement(name):
 
 
 def test_every_registered_measurement_is_under_contract():
-    assert set(MEASUREMENTS.entries()) == set(VALUE_OF_LOSS)
+    assert set(MEASUREMENTS.entries()) == {*VALUE_OF_LOSS, "correct"}, "correct has no loss; its tests are below"
 
 
 @pytest.mark.parametrize("name", VALUE_OF_LOSS)
@@ -63,3 +64,18 @@ def test_known_numbers():
     assert measurement("gold_probability").value(outputs, labels) == pytest.approx(0.5)
     assert measurement("loss").value(outputs, labels) == pytest.approx(np.log(0.5))
     assert measurement("margin").value(outputs, labels) == pytest.approx(0)
+
+
+def test_correct_is_whether_the_gold_label_has_the_largest_logit():
+    outputs = np.float32([[0, 2, 1], [0, 2, 1], [1, 1, 0], [1, 1, 0], [np.nan, 0, 0], [-np.inf, 3, 0]])
+    value = measurement("correct").value(outputs, np.array([1, 2, 0, 1, 0, 1]))
+    np.testing.assert_array_equal(value, [1, 0, 1, 0, np.nan, 1])
+    assert value.dtype == np.float64
+    assert (measurement("correct").label, measurement("correct").of_classes) == ("gold", True)
+
+
+def test_correct_is_refused_as_a_loss_in_one_line():
+    with pytest.raises(
+        InputError, match=r"^measurement: 'correct' is 0 or 1 and has no gradient; allowed as a loss: \w+"
+    ):
+        measurement("correct").loss(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))

@@ -5,39 +5,46 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
 
-from influence import ranking
-from influence.controls import Control
+from influence.base import Method
 from orchestrator.analysis.checks import Check
 from orchestrator.analysis.stopping import Stopping
 from orchestrator.campaigns.base import Campaign
 from orchestrator.campaigns.deletion.adaptive import adaptive_plan
+from orchestrator.campaigns.deletion.candidates import Candidates
 from orchestrator.campaigns.deletion.cells import deletion_cells
 from orchestrator.campaigns.deletion.checks import deletion_checks
 from orchestrator.campaigns.deletion.grid import DeletionGrid
+from orchestrator.campaigns.deletion.orders import Draws, controls_of, drawn, ranked
 from orchestrator.campaigns.deletion.results import deletion_advice, deletion_results
 from orchestrator.campaigns.deletion.tracking import deletion_record
+from orchestrator.campaigns.deletion.word_edits import SIDES, WordEdits, check_words, key_words_of, side_of
 from orchestrator.campaigns.finished import FinishedRun
 from orchestrator.campaigns.outcomes import measured_values
 from orchestrator.campaigns.plan import Plan, check_unique, distinct_max
 from orchestrator.campaigns.results import Results
-from orchestrator.campaigns.scored import Scored, UnrankedError
+from orchestrator.campaigns.scored import Scored
 from orchestrator.config.blocks import RepeatsConfig
 from orchestrator.experiment.experiment import Experiment
 from orchestrator.records import LedgerRow, Work
 from orchestrator.report.data import CampaignPage
 from orchestrator.tracking.record import CampaignRecord
+from tasks.data.edits import ReplaceBy
 from tasks.errors import InputError
 
-Group = Literal["proponents", "opponents", "least"]
+Group = Literal["proponents", "opponents", "least", "proponent_words", "opponent_words"]
 
 
 class Deletion(Campaign):
-    """The `deletion` block: removal set sizes `k` (counts, or fractions of the train set below 1), groups, and the edit's mode."""
+    """The `deletion` block: removal set sizes `k` (counts, or fractions of the train set below 1), groups, and the edit's mode.
+
+    `candidates`: the training examples that may be removed for a query, by default all. The groups `opponent_words` and
+    `proponent_words` keep the examples and replace only their key words, by the special token that `replace_by` names.
+    """
 
     name: ClassVar[str] = "deletion"
     version: ClassVar[int] = 1
@@ -46,6 +53,8 @@ class Deletion(Campaign):
     k: Annotated[tuple[Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)]
     groups: Annotated[tuple[Group, ...], Field(min_length=1)] = ("proponents", "opponents")
     mode: Literal["mask", "drop"] = "mask"
+    candidates: Candidates | None = None
+    replace_by: ReplaceBy = "pad"
 
     @field_validator("k", "groups")
     @classmethod
@@ -67,56 +76,76 @@ class Deletion(Campaign):
             )
         return tuple(counts)
 
-    def check(self, experiment: Experiment) -> None:
-        """Raise InputError for a k that does not fit the train set, or for which a control has too few examples to draw from."""
-        self.counts(len(experiment.train), experiment.config.where)
-        controls = _controls(experiment)
-        if (
-            experiment.needs_scoring_outputs
-        ):  # `planned` checks each query, since labels are known once a model is trained
-            self._check_any_label(experiment, controls)
-            return
-        for query_label in np.unique(experiment.queries(None).labels).tolist():
-            for label in (label for label, control in controls.items() if control.by_label):
-                for group in self.groups:
-                    self._draw(experiment, label, query_label, group, experiment.seeds[0])
+    def identity(self) -> dict[str, Any]:
+        """Return name, version and options. Options that did not exist before are left out if unused, so that older runs keep their name."""
+        unused = [("candidates", self.candidates is None), ("replace_by", SIDES.keys().isdisjoint(self.groups))]
+        return {key: value for key, value in super().identity().items() if (key, True) not in unused}
 
-    def _check_any_label(self, experiment: Experiment, controls: Mapping[str, Control]) -> None:
+    def also_scored(self, methods: Mapping[str, Method]) -> Mapping[str, Method]:
+        """Return the key words that groups of words need."""
+        return key_words_of(self.groups, methods)
+
+    def check(self, experiment: Experiment) -> None:
+        """Raise InputError for a k or candidates that do not fit the data, or for which a control has too few examples to draw from."""
+        most = self._most(experiment)
+        if self.candidates is not None:
+            self.candidates.check(experiment, most, experiment.config.where)
+        check_words(experiment, self.groups, self.replace_by)
+        by_label = [label for label, control in controls_of(experiment).items() if control.by_label]
+        if not by_label:
+            return
+        if experiment.needs_scoring_outputs:
+            # `planned` checks each query, since labels are known once a model is trained
+            self._check_any_label(experiment, by_label, most)
+            return
+        draws = Draws.of(experiment, experiment.queries(None), most, self.candidates)
+        for key, label, group in product(np.unique(draws.keys).tolist(), by_label, self.groups):
+            draws.order(label, key, side_of(group), experiment.seeds[0])
+
+    def _check_any_label(self, experiment: Experiment, by_label: Sequence[str], most: int) -> None:
         """Raise InputError for a k if there is no label that a query may have for which all controls have enough examples."""
-        by_label = [label for label, control in controls.items() if control.by_label]
         refusals = []
         for query_label in range(len(experiment.train.classes)):
             try:
                 for label, group in product(by_label, self.groups):
-                    self._draw(experiment, label, query_label, group, experiment.seeds[0])
+                    drawn(experiment, label, query_label, side_of(group), experiment.seeds[0], most)
                 return
             except InputError as error:
                 refusals.append(error)
         if refusals:
             raise refusals[0]
 
+    def _most(self, experiment: Experiment) -> int:
+        """Return the largest k. Raises InputError for a k that does not fit the train set."""
+        return self.counts(len(experiment.train), experiment.config.where)[-1]
+
     def bounds(self, experiment: Experiment, n_queries: int) -> tuple[int, int]:
         """Return (number of cells, largest possible number of distinct retrains), for the time before scores are known."""
         n_methods, n_repeats = len(experiment.methods), len(experiment.seeds)
         cells = n_methods * len(self.groups) * len(self.k) * n_queries * n_repeats
         n_labels = min(n_queries, len(np.unique(experiment.train.labels)))
-        n_draws = sum(n_labels if control.by_label else 1 for control in _controls(experiment).values())
+        controls = controls_of(experiment).values()
+        n_draws = sum(n_labels if control.by_label else 1 for control in controls)
+        if self.candidates is not None:
+            n_draws = len(controls) * n_queries  # every query has its own candidates, so no draws are shared
         return cells, self.distinct_max(len(experiment.scored), n_draws, n_queries, n_repeats)
 
     def planned(self, scored: Scored) -> Plan:
         """Return the plan from the scores of the only scoring group; with `target_se`, as far as the finished retrains determine it."""
-        experiment = scored.experiment
+        experiment, queries = scored.experiment, scored.queries("")
+        draws = Draws.of(experiment, queries, self._most(experiment), self.candidates)
         grid = DeletionGrid(
             methods=experiment.controls,
             groups=self.groups,
             ks=self.counts(len(experiment.train), experiment.config.where),
-            query_ids=scored.queries("").ids.tolist(),
-            query_labels=scored.queries("").labels,
+            query_ids=queries.ids.tolist(),
+            draw_keys=draws.keys,
             seeds=experiment.seeds,
-            ranking=lambda *curve: _order(scored, *curve),
-            draw=lambda *curve: self._draw(experiment, *curve),
+            ranking=lambda label, query, group: ranked(scored, label, query, group, draws.of_query(query)),
+            draw=draws.order,
             spec=lambda edit, seed: experiment.spec(scored.numerics, edit, seed),
             mode=self.mode,
+            words=WordEdits(scored, self.replace_by),
         )
         stopping = stopping_of(experiment.settings.repeats)
         if stopping is not None:
@@ -135,7 +164,7 @@ class Deletion(Campaign):
         """Return the report sections: curves, AUC-DEL, contrasts, pairing, and a page per query."""
         from orchestrator.campaigns.deletion.page import deletion_page  # on demand, since it imports matplotlib
 
-        return deletion_page(finished, self.mode)
+        return deletion_page(finished, self.mode, self.candidates, self.replace_by)
 
     def tracking(self, finished: FinishedRun) -> CampaignRecord:
         """Return the tracking record: the design as parameters, and a child run per curve."""
@@ -143,34 +172,11 @@ class Deletion(Campaign):
 
     def advice(self, scored: Scored, plan: Plan, rows: Mapping[str, LedgerRow]) -> str:
         """Return a sentence if more queries would narrow the widest interval more cheaply than more repeats."""
-        return deletion_advice(scored.experiment, plan, scored.queries(""), rows)
-
-    def _draw(self, experiment: Experiment, label: str, query_label: int, group: str, seed: int) -> np.ndarray:
-        """Return TrainIds in the order in which a control removes them. Raises InputError if there are fewer than the largest k."""
-        train, where = experiment.train, experiment.config.where
-        control = _controls(experiment)[label]
-        order = control.removal_order(train.ids, train.labels, query_label, seed, group)  # type: ignore[arg-type]
-        if len(order) < (most := self.counts(len(train), where)[-1]):
-            asked = train.classes[query_label]
-            problem = f"{label} has {len(order)} training examples to draw {group} from for label {asked!r}, fewer than {most}"
-            raise InputError(f"{where}: deletion.k", problem)
-        return order
+        return deletion_advice(scored.experiment, plan, scored.queries(""), rows, shares_draws=self.candidates is None)
 
     def distinct_max(self, n_scored: int, n_draws: int, n_queries: int, n_repeats: int) -> int:
         """Return the largest possible number of distinct retrains; `n_draws`: removal orders that the controls draw per repeat."""
         return distinct_max(n_scored, n_draws, len(self.k) * len(self.groups), n_queries, n_repeats)
-
-
-def _controls(experiment: Experiment) -> dict[str, Control]:
-    """Return label -> control. Raises InputError for a control that is not a Control and so cannot draw removal sets."""
-    found: dict[str, Control] = {}
-    for position, (label, method) in enumerate(experiment.methods.items()):
-        if isinstance(method, Control):
-            found[label] = method
-        elif method.is_control:
-            problem = f"{label!r} is a control and must be an influence.controls.Control, which draws its removal sets"
-            raise InputError(f"{experiment.config.where}: methods[{position}]", problem)
-    return found
 
 
 def fixed_plan(grid: DeletionGrid) -> Plan:
@@ -203,17 +209,3 @@ def finished_values(scored: Scored, works: Sequence[Work]) -> np.ndarray | None:
     scored.seen.update(final)
     found = [scored.seen[i] if i in scored.seen else measured[i] for i in (work.spec_id for work in works)]
     return np.reshape(found, (len(works), len(queries.ids)))
-
-
-def _order(scored: Scored, label: str, query: int, group: str) -> np.ndarray:
-    """Return TrainIds in the order in which a method removes them. Raises UnrankedError if the method diverged for the query."""
-    matrix = scored.matrix("", label)
-    if matrix.diverged[query]:
-        position, n_diverged = list(scored.experiment.methods).index(label), int(matrix.diverged.sum())
-        name = scored.experiment.main.query_split.shown_id(matrix.query_ids[query])
-        problem = (
-            f"{label} diverged for {n_diverged} of {len(matrix.query_ids)} queries, first for query {name}, "
-            "and ranks nothing for them; raise its damping or scale"
-        )
-        raise UnrankedError(f"{scored.experiment.config.where}: methods[{position}]", problem)
-    return ranking.ranked(matrix.scores[query], scored.experiment.train.ids, group)  # type: ignore[arg-type]

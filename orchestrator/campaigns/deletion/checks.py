@@ -8,7 +8,8 @@ import numpy as np
 
 from orchestrator.analysis import model_checks, query_checks
 from orchestrator.analysis.checks import Check
-from orchestrator.campaigns.checks import Rows, common_checks, gold_labels, measured_positions
+from orchestrator.campaigns.checks import Rows, common_checks
+from orchestrator.campaigns.deletion.accuracy import accuracy_on_others
 from orchestrator.campaigns.plan import NOT_ASKED, Plan
 from orchestrator.campaigns.results import Results
 from orchestrator.campaigns.scored import Scored
@@ -27,29 +28,10 @@ def deletion_checks(scored: Scored, plan: Plan, rows: Rows, results: Results) ->
 
 def _drops(scored: Scored, plan: Plan, rows: Rows) -> Iterator[tuple[tuple[str, str, int], float]]:
     """Yield (method, group, k) and the mean drop, over (query, repeat), of the accuracy on the measured examples other than the query."""
-    others = _accuracy_on_others(scored, plan, rows)
+    others = accuracy_on_others(scored.experiment, plan, scored.queries(""), rows)
     queries = np.arange(len(plan.query_ids))[:, None]
     for m, g, k in np.ndindex(plan.cell.shape[:3]):
         cell = plan.cell[m, g, k]
         drop = np.where(cell != NOT_ASKED, others[plan.reference].T - others[cell, queries], np.nan)
         known = drop[np.isfinite(drop)]
         yield (plan.methods[m], plan.groups[g], plan.ks[k]), float(known.mean()) if len(known) else float("nan")
-
-
-def _accuracy_on_others(scored: Scored, plan: Plan, rows: Rows) -> np.ndarray:
-    """Return the accuracy of every retrain on the measured examples except the query: float64 [n_works, n_queries], NaN where unknown."""
-    queries, arm = scored.queries(""), scored.experiment.main
-    found = np.full((len(plan.works), len(queries.ids)), np.nan)
-    gold, position, n = (
-        gold_labels(arm, queries),
-        measured_positions(arm, queries),
-        len(arm.task.measured[queries.split]),
-    )
-    for index, work in enumerate(plan.works):
-        row = rows.get(work.spec_id)
-        accuracy = row.outcome.metrics.get(f"accuracy/{queries.split}") if row is not None else None
-        if row is None or accuracy is None or row.outcome.status != "ok" or n < 2:
-            continue
-        is_right = row.outcome.outputs[queries.split][position].argmax(axis=1) == gold
-        found[index] = (accuracy * n - is_right) / (n - 1)
-    return found

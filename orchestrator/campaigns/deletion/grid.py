@@ -8,32 +8,36 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from orchestrator.analysis.stopping import Stopping
+from orchestrator.campaigns.deletion.word_edits import SIDES, WordEdits, side_of
 from orchestrator.campaigns.plan import NOT_ASKED, Plan, SpecFactory, WorkList
 from tasks.data.edits import Edit, Mode
 
 Ranking = Callable[[str, int, str], np.ndarray]  # (method label, query position, group) -> TrainIds in removal order
-Draw = Callable[[str, int, str, int], np.ndarray]  # (control, query label, group, seed) -> TrainIds in removal order
+Draw = Callable[[str, int, str, int], np.ndarray]  # (control, draw key, group, seed) -> TrainIds in removal order
 
 
 @dataclass
 class DeletionGrid:
-    """The removal sets of all cells in the repeats added so far, and their distinct retrains.
+    """The edits of all cells in the repeats added so far, and their distinct retrains.
 
     `methods`: label -> whether it is a control. `ranking` returns the removal order of a scored method. `draw` returns that of a control
-    for the label of a query (`query_labels` int64 [n_queries]) and the seed of a repeat. A removal set is a prefix of its order,
-    so sets are nested over k. One reference per seed serves all cells of its repeat.
+    for the draw key of a query (`draw_keys` int64 [n_queries]) and the seed of a repeat. Queries with equal draw keys share the sets of a
+    control; the key is the label of the query, or its position if every query has its own candidates. A removal set is a prefix of
+    its order, so sets are nested over k. For groups of words (word_edits.SIDES), `words` makes the edits from the order of their side.
+    One reference per seed serves all cells of its repeat.
     """
 
     methods: Mapping[str, bool]
     groups: Sequence[str]
     ks: Sequence[int]
     query_ids: Sequence[int]
-    query_labels: np.ndarray
+    draw_keys: np.ndarray
     seeds: Sequence[int]
     ranking: Ranking
     draw: Draw
     spec: SpecFactory
     mode: Mode
+    words: WordEdits | None = None
     _works: WorkList = field(init=False)
     _cells: list[np.ndarray] = field(default_factory=list)
     _references: list[int] = field(default_factory=list)
@@ -54,16 +58,16 @@ class DeletionGrid:
         asked = np.ones(self.n_curves, bool) if asked is None else asked
         cell = np.full((*self.n_curves, len(self.ks), len(self.query_ids)), NOT_ASKED, np.int64)
         self._references.append(self._works.add(Edit(), seed))
-        drawn: dict[tuple[str, int, str], list[Edit]] = {}  # queries with equal labels share the sets of a control
-        for q, query_label in enumerate(self.query_labels.tolist()):
+        drawn: dict[tuple[str, int, str], list[Edit]] = {}  # queries with equal keys share the sets of a control
+        for q, draw_key in enumerate(self.draw_keys.tolist()):
             for m, (label, is_control) in enumerate(self.methods.items()):
                 for g, group in enumerate(self.groups):
                     if asked[m, g]:
                         if not is_control:
                             sets = self._sets(label, q, group)
-                        elif (sets := drawn.get((label, query_label, group))) is None:
-                            sets = self._nested(self.draw(label, query_label, group, seed))
-                            drawn[label, query_label, group] = sets
+                        elif (sets := drawn.get((label, draw_key, group))) is None:
+                            sets = self._drawn(label, draw_key, group, seed)
+                            drawn[label, draw_key, group] = sets
                         cell[m, g, :, q] = [self._works.add(edit, seed) for edit in sets]
         self._cells.append(cell)
         self._n_first = self._n_first or len(self._works.works)
@@ -88,9 +92,20 @@ class DeletionGrid:
     def _sets(self, label: str, query: int, group: str) -> list[Edit]:
         key = (label, query, group)
         if key not in self._edits:
-            self._edits[key] = self._nested(self.ranking(*key))
+            first = self._first(self.ranking(label, query, side_of(group)))
+            self._edits[key] = (
+                self.words.ranked(group, query, first, self.ks)
+                if self.words and group in SIDES
+                else self._nested(first)
+            )
         return self._edits[key]
 
-    def _nested(self, order: np.ndarray) -> list[Edit]:
-        first = order[: max(self.ks)].tolist()  # plain integers, shared by the sets of all k
+    def _drawn(self, label: str, draw_key: int, group: str, seed: int) -> list[Edit]:
+        first = self._first(self.draw(label, draw_key, side_of(group), seed))
+        return self.words.drawn(seed, first, self.ks) if self.words and group in SIDES else self._nested(first)
+
+    def _first(self, order: np.ndarray) -> list[int]:
+        return order[: max(self.ks)].tolist()  # plain integers, shared by the sets of all k
+
+    def _nested(self, first: list[int]) -> list[Edit]:
         return [Edit.removal(first[:k], self.mode) for k in self.ks]

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from orchestrator.campaigns.deletion.candidates import Candidates
+from orchestrator.campaigns.deletion.correct import are_mistakes, correct_note
+from orchestrator.campaigns.deletion.word_edits import SIDES
 from orchestrator.campaigns.finished import FinishedRun
 from orchestrator.report import figures
 from orchestrator.report.canvas import unique
@@ -23,29 +26,48 @@ EXPLAINED = (
     "measuring how the query's outcome changed. Where a method is right, removing proponents lowers the measurement "
     "and removing opponents raises it."
 )
+EXPLAINED_WORDS = (
+    " In the groups opponent_words and proponent_words the k examples stay, and in each of them one word is replaced: the one that "
+    "contributes most to its score, by the word decomposition of TracIn on word embeddings. A control replaces a random word."
+)
+_REPLACED = {
+    "pad": "padding, which is hidden from attention",
+    "unknown": "the token for unknown words",
+    "mask": "the tokeniser's mask token",
+}
 _EDITS = {
     "mask": "a removed example keeps its slot with weight zero",
     "drop": "batches are rebuilt without the removed examples",
 }
+_CANDIDATES = "per query, the {:,} training examples that have the least TF-IDF similarity to it"
 
 
-def deletion_page(finished: FinishedRun, mode: str) -> CampaignPage:
+def deletion_page(
+    finished: FinishedRun, mode: str, candidates: Candidates | None = None, replace_by: str = "pad"
+) -> CampaignPage:
     """Return a deletion campaign's part of the report, from the ledger, the scores and the result tables."""
     from orchestrator.campaigns.deletion.query_pages import query_pages
 
     return CampaignPage(
-        _asked(finished, mode),
-        EXPLAINED,
-        deletion_sections(finished.results.tables, query_pages(finished, finished.rows)),
+        _asked(finished, mode, candidates, replace_by),
+        EXPLAINED + (EXPLAINED_WORDS if _replaces(finished) else ""),
+        deletion_sections(
+            finished.results.tables,
+            query_pages(finished, finished.rows, candidates),
+            mistakes=are_mistakes(finished.experiment),
+        ),
         _notes(finished),
         _cost(finished),
     )
 
 
-def deletion_sections(tables: Mapping[str, pd.DataFrame], queries: Sequence[QueryPage]) -> list[Section]:
+def deletion_sections(
+    tables: Mapping[str, pd.DataFrame], queries: Sequence[QueryPage], *, mistakes: bool = False
+) -> list[Section]:
     """Return the sections of the tables `curves`, `summary`, `contrasts` and `pairing`, and the query pages with their `query_curves`.
 
-    With adaptive repeats there is also a section of the tables `repeats` and `designs`.
+    With adaptive repeats there is also a section of the tables `repeats` and `designs`, and for the measurement `correct` one of the table
+    `correct`. `mistakes`: the queries were chosen because the scoring model is wrong about them.
     """
     curves, summary = tables["curves"], tables["summary"]
     groups = unique(summary, "group")
@@ -55,7 +77,7 @@ def deletion_sections(tables: Mapping[str, pd.DataFrame], queries: Sequence[Quer
             "Deletion curves",
             _template("curves"),
             {"curves": curves, "groups": groups},
-            {"curves": figures.curves_svg(curves)} if len(curves) else {},
+            {"curves": figures.curves_svg(curves), **_accuracy_figure(curves)} if len(curves) else {},
         ),
         Section(
             "auc",
@@ -65,6 +87,7 @@ def deletion_sections(tables: Mapping[str, pd.DataFrame], queries: Sequence[Quer
             {"auc-del": figures.forest_svg(summary)} if len(summary) else {},
         ),
         Section("contrasts", "Contrasts", _template("contrasts"), {"contrasts": tables["contrasts"]}),
+        *_correct(tables, mistakes=mistakes),
         *_repeats(tables),
         Section("pairing", "What pairing saves", _template("pairing"), {"pairing": tables["pairing"]}, nav="Pairing"),
         Section(
@@ -76,6 +99,21 @@ def deletion_sections(tables: Mapping[str, pd.DataFrame], queries: Sequence[Quer
             nav="Queries",
         ),
     ]
+
+
+def _correct(tables: Mapping[str, pd.DataFrame], *, mistakes: bool) -> list[Section]:
+    """Return the section on the share of correct answers, if it was measured."""
+    if "correct" not in tables:
+        return []
+    table = tables["correct"]
+    title = "Mistakes that are fixed" if mistakes else "Share of correct answers"
+    data = {"correct": table, "note": correct_note(table, mistakes=mistakes)}
+    return [Section("correct", title, _template("correct"), data, {"correct": figures.correct_svg(table)})]
+
+
+def _accuracy_figure(curves: pd.DataFrame) -> dict[str, str]:
+    """Return the figure of the changes of accuracy, if the task has an accuracy."""
+    return {"accuracy": figures.accuracy_svg(curves)} if bool(curves["accuracy_delta"].notna().to_numpy().any()) else {}
 
 
 def _repeats(tables: Mapping[str, pd.DataFrame]) -> list[Section]:
@@ -99,15 +137,23 @@ def _query_figures(table: pd.DataFrame, queries: Sequence[QueryPage], methods: S
     return drawn
 
 
-def _asked(finished: FinishedRun, mode: str) -> list[tuple[str, str]]:
+def _replaces(finished: FinishedRun) -> bool:
+    return not SIDES.keys().isdisjoint(finished.plan.groups)
+
+
+def _asked(finished: FinishedRun, mode: str, candidates: Candidates | None, replace_by: str) -> list[tuple[str, str]]:
     experiment, plan = finished.experiment, finished.plan
+    restricted = [("Candidates", _CANDIDATES.format(candidates.least_overlap))] if candidates else []
+    replaced = [("Words are replaced by", _REPLACED[replace_by])] if _replaces(finished) else []
     steps = finished.scoring[0].work.keep_steps
     return [
         ("Campaign", "deletion: remove the top k training examples of a group, retrain, measure the query"),
         ("Methods", ", ".join(plan.methods)),
         ("Groups", ", ".join(plan.groups)),
         ("k", ", ".join(map(str, plan.ks))),
+        *restricted,
         ("Edit", f"{mode} ({_EDITS[mode]})"),
+        *replaced,
         ("Queries", f"{len(plan.query_ids)} of split {experiment.main.asked.split}"),
         ("Measurement", experiment.config.measurement.name),
         ("Repeats", _repeats_asked(plan)),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from influence import ranking
 from influence.base import Method
 from influence.scoring import word_contributions
+from orchestrator.campaigns.deletion.candidates import Candidates
+from orchestrator.campaigns.deletion.orders import ranked
 from orchestrator.campaigns.finished import FinishedRun
 from orchestrator.records import LedgerRow
 from orchestrator.report.data import QueryPage, ShownExample
@@ -17,17 +18,25 @@ from orchestrator.storage.checkpoints import CheckpointError
 from tasks.hooks import overrides
 from tasks.measurements import GoldProbability
 
+Top = Callable[[str, str, int], list[int]]  # (method label, group, query position) -> TrainIds that are shown
+EXAMPLE_GROUPS = ("proponents", "opponents")
 EXAMPLES_SHOWN = 3
 QUERIES_SHOWN = 50
 
 
-def query_pages(finished: FinishedRun, rows: Mapping[str, LedgerRow]) -> list[QueryPage]:
-    """Return a page for each of the first QUERIES_SHOWN queries; `rows` are ledger rows, including that of the first scoring model."""
+def query_pages(
+    finished: FinishedRun, rows: Mapping[str, LedgerRow], candidates: Candidates | None = None
+) -> list[QueryPage]:
+    """Return a page for each of the first QUERIES_SHOWN queries; `rows` are ledger rows, including that of the first scoring model.
+
+    With `candidates`, only examples are shown that may be removed for the query.
+    """
     experiment, queries = finished.experiment, finished.queries
     split = experiment.task.splits[queries.split]
     scoring = rows[finished.scoring[0].work.spec_id].outcome.outputs[queries.split]
     position = {int(row): i for i, row in enumerate(experiment.task.measured[queries.split])}
-    words = _words(finished)
+    top = _tops(finished, candidates)
+    words = _words(finished, top)
     pages = []
     for q, (query_id, row) in enumerate(zip(queries.ids[:QUERIES_SHOWN], queries.rows, strict=False)):
         logits = scoring[position[int(row)]]
@@ -40,7 +49,7 @@ def query_pages(finished: FinishedRun, rows: Mapping[str, LedgerRow]) -> list[Qu
                 predicted=split.classes[int(logits.argmax())],
                 probability=float(GoldProbability().value(logits[None], np.array([label]))[0]),
                 examples={
-                    m: {g: _examples(finished, m, g, q, words.get(m, {})) for g in ("proponents", "opponents")}
+                    m: {g: _examples(finished, m, q, top(m, g, q), words.get(m, {})) for g in EXAMPLE_GROUPS}
                     for m in experiment.scored
                 },
                 given_id=split.shown_id(query_id),
@@ -55,13 +64,17 @@ def _text(split: Any, row: int) -> str:
     )
 
 
-def _top(finished: FinishedRun, label: str, group: str, query: int) -> list[int]:
-    matrix = finished.matrix(label)
-    order = ranking.ranked(matrix.scores[query], matrix.train_ids, group)  # type: ignore[arg-type]
-    return [int(i) for i in order[:EXAMPLES_SHOWN]]
+def _tops(finished: FinishedRun, candidates: Candidates | None) -> Top:
+    rows = candidates.rows(finished.experiment, finished.queries) if candidates else None
+
+    def top(label: str, group: str, query: int) -> list[int]:
+        order = ranked(finished.scored, label, query, group, None if rows is None else rows[query])
+        return [int(i) for i in order[:EXAMPLES_SHOWN]]
+
+    return top
 
 
-def _words(finished: FinishedRun) -> dict[str, dict[tuple[int, int], list[tuple[int, float]]]]:
+def _words(finished: FinishedRun, top: Top) -> dict[str, dict[tuple[int, int], list[tuple[int, float]]]]:
     decomposing = {label: m for label, m in finished.experiment.scored.items() if overrides(m, Method.words)}
     if not decomposing:
         return {}
@@ -75,16 +88,15 @@ def _words(finished: FinishedRun) -> dict[str, dict[tuple[int, int], list[tuple[
         pairs = [
             (int(query_id), train_id)
             for q, query_id in enumerate(shown)
-            for group in ("proponents", "opponents")
-            for train_id in _top(finished, label, group, q)
+            for group in EXAMPLE_GROUPS
+            for train_id in top(label, group, q)
         ]
         found[label] = word_contributions(finished.experiment.task, method, checkpoints, finished.queries, pairs)
     return found
 
 
-def _examples(finished: FinishedRun, label: str, group: str, query: int, words: Mapping) -> list[ShownExample]:
+def _examples(finished: FinishedRun, label: str, query: int, ids: Sequence[int], words: Mapping) -> list[ShownExample]:
     train, matrix = finished.experiment.train, finished.matrix(label)
-    ids = _top(finished, label, group, query)
     found = []
     for train_id, row in zip(ids, train.rows_of(ids), strict=True):
         score = float(matrix.scores[query, np.flatnonzero(matrix.train_ids == train_id)[0]])

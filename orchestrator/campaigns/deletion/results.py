@@ -16,7 +16,9 @@ from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.repeats import savings
 from orchestrator.analysis.two_controls import two_control_verdicts
 from orchestrator.analysis.verdicts import verdicts
+from orchestrator.campaigns.deletion.accuracy import accuracy_on_others
 from orchestrator.campaigns.deletion.cells import deletion_cells
+from orchestrator.campaigns.deletion.correct import are_mistakes, correct_note, correct_table, is_asked
 from orchestrator.campaigns.outcomes import measured_values
 from orchestrator.campaigns.plan import Plan
 from orchestrator.campaigns.results import Results
@@ -28,7 +30,8 @@ TABLES = ("curves", "query_curves", "summary", "contrasts", "pairing", "holes")
 
 def deletion_results(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mapping[str, LedgerRow]) -> Results:
     """Return all tables and verdicts of a deletion campaign from the ledger rows of its plan."""
-    cells = deletion_cells(plan, measured_values(experiment, plan.works, queries, rows))
+    values = measured_values(experiment, plan.works, queries, rows)
+    cells = deletion_cells(plan, values, accuracy_on_others(experiment, plan, queries, rows))
     contrasts = tables.contrasts(cells)
     found = {
         "curves": tables.curves(cells),
@@ -40,6 +43,9 @@ def deletion_results(experiment: Experiment, plan: Plan, queries: QueryBlock, ro
     }
     sentences = tuple(_verdicts(experiment, contrasts.to_dict("records")))
     adaptive, notes = _adaptive(cells, plan)
+    if is_asked(experiment):
+        found["correct"] = correct_table(cells)
+        notes = (*notes, correct_note(found["correct"], mistakes=are_mistakes(experiment)))
     return Results(found | adaptive, sentences, n_excluded=cells.n_excluded, cells=cells, notes=notes)
 
 
@@ -60,9 +66,14 @@ def _adaptive(cells: Cells, plan: Plan) -> tuple[dict[str, pd.DataFrame], tuple[
     return {"repeats": tables.repeats(cells), "designs": designs}, (savings(cells, designs.to_dict("records")),)
 
 
-def deletion_advice(experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mapping[str, LedgerRow]) -> str:
-    """Return a sentence if, by the finished rows, more queries would narrow the widest interval more cheaply than more repeats; else ""."""
+def deletion_advice(
+    experiment: Experiment, plan: Plan, queries: QueryBlock, rows: Mapping[str, LedgerRow], *, shares_draws: bool = True
+) -> str:
+    """Return a sentence if, by the finished rows, more queries would narrow the widest interval more cheaply than more repeats; else "".
+
+    `shares_draws`: several queries share the removal sets of a control.
+    """
     cells = deletion_cells(plan, measured_values(experiment, plan.works, queries, rows))
-    is_control = [method in plan.controls for method in plan.methods]
+    is_control = [shares_draws and method in plan.controls for method in plan.methods]
     n_shared = 1 + len(np.unique(plan.cell[is_control][..., 0]))
     return advice(cells, n_shared, (plan.n_full_repeat - n_shared) / len(plan.query_ids))

@@ -37,8 +37,10 @@ def with_hole(cells, index):
 def test_columns_and_row_order_are_the_published_ones(cells):
     intervals = ["se", "ci_low", "ci_high", "se_fixed", "ci_fixed_low", "ci_fixed_high"]
     estimated = [*intervals, "n_queries", "n_repeats", "n_excluded"]
-    assert list(tables.curves(cells).columns) == ["method", "group", "k", "delta", *estimated]
-    assert list(tables.query_curves(cells).columns) == ["method", "group", "query_id", "k", "delta", *estimated]
+    ends = [f"accuracy_{ci}_{end}" for ci in ("ci", "ci_fixed") for end in ("low", "high")]
+    of_curves = ["delta", *estimated, "accuracy", "accuracy_delta", *ends]
+    assert list(tables.curves(cells).columns) == ["method", "group", "k", *of_curves]
+    assert list(tables.query_curves(cells).columns) == ["method", "group", "query_id", "k", *of_curves]
     shares, medians = ([name, f"{name}_ci_low", f"{name}_ci_high"] for name in ("share_moved", "median"))
     by_query = ["p_flip", *shares, *medians]
     assert list(tables.summary(cells).columns) == ["method", "group", "auc_del", *estimated, *by_query]
@@ -95,14 +97,16 @@ def test_with_one_query_only_seeds_vary(cells):
 
 
 def test_a_hole_of_one_method_leaves_its_cell_out_for_all(cells):
-    holed = with_hole(cells, (1, 0, 2, 3, 4))
+    rng = np.random.default_rng(9)
+    accurate = replace(cells, accuracy=rng.random(cells.delta.shape), reference_accuracy=rng.random((4, 5)))
+    holed = with_hole(accurate, (1, 0, 2, 3, 4))
     assert holed.n_excluded == 1
     for frame in (tables.curves(holed), tables.summary(holed)):
         assert set(frame.n_excluded) == {1}
         assert (frame.n_queries == 4).all()
         from_six_queries = ["median_ci_low", "median_ci_high"]
         assert not frame.drop(columns=from_six_queries, errors="ignore").isna().any().any()
-    everywhere = replace(cells, delta=np.where(np.arange(20).reshape(4, 5) == 19, np.nan, cells.delta))
+    everywhere = replace(accurate, delta=np.where(np.arange(20).reshape(4, 5) == 19, np.nan, cells.delta))
     assert tables.format_csv(tables.curves(holed)) == tables.format_csv(tables.curves(everywhere))
     per_query = tables.query_curves(holed)
     assert set(per_query[per_query.query_id == 40].n_excluded) == {1}
@@ -126,7 +130,7 @@ def test_infinite_changes_are_holes_too(cells):
 def test_without_a_complete_cell_every_number_is_empty(cells):
     empty = replace(cells, delta=np.full_like(cells.delta, np.nan))
     text = tables.format_csv(tables.curves(empty)).splitlines()
-    assert text[1] == "tracin_we,proponents,10,,,,,,,,0,0,20"
+    assert text[1] == "tracin_we,proponents,10,,,,,,,,0,0,20,,,,,,"
     assert (
         tables.format_csv(tables.contrasts(empty)).splitlines()[1]
         == "tracin_we,random,proponents,,,,,,,0,0,control,,,,,,,"
@@ -139,7 +143,7 @@ def test_an_edit_without_effect_is_exactly_zero(cells):
     nothing = replace(cells, delta=-np.zeros_like(cells.delta))
     assert (
         tables.format_csv(tables.curves(nothing)).splitlines()[1]
-        == "tracin_we,proponents,10,0.0,0.0,,,0.0,0.0,0.0,4,5,0"
+        == "tracin_we,proponents,10,0.0,0.0,,,0.0,0.0,0.0,4,5,0,,,,,,"
     )
 
 
@@ -163,6 +167,41 @@ def test_numbers_of_a_method_do_not_depend_on_the_methods_beside_it(cells):
     alone = replace(cells, methods=METHODS[:1], delta=cells.delta[:1], values=None)
     all_of_them = tables.format_csv(tables.curves(cells)).splitlines()
     assert tables.format_csv(tables.curves(alone)).splitlines() == all_of_them[:7]
+
+
+def with_accuracy(cells):
+    """Accuracies of the retrains: 0.9 without an edit, minus 0.01 per query and 0.02 per repeat, minus k / 100 for removals."""
+    reference = 0.9 - 0.01 * np.arange(4)[:, None] - 0.02 * np.arange(5)
+    removal = np.broadcast_to(reference - np.array(KS)[:, None, None] / 100, cells.delta.shape)
+    return replace(cells, accuracy=removal, reference_accuracy=reference)
+
+
+def test_the_accuracy_stands_beside_every_curve_and_changes_no_other_column(cells):
+    curves, by_query = tables.curves(with_accuracy(cells)), tables.query_curves(with_accuracy(cells))
+    np.testing.assert_allclose(curves.accuracy_delta, -curves.k / 100, rtol=1e-12)
+    np.testing.assert_allclose(curves.accuracy, 0.9 - 0.015 - 0.04 - curves.k / 100, rtol=1e-12)
+    np.testing.assert_allclose(by_query.accuracy_delta, -by_query.k / 100, rtol=1e-12)
+    at = [QUERIES.index(query) for query in by_query.query_id]
+    np.testing.assert_allclose(by_query.accuracy, 0.9 - 0.01 * np.array(at) - 0.04 - by_query.k / 100, rtol=1e-12)
+    for frame, plain in ((curves, tables.curves(cells)), (by_query, tables.query_curves(cells))):
+        before = [name for name in frame.columns if not name.startswith("accuracy")]
+        assert list(frame.columns[: len(before)]) == before
+        assert tables.format_csv(frame[before]) == tables.format_csv(plain[before])
+        assert plain.filter(like="accuracy").isna().all().all(), "an unknown accuracy is an empty cell"
+
+
+def test_intervals_of_the_accuracy_are_those_of_its_paired_change_on_the_complete_cells(cells):
+    rng = np.random.default_rng(6)
+    removal, reference = rng.random(cells.delta.shape), rng.random((4, 5))
+    holed = with_hole(replace(cells, accuracy=removal, reference_accuracy=reference), (1, 0, 2, 3, 4))
+    curves = tables.curves(holed)
+    found = estimate(removal - reference, holed.complete)
+    wanted = {"accuracy_ci_low": found.ci[0], "accuracy_ci_high": found.ci[1]}
+    wanted |= {"accuracy_ci_fixed_low": found.ci_fixed[0], "accuracy_ci_fixed_high": found.ci_fixed[1]}
+    for name, values in (wanted | {"accuracy_delta": found.mean}).items():
+        np.testing.assert_array_equal(curves[name], values.ravel(), err_msg=name)
+    with pytest.raises(ValueError, match="accuracy has shape"):
+        replace(cells, accuracy=removal[0])
 
 
 def test_labels_must_fit_the_numbers(cells):

@@ -45,6 +45,16 @@ def with_intervals(value, rng, n_queries=10, n_repeats=5, wide=0.02):
     }
 
 
+def of_accuracy(change, wide=0.004):
+    """Return the columns of `accuracy_change.accuracy_columns`."""
+    ends = {
+        f"accuracy_{ci}_{end}": change + side * wide
+        for ci in ("ci", "ci_fixed")
+        for end, side in (("low", -1), ("high", 1))
+    }
+    return {"accuracy": 0.9 + change, "accuracy_delta": change, **ends}
+
+
 def over_queries(value, wide=0.02):
     """Return the columns of `over_queries.query_columns`, of a curve or of a difference."""
     share = {"share_moved": 0.8, "share_moved_ci_low": 0.44, "share_moved_ci_high": 0.97}
@@ -116,6 +126,7 @@ def deletion_data(
             "k": k,
             "delta": (d := effect(m, g, k) + 0.004 * rng.normal()),
             **with_intervals(d, rng),
+            **of_accuracy(-0.0001 * k),
         }
         for m, g in pairs
         for k in ks
@@ -128,6 +139,7 @@ def deletion_data(
             "k": k,
             "delta": (d := effect(m, g, k) + 0.02 * rng.normal()),
             **with_intervals(d, rng, n_queries=1),
+            **of_accuracy(-0.0001 * k),
         }
         for q in ids
         for m, g in pairs

@@ -79,7 +79,7 @@ def test_the_page_holds_every_section_in_order():
     ]
     anchors = {value.removeprefix("#") for value in page.values("href") if value.startswith("#")}
     assert anchors <= set(page.values("id"))
-    assert page.tags.count("svg") == 2 + 2
+    assert page.tags.count("svg") == 3 + 2
 
 
 def test_what_the_tables_say_is_on_the_page():
@@ -191,6 +191,7 @@ def test_the_same_data_give_the_same_bytes(tmp_path):
     write_report(report_data(drawn=True), tmp_path / "b")
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
     assert [str(path) for path in files] == [
+        "figures/accuracy.svg",
         "figures/auc-del.svg",
         "figures/curves.svg",
         "figures/query-7.svg",
