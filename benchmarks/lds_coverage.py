@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import scipy
@@ -132,7 +133,7 @@ def markdown(report: dict) -> str:
     drifting = [r for r in rows if r["drift"]]
     two = min((r for r in drifting if r["n_repeats"] == 2), key=lambda r: r["coverage"])
     more = min((r for r in drifting if r["n_repeats"] > 2), key=lambda r: r["coverage"])
-    return PAGE.format(
+    page = PAGE.format(
         n=report["campaigns"],
         versions=report["versions"],
         machine=f"{report['machine']['cpu']}, {report['machine']['cores']} cores",
@@ -151,6 +152,7 @@ def markdown(report: dict) -> str:
         ),
         lines="\n".join(map(line, rows)),
     )
+    return "\n\n".join(part if part[0] in "|#" else fill(part, 150) for part in page.strip().split("\n\n")) + "\n"
 
 
 def main() -> None:

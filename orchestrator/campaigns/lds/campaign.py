@@ -88,7 +88,9 @@ class Lds(Campaign):
         """Return the tables of LDS, by method and by query, with contrasts, the noise ceiling and holes."""
         return lds_results(scored, plan, rows, self.removed(scored.experiment))
 
-    def checks(self, scored: Scored, plan: CellTable, rows: Mapping[str, LedgerRow], results: Results) -> Sequence[Check]:
+    def checks(
+        self, scored: Scored, plan: CellTable, rows: Mapping[str, LedgerRow], results: Results
+    ) -> Sequence[Check]:
         """Return the common checks, and those of the noise ceiling, the subsets, their models and the random scores."""
         return lds_checks(scored, plan, rows, results)
 

@@ -57,7 +57,9 @@ def subsets_check(n_subsets: int, n_excluded: int) -> Check:
     there = counted(n_subsets, n_subsets + n_excluded, "subset", "subsets")
     if n_subsets >= FEW_SUBSETS:
         return Check("subsets", "passed", f"{there}.", numbers)
-    sentence = f"{there}, fewer than {FEW_SUBSETS}: the rank correlation of a query varies much by the draw of its subsets."
+    sentence = (
+        f"{there}, fewer than {FEW_SUBSETS}: the rank correlation of a query varies much by the draw of its subsets."
+    )
     return Check("subsets", "caution", sentence, numbers)
 
 
@@ -67,7 +69,9 @@ def ceiling_check(table: pd.DataFrame) -> Check:
     numbers = {"ceiling": value, "ci_low": low, "ci_high": high, "threshold": LOW_CEILING}
     if not value >= 0:
         return Check("noise_ceiling", "not_checked", "No query has a noise ceiling.", numbers)
-    found = f"The noise ceiling, the largest LDS that could be expected, is {number(value)} [{number(low)}, {number(high)}]"
+    found = (
+        f"The noise ceiling, the largest LDS that could be expected, is {number(value)} [{number(low)}, {number(high)}]"
+    )
     if not low > 0:
         sentence = f"{found}: retrains with different seeds do not agree about the subsets, so there is hardly anything to predict."
         reason = f"retrains with different seeds do not agree about the subsets (noise ceiling {number(value)})"
@@ -82,7 +86,9 @@ def random_scores_check(table: pd.DataFrame, controls: Sequence[str]) -> Check:
     """Check whether the interval of every control with random scores includes 0."""
     rows = table.loc[table["method"].isin(list(controls))].to_dict("records")
     if not rows:
-        sentence = "No control with random scores (random) is among the methods, so nothing shows what chance gives here."
+        sentence = (
+            "No control with random scores (random) is among the methods, so nothing shows what chance gives here."
+        )
         return Check("controls", "caution", sentence)
     numbers = {row["method"]: [row["lds"], row["ci_low"], row["ci_high"]] for row in rows}
     if any(not row["ci_low"] <= row["ci_high"] for row in rows):

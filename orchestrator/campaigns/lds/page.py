@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -31,16 +32,11 @@ STRIPS = "One mark per query. The vertical tick is the mean over queries."
 def lds_page(finished: FinishedRun, asked: Sequence[tuple[str, str]]) -> CampaignPage:
     """Return an LDS campaign's part of the report."""
     tables = finished.results.tables
-    shown = {
-        "Every method": tables["lds"],
-        "Contrasts": tables["contrasts"],
-        "LDS by query": tables["query_lds"],
-    }
     sections = [_figure("lds", "LDS", figures.forest_svg(tables["lds"]), FORESTS, CEILING)]
-    sections += _tables({name: shown[name] for name in ("Every method", "Contrasts")})
+    sections += [_table(tables, "lds", "Every method"), _table(tables, "contrasts", "Contrasts")]
     if len(tables["query_lds"]):
         sections.append(_figure("by-query", "By query", figures.strips_svg(tables["query_lds"]), STRIPS))
-        sections += _tables({"LDS by query": shown["LDS by query"]})
+        sections.append(_table(tables, "query_lds", "Every query"))
     return CampaignPage(asked, EXPLAINED, sections)
 
 
@@ -49,5 +45,6 @@ def _figure(name: str, title: str, svg: str, caption: str, intro: str = "") -> S
     return Section(f"figure-{name}", title, "figures.html.jinja", {"items": [item], "intro": intro}, {name: svg})
 
 
-def _tables(shown: dict[str, pd.DataFrame]) -> list[Section]:
-    return table_sections(shown, ("method", "baseline"))
+def _table(tables: Mapping[str, pd.DataFrame], name: str, title: str) -> Section:
+    [section] = table_sections({name: tables[name]}, ("method", "baseline"))
+    return replace(section, title=title)

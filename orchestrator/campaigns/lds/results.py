@@ -10,6 +10,7 @@ import pandas as pd
 
 from influence.checkpoint import QueryBlock
 from influence.controls import Control
+from influence.matrix import ScoreMatrix
 from orchestrator.campaigns.lds import tables
 from orchestrator.campaigns.lds.correlations import halves_left_out, lds_left_out
 from orchestrator.campaigns.lds.subsets import control_scores, predicted_sums
@@ -59,14 +60,16 @@ def lds_results(
         "holes": holes(values),
     }
     sentences = tables.verdicts(contrasts)
-    return Results(found, sentences, "lds", ("method",), SHOWN, judged.n_excluded, tuple(_notes(judged, len(queries.ids))))
+    return Results(
+        found, sentences, "lds", ("method",), SHOWN, judged.n_excluded, tuple(_notes(judged, len(queries.ids)))
+    )
 
 
 def complete(values: np.ndarray) -> Measured:
     """Return the measurements that count, from those of the whole design: float64 [n_repeats, n_subsets, n_queries]."""
-    finished = np.isfinite(values).all(axis=2)
-    repeats = finished.any(axis=1)
-    subsets = finished[repeats].all(axis=0) & repeats.any()
+    finished = np.asarray(np.isfinite(values).all(axis=-1))
+    repeats = np.asarray(finished.any(axis=-1))
+    subsets = np.asarray(finished[repeats].all(axis=0) & bool(repeats.any()))
     return Measured(values[repeats][:, subsets].transpose(0, 2, 1), repeats, subsets)
 
 
@@ -80,17 +83,18 @@ def method_scores(scored: Scored, experiment: Experiment, queries: QueryBlock) -
     """Return label -> scores [n_queries, n_train] in the order of the queries and of the train set; those of controls are drawn."""
     train, controls = experiment.train, _controls(experiment)
     labels = dict(zip(queries.ids.tolist(), queries.labels.tolist(), strict=True))
-    found = {}
-    for label in experiment.methods:
-        if label in controls:
-            matrix = control_scores(controls[label], train.ids, train.labels, labels, experiment.seeds[0])
-        else:
-            matrix = scored.matrix("", label)
-        found[label] = matrix.reordered(queries.ids, train.ids).scores
-    return found
+
+    def matrix(label: str) -> ScoreMatrix:
+        if label not in controls:
+            return scored.matrix("", label)
+        return control_scores(controls[label], train.ids, train.labels, labels, experiment.seeds[0])
+
+    return {label: matrix(label).reordered(queries.ids, train.ids).scores for label in experiment.methods}
 
 
-def judge(predicted: Mapping[str, np.ndarray], measured: np.ndarray, query_ids: np.ndarray, n_excluded: int = 0) -> Judged:
+def judge(
+    predicted: Mapping[str, np.ndarray], measured: np.ndarray, query_ids: np.ndarray, n_excluded: int = 0
+) -> Judged:
     """Return the LDS of every method, from predicted sums [n_queries, n_subsets] and measurements [n_repeats, n_queries, n_subsets].
 
     A query counts if its mean measurement varies over subsets, and if every method that has scores at all has scores for it.

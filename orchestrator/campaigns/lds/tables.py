@@ -94,8 +94,9 @@ def ceiling_row(judged: Judged) -> dict[str, float]:
 def by_query(judged: Judged) -> pd.DataFrame:
     """Return the LDS of every method and query, with the interval for this query (columns BY_QUERY); seeds and subsets vary."""
     rows = []
-    for method in judged.methods if judged.lds is not None and judged.halves is not None else ():
-        found, halves = judged.of(method), judged.halves.levels
+    halves = np.zeros(0) if judged.halves is None else judged.halves.levels
+    for method in judged.methods if judged.lds is not None else ():
+        found = judged.of(method)
         for q, query_id in enumerate(judged.query_ids.tolist()):
             one = found.of_queries(slice(q, q + 1)).estimate()
             row = {"method": method, "query_id": query_id, "lds": float(one.mean), "se": float(one.se_fixed)}
@@ -109,8 +110,8 @@ def contrasts(judged: Judged, controls: Sequence[str]) -> pd.DataFrame:
     diff = mean over queries of LDS(method) - LDS(baseline); interval and p are for queries, seeds and subsets of this kind. Holm's families
     are all methods against one control (`control`), and all pairs (`pairs`); methods with the same LDS count once.
     """
-    pairs = compared_pairs(judged.methods, controls) if judged.lds is not None else []
-    if not pairs:
+    pairs = compared_pairs(judged.methods, controls)
+    if judged.lds is None or not pairs:
         return pd.DataFrame([], columns=CONTRASTS)
     found = [(judged.of(a) - judged.of(b)).estimate() for a, b in pairs]
     seen: dict[bytes, int] = {}
