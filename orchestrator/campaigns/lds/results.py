@@ -27,7 +27,7 @@ LEAST_SUBSETS = 4  # fewer complete subsets give no result
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class CompleteSubsets:
     """The measurements that count, float64 [n_repeats, n_queries, n_subsets], and which those are.
 
     `repeats`, `subsets`: bool masks over the design; a subset counts if it has a result in every repeat that counts, and a repeat counts
@@ -65,12 +65,12 @@ def lds_results(
     )
 
 
-def complete(values: np.ndarray) -> Measured:
+def complete(values: np.ndarray) -> CompleteSubsets:
     """Return the measurements that count, from those of the whole design: float64 [n_repeats, n_subsets, n_queries]."""
     finished = np.asarray(np.isfinite(values).all(axis=-1))
     repeats = np.asarray(finished.any(axis=-1))
     subsets = np.asarray(finished[repeats].all(axis=0) & bool(repeats.any()))
-    return Measured(values[repeats][:, subsets].transpose(0, 2, 1), repeats, subsets)
+    return CompleteSubsets(values[repeats][:, subsets].transpose(0, 2, 1), repeats, subsets)
 
 
 def holes(values: np.ndarray) -> pd.DataFrame:
