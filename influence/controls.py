@@ -41,7 +41,8 @@ class Control(Method):
         By default they are independent standard normal numbers, drawn from (seed, query) for the ascending train ids. They
         predict nothing, and they are independent of those of other queries. Arguments as for `removal_order`.
         """
-        drawn = generator(seed, "random scores", query_id).standard_normal(len(train_ids))
+        key = query_id % 2**64  # ids may be negative, keys may not
+        drawn = generator(seed, "random scores", key).standard_normal(len(train_ids))
         return drawn[np.argsort(np.argsort(train_ids, kind="stable"), kind="stable")]
 
 

@@ -53,6 +53,12 @@ def test_random_scores_are_drawn_for_every_query_and_follow_the_train_ids():
     np.testing.assert_array_equal(turned.scores[0][::-1], found.scores[1])
 
 
+@pytest.mark.parametrize("query_id", [-5, 0, 2**63 - 1])
+def test_any_64_bit_id_of_a_query_has_random_scores(query_id):
+    found = control_scores(RandomControl(), IDS, np.zeros(8, np.int64), {query_id: 0}, 5)
+    assert np.isfinite(found.scores).all()
+
+
 def test_the_label_control_counts_the_examples_of_the_label():
     labels = np.array([0, 1, 1, 0, 1, 0, 0, 1])
     found = control_scores(RandomSameLabel(), IDS, labels, {10: 1, 11: 0}, 5)
