@@ -194,6 +194,20 @@ def test_queries_without_scores_or_without_variation_count_for_no_method():
     assert table["lds"].isna().tolist() == [False, False, True]
     contrasts = tables.contrasts(judged, [])
     assert contrasts["p"].isna().tolist() == [False, True, True]
+    assert (
+        sum("could not be compared with lost: one of them has no scores" in one for one in tables.verdicts(contrasts))
+        == 2
+    )
+
+
+def test_many_undecided_comparisons_share_a_sentence():
+    rng = np.random.default_rng(3)
+    predicted = {f"m{i}": rng.normal(size=(6, 12)) for i in range(5)}
+    contrasts = tables.contrasts(judge(predicted, rng.normal(size=(2, 6, 12)), np.arange(6)), ["m4"])
+    said = tables.verdicts(contrasts)
+    assert len(said) == 2
+    assert said[0].startswith("By LDS, none of the 4 methods could be told apart from m4")
+    assert said[1].startswith("By LDS, none of the 6 pairs of methods could be told apart")
 
 
 def test_methods_with_equal_scores_differ_by_nothing():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,10 +144,16 @@ def verdicts(found: pd.DataFrame, level: float = 0.05) -> tuple[str, ...]:
         family = found.loc[families == control]
         undecided = family["p_holm"] >= level
         together = undecided & (undecided.sum() > FEW)
-        single += method_verdicts(family.loc[~together], "LDS", level)
+        single += method_verdicts(family.loc[~together & family["p_holm"].notna()], "LDS", level)
+        single += [_unknown(row) for row in family.loc[family["p_holm"].isna()].to_dict("records")]
         if together.any():
             joined.append(_undecided(family.loc[together], len(family), control))
     return (*single, *joined)
+
+
+def _unknown(row: Mapping[Any, Any]) -> str:
+    why = "one of them has no scores, or there are too few queries, repeats or subsets"
+    return f"By LDS, {row['method']} could not be compared with {row['baseline']}: {why}."
 
 
 def _undecided(rows: pd.DataFrame, n: int, control: str) -> str:
