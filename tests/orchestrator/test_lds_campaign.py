@@ -152,7 +152,8 @@ def test_a_killed_campaign_resumes_to_the_same_bytes_and_trains_nothing_again(tm
 def both(tmp_path_factory) -> tuple[Path, Path]:
     """The run directories of a deletion and an LDS campaign with the same methods, over one store."""
     folder = tmp_path_factory.mktemp("both")
-    return run_here(small_config(folder)).run_dir, run_here(small_lds(folder)).run_dir
+    groups = ["proponents", "opponents", "least"]
+    return run_here(small_config(folder, deletion__groups=groups)).run_dir, run_here(small_lds(folder)).run_dir
 
 
 def test_compare_shows_both_figures_of_every_method_and_their_rank_agreement(both, capsys):
@@ -173,11 +174,13 @@ def test_compare_gives_the_figures_of_the_tables_as_json_in_any_order(both, caps
     summary, lds = pd.read_csv(both[0] / "results/summary.csv"), pd.read_csv(both[1] / "results/lds.csv")
     rows = {row["method"]: row for row in found[0]["methods"]}
     assert {label: row["lds"] for label, row in rows.items()} == lds.set_index("method")["lds"].to_dict()
-    proponents = summary.loc[summary["group"] == "proponents"].set_index("method")["auc_del"].to_dict()
-    assert {label: row["proponents"] for label, row in rows.items()} == proponents
-    sign = np.sign((lds["lds"][0] - lds["lds"][1]) * (proponents["with_bias"] - proponents["tracin_last"]))
-    assert found[0]["agreement"]["proponents"]["tau"] == sign
-    assert found[0]["agreement"]["proponents"]["n_methods"] == 2
+    better = {"proponents": lambda auc: -auc, "opponents": lambda auc: auc, "least": lambda auc: -abs(auc)}
+    for group, goodness in better.items():
+        auc = summary.loc[summary["group"] == group].set_index("method")["auc_del"].to_dict()
+        assert {label: row[group] for label, row in rows.items()} == auc
+        gain = goodness(auc["tracin_last"]) - goodness(auc["with_bias"])
+        assert found[0]["agreement"][group]["tau"] == np.sign((lds["lds"][0] - lds["lds"][1]) * gain)
+        assert found[0]["agreement"][group]["n_methods"] == 2
 
 
 def refused(capsys, *runs: Path) -> str:
