@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.analysis.rank_agreement import RankAgreement, rank_agreement
+from orchestrator.analysis.verdicts import SENSE
 from orchestrator.config.schema import LoadedConfig
 from orchestrator.experiment.run_dir import RunDir, existing
 from orchestrator.storage.tables import about_scores, read_scores_table
@@ -118,8 +119,8 @@ def compare(paths: Sequence[str]) -> Compared:
         for name in ("auc_del", "ci_low", "ci_high"):
             found[group if name == "auc_del" else f"{group}_{name}"] = of_group[name].reindex(labels).to_numpy()
         both = found.loc[judged & found["lds"].notna() & found[group].notna()]
-        auc = both[group].abs() if group == "least" else both[group]
-        agreement[group] = rank_agreement(both["lds"].tolist(), (BETTER[group] * auc).tolist())
+        auc = both[group].abs() if group == "least" else both[group]  # the claim of `least` is that nothing changes
+        agreement[group] = rank_agreement(both["lds"].tolist(), (SENSE[group][0] * auc).tolist())
     doubts = (*deletion.failed_checks(), *lds.failed_checks())
     return Compared(found, agreement, doubts, {kind: runs[kind].given for kind in KINDS})
 
