@@ -12,7 +12,7 @@ from tasks.seeds import generator
 
 
 class Control(Method):
-    """A method without scores: it draws its removal sets from the seed of a repeat.
+    """A method without scores of its own: it draws its removal sets from the seed of a repeat.
 
     `by_label`: the draw depends on the label of a query, so that queries with equal labels share their sets; otherwise
     all queries of a repeat share one set.
@@ -32,6 +32,18 @@ class Control(Method):
         the rows.
         """
         raise NotImplementedError
+
+    def drawn_scores(
+        self, train_ids: np.ndarray, train_labels: np.ndarray, label: int, seed: int, query_id: int
+    ) -> np.ndarray:
+        """Return scores for a campaign that sums scores instead of ranking by them: float64 [n_train].
+
+        By default they are independent standard normal numbers, drawn from (seed, query) for the ascending train ids. They
+        predict nothing, and they are independent of those of other queries. Arguments as for `removal_order`.
+        """
+        key = query_id % 2**64  # ids may be negative, keys may not
+        drawn = generator(seed, "random scores", key).standard_normal(len(train_ids))
+        return drawn[np.argsort(np.argsort(train_ids, kind="stable"), kind="stable")]
 
 
 def permutation_order(train_ids: np.ndarray, seed: int, group: Group) -> np.ndarray:

@@ -229,6 +229,14 @@ class RunView:
         """Return the differences between methods, with Holm-corrected p values."""
         return self._table("contrasts")
 
+    def lds(self) -> pd.DataFrame:
+        """Return the LDS per method of an lds campaign, with its intervals and the noise ceiling."""
+        return self._table("lds")
+
+    def query_lds(self) -> pd.DataFrame:
+        """Return the LDS of each method and query of an lds campaign."""
+        return self._table("query_lds")
+
     def checks(self) -> pd.DataFrame:
         """Return the checks of the verdicts: name, status, sentence, and numbers as JSON."""
         return self._table("checks")

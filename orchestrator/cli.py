@@ -119,6 +119,13 @@ def _parser() -> argparse.ArgumentParser:
         "--rerun", type=int, default=0, metavar="N", help="also retrain N random specs, score N random shards, compare"
     )
     _run_dir_argument(_command(commands, "sync", _sync, "rebuild the MLflow projection"))
+    compared = _command(
+        commands, "compare", _compare, "show LDS and AUC-DEL of the same methods and their rank agreement"
+    )
+    compared.add_argument(
+        "run_dirs", nargs="+", metavar="run_dir", help="a deletion run and an lds run over the same task"
+    )
+    compared.add_argument("--json", action="store_true")
     listing = _command(commands, "list", _list, "list what is available")
     listing.add_argument("kind", choices=("methods", "tasks", "recipes", "campaigns", "observers"))
     return parser
@@ -299,6 +306,14 @@ def _sync(options: argparse.Namespace) -> int:
     _note_store(pipeline)
     result = sync(pipeline)
     print(f"MLflow: {result.created} runs created, {result.updated} updated")
+    return EXIT_COMPLETE
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from orchestrator.inspection.compare import compare
+
+    found = compare(options.run_dirs)
+    print(json.dumps(found.json(), indent=2) if options.json else "\n".join(found.lines()))
     return EXIT_COMPLETE
 
 

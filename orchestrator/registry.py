@@ -22,6 +22,11 @@ CAMPAIGNS = Registry(
             "fine-tune word vectors on the sentences that amplify or mitigate an association, and measure it again",
             "Silva et al. 2022, section 4.4",
         ),
+        "lds": Entry(
+            "orchestrator.campaigns.lds.campaign:Lds",
+            "retrain on random subsets; correlate their measurements with summed scores: linear datamodelling score",
+            "Park et al. 2023, section 3",
+        ),
         "recipe_grid": Entry(
             "orchestrator.campaigns.recipe_grid.campaign:RecipeGrid",
             "recipes x hyper-parameters x seeds: settings chosen on dev, accuracy on test against a baseline",

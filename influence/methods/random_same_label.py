@@ -47,3 +47,12 @@ class RandomSameLabel(Control):
         drawn = by_id[generator(seed, "random same-label control").permutation(len(train_ids))]
         has_label = train_labels[drawn] == label
         return train_ids[drawn[has_label if group == "proponents" else ~has_label]]
+
+    def drawn_scores(
+        self, train_ids: np.ndarray, train_labels: np.ndarray, label: int, seed: int, query_id: int
+    ) -> np.ndarray:
+        """Return 1 for the examples with the query's label and 0 for the others: float64 [n_train].
+
+        Their sum over a subset is the number of its examples with that label.
+        """
+        return (train_labels == label).astype(np.float64)

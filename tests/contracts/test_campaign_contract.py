@@ -12,11 +12,12 @@ from orchestrator.registry import CAMPAIGNS
 from orchestrator.stages.pipeline import Pipeline, Unfinished
 from tests.orchestrator.small_campaigns import small_debias, small_loo
 from tests.orchestrator.small_grid import small_grid
-from tests.orchestrator.tiny_campaign import Finished, pipeline_of, run_here, small_config
+from tests.orchestrator.tiny_campaign import Finished, pipeline_of, run_here, small_config, small_lds
 
 CONFIGS: dict[str, Callable[[Path], LoadedConfig]] = {
     "debias": small_debias,
     "deletion": small_config,
+    "lds": small_lds,
     "leave_one_out": small_loo,
     "recipe_grid": small_grid,
 }

@@ -60,6 +60,22 @@ def small_config(folder: Path, **changes: Any) -> LoadedConfig:
     return api.load_config(write_config(folder, {key.replace("__", "."): value for key, value in changes.items()}))
 
 
+def small_lds(folder: Path, **changes: Any) -> LoadedConfig:
+    """Return an LDS campaign on the same task, with 6 subsets; `a__b=1` sets a.b."""
+    path = write_config(folder)
+    raw = yaml.safe_load(path.read_text())
+    del raw["deletion"]
+    raw |= {"name": "small-lds", "campaign": "lds", "lds": {"subsets": 6}}
+    for dotted, value in changes.items():
+        *parents, last = dotted.split("__")
+        here = raw
+        for part in parents:
+            here = here[part]
+        here[last] = value
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
+    return api.load_config(path)
+
+
 def run_here(config: LoadedConfig, until: str = "analyse") -> api.RunResult:
     """Run in this process."""
     return api.run(config, until=until, address="local")
