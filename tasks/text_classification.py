@@ -84,7 +84,7 @@ class TextClassification(TaskConfig):
         }
         classes = self._classes(records["train"], where, key)
         allowed_from = f"{key}.classes" if self.classes else "the train split's classes"
-        for name, config in self.data.items():
+        for name, config in sorted(self.data.items(), key=lambda item: item[0] != "train"):
             _check_labels(config.labels or {}, classes, allowed_from, place(where, f"{key}.data.{name}.labels"))
         return {name: to_split(found, classes, allowed_from) for name, found in records.items()}
 
