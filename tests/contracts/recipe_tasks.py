@@ -46,7 +46,7 @@ def gaussians_task(recipe, bert):
 # train rows
 TASKS = {
     "word_vectors": {"word_vectors": word_vectors_task},
-    "text": {"text_cnn": text_cnn_task, "encoder_with_dropout": encoder_task, "encoder_on_pairs": pairs_task},
+    "text": {"text_cnn": text_cnn_task, "encoder_on_pairs": pairs_task, "encoder_with_dropout": encoder_task},
     "gaussians": {"gaussians": gaussians_task},
 }
 
