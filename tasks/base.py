@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Batch = dict[str, "Tensor"]
+Text = str | tuple[str, str]  # the text of an example, or the two segments of a pair
+BETWEEN = " | "  # separates the two segments of a pair wherever they are shown as one text
 
 
 class Component(BaseModel):
@@ -46,6 +48,9 @@ class Split:
 
     `ids` int64 [n] are stable ids, never positions. `labels` int64 [n] are indices into `classes`. `texts` are the
     raw texts: the report shows them, and text models and some methods read them (as tokens).
+
+    If the examples are pairs of texts, `texts` joins the two segments of each pair by BETWEEN, and `pair_starts` holds
+    the position in the joined text at which the second segment starts. All splits of a task have pairs, or none has.
     """
 
     ids: np.ndarray
@@ -58,9 +63,19 @@ class Split:
     given_ids: tuple[str, ...] | None = (
         None  # the ids in the user's data if they are text; `ids` then holds an integer for each of them
     )
+    pair_starts: np.ndarray | None = None  # int64 [n]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def segments(self) -> tuple[Text, ...]:
+        """Return the text of every example: a string, or two strings if the examples are pairs."""
+        if self.pair_starts is None or self.texts is None:
+            return self.texts or ()
+        starts = self.pair_starts.tolist()
+        return tuple(
+            (text[: start - len(BETWEEN)], text[start:]) for text, start in zip(self.texts, starts, strict=True)
+        )
 
     def content_digest(self) -> str:
         """Return the digest of ids, content, labels and class order, and of the confounds if they are known."""
@@ -68,6 +83,8 @@ class Split:
         parts: list[Any] = [digest_arrays(ids=self.ids, labels=self.labels), content, list(self.classes)]
         if self.confounds is not None:
             parts += [digest_arrays(confounds=self.confounds), list(self.confound_names)]
+        if self.pair_starts is not None:
+            parts.append(digest_arrays(pair_starts=self.pair_starts))
         return digest(parts)
 
     def shown_id(self, number: int | np.integer) -> str:

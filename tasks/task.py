@@ -81,7 +81,7 @@ class Task(ABC):
     def train_identity(self) -> dict[str, Any]:
         """Return what the train digest is computed from: ids, texts, labels, class order, tokeniser and preprocessing.
 
-        The text of an example is made by joining the texts of its text columns.
+        The text of an example is made by joining the texts of its text columns; the two segments of a pair both enter.
         """
 
     @abstractmethod
@@ -211,7 +211,7 @@ class Task(ABC):
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Return the ids of tokens that stand for no text: padding, start and end.
+        """Return the ids of tokens that stand for no text: padding, start, end, and the separator of pairs.
 
         Methods that treat these tokens differently from other tokens need this hook.
         """

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tasks.base import Split
 from tasks.components import parse_fitting, place
 from tasks.data.splits import Records, SplitConfig, class_order, read_records, to_split
-from tasks.data.wording import shown
+from tasks.data.wording import quoted, shown
 from tasks.errors import InputError
 from tasks.registry import MODELS, RECIPES
 from tasks.suggestions import did_you_mean
@@ -34,7 +34,7 @@ class TextClassification(TaskConfig):
     config that contains this block fills in.
 
     `classes` lists the labels in the order of the logits, or maps each label to its displayed name; by default it holds
-    the labels of the train split, sorted.
+    the labels of the train split, sorted. It names labels as the splits have them after their own `labels` are applied.
     """
 
     name: ClassVar[str] = "text_classification"
@@ -52,6 +52,11 @@ class TextClassification(TaskConfig):
         if "train" not in data:
             meant = next((found for name in data if (found := did_you_mean(name, ["train"]))), "")
             raise ValueError(f"no split called train; splits: {', '.join(data) or 'none'}{meant}")
+        has_pairs = {name: bool(config.pair_columns) for name, config in data.items()}
+        for name, has in has_pairs.items():
+            if has != has_pairs["train"]:
+                one, other = (name, "train") if has else ("train", name)
+                raise ValueError(f"split {one} has text_pair and split {other} has not; all splits have it, or none")
         return data
 
     def identity(self) -> dict[str, Any]:
@@ -79,6 +84,8 @@ class TextClassification(TaskConfig):
         }
         classes = self._classes(records["train"], where, key)
         allowed_from = f"{key}.classes" if self.classes else "the train split's classes"
+        for name, config in sorted(self.data.items(), key=lambda item: item[0] != "train"):
+            _check_labels(config.labels or {}, classes, allowed_from, place(where, f"{key}.data.{name}.labels"))
         return {name: to_split(found, classes, allowed_from) for name, found in records.items()}
 
     def _classes(self, train: Records, where: str, key: str) -> dict[str, str]:
@@ -94,6 +101,16 @@ class TextClassification(TaskConfig):
             names = [str(name) for name in self.classes]
             return _distinct(dict(zip(names, names, strict=True)), names, where, f"{key}.classes")
         return {name: name for name in class_order(train.labels)}
+
+
+def _check_labels(labels: Mapping[str, str], classes: Mapping[str, str], allowed_from: str, where: str) -> None:
+    """Refuse a class that a split's `labels` names and the task does not have."""
+    for label, name in labels.items():
+        if name not in classes:
+            problem = (
+                f"label {shown(label)} becomes {shown(name)}, which is not one of {allowed_from}: {quoted(classes)}"
+            )
+            raise InputError(where, problem + did_you_mean(name, classes))
 
 
 def _distinct(classes: Mapping[str, str], names: Sequence[str], where: str, key: str) -> dict[str, str]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tasks.base import Batch, Split
+from tasks.base import Batch, Split, Text
 from tasks.data.edits import Edit
+from tasks.data.segments import encoding_of_pairs
 from tasks.data.tokens import Encoding, Tokeniser, Tokens, cached_tokens
 from tasks.task import Task
 
@@ -62,6 +63,8 @@ class TextTask(Task):
         self.model, self.recipe = model, recipe
         self.base_dir, self.cache_dir = base_dir, cache_dir
         self.encoding: Encoding = model.encoding(base_dir)
+        if self.splits["train"].pair_starts is not None:
+            self.encoding = encoding_of_pairs(self.encoding, model.name)
         self._shared = _Shared()
 
     @property
@@ -100,8 +103,8 @@ class TextTask(Task):
         shared.base_state = self.model.base_state(self.base_dir)
         shared.tokeniser = tokeniser
 
-    def _texts(self, split: str) -> tuple[str, ...]:
-        return self.splits[split].texts or ()
+    def _texts(self, split: str) -> tuple[Text, ...]:
+        return self.splits[split].segments()
 
     @property
     def tokeniser(self) -> Tokeniser:
@@ -120,7 +123,8 @@ class TextTask(Task):
         """Return `input_ids` int64 [n, length], `attention_mask` bool [n, length] and `labels` int64 [n].
 
         `length` is that of the longest row that is not blank, rounded up to a multiple of 16, at most the encoding's
-        max_length. Blank rows hold the tokens of an empty text and label 0.
+        max_length. Blank rows hold the tokens of an empty text and label 0. For pairs of texts whose tokeniser tells
+        the segments apart there is also `token_type_ids` int64 [n, length], 0 or 1.
         """
         import torch
 
@@ -129,6 +133,9 @@ class TextTask(Task):
         ids, mask = self._inputs(split, rows, blank)
         labels = np.where(blank, 0, self.splits[split].labels[rows])
         arrays = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        types = self._shared.tokens[split].padded_types(rows, ids.shape[1])
+        if types is not None:
+            arrays["token_type_ids"] = np.where(blank[:, None], 0, types)
         return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
 
     def with_replaced(self, edit: Edit) -> TextTask:
@@ -202,7 +209,7 @@ class TextTask(Task):
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Return the ids of tokens that stand for no text: padding, start and end. Raises RuntimeError before `prepare`."""
+        """Return the ids of tokens that stand for no text: padding, start, end, separator. Raises RuntimeError before `prepare`."""
         return frozenset(self.tokeniser.special_ids)
 
     def token_text(self, token_id: int) -> str:
@@ -216,7 +223,8 @@ class TextTask(Task):
 
 def _subset(split: Split, rows: np.ndarray) -> Split:
     texts = tuple(split.texts[row] for row in rows) if split.texts is not None else None
-    return Split(split.ids[rows], split.labels[rows], split.classes, texts)
+    starts = split.pair_starts[rows] if split.pair_starts is not None else None
+    return Split(split.ids[rows], split.labels[rows], split.classes, texts, pair_starts=starts)
 
 
 def first_rows(splits: Mapping[str, Split], limits: Sequence[tuple[str, int | None]]) -> dict[str, np.ndarray]:

@@ -13,10 +13,11 @@ from orchestrator.config.load import load_config
 from tasks.errors import InputError
 from tests.config_mutations import mutants
 from tests.malformed_campaigns import BASES
+from tests.malformed_pairs import PAIRS, write_pairs
 from tests.orchestrator.small_campaigns import write_corpus
 from tests.test_malformed_inputs import CONFIG, ROWS
 
-SMALL = {"plain": CONFIG, **BASES}
+SMALL = {"plain": CONFIG, "pairs": PAIRS, **BASES}
 SHIPPED = sorted((Path(__file__).resolve().parent.parent / "configs").rglob("*.yaml"))
 SEED, N_SMALL, N_SHIPPED = 12, 76, 5
 
@@ -27,6 +28,7 @@ def test_plan_of_mutated_campaigns(base, tmp_path, monkeypatch, capsys):
     for name in ("train.csv", "test.csv"):
         Path(name).write_text(ROWS)
     write_corpus(tmp_path / "corpus.jsonl")
+    write_pairs(tmp_path)
     codes = []
     for number, config in enumerate(mutants({**copy.deepcopy(SMALL[base]), "output": "runs"}, SEED, N_SMALL)):
         Path("config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")

@@ -17,6 +17,7 @@ import yaml
 
 from orchestrator.cli import main
 from tests.malformed_campaigns import BASES, CAMPAIGN_CASES, use
+from tests.malformed_pairs import PAIR_CASES, use_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG: dict[str, Any] = {
@@ -211,7 +212,7 @@ CASES: list[Case] = [
 ]
 
 
-CASES += CAMPAIGN_CASES
+CASES += CAMPAIGN_CASES + PAIR_CASES
 
 
 @pytest.fixture
@@ -236,6 +237,11 @@ def test_the_undamaged_config_is_accepted(at, capsys):
 @pytest.mark.parametrize("base", BASES)
 def test_other_undamaged_campaigns_are_accepted(at, capsys, base):
     use(at, base)
+    assert main(["plan", str(at.write())]) == 0, capsys.readouterr().err
+
+
+def test_undamaged_pairs_are_accepted(at, capsys):
+    use_pairs(at)
     assert main(["plan", str(at.write())]) == 0, capsys.readouterr().err
 
 

@@ -30,7 +30,8 @@ class TfIdf(CheckpointSum):
 
     score(q, i) = tfidf_q . tfidf_i sum_c weight_c <d_i, d_q>, d = dl/dlogits. Yeh et al. 2022, equation 7. The vectors
     are counts times ln((1 + n) / (1 + df)) + 1 with df from all n training texts (removals never change it), scaled to
-    length one; start, end and padding are not counted as words. `sublinear` replaces a count by 1 + ln(count).
+    length one; start, end, padding and the separator of pairs are
+    not counted as words. `sublinear` replaces a count by 1 + ln(count).
     """
 
     name: ClassVar[str] = "tfidf"

@@ -133,9 +133,10 @@ def leaked_queries(splits: Mapping[str, Split], queries: QueryBlock) -> Check:
     if queries.split == "train":
         return Check("leaked_queries", "not_checked", "The queries are training examples: that is what is asked.")
     if train.texts is not None and asked.texts is not None:
-        texts = asked.texts
-        copies = near_duplicates([texts[row] for row in queries.rows], train.texts)
+        texts = asked.segments()
+        copies = near_duplicates([texts[row] for row in queries.rows], train.segments())
         how = f"the same words, or at least {THRESHOLD:.0%} of all runs of three words in common"
+        how += ", in each of the two texts" if train.pair_starts is not None else ""
     elif train.features is not None and asked.features is not None:
         copies, how = equal_rows(asked.features[queries.rows], train.features), "exactly the same numbers"
     else:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.base import Split
+from tasks.base import Split, Text
 from tasks.data.wording import shown
 
 CLASSES_SHOWN = 8
@@ -21,7 +21,7 @@ class SplitCensus:
 
     `n_measured` is the number of rows whose outputs every retrain records. `classes` maps each name to its number of
     rows, in the order of the logits; it is empty if the split has at most one class. `n_empty` counts texts of white
-    space only. `n_duplicate` counts rows whose exact text occurs in an earlier row of the split. `n_in_train` and
+    space only, and pairs of which one text is. `n_duplicate` counts rows whose exact text occurs in an earlier row of the split. `n_in_train` and
     `n_measured_in_train` count rows, and measured rows, whose exact text occurs in train; they are None for train
     itself. All text counts are None if the split has no texts.
     """
@@ -87,8 +87,8 @@ def exact_overlap(split: Split, train: Split) -> np.ndarray:
     """Return the rows of `split` whose exact text occurs in `train`: int64, ascending; empty for splits without texts."""
     if split.texts is None or train.texts is None:
         return np.zeros(0, np.int64)
-    there = set(train.texts)
-    return np.asarray([row for row, text in enumerate(split.texts) if text in there], np.int64)
+    there = set(train.segments())
+    return np.asarray([row for row, text in enumerate(split.segments()) if text in there], np.int64)
 
 
 def _census(name: str, split: Split, measured: np.ndarray | None, train: Split | None) -> SplitCensus:
@@ -103,11 +103,15 @@ def _census(name: str, split: Split, measured: np.ndarray | None, train: Split |
         len(split),
         len(rows),
         classes,
-        n_empty=sum(not text or text.isspace() for text in split.texts),
-        n_duplicate=len(split) - len(set(split.texts)),
+        n_empty=sum(_is_empty(text) for text in split.segments()),
+        n_duplicate=len(split) - len(set(split.segments())),
         n_in_train=None if overlap is None else len(overlap),
         n_measured_in_train=None if overlap is None else int(np.isin(overlap, rows).sum()),
     )
+
+
+def _is_empty(text: Text) -> bool:
+    return any(not part or part.isspace() for part in ((text,) if isinstance(text, str) else text))
 
 
 def _alike(classes: Mapping[str, int]) -> list[list[str]]:

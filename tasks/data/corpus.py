@@ -17,6 +17,7 @@ from tasks.components import place
 from tasks.data import splits
 from tasks.data.ids import number_of
 from tasks.data.paths import resolve_path
+from tasks.data.text_columns import read_texts
 from tasks.digests import digest, digest_arrays, digest_texts
 from tasks.errors import InputError
 
@@ -34,6 +35,9 @@ class SentenceSource(splits.SplitConfig):
     def _columns_fit_format(self) -> SentenceSource:
         if self.label is not None:
             raise ValueError("sentences have no label; remove the option label")
+        for option in ("text_pair", "labels"):
+            if getattr(self, option) is not None:
+                raise ValueError(f"{option} is an option of classifiers; sentences are single texts without labels")
         if self.format == "folder" and (self.text is not None or self.id is not None):
             raise ValueError("format: folder takes no text or id")
         if self.format != "folder" and not self.text:
@@ -240,7 +244,7 @@ def _sentences(data: CorpusConfig, base_dir: Path, where: object, key: str) -> I
 def _records(config: SentenceSource, base_dir: Path, where: object, key: str) -> Iterator[tuple[int, str, str, str]]:
     """Yield (id, id as text or "", text, name for messages) of the records that `config` selects."""
     table = splits._table(config, base_dir, place(where, f"{key}.path"))
-    ids, texts = splits._ids(config, table), splits._texts(config, table)
+    ids, texts = splits._ids(config, table), read_texts(table, config.text_columns)
     rows = splits._taken(config, table.n_rows).tolist()
     if not rows:
         raise InputError(table.source, f"holds no records that {key} selects")

@@ -1,14 +1,18 @@
-"""Turns labels as the data gives them into text, and refuses mistakes that would train another model than intended."""
+"""Turns labels as the data gives them into classes, and refuses mistakes that would train another model than intended."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
-from tasks.data.wording import shown
+from pydantic import AfterValidator
+
+from tasks.components import place
+from tasks.data.wording import quoted, shown
 from tasks.errors import InputError
+from tasks.suggestions import did_you_mean
 
 _MOST_DIGITS = 4300  # the longest whole number that Python converts to text
 
@@ -63,6 +67,48 @@ def _text(value: Any, where: Callable[[int], str], row: int) -> str:
             where(row), f"a label of more than {_MOST_DIGITS} digits; labels are text or whole numbers"
         ) from error
     return text
+
+
+def _checked(labels: dict[str, str]) -> dict[str, str]:
+    if not labels:
+        raise ValueError("at least one label is needed")
+    forms: dict[str, str] = {}
+    for label, name in labels.items():
+        if not name.strip():
+            raise ValueError(f"label {shown(label)} becomes {shown(name)}; a class needs a name")
+        other = forms.setdefault(name.strip(), name)
+        if other != name:
+            raise ValueError(f"the classes {shown(other)} and {shown(name)} differ only in the blanks around them")
+    return labels
+
+
+LabelMap = Annotated[dict[str, str], AfterValidator(_checked)]  # a label in the file -> the class that it stands for
+
+
+def mapped_labels(
+    labels: Sequence[str],
+    rows: Sequence[int],
+    classes: Mapping[str, str],
+    cell: Callable[[int], str],
+    where: object,
+    key: str,
+) -> list[str]:
+    """Return the class of every label; a label outside `rows`, the records that are used, may have none and stays.
+
+    `classes` is the block `key` of the config file `where`, and `cell(row)` names a label in messages. Raises
+    InputError on the first used label that `classes` does not name, and on a name in it that no label of the whole
+    source has, because such a name is a spelling mistake.
+    """
+    for row in rows:
+        if labels[row] not in classes:
+            problem = f"label {shown(labels[row])} is not named in {key}: {quoted(classes)}{did_you_mean(labels[row], classes)}"
+            raise InputError(cell(row), problem)
+    there = dict.fromkeys(labels)
+    for name in classes:
+        if name not in there:
+            problem = f"no record has the label {shown(name)}; labels: {quoted(there)}{did_you_mean(name, there)}"
+            raise InputError(place(where, key), problem)
+    return [classes.get(label, label) for label in labels]
 
 
 def check_spelling(labels: Sequence[str], where: str) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.base import Text
+
 SHINGLE = 3  # words per shingle
 THRESHOLD = 0.8  # Jaccard similarity of the shingle sets at which two texts count as near duplicates
 Shingles = frozenset[tuple[str, ...]]
@@ -29,7 +31,7 @@ class Copy:
     similarity: float
 
 
-def near_duplicates(queries: Sequence[str], texts: Sequence[str], threshold: float = THRESHOLD) -> list[Copy]:
+def near_duplicates(queries: Sequence[Text], texts: Sequence[Text], threshold: float = THRESHOLD) -> list[Copy]:
     """Return every text that is a copy of a query, ordered by query and row.
 
     J(a, b) = |S(a) & S(b)| / |S(a) | S(b)| >= threshold, where S holds all runs of three consecutive words in lower
@@ -37,15 +39,35 @@ def near_duplicates(queries: Sequence[str], texts: Sequence[str], threshold: flo
     compared character by character, ignoring surrounding blanks; a text of white space only is a copy of nothing. Texts
     with equal shingles are compared once. The shingles of the queries are indexed once, so that the cost grows with the
     number of distinct texts, with their lengths, and with the number of copies.
+
+    A pair of texts (both arguments hold pairs then) is a copy if each of its two segments is one; the smaller of the
+    two similarities counts. Pairs that share one long segment are therefore not copies.
     """
+    if not queries or not texts:
+        return []
+    by_segment = [
+        _near_duplicates(asked, searched, threshold)
+        for asked, searched in zip(_by_segment(queries), _by_segment(texts), strict=True)
+    ]
+    shared = set.intersection(*(set(found) for found in by_segment))
+    return [Copy(query, row, min(found[query, row] for found in by_segment)) for query, row in sorted(shared)]
+
+
+def _by_segment(texts: Sequence[Text]) -> list[list[str]]:
+    """Return the texts as one list, or the first and the second segments of pairs as two."""
+    parts = [(text,) if isinstance(text, str) else text for text in texts]
+    return [list(segment) for segment in zip(*parts, strict=True)]
+
+
+def _near_duplicates(queries: Sequence[str], texts: Sequence[str], threshold: float) -> dict[tuple[int, int], float]:
+    """Map (query, row) of every copy among single texts to its similarity."""
     of_queries, of_texts = _grouped(queries), _grouped(texts)
-    found = [
-        Copy(query, row, similarity)
+    return {
+        (query, row): similarity
         for asked, shingles, similarity in _pairs(of_queries, of_texts, threshold)
         for query in of_queries[asked]
         for row in of_texts[shingles]
-    ]
-    return sorted(found, key=lambda copy: (copy.query, copy.row))
+    }
 
 
 def _grouped(texts: Sequence[str]) -> dict[Shingles, list[int]]:

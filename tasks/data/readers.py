@@ -190,14 +190,28 @@ def read_folder(path: Path, how: TextFormat) -> Table:
     )
 
 
-def read_hf(path: str, local: Path | None, split: str, columns: Sequence[str], where: object) -> Table:
-    """Read a Hugging Face dataset from a save_to_disk directory or by its hub name; code from the hub is never run."""
+def read_hf(
+    path: str, local: Path | None, config: str | None, split: str, columns: Sequence[str], where: object
+) -> Table:
+    """Read a Hugging Face dataset by its hub name, from a folder of data files, or from a save_to_disk directory.
+
+    `config` names one subset of a dataset that has several. Code from the hub is never run.
+    """
     try:
         import datasets  # type: ignore[import-not-found]
     except ImportError as error:
         raise InputError(where, "format: hf needs the package datasets; pip install 'refit[hf]'") from error
     try:
-        found = datasets.load_from_disk(str(local)) if local else datasets.load_dataset(path)
+        if local and _is_saved(local):
+            if config is not None:
+                raise InputError(
+                    where, f"{path!r} was written by save_to_disk and has no config {config!r}; remove config"
+                )
+            found = datasets.load_from_disk(str(local))
+        else:
+            found = datasets.load_dataset(str(local) if local else path, config)
+    except InputError:
+        raise
     except Exception as error:  # every error of the hub, the disk or the format concerns the user's path
         raise InputError(where, f"cannot read the dataset {path!r}: {type(error).__name__}: {error}") from error
     if isinstance(found, datasets.DatasetDict):
@@ -209,6 +223,11 @@ def read_hf(path: str, local: Path | None, split: str, columns: Sequence[str], w
     _check_columns(path, columns, found.column_names)
     values = {name: _named_classes(found.features[name], list(found[name])) for name in columns}
     return Table(values, len(found), path, lambda row: f"row {row}")
+
+
+def _is_saved(folder: Path) -> bool:
+    """Say whether datasets wrote the folder by save_to_disk, as one dataset or as several splits."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def _named_classes(feature: Any, values: list[Any]) -> list[Any]:

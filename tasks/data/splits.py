@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -16,14 +16,16 @@ from tasks.base import Split
 from tasks.components import place
 from tasks.data import readers
 from tasks.data.ids import Ids, read_ids
-from tasks.data.labels import check_spelling, label_texts
+from tasks.data.labels import LabelMap, check_spelling, label_texts, mapped_labels
 from tasks.data.paths import PACKAGE, resolve_path, resolve_paths
+from tasks.data.text_columns import cell, join_pairs, read_texts
 from tasks.data.wording import quoted, shown
 from tasks.errors import InputError
 from tasks.suggestions import did_you_mean
 
 _FORMATS_OF = {
     "split": ("hf",),
+    "config": ("hf",),
     "delimiter": ("csv",),
     "quoting": ("csv", "tsv"),
     "encoding": ("csv", "tsv", "jsonl", "folder"),
@@ -38,15 +40,21 @@ class SplitConfig(BaseModel):
     keeps that part, as fractions, of the records in file order or, with `shuffle_seed`, in a random order drawn from
     it; `limit` then keeps the first ones. Several files, given as a list or a pattern, are one source, whose records
     are numbered consecutively.
+
+    With `text_pair`, an example is a pair of texts. `labels` maps each label in the file to the class that it stands
+    for; everything else in the config uses the names of the classes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: str | list[str]
     format: Literal["csv", "tsv", "jsonl", "parquet", "folder", "hf"]
     text: str | list[str] | None = None
+    text_pair: str | list[str] | None = None
     label: str | None = None
+    labels: LabelMap | None = None
     id: str | None = None
     split: str = "train"
+    config: str | None = Field(default=None, min_length=1)
     shuffle_seed: int | None = Field(default=None, ge=0)
     take: tuple[float, float] | None = None
     limit: int | None = Field(default=None, ge=1)
@@ -95,8 +103,15 @@ class SplitConfig(BaseModel):
         if self.format == "folder":
             if self.text is not None or self.label is not None or self.id is not None:
                 raise ValueError("format: folder takes no text, label or id; the folder's name is the label")
+            if self.text_pair is not None:
+                raise ValueError("format: folder takes no text_pair; every file is one text")
         elif not self.text or not self.label:
             raise ValueError(f"format: {self.format} needs the columns text and label")
+        if self.text_pair is not None and not self.text_pair:
+            raise ValueError("text_pair names at least one column")
+        both = sorted(set(self.text_columns) & set(self.pair_columns))
+        if both:
+            raise ValueError(f"the column {both[0]!r} is in text and in text_pair; a pair has two different texts")
         return self
 
     @property
@@ -105,9 +120,19 @@ class SplitConfig(BaseModel):
         return [self.text] if isinstance(self.text, str) else list(self.text or ["text"])
 
     @property
+    def pair_columns(self) -> list[str]:
+        """Columns whose texts are joined with one space to the second text of a pair; none for single texts."""
+        return [self.text_pair] if isinstance(self.text_pair, str) else list(self.text_pair or [])
+
+    @property
+    def segment_columns(self) -> list[list[str]]:
+        """The columns of each segment of an example: one list, or two if the examples are pairs."""
+        return [columns for columns in (self.text_columns, self.pair_columns) if columns]
+
+    @property
     def columns(self) -> list[str]:
         """Every column that is read, each once."""
-        columns: list[str] = [*self.text_columns, self.label_column]
+        columns: list[str] = [*self.text_columns, *self.pair_columns, self.label_column]
         if self.id:
             columns.append(self.id)
         return list(dict.fromkeys(columns))
@@ -123,7 +148,7 @@ class Records:
     """The records of a split before labels become numbers.
 
     `names` names a row in messages, `place` names its file too. `given_ids` holds the ids as text if the data has ids
-    of text.
+    of text. `pair_starts` int64 [n] is set for pairs of texts (see Split).
     """
 
     ids: np.ndarray  # int64 [n]
@@ -133,6 +158,7 @@ class Records:
     names: tuple[str, ...]
     place: Callable[[int], str]
     given_ids: tuple[str, ...] | None = None
+    pair_starts: np.ndarray | None = None
 
 
 def read_records(config: SplitConfig, base_dir: Path, where: object, key: str) -> Records:
@@ -142,26 +168,31 @@ def read_records(config: SplitConfig, base_dir: Path, where: object, key: str) -
         raise InputError(table.source, f"holds no records ({key})")
     ids = _ids(config, table)
     label = config.label_column
-    labels = label_texts(table.columns[label], lambda row: _row(table, row, label))
-    texts = _texts(config, table)
+    labels = label_texts(table.columns[label], lambda row: cell(table, row, label))
+    segments = [read_texts(table, columns) for columns in config.segment_columns]
     rows = _taken(config, table.n_rows).tolist()
     if not len(rows):
         raise InputError(
             place(where, f"{key}.take"), f"{list(config.take or ())} of {table.n_rows} records leaves none"
         )
-    check_spelling([labels[row] for row in rows], f"{table.source}: {label}")
-    taken = tuple(texts[row] for row in rows)
-    if not any(text and not text.isspace() for text in taken):
-        problem = f"none of {len(rows)} records has any text in {quoted(config.text_columns)} ({key})"
-        raise InputError(table.source, problem)
+    if config.labels is None:
+        check_spelling([labels[row] for row in rows], f"{table.source}: {label}")
+    else:
+        labels = mapped_labels(labels, rows, config.labels, lambda row: cell(table, row, label), where, f"{key}.labels")
+    for columns, texts in zip(config.segment_columns, segments, strict=True):
+        if not any(texts[row] and not texts[row].isspace() for row in rows):
+            problem = f"none of {len(rows)} records has any text in {quoted(columns)} ({key})"
+            raise InputError(table.source, problem)
+    texts, pair_starts = join_pairs(*segments) if len(segments) == 2 else (segments[0], None)
     return Records(
         ids.numbers[rows],
-        taken,
+        tuple(texts[row] for row in rows),
         tuple(labels[row] for row in rows),
         str(table.source),
         tuple(table.row_name(row) for row in rows),
         lambda row: table.place(rows[row]),
         tuple(ids.given[row] for row in rows) if ids.given is not None else None,
+        pair_starts[rows] if pair_starts is not None else None,
     )
 
 
@@ -169,9 +200,8 @@ def _table(config: SplitConfig, base_dir: Path, where: str) -> readers.Table:
     columns = config.columns
     if config.format == "hf" and isinstance(config.path, str):
         is_local = config.path.startswith((PACKAGE, ".", "/", "~")) or (base_dir / config.path).exists()
-        return readers.read_hf(
-            config.path, resolve_path(config.path, base_dir, where) if is_local else None, config.split, columns, where
-        )
+        local = resolve_path(config.path, base_dir, where) if is_local else None
+        return readers.read_hf(config.path, local, config.config, config.split, columns, where)
     paths = resolve_paths(config.path, base_dir, where, folders=config.format == "folder")
     tables = [_table_of(path, config) for path in paths]
     return tables[0] if len(tables) == 1 else readers.joined(tables, f"{tables[0].source} and {len(tables) - 1} more")
@@ -202,43 +232,7 @@ def _ids(config: SplitConfig, table: readers.Table) -> Ids:
     column = config.id
     if column is None:
         return Ids(np.arange(table.n_rows, dtype=np.int64))
-    return read_ids(table.columns[column], lambda row: _row(table, row, column))
-
-
-def _texts(config: SplitConfig, table: readers.Table) -> list[str]:
-    parts = []
-    for column in config.text_columns:
-        parts.append([_text(value, table, row, column) for row, value in enumerate(table.columns[column])])
-    return [" ".join(row) for row in zip(*parts, strict=True)]
-
-
-def _text(value: Any, table: readers.Table, row: int, column: str) -> str:
-    """Return a text, or the tokens of a list joined with one space."""
-    if isinstance(value, list):
-        for position, token in enumerate(value):
-            if not isinstance(token, str):
-                problem = f"token {position} is {shown(token)}; a list of tokens holds texts only"
-                raise InputError(_row(table, row, column), problem)
-        value = " ".join(value)
-    if not isinstance(value, str):
-        problem = f"{'no text' if value is None else shown(value)}; text is needed, or a list of tokens"
-        raise InputError(_row(table, row, column), problem)
-    return _unicode(value, table, row, column)
-
-
-def _unicode(text: str, table: readers.Table, row: int, column: str) -> str:
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                _row(table, row, column), f"a lone surrogate at character {error.start} is not Unicode text"
-            ) from error
-    return text
-
-
-def _row(table: readers.Table, row: int, column: str) -> str:
-    return f"{table.place(row)}: {column}"
+    return read_ids(table.columns[column], lambda row: cell(table, row, column))
 
 
 def class_order(labels: Sequence[str]) -> list[str]:
@@ -257,4 +251,11 @@ def to_split(records: Records, classes: Mapping[str, str], allowed_from: str) ->
             problem = f"label {shown(label)} is not one of {allowed_from}: {quoted(index)}{did_you_mean(label, index)}"
             raise InputError(records.place(row), problem)
     labels = np.asarray([index[label] for label in records.labels], np.int64)
-    return Split(records.ids, labels, tuple(classes.values()), records.texts, given_ids=records.given_ids)
+    return Split(
+        records.ids,
+        labels,
+        tuple(classes.values()),
+        records.texts,
+        given_ids=records.given_ids,
+        pair_starts=records.pair_starts,
+    )

@@ -1,4 +1,4 @@
-"""Tokenises texts by the words of the train set or by a pretrained tokeniser, with an Arrow cache by content."""
+"""Tokenises texts, and pairs of texts, by words of the train set or by a pretrained tokeniser; caches them by content."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from tasks.base import BETWEEN, Text
 from tasks.data.cache import cached_table
+from tasks.data.segments import cut_longest_first, require_room, require_separator
 from tasks.data.token_arrays import Tokens, join_tokens, table_of_tokens, tokens_of_table
 from tasks.digests import digest, digest_file, digest_texts
 from tasks.errors import InputError
@@ -20,8 +23,8 @@ from tasks.sources import with_sources
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-PAD, UNKNOWN, START, END = 0, 1, 2, 3
-_WORD_SPECIALS = ("[PAD]", "[UNK]", "[START]", "[END]")
+PAD, UNKNOWN, START, END, SEPARATOR = 0, 1, 2, 3, 4  # only encodings of pairs have a separator
+_WORD_SPECIALS, _WORD_SEPARATOR = ("[PAD]", "[UNK]", "[START]", "[END]"), "[SEP]"
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 PAD_NAMES = ("[PAD]", "<pad>", "<|endoftext|>")
 REPLACING = {"unknown": ("unk_token", ("[UNK]", "<unk>")), "mask": ("mask_token", ("[MASK]", "<mask>"))}
@@ -42,8 +45,9 @@ TOKENISER_FILES = (
 class Tokeniser(Protocol):
     """A fitted encoding; it can be pickled.
 
-    `neutral_ids` are the tokens of an empty text, which replace a removed example. `special_ids` stand for no word
-    (pad, start, end). `replacements`: the tokens that may replace a word, by their names in tasks.data.edits.ReplaceBy.
+    `neutral_ids` are the tokens of an empty text (or of a pair of empty texts), which replace a removed example.
+    `special_ids` stand for no word (pad, start, end, separator).
+    `replacements`: the tokens that may replace a word, by their names in tasks.data.edits.ReplaceBy.
     """
 
     vocabulary_size: int
@@ -52,8 +56,11 @@ class Tokeniser(Protocol):
     special_ids: tuple[int, ...]
     replacements: Mapping[str, int]
 
-    def encode(self, texts: Sequence[str]) -> Tokens:
-        """Return the tokens of `texts`, including special tokens, at most `max_length` per text."""
+    def encode(self, texts: Sequence[Any]) -> Tokens:
+        """Return the tokens of `texts`, including special tokens, at most `max_length` per text.
+
+        `texts` holds strings; for the tokeniser of an encoding that `of_pairs` made, it holds pairs of strings.
+        """
         ...
 
     def token_text(self, token_id: int) -> str:
@@ -62,7 +69,10 @@ class Tokeniser(Protocol):
 
 
 class Encoding(Protocol):
-    """How texts become tokens; its identity enters the train digest."""
+    """How texts become tokens; its identity enters the train digest.
+
+    An encoding that can read pairs of texts also has the method `of_pairs() -> Encoding`.
+    """
 
     @property
     def max_length(self) -> int:
@@ -73,7 +83,7 @@ class Encoding(Protocol):
         """Return content digests and options, never a path."""
         ...
 
-    def fit(self, train_texts: Sequence[str], cache_dir: Path | None = None) -> Tokeniser:
+    def fit(self, train_texts: Sequence[Any], cache_dir: Path | None = None) -> Tokeniser:
         """Return the tokeniser of the full train set, so that a removal never changes the vocabulary."""
         ...
 
@@ -84,37 +94,44 @@ class WordEncoding:
 
     The vocabulary is made of the words that occur at least `min_count` times within the first `max_length` - 2 words of
     the train texts. It keeps the `max_vocabulary` most frequent ones (special tokens not counted), sorted by falling
-    count, then by text.
+    count, then by text. With `pairs`, a separator stands between the two segments of a pair, and the longer segment is
+    cut first.
     """
 
     max_length: int
     lowercase: bool = True
     max_vocabulary: int | None = None
     min_count: int = 1
+    pairs: bool = False
     version: ClassVar[int] = 1
 
     def identity(self) -> dict[str, Any]:
-        """Return options and version."""
-        return {"kind": "words", "version": self.version, **asdict(self)}
+        """Return options and version; `pairs` only if it is set, so that identities of single texts stay what they were."""
+        options = {name: value for name, value in asdict(self).items() if name != "pairs" or value}
+        return {"kind": "words", "version": self.version, **options}
 
-    def fit(self, train_texts: Sequence[str], cache_dir: Path | None = None) -> WordTokeniser:
+    def of_pairs(self) -> WordEncoding:
+        """Return the same encoding for pairs of texts. Raises InputError if `max_length` is too small for them."""
+        require_room(self.max_length, n_special=3)
+        return replace(self, pairs=True)
+
+    def fit(self, train_texts: Sequence[Text], cache_dir: Path | None = None) -> WordTokeniser:
         """Return the tokeniser whose vocabulary comes from `train_texts`."""
         import pyarrow as pa
 
-        key = digest(["vocabulary", digest_texts(train_texts), with_sources(self.identity(), self)])
+        key = digest(["vocabulary", _digest_of(train_texts), with_sources(self.identity(), self)])
         table = cached_table(
             cache_dir, key, lambda: pa.table({"word": pa.array(self._vocabulary(train_texts), pa.string())})
         )
         return WordTokeniser(self, tuple(table.column("word").to_pylist()))
 
-    def words(self, text: str) -> list[re.Match[str]]:
-        """Return the words of `text` that fit between the special tokens."""
-        found = []
-        for match in _WORD.finditer(text):
-            if len(found) >= self.max_length - 2:
-                break
-            found.append(match)
-        return found
+    def words(self, text: Text) -> list[list[re.Match[str]]]:
+        """Return the words that fit between the special tokens, for every segment of `text`: one, or two of a pair."""
+        if isinstance(text, str):
+            return [list(islice(_WORD.finditer(text), self.max_length - 2))]
+        first, second = (list(_WORD.finditer(segment)) for segment in text)
+        n_first, n_second = cut_longest_first(len(first), len(second), self.max_length - 3)
+        return [first[:n_first], second[:n_second]]
 
     def form(self, word: str) -> str:
         """Return the word in the form that the vocabulary has.
@@ -123,8 +140,10 @@ class WordEncoding:
         """
         return word.lower() if self.lowercase else word
 
-    def _vocabulary(self, texts: Sequence[str]) -> list[str]:
-        counts = Counter(self.form(match.group()) for text in texts for match in self.words(text))
+    def _vocabulary(self, texts: Sequence[Text]) -> list[str]:
+        counts = Counter(
+            self.form(match.group()) for text in texts for segment in self.words(text) for match in segment
+        )
         kept = sorted(
             (word for word, count in counts.items() if count >= self.min_count), key=lambda word: (-counts[word], word)
         )
@@ -132,27 +151,35 @@ class WordEncoding:
 
 
 class WordTokeniser:
-    """A word encoding with its vocabulary; ids 0 pad, 1 unknown, 2 start, 3 end, then the words."""
+    """A word encoding with its vocabulary; ids 0 pad, 1 unknown, 2 start, 3 end, 4 separator (of pairs), then the words."""
 
     pad_id = PAD
-    neutral_ids = (START, END)
-    special_ids = (PAD, START, END)
     replacements = MappingProxyType({"pad": PAD, "unknown": UNKNOWN})
 
     def __init__(self, encoding: WordEncoding, words: Sequence[str]):
         self.encoding = encoding
-        self.words = (*_WORD_SPECIALS, *words)
-        self._ids = {word: position for position, word in enumerate(words, len(_WORD_SPECIALS))}
+        specials = (*_WORD_SPECIALS, _WORD_SEPARATOR) if encoding.pairs else _WORD_SPECIALS
+        self.neutral_ids = (START, SEPARATOR, END) if encoding.pairs else (START, END)
+        self.special_ids = (PAD, START, END, SEPARATOR) if encoding.pairs else (PAD, START, END)
+        self.words = (*specials, *words)
+        self._ids = {word: position for position, word in enumerate(words, len(specials))}
         self.vocabulary_size = len(self.words)
 
-    def encode(self, texts: Sequence[str]) -> Tokens:
-        """Return the tokens of `texts`: start, words, end."""
-        rows = []
-        for text in texts:
-            words = self.encoding.words(text)
-            ids = [self._ids.get(self.encoding.form(word.group()), UNKNOWN) for word in words]
-            rows.append(([START, *ids, END], [(0, 0), *(word.span() for word in words), (0, 0)]))
-        return join_tokens(rows)
+    def encode(self, texts: Sequence[Text]) -> Tokens:
+        """Return the tokens of `texts`: start, words, end; with a separator between the two segments of a pair."""
+        return join_tokens([self._row(text) for text in texts])
+
+    def _row(self, text: Text) -> tuple[list[int], list[tuple[int, int]]]:
+        ids, spans = [START], [(0, 0)]
+        for number, words in enumerate(self.encoding.words(text)):
+            shift = 0
+            if number:
+                ids.append(SEPARATOR)
+                spans.append((0, 0))
+                shift = len(text[0]) + len(BETWEEN)
+            ids += [self._ids.get(self.encoding.form(word.group()), UNKNOWN) for word in words]
+            spans += [(word.start() + shift, word.end() + shift) for word in words]
+        return [*ids, END], [*spans, (0, 0)]
 
     def token_text(self, token_id: int) -> str:
         """Return the word, or the special token's name in brackets."""
@@ -161,47 +188,69 @@ class WordTokeniser:
 
 @dataclass(frozen=True)
 class PretrainedEncoding:
-    """A Hugging Face tokeniser from `directory`, cut at `max_length`; `digest` is the digest of its files."""
+    """A Hugging Face tokeniser from `directory`, cut at `max_length`; `digest` is the digest of its files.
+
+    With `pairs` it joins the two segments of a pair in its own way, and the longer segment is cut first.
+    """
 
     directory: Path
     max_length: int
     digest: str
+    pairs: bool = False
     version: ClassVar[int] = 1
 
     def identity(self) -> dict[str, Any]:
-        """Return the digest of the tokeniser files and the length, never the directory."""
-        return {"kind": "pretrained", "version": self.version, "digest": self.digest, "max_length": self.max_length}
+        """Return the digest of the tokeniser files, the length, and `pairs` if it is set; never the directory."""
+        found = {"kind": "pretrained", "version": self.version, "digest": self.digest, "max_length": self.max_length}
+        return {**found, "pairs": True} if self.pairs else found
 
-    def fit(self, train_texts: Sequence[str], cache_dir: Path | None = None) -> PretrainedTokeniser:
+    def of_pairs(self) -> PretrainedEncoding:
+        """Return the same encoding for pairs of texts. Raises InputError if the tokeniser cannot join or fit two texts.
+
+        Without tokenizer.json this is found out by `fit`, because transformers converts other files, and imports torch.
+        """
+        if (self.directory / "tokenizer.json").is_file():
+            PretrainedTokeniser(self.directory, self.max_length, pairs=True)
+        return replace(self, pairs=True)
+
+    def fit(self, train_texts: Sequence[Text], cache_dir: Path | None = None) -> PretrainedTokeniser:
         """Return the tokeniser unchanged; it does not depend on the train set."""
-        return PretrainedTokeniser(self.directory, self.max_length)
+        return PretrainedTokeniser(self.directory, self.max_length, self.pairs)
 
 
 class PretrainedTokeniser:
     """A fast Hugging Face tokeniser without padding."""
 
-    def __init__(self, directory: Path, max_length: int):
+    def __init__(self, directory: Path, max_length: int, pairs: bool = False):
         self._fast = _fast_tokeniser(directory)
+        if pairs:
+            require_separator(self._fast, directory)
+            require_room(max_length, self._fast.num_special_tokens_to_add(True))
         self._fast.no_padding()
         self._fast.enable_truncation(max_length)
         self.vocabulary_size = self._fast.get_vocab_size(with_added_tokens=True)
         self.pad_id = _special_id(self._fast, directory, "pad_token", PAD_NAMES) or 0
-        self.neutral_ids = tuple(self._fast.encode("").ids) or (self.pad_id,)
+        empty = self._fast.encode("", "") if pairs else self._fast.encode("")
+        self.neutral_ids = tuple(empty.ids) or (self.pad_id,)
         self.special_ids = tuple(sorted({self.pad_id, *self.neutral_ids}))
         unknown, mask = (_special_id(self._fast, directory, key, names) for key, names in REPLACING.values())
         found = {"pad": self.pad_id, "unknown": unknown, "mask": mask}
         self.replacements = {name: token for name, token in found.items() if token is not None}
+        self._has_types = pairs and any(empty.type_ids)
 
-    def encode(self, texts: Sequence[str]) -> Tokens:
+    def encode(self, texts: Sequence[Text]) -> Tokens:
         """Return the tokens of `texts` with the tokeniser's own special tokens; a text without tokens gets one pad token."""
-        rows = []
-        for encoded in self._fast.encode_batch(list(texts)):
+        rows, found = [], self._fast.encode_batch(list(texts))
+        for text, encoded in zip(texts, found, strict=True):
+            shift = 0 if isinstance(text, str) else len(text[0]) + len(BETWEEN)  # of the second segment
             spans = [
-                (0, 0) if special else span
-                for span, special in zip(encoded.offsets, encoded.special_tokens_mask, strict=True)
+                (0, 0) if special else (start + shift, end + shift) if segment else (start, end)
+                for (start, end), special, segment in zip(
+                    encoded.offsets, encoded.special_tokens_mask, encoded.sequence_ids, strict=True
+                )
             ]
             rows.append((encoded.ids or [self.pad_id], spans or [(0, 0)]))
-        return join_tokens(rows)
+        return join_tokens(rows, [encoded.type_ids for encoded in found] if self._has_types else None)
 
     def token_text(self, token_id: int) -> str:
         """Return the token as its vocabulary has it."""
@@ -217,12 +266,16 @@ def tokeniser_digest(directory: Path) -> str:
 
 
 def cached_tokens(
-    tokeniser: Tokeniser, encoding: Encoding, train_texts: Sequence[str], texts: Sequence[str], cache_dir: Path | None
+    tokeniser: Tokeniser, encoding: Encoding, train_texts: Sequence[Text], texts: Sequence[Text], cache_dir: Path | None
 ) -> Tokens:
     """Return the tokens of `texts`, read from the cache if the same encoding made them before from the same texts."""
     made_by = with_sources(encoding.identity(), encoding, tokeniser)
-    key = digest(["tokens", digest_texts(train_texts), digest_texts(texts), made_by])
+    key = digest(["tokens", _digest_of(train_texts), _digest_of(texts), made_by])
     return tokens_of_table(cached_table(cache_dir, key, lambda: table_of_tokens(tokeniser.encode(texts))))
+
+
+def _digest_of(texts: Sequence[Text]) -> str:
+    return digest_texts(part for text in texts for part in ((text,) if isinstance(text, str) else text))
 
 
 def _fast_tokeniser(directory: Path) -> Tokenizer:

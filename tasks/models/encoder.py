@@ -165,8 +165,16 @@ class Encoder(Model):
             )
 
     def forward(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Return the class logits [n, n_outputs]."""
-        return network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"].long()).logits
+        """Return the class logits [n, n_outputs].
+
+        `token_type_ids` of the batch are passed on if the network has embeddings of two or more types: BERT and MiniLM
+        have, RoBERTa and DistilBERT have not, and see the two segments of a pair by their separator only.
+        """
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"].long()}
+        config: Any = network.config
+        if "token_type_ids" in batch and getattr(config, "type_vocab_size", 0) >= 2:
+            inputs["token_type_ids"] = batch["token_type_ids"]
+        return network(**inputs).logits
 
     def embedding_module(self, network: nn.Module) -> str:
         """Return the name of the word embedding."""

@@ -6,6 +6,7 @@ from tasks.models.text_cnn import TextCNN
 from tasks.registry import RECIPES
 from tests.fakes import tiny_bert, token_task
 from tests.gaussian_fakes import mixture_task
+from tests.pair_tasks import pair_task
 from tests.word_fakes import word_task
 
 SMALL = {"epochs": 3, "batch_size": 5, "batch_sentences": 5, "steps": 15, "learning_rate": 0.01}
@@ -28,6 +29,11 @@ def encoder_task(recipe, bert):
     return token_task(model, recipe, n_train=N_TRAIN, base_state=base_state)
 
 
+def pairs_task(recipe, bert):
+    model, _ = bert
+    return pair_task(model, recipe, n_train=N_TRAIN)
+
+
 def word_vectors_task(recipe, bert):
     return word_task(recipe, n_train=N_TRAIN, measured=("words",))
 
@@ -40,7 +46,7 @@ def gaussians_task(recipe, bert):
 # train rows
 TASKS = {
     "word_vectors": {"word_vectors": word_vectors_task},
-    "text": {"text_cnn": text_cnn_task, "encoder_with_dropout": encoder_task},
+    "text": {"text_cnn": text_cnn_task, "encoder_on_pairs": pairs_task, "encoder_with_dropout": encoder_task},
     "gaussians": {"gaussians": gaussians_task},
 }
 

@@ -70,3 +70,58 @@ def test_a_long_list_of_classes_is_shortened(tmp_path):
 def test_labels_of_very_many_digits_do_not_break_the_order_of_classes():
     long = "1" * 5000
     assert class_order(["2", long]) == sorted(["2", long])
+
+
+MNLI = {"0": "entailment", "1": "non-entailment", "2": "non-entailment"}
+
+
+def test_several_labels_become_one_class(tmp_path):
+    assert read_split(tmp_path, jsonl(0, 1, 2.0, 0), "d.jsonl", labels=MNLI).labels == (
+        "entailment",
+        "non-entailment",
+        "non-entailment",
+        "entailment",
+    )
+    flags = {"True": "yes", "False": "no"}
+    assert read_split(tmp_path, jsonl(True, False), "d.jsonl", labels=flags).labels == ("yes", "no")
+
+
+def test_a_label_that_is_not_named_is_refused_with_row_and_names(tmp_path):
+    message = refusal(tmp_path, jsonl(0, 1, 2, 3), "d.jsonl", labels=MNLI)
+    assert message.endswith("d.jsonl: line 4: l: label '3' is not named in task.data.train.labels: '0', '1', '2'")
+    assert "did you mean 'neg'?" in refusal(tmp_path, "t,l\na,neg \nb,pos\n", labels={"neg": "a", "pos": "b"})
+
+
+def test_labels_of_records_that_are_not_used_need_no_name_but_count_as_there(tmp_path):
+    content = jsonl(0, 1, 2, -1)
+    assert len(read_split(tmp_path, content, "d.jsonl", labels=MNLI, limit=2).labels) == 2
+    assert "label '-1' is not named" in refusal(tmp_path, content, "d.jsonl", labels=MNLI, take=[0.5, 1.0])
+
+
+def test_a_name_that_no_label_has_is_refused(tmp_path):
+    message = refusal(tmp_path, jsonl("no", "yes"), "d.jsonl", labels={"no": "a", "yes": "b", "Yes": "b"})
+    assert message == (
+        "c.yaml: task.data.train.labels: no record has the label 'Yes'; labels: 'no', 'yes'; did you mean 'yes'?"
+    )
+
+
+def test_spellings_that_a_map_names_are_no_mistake(tmp_path):
+    labels = {"neg": "negative", " neg": "negative", "pos": "positive"}
+    assert read_split(tmp_path, "t,l\na,neg\nb, neg\nc,pos\n", labels=labels).labels == (
+        "negative",
+        "negative",
+        "positive",
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ({}, "at least one label is needed"),
+        ({"a": ""}, "label 'a' becomes ''; a class needs a name"),
+        ({"a": "x", "b": "x "}, "the classes 'x' and 'x ' differ only in the blanks around them"),
+        ({"a": 1}, "task.data.train.labels.a"),
+    ],
+)
+def test_maps_that_are_none(tmp_path, labels, says):
+    assert says in refusal(tmp_path, "t,l\na,a\nb,b\n", labels=labels)

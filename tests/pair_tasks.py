@@ -1,0 +1,62 @@
+"""A real but tiny task over pairs of texts, whose label needs both segments: do they share a word?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.base import Split
+from tasks.data.text_columns import join_pairs
+from tasks.text_task import TextTask
+
+WORDS = tuple(f"w{number}" for number in range(4, 40))  # the vocabulary of tests.fakes.tiny_bert
+
+
+class PairTask(TextTask):
+    """The task of text_classification, made in memory; its text is what changes if rows become noise."""
+
+    def with_noise_in(self, ids: np.ndarray, seed: int = 0) -> PairTask:
+        """Return the same task with other segments (longer ones), labels and confounds in the train rows `ids`."""
+        random, train = np.random.default_rng(seed), self.splits["train"]
+        segments, labels, confounds = list(train.segments()), train.labels.copy(), np.array(train.confounds)
+        for row in train.rows_of(ids):
+            segments[row] = (_segment(random, 15), _segment(random, 12))
+            labels[row], confounds[row] = 1 - labels[row], 1 - confounds[row]
+        texts, starts = join_pairs(*zip(*segments, strict=True))
+        noisy = replace(train, texts=tuple(texts), pair_starts=starts, labels=labels, confounds=confounds)
+        task = PairTask({**self.splits, "train": noisy}, self.measured, self.model, self.recipe, self.base_dir)
+        task.prepare()
+        return task
+
+
+def pair_task(model: Any, recipe: Any, base_dir: Path = Path(), *, n_train: int = 24, n_test: int = 6) -> PairTask:
+    """Return a prepared task; example ids are not positions, and confounds are drawn independently of the labels."""
+    random, splits = np.random.default_rng(0), {}
+    for name, n, first_id in (("train", n_train, 100), ("test", n_test, 5000)):
+        labels = random.integers(0, 2, n)
+        segments = [_pair(random, bool(label)) for label in labels]
+        texts, starts = join_pairs(*zip(*segments, strict=True))
+        splits[name] = Split(
+            first_id + random.permutation(n),
+            labels,
+            ("apart", "shared"),
+            tuple(texts),
+            confounds=random.integers(0, 2, n),
+            confound_names=("first", "second"),
+            pair_starts=starts,
+        )
+    task = PairTask(splits, {"test": np.arange(n_test)}, model, recipe, base_dir)
+    task.prepare()
+    return task
+
+
+def _segment(random: np.random.Generator, longest: int) -> str:
+    return " ".join(random.choice(WORDS, random.integers(1, longest + 1)))
+
+
+def _pair(random: np.random.Generator, shared: bool) -> tuple[str, str]:
+    first, second = _segment(random, 6), _segment(random, 4)
+    return first, f"{second} {first.split()[0]}" if shared else second
