@@ -46,6 +46,16 @@ METHODS = Registry(
             "inverse Hessian between the gradients of the train loss at query and example",
             "Koh and Liang 2017, equation 2",
         ),
+        "influence_last": Entry(
+            "influence.methods.influence_last:InfluenceLast",
+            "influence function on the last layer, from activations captured once and a Hessian in closed form",
+            f"{_YEH}, section 5 (Inf-Last); Koh and Liang 2017, equation 2",
+        ),
+        "representer": Entry(
+            "influence.methods.representer:Representer",
+            "part of the query's logit due to an example, after a refit of the last layer with an L2 penalty",
+            f"Yeh et al. 2018, theorem 3.1; {_YEH}, equation 1",
+        ),
         "cross_loss_influence": Entry(
             "influence.methods.cross_loss_influence:CrossLossInfluence",
             "the same for any differentiable loss of the query, whatever loss was trained",
