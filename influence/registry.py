@@ -31,6 +31,11 @@ METHODS = Registry(
             "tracin_we on the k positions with the largest gradients",
             f"{_YEH}, equation 6",
         ),
+        "tracin_we_syn": Entry(
+            "influence.methods.tracin_we_syn:TracInWESyn",
+            "tracin_we_topk with words also matched to words of similar embedding, one to one",
+            f"{_YEH}, appendix H",
+        ),
         "gradient_cosine": Entry(
             "influence.methods.gradient_cosine:GradientCosine",
             "cosine of the loss gradients over all parameters, or over chosen layers",

@@ -40,11 +40,12 @@ class Tokeniser(Protocol):
     """A fitted encoding; it can be pickled.
 
     `neutral_ids` are the tokens of an empty text, which replace a removed example. `special_ids` stand for no word
-    (pad, start, end).
+    (pad, start, end). `unknown_id` stands for words outside the vocabulary; None if there are none.
     """
 
     vocabulary_size: int
     pad_id: int
+    unknown_id: int | None
     neutral_ids: tuple[int, ...]
     special_ids: tuple[int, ...]
 
@@ -131,6 +132,7 @@ class WordTokeniser:
     """A word encoding with its vocabulary; ids 0 pad, 1 unknown, 2 start, 3 end, then the words."""
 
     pad_id = PAD
+    unknown_id = UNKNOWN
     neutral_ids = (START, END)
     special_ids = (PAD, START, END)
 
@@ -181,6 +183,7 @@ class PretrainedTokeniser:
         self._fast.enable_truncation(max_length)
         self.vocabulary_size = self._fast.get_vocab_size(with_added_tokens=True)
         self.pad_id = _pad_id(self._fast, directory)
+        self.unknown_id = _unknown_id(self._fast)
         self.neutral_ids = tuple(self._fast.encode("").ids) or (self.pad_id,)
         self.special_ids = tuple(sorted({self.pad_id, *self.neutral_ids}))
 
@@ -231,6 +234,11 @@ def _fast_tokeniser(directory: Path) -> Tokenizer:
         ).backend_tokenizer
     except Exception as error:  # the library raises a bare Exception on a broken file
         raise InputError(directory, f"not a usable fast tokeniser: {error}") from error
+
+
+def _unknown_id(fast: Tokenizer) -> int | None:
+    name = getattr(fast.model, "unk_token", None)
+    return getattr(fast.model, "unk_id", None) if name is None else fast.token_to_id(name)
 
 
 def _pad_id(fast: Tokenizer, directory: Path) -> int:
