@@ -3,12 +3,15 @@
 The large case is AG News titles and descriptions, 5,000 train rows of 4 classes; the small case has as many rows as
 influence_function can still do in a minute or so, since it runs the encoder once for every block of Hessian columns.
 Both methods have the same parameters (weight and bias of the last layer), queries and damping. The last layer is first
-fitted to the rows of the small case. Wall-clock and processor seconds of one process with two threads.
+fitted to the rows of the small case. Wall-clock and processor seconds of one process. `load` is the load average of the machine
+before: above the number of cores, wall-clock seconds measure the other work too, and threads that wait for one another
+cost processor seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -85,22 +88,24 @@ def main() -> None:
     parser.add_argument("--compared-rows", type=int, default=300)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "last_layer.json")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     closed = InfluenceLast(solver=Exact(damping=DAMPING))
     small = opened(arguments.data, arguments.compared_rows)
     point = fitted(small)
     found: dict[str, Any] = {
         "machine": machine(),
-        "threads": torch.get_num_threads(),
         "n_queries": N_QUERIES,
         "n_parameters": sum(point.state[name].size for name in ("classifier.weight", "classifier.bias")),
         "damping": DAMPING,
     }
+    load = os.getloadavg()[0]
     ours, seconds = timed(small, point, closed)
     parameters = ("classifier.weight", "classifier.bias")
     theirs, reference = timed(small, point, InfluenceFunction(parameters=parameters, solver=Exact(damping=DAMPING)))
     found["compared"] = {
         "n_train": arguments.compared_rows,
+        "threads": 1,
+        "load": load,
         "influence_last": seconds,
         "influence_function": reference,
         "ratio_cpu": reference["cpu_s"] / seconds["cpu_s"],
@@ -109,11 +114,14 @@ def main() -> None:
     }
     print(found)
     large = opened(arguments.data, arguments.rows)
-    found["large"] = {
-        "n_train": arguments.rows,
-        "influence_last": timed(large, point, closed)[1],
-        "representer": timed(large, point, Representer())[1],
-    }
+    found["large"] = {"n_train": arguments.rows}
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found["large"][f"threads_{threads}"] = {
+            "load": os.getloadavg()[0],
+            "influence_last": timed(large, point, closed)[1],
+            "representer": timed(large, point, Representer())[1],
+        }
     write_json(arguments.out, found)
 
 

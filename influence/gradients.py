@@ -36,7 +36,8 @@ class CheckpointGradients:
     """Gradients at one checkpoint, whose term in a sum over checkpoints has the factor `weight`.
 
     Fields that no method needs are empty. embedding: gradients of the word embedding per position; layers: weight
-    gradients by module name; last: the factors of the last layer's gradient; embedding_weights: the weights of the word embedding at this checkpoint, [vocabulary, dim] (not a copy).
+    gradients by module name; last: the factors of the last layer's gradient; embedding_weights: the weights of the word
+    embedding at this checkpoint, [vocabulary, dim] (not a copy).
     """
 
     weight: float

@@ -80,7 +80,10 @@ def check_last_layer(
 
 def _is_cross_entropy(task: Task, network: nn.Module) -> bool:
     """Return whether `task.losses` are the cross-entropies of the logits, on two train rows in evaluation mode."""
-    batch, was_training = task.batch("train", _examples(task), device=next(network.parameters()).device), network.training
+    batch, was_training = (
+        task.batch("train", _examples(task), device=next(network.parameters()).device),
+        network.training,
+    )
     network.eval()
     try:
         with torch.no_grad():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tasks.base import Batch, Split
-from tasks.data.tokens import Encoding, Tokeniser, Tokens, cached_tokens
+from tasks.data.tokens import Encoding, Tokeniser, Tokens, cached_tokens, word_ids
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -189,23 +189,9 @@ class TextTask(Task):
         return self.tokeniser.token_text(token_id)
 
     def word_tokens(self, word: str) -> frozenset[int]:
-        """Return the ids of the tokens that stand for `word` after a space and, if it is one token there too, at the start of a text.
-
-        Some tokenizers (byte-level BPE) have a token for each of the two places. Raises ValueError if the word is
-        unknown, is split, or is a special token.
-        """
+        """Return the ids of the tokens that stand for `word`, as tasks.data.tokens.word_ids does. Raises ValueError."""
         tokeniser = self._shared.tokeniser or self.encoding.fit(self._texts("train"), self.cache_dir)
-        encoded = tokeniser.encode([f" {word}", word])
-        cuts = zip(encoded.offsets[:-1], encoded.offsets[1:], strict=True)
-        after, first = ([i for i in encoded.ids[a:b].tolist() if i not in tokeniser.special_ids] for a, b in cuts)
-        if len(after) != 1:
-            parts = ", ".join(repr(tokeniser.token_text(token)) for token in after)
-            raise ValueError(
-                f"{word!r} is split into {parts}" if parts else f"{word!r} is no word: it has no token of its own"
-            )
-        if after[0] == tokeniser.unknown_id:
-            raise ValueError(f"{word!r} is not in the vocabulary of the tokenizer")
-        return frozenset(after) | frozenset(first if len(first) == 1 and first[0] != tokeniser.unknown_id else ())
+        return word_ids(tokeniser, word)
 
     def token_counts(self, split: str) -> csr_matrix:
         """Return token counts of a split, special tokens included: CSR float64 [n, vocabulary_size]."""

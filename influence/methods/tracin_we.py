@@ -57,7 +57,9 @@ class TracInWE(CheckpointSum):
         found = super().identity()
         if self.leave_out is None:
             return {name: value for name, value in found.items() if name != "leave_out"}
-        return found if isinstance(found["leave_out"], dict) else {**found, "leave_out": sorted(set(found["leave_out"]))}
+        return (
+            found if isinstance(found["leave_out"], dict) else {**found, "leave_out": sorted(set(found["leave_out"]))}
+        )
 
     def check(self, task: Task, base_dir: Path, where: str) -> None:
         """Raise InputError if the model has no word embedding, or if `tokens` needs special tokens and the task has none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -10,7 +10,10 @@ from pydantic import Field
 from influence.methods.tracin_we_topk import TracInWETopK
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from influence.gradients import CheckpointGradients
+    from influence.products import TokenGradients
 
 
 class TracInWESyn(TracInWETopK):
@@ -47,6 +50,8 @@ class TracInWESyn(TracInWETopK):
         found = matched_words(*self._matched(queries, train, context), query_row, train_row)
         return {token: product for _, token, product in found}
 
-    def _matched(self, queries: CheckpointGradients, train: CheckpointGradients, context: tuple[int, ...]) -> Any:
+    def _matched(
+        self, queries: CheckpointGradients, train: CheckpointGradients, context: tuple[int, ...]
+    ) -> tuple[TokenGradients, TokenGradients, Tensor, float]:
         assert train.embedding_weights is not None
         return self.used(queries, context), self.used(train, context), train.embedding_weights, self.similarity

@@ -203,6 +203,25 @@ class PretrainedTokeniser:
         return self._fast.id_to_token(token_id) or f"[{token_id}]"
 
 
+def word_ids(tokeniser: Tokeniser, word: str) -> frozenset[int]:
+    """Return the ids of the tokens that stand for `word` after a space, and at the start of a text if it is one token there.
+
+    Byte-level BPE has a token for each of the two places. Raises ValueError if the word is not known, is split, or is no
+    word but a special token.
+    """
+    tokens = tokeniser.encode([f" {word}", word])
+    cuts = zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
+    after, first = ([i for i in tokens.ids[a:b].tolist() if i not in tokeniser.special_ids] for a, b in cuts)
+    if not after:
+        raise ValueError(f"{word!r} is no word: the tokenizer gives it no token of its own")
+    if tokeniser.unknown_id in after:
+        raise ValueError(f"{word!r} is not in the vocabulary of the tokenizer")
+    if len(after) > 1:
+        parts = ", ".join(repr(tokeniser.token_text(token)) for token in after)
+        raise ValueError(f"{word!r} is not one token; the tokenizer splits it into {parts}")
+    return frozenset([*after, *(first if len(first) == 1 and first[0] != tokeniser.unknown_id else [])])
+
+
 def tokeniser_digest(directory: Path) -> str:
     """Return the digest of the tokeniser files in `directory`, by name and content. Raises InputError if there are none."""
     files = {name: digest_file(directory / name) for name in TOKENISER_FILES if (directory / name).is_file()}

@@ -122,7 +122,10 @@ def test_without_damping_zero_eigenvalues_are_counted_and_queries_outside_the_ra
     task = SmallTask(SmallCNN(), dtype=torch.float64)
     method = InfluenceLast(solver=Exact(damping=0))
     [model] = Scorer(task, [checkpoint(task)], query_block(task), {"m": method}, {}).diagnostics["m"]["models"]
-    assert (model["n_parameters"], model["zero_eigenvalues"]) == (15, 5)  # a constant added to all logits: one per input
+    assert (model["n_parameters"], model["zero_eigenvalues"]) == (
+        15,
+        5,
+    )  # a constant added to all logits: one per input
     few = SmallTask(SmallCNN(), n_train=3, dtype=torch.float64)
     with pytest.raises(InputError, match=r"method m: solver.damping: 0 has no solution"):
         Scorer(few, [checkpoint(few)], query_block(few), {"m": method}, {})
@@ -140,8 +143,16 @@ WHERE = "config.yaml: methods[0]"
 REFUSED = [
     (InfluenceLast(), Smoothed, rf"{re.escape(WHERE)}: influence_last needs the train loss -log p\(label\)"),
     (Representer(), Smoothed, rf"{re.escape(WHERE)}: representer needs the train loss -log p\(label\)"),
-    (InfluenceLast(solver=Exact(max_parameters=14)), SmallTask, rf"{re.escape(WHERE)}.solver.max_parameters: 14 is too small"),
-    (Representer(max_parameters=14), SmallTask, rf"{re.escape(WHERE)}.max_parameters: 14 is too small: the last layer has 15"),
+    (
+        InfluenceLast(solver=Exact(max_parameters=14)),
+        SmallTask,
+        rf"{re.escape(WHERE)}.solver.max_parameters: 14 is too small",
+    ),
+    (
+        Representer(max_parameters=14),
+        SmallTask,
+        rf"{re.escape(WHERE)}.max_parameters: 14 is too small: the last layer has 15",
+    ),
 ]
 
 

@@ -7,7 +7,6 @@ import pytest
 from small_task import SmallBert, SmallCNN, SmallTask, checkpoint, query_block
 
 from influence.methods.tracin_we import TracInWE
-from influence.methods.tracin_we_topk import TracInWETopK
 from influence.registry import METHODS
 from influence.scoring import Scorer, word_contributions
 from tasks.components import parse_named
@@ -34,7 +33,7 @@ def contributions(task, method, point):
 
 def most_frequent(task, n):
     """The n most frequent tokens that are not special, counted one by one."""
-    counts = {token: 0 for token in range(3, task.vocabulary)}
+    counts = dict.fromkeys(range(3, task.vocabulary), 0)
     for text in task.tokens["train"]:
         for token in text[1:-1]:
             counts[token] += 1
@@ -110,5 +109,7 @@ def test_unknown_words_and_a_number_that_leaves_nothing_are_refused_before_anyth
         made(leave_out=["w4", "w99"]).check(task, Path(), WHERE)
     method = made(leave_out={"most_frequent": 17})
     method.check(task, Path(), WHERE)
-    with pytest.raises(InputError, match=r"^config.yaml: methods\[0\].leave_out.most_frequent: 17 leaves out every word"):
+    with pytest.raises(
+        InputError, match=r"^config.yaml: methods\[0\].leave_out.most_frequent: 17 leaves out every word"
+    ):
         method.check_network(task, task.network(0), query_block(task), WHERE)

@@ -60,7 +60,9 @@ def expected_scores(task, point, queries, l2, bias=True):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("kind", "dtype", "tolerance"), [(SmallCNN, torch.float64, 1e-6), (SmallBert, torch.float32, 1e-4)])
+@pytest.mark.parametrize(
+    ("kind", "dtype", "tolerance"), [(SmallCNN, torch.float64, 1e-6), (SmallBert, torch.float32, 1e-4)]
+)
 def test_scores_equal_those_of_a_refit_by_scipy(kind, dtype, tolerance, bias):
     task = SmallTask(kind(), dtype=dtype)
     point, queries = checkpoint(task), query_block(task)
@@ -103,7 +105,9 @@ def test_the_refit_converges_on_separable_data_and_without_a_class(l2):
     refit = refit_layer(inputs, torch.tensor(labels), 4, l2, 1e-10, 200)
     assert refit.gradient_norm <= 1e-10
     assert refit.n_iterations < 100
-    torch.testing.assert_close(refit.values.T @ inputs, refit.weights, rtol=1e-5, atol=1e-5 * float(refit.weights.abs().max()))
+    torch.testing.assert_close(
+        refit.values.T @ inputs, refit.weights, rtol=1e-5, atol=1e-5 * float(refit.weights.abs().max())
+    )
 
 
 def test_a_refit_that_did_not_converge_says_so(caplog):

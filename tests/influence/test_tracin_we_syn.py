@@ -47,7 +47,8 @@ def words_of(gradients, tokens, name):
 
 
 @pytest.mark.parametrize(
-    ("kind", "dtype", "tolerance"), [(SmallCNN, torch.float64, 1e-6), (SmallCNN, torch.float32, 1e-4), (SmallBert, torch.float64, 1e-6)]
+    ("kind", "dtype", "tolerance"),
+    [(SmallCNN, torch.float64, 1e-6), (SmallCNN, torch.float32, 1e-4), (SmallBert, torch.float64, 1e-6)],
 )
 def test_scores_equal_the_best_of_all_assignments(kind, dtype, tolerance):
     """Gradients by dense autograd, one example at a time, at two checkpoints; without the special tokens."""
@@ -79,7 +80,9 @@ def tokens(*entries, n=1):
     return TokenGradients(n, torch.tensor(rows), torch.tensor(words), torch.tensor(vectors, dtype=torch.float64))
 
 
-SIMILAR = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.0, 0.0]])  # 0 and 1 are similar; 2 stands alone; 3 is zero
+SIMILAR = torch.tensor(
+    [[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.0, 0.0]]
+)  # 0 and 1 are similar; 2 stands alone; 3 is zero
 
 
 def test_identical_words_have_no_precedence_over_a_better_match():
