@@ -108,7 +108,7 @@ def test_the_network_sees_every_train_row_once_per_scoring_model_however_many_ra
 
 
 @pytest.mark.parametrize("method", [InfluenceLast(), Representer()], ids=lambda method: method.name)
-def test_rows_in_another_order_get_the_same_bits(method):
+def test_rows_in_another_order_get_the_same_scores(method):
     task, moved = SmallTask(SmallCNN()), SmallTask(SmallCNN())
     order, split = np.random.default_rng(0).permutation(N_TRAIN), task.splits["train"]
     texts = tuple(split.texts[i] for i in order)
