@@ -41,13 +41,15 @@ class CheckpointGradients:
     Methods such as TracIn sum a score over checkpoints; `weight` is the factor of this checkpoint's term in that sum.
 
     Fields that no method needs are empty. embedding: gradients of the word embedding per position; layers: weight
-    gradients by module name; last: the factors of the last layer's gradient.
+    gradients by module name; last: the factors of the last layer's gradient; embedding_weights: the weights of the word
+    embedding at this checkpoint, [vocabulary, dim] (not a copy).
     """
 
     weight: float
     embedding: TokenGradients | None = None
     layers: Mapping[str, LayerGradients] = field(default_factory=dict)
     last: LastLayer | None = None
+    embedding_weights: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +138,9 @@ class GradientSource:
         embedding = found[self._embedding] if self._embedding else None
         assert embedding is None or isinstance(embedding, TokenGradients)
         last = _last_layer(self._last, calls[self._last]) if self._last else None
-        return CheckpointGradients(weight, embedding, {name: found[name] for name in self._chosen}, last)
+        words = modules[self._embedding].weight if self._embedding else None
+        assert words is None or isinstance(words, Tensor)
+        return CheckpointGradients(weight, embedding, {name: found[name] for name in self._chosen}, last, words)
 
 
 def embedding_name(task: Task, network: nn.Module) -> str:
@@ -195,4 +199,4 @@ def _cat(parts: Sequence[CheckpointGradients]) -> CheckpointGradients:
     if lasts:
         fields = ("activations", "logit_gradients")
         last = LastLayer(*(torch.cat([getattr(part, name) for part in lasts]) for name in fields))
-    return CheckpointGradients(first.weight, embedding, layers, last)
+    return CheckpointGradients(first.weight, embedding, layers, last, first.embedding_weights)

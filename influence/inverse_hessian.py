@@ -159,13 +159,14 @@ def _gradients(options: SolveOptions, curvature: Curvature, queries: QueryBlock)
         rows, labels = np.asarray(queries.rows[part], np.int64), np.asarray(queries.labels[part], np.int64)
         losses = _losses(options, curvature, queries.split, rows, labels)
         with torch.no_grad():
-            _check_finite("the loss", losses(curvature.selection.network)[:, None], queries.ids[part], asked)
+            check_finite("the loss", losses(curvature.selection.network)[:, None], queries.ids[part], asked)
         found.append(curvature.gradients(losses))
-        _check_finite("the gradient of the loss", found[-1], queries.ids[part], asked)
+        check_finite("the gradient of the loss", found[-1], queries.ids[part], asked)
     return torch.cat(found)
 
 
-def _check_finite(what: str, values: Tensor, ids: np.ndarray, split: Split) -> None:
+def check_finite(what: str, values: Tensor, ids: np.ndarray, split: Split) -> None:
+    """Raise RefitError naming the first query whose row of `values` [n_queries, ...] is not finite."""
     bad = ~values.isfinite().all(1).cpu().numpy()
     if bad.any():
         raise RefitError(f"{what} of query {split.shown_id(np.asarray(ids)[bad][0])} is not finite")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import ClassVar, Protocol
 
 import numpy as np
+import torch
 from torch import nn
+from torch.nn import functional
 
 from influence.checkpoint import Checkpoint, QueryBlock
 from influence.curvature import Curvature
-from influence.gradients import GradientSource
+from influence.gradients import GradientSource, last_name
 from influence.inverse_hessian import SolveOptions
+from influence.last_layer import n_parameters
 from influence.layers import Layers
 from influence.parameters import Selection, choose_parameters
 from influence.solvers import Exact
@@ -51,12 +54,60 @@ def check_method(method: CheckedMethod, task: Task, network: nn.Module, queries:
         raise InputError(where, f"{method.name}: {error.where}: {error.problem}") from error
 
 
+def check_last_layer(
+    name: str, task: Task, network: nn.Module, bias: bool, max_parameters: int, where: str, block: str = ""
+) -> None:
+    """Check that the method called `name` can treat the last layer as a softmax regression.
+
+    The layer must be linear, `task.losses` must be -log p(label) of its outputs, and its weights (with its biases if
+    `bias`) at most `max_parameters`, an option of the method or of its `block`. Raises InputError with `where` (file
+    and dotted key).
+    """
+    try:
+        _form_gradients(task, network, frozenset({"last"}), frozenset())
+        layer = last_name(task, network)
+    except InputError as error:
+        raise InputError(where, f"{name}: {error.where}: {error.problem}") from error
+    if not isinstance(module := network.get_submodule(layer), nn.Linear):
+        raise InputError(where, f"{name} needs a Linear last layer; {layer} is a {type(module).__name__}")
+    if (size := n_parameters(task, network, bias)) > max_parameters:
+        key = ".".join([part for part in (where, block, "max_parameters") if part])
+        problem = f"{max_parameters} is too small: the last layer has {size} parameters"
+        raise InputError(key, f"{problem}; a matrix of {size} x {size} numbers takes {8e-9 * size**2:.1f} GB")
+    if not _is_cross_entropy(task, network):
+        raise InputError(where, f"{name} needs the train loss -log p(label) of the logits; the task has another loss")
+
+
+def _is_cross_entropy(task: Task, network: nn.Module) -> bool:
+    """Return whether `task.losses` are the cross-entropies of the logits, on two train rows in evaluation mode."""
+    batch, was_training = (
+        task.batch("train", _examples(task), device=next(network.parameters()).device),
+        network.training,
+    )
+    network.eval()
+    try:
+        with torch.no_grad():
+            losses = task.losses(network, batch)
+            expected = functional.cross_entropy(task.logits(network, batch), batch["labels"], reduction="none")
+    finally:
+        network.train(was_training)
+    return losses.shape == expected.shape and bool(torch.allclose(losses, expected, rtol=1e-4, atol=1e-6))
+
+
 def _check_gradients(method: CheckedMethod, task: Task, network: nn.Module, needs: frozenset[str]) -> None:
     chosen = method.chosen_layers(Layers.of(task, network)) if "layers" in needs else []
+    _form_gradients(task, network, needs, frozenset(chosen))
+
+
+def _form_gradients(task: Task, network: nn.Module, needs: frozenset[str], chosen: frozenset[str]) -> None:
     weights = {name: value.detach().cpu().numpy() for name, value in network.named_parameters()}
-    source = GradientSource(task, network, [Checkpoint("", 0, 1.0, 1.0, weights)], needs, frozenset(chosen))
-    rows = np.arange(min(N_EXAMPLES, len(task.splits["train"])))
+    source = GradientSource(task, network, [Checkpoint("", 0, 1.0, 1.0, weights)], needs, chosen)
+    rows = _examples(task)
     source.shard("train", rows, task.splits["train"].labels[rows])
+
+
+def _examples(task: Task) -> np.ndarray:
+    return np.arange(min(N_EXAMPLES, len(task.splits["train"])))
 
 
 def _check_curvature(options: SolveOptions, task: Task, network: nn.Module, queries: QueryBlock | None) -> None:

@@ -31,6 +31,11 @@ METHODS = Registry(
             "tracin_we on the k positions with the largest gradients",
             f"{_YEH}, equation 6",
         ),
+        "tracin_we_syn": Entry(
+            "influence.methods.tracin_we_syn:TracInWESyn",
+            "tracin_we_topk with words also matched to words of similar embedding, one to one",
+            f"{_YEH}, appendix H",
+        ),
         "gradient_cosine": Entry(
             "influence.methods.gradient_cosine:GradientCosine",
             "cosine of the loss gradients over all parameters, or over chosen layers",
@@ -45,6 +50,16 @@ METHODS = Registry(
             "influence.methods.influence_function:InfluenceFunction",
             "inverse Hessian between the gradients of the train loss at query and example",
             "Koh and Liang 2017, equation 2",
+        ),
+        "influence_last": Entry(
+            "influence.methods.influence_last:InfluenceLast",
+            "influence function on the last layer, from activations captured once and a Hessian in closed form",
+            f"{_YEH}, section 5 (Inf-Last); Koh and Liang 2017, equation 2",
+        ),
+        "representer": Entry(
+            "influence.methods.representer:Representer",
+            "part of the query's logit due to an example, after a refit of the last layer with an L2 penalty",
+            f"Yeh et al. 2018, theorem 3.1; {_YEH}, equation 1",
         ),
         "cross_loss_influence": Entry(
             "influence.methods.cross_loss_influence:CrossLossInfluence",

@@ -221,6 +221,14 @@ class Task(ABC):
         """Return token counts of a split, special tokens included: CSR [n, vocabulary size]. TF-IDF needs this hook."""
         raise NotImplementedError
 
+    def word_tokens(self, word: str) -> frozenset[int]:
+        """Return the ids of the tokens that stand for `word`; more than one if its place in the text decides.
+
+        It works before `prepare`, and uses no torch. Methods that leave out listed words need this hook. Raises
+        ValueError if the tokenizer does not know the word, or splits it.
+        """
+        raise NotImplementedError
+
     def token_spans(self, split: str, row: int) -> list[tuple[int, int, int]]:
         """Return (start, end, token id) of every token of a row, in characters of its text; (0, 0, id) for special tokens."""
         raise NotImplementedError

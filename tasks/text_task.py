@@ -13,7 +13,7 @@ import numpy as np
 from tasks.base import Batch, Split, Text
 from tasks.data.edits import Edit
 from tasks.data.segments import encoding_of_pairs
-from tasks.data.tokens import Encoding, Tokeniser, Tokens, cached_tokens
+from tasks.data.tokens import Encoding, Tokeniser, Tokens, cached_tokens, word_ids
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -215,6 +215,11 @@ class TextTask(Task):
     def token_text(self, token_id: int) -> str:
         """Return a token in a form that people can read."""
         return self.tokeniser.token_text(token_id)
+
+    def word_tokens(self, word: str) -> frozenset[int]:
+        """Return the ids of the tokens that stand for `word`, as tasks.data.tokens.word_ids does. Raises ValueError."""
+        tokeniser = self._shared.tokeniser or self.encoding.fit(self._texts("train"), self.cache_dir)
+        return word_ids(tokeniser, word)
 
     def token_counts(self, split: str) -> csr_matrix:
         """Return token counts of a split, special tokens included: CSR float64 [n, vocabulary_size]."""

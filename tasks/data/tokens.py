@@ -46,12 +46,14 @@ class Tokeniser(Protocol):
     """A fitted encoding; it can be pickled.
 
     `neutral_ids` are the tokens of an empty text (or of a pair of empty texts), which replace a removed example.
-    `special_ids` stand for no word (pad, start, end, separator).
+    `special_ids` stand for no word (pad, start, end, separator). `unknown_id` stands for words outside the vocabulary; None if
+    there are none.
     `replacements`: the tokens that may replace a word, by their names in tasks.data.edits.ReplaceBy.
     """
 
     vocabulary_size: int
     pad_id: int
+    unknown_id: int | None
     neutral_ids: tuple[int, ...]
     special_ids: tuple[int, ...]
     replacements: Mapping[str, int]
@@ -155,6 +157,7 @@ class WordTokeniser:
 
     pad_id = PAD
     replacements = MappingProxyType({"pad": PAD, "unknown": UNKNOWN})
+    unknown_id = UNKNOWN
 
     def __init__(self, encoding: WordEncoding, words: Sequence[str]):
         self.encoding = encoding
@@ -232,6 +235,7 @@ class PretrainedTokeniser:
         self.pad_id = _special_id(self._fast, directory, "pad_token", PAD_NAMES) or 0
         empty = self._fast.encode("", "") if pairs else self._fast.encode("")
         self.neutral_ids = tuple(empty.ids) or (self.pad_id,)
+        self.unknown_id = _unknown_id(self._fast)
         self.special_ids = tuple(sorted({self.pad_id, *self.neutral_ids}))
         unknown, mask = (_special_id(self._fast, directory, key, names) for key, names in REPLACING.values())
         found = {"pad": self.pad_id, "unknown": unknown, "mask": mask}
@@ -255,6 +259,25 @@ class PretrainedTokeniser:
     def token_text(self, token_id: int) -> str:
         """Return the token as its vocabulary has it."""
         return self._fast.id_to_token(token_id) or f"[{token_id}]"
+
+
+def word_ids(tokeniser: Tokeniser, word: str) -> frozenset[int]:
+    """Return the ids of the tokens that stand for `word` after a space, and at the start of a text if it is one token there.
+
+    Byte-level BPE has a token for each of the two places. Raises ValueError if the word is not known, is split, or is no
+    word but a special token.
+    """
+    tokens = tokeniser.encode([f" {word}", word])
+    cuts = zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
+    after, first = ([i for i in tokens.ids[a:b].tolist() if i not in tokeniser.special_ids] for a, b in cuts)
+    if not after:
+        raise ValueError(f"{word!r} is no word: the tokenizer gives it no token of its own")
+    if tokeniser.unknown_id in after:
+        raise ValueError(f"{word!r} is not in the vocabulary of the tokenizer")
+    if len(after) > 1:
+        parts = ", ".join(repr(tokeniser.token_text(token)) for token in after)
+        raise ValueError(f"{word!r} is not one token; the tokenizer splits it into {parts}")
+    return frozenset([*after, *(first if len(first) == 1 and first[0] != tokeniser.unknown_id else [])])
 
 
 def tokeniser_digest(directory: Path) -> str:
@@ -292,6 +315,11 @@ def _fast_tokeniser(directory: Path) -> Tokenizer:
         ).backend_tokenizer
     except Exception as error:  # the library raises a bare Exception on a broken file
         raise InputError(directory, f"not a usable fast tokeniser: {error}") from error
+
+
+def _unknown_id(fast: Tokenizer) -> int | None:
+    name = getattr(fast.model, "unk_token", None)
+    return getattr(fast.model, "unk_id", None) if name is None else fast.token_to_id(name)
 
 
 def _special_id(fast: Tokenizer, directory: Path, key: str, known: Sequence[str]) -> int | None:

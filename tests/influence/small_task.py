@@ -128,6 +128,12 @@ class SmallTask(NamelessTask):
         counts = np.stack([np.bincount(text, minlength=self.vocabulary) for text in self.tokens[split]])
         return csr_matrix(counts)
 
+    def word_tokens(self, word):
+        token = int(word.removeprefix("w")) if word.removeprefix("w").isdecimal() else self.vocabulary
+        if not END < token < self.vocabulary:
+            raise ValueError(f"{word!r} is not in the vocabulary of the tokenizer")
+        return frozenset({token})
+
     def named_scores(self, name):
         if name != "oracle":
             raise KeyError(f"{name!r} is not one of oracle")

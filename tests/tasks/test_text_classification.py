@@ -234,6 +234,12 @@ def test_spans_and_counts_for_reports_and_tfidf(options, tmp_path):
     assert task.special_ids == {0, 2, 3}
 
 
+def test_the_tokens_of_a_word_are_known_before_the_task_is_prepared(options, tmp_path):
+    found = open_task(options, tmp_path).word_tokens("lovely")
+    assert found == prepared(options, tmp_path).word_tokens("lovely")
+    assert [prepared(options, tmp_path).token_text(token) for token in found] == ["lovely"]
+
+
 def test_unprepared_task_says_so(options, tmp_path):
     with pytest.raises(RuntimeError, match="not prepared"):
         open_task(options, tmp_path).network(0)
