@@ -368,14 +368,19 @@ class Experiment:
         epochs = self.settings.scores.checkpoints
         return epochs if epochs is not None else (arm.task.recipe.last_epoch(),)
 
+    def checkpoint_step(self, arm: Arm, epoch: float) -> int:
+        """Return the number of updates made by the end of `epoch`; epoch 0 is before the first update. Raises ValueError past the last epoch."""
+        return arm.task.recipe.checkpoint_step(len(arm.train), epoch) if epoch else 0
+
     def scoring_work(self, arm: Arm, numerics: Numerics, seed: int) -> ScoringWork:
         """Return the training of one scoring model: on the unedited train set of an arm, with this seed.
 
         It keeps the weights at the steps that methods use.
         """
         n, recipe = len(arm.train), arm.task.recipe
-        steps = tuple(sorted({recipe.checkpoint_step(n, epoch) for epoch in self.checkpoint_epochs(arm)}))
-        rates = {step: recipe.learning_rate_at(n, step) for step in steps}
+        steps = tuple(sorted({self.checkpoint_step(arm, epoch) for epoch in self.checkpoint_epochs(arm)}))
+        # Step 0 ends no update; the update that starts from its weights is the first one.
+        rates = {step: recipe.learning_rate_at(n, max(step, 1)) for step in steps}
         return ScoringWork(arm.work(numerics, Edit(), seed, keep_steps=steps), rates)
 
     def scoring_works(self, numerics: Numerics) -> list[ScoringWork]:
