@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.stages.pipeline import Pipeline
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
-STAGES = ("train", "score", "plan", "retrain", "analyse")
+STAGES = ("train", "score", "diagnose", "plan", "retrain", "analyse")
 LONGEST_LINE = 1200  # most characters of an error message
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP)  # the user has given a path that cannot exist
@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _run_dir_argument(_command(commands, "sync", _sync, "rebuild the MLflow projection"))
     listing = _command(commands, "list", _list, "list what is available")
-    listing.add_argument("kind", choices=("methods", "tasks", "recipes", "campaigns", "observers"))
+    listing.add_argument("kind", choices=("methods", "diagnostics", "tasks", "recipes", "campaigns", "observers"))
     return parser
 
 
@@ -192,7 +192,7 @@ def _estimated(config: LoadedConfig, options: argparse.Namespace) -> bool:
     try:
         estimate = api.plan(config, options.run_dir)
     except UnrankedError:
-        if STAGES.index(options.until) > STAGES.index("score"):
+        if STAGES.index(options.until) > STAGES.index("diagnose"):
             raise
         return True
     print("\n".join(estimate.lines()), file=sys.stderr)
@@ -309,11 +309,11 @@ def _note_store(pipeline: Pipeline) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from influence.registry import METHODS, OBSERVERS
+    from influence.registry import DIAGNOSTICS, METHODS, OBSERVERS
     from orchestrator.registry import CAMPAIGNS
     from tasks.registry import RECIPES, TASKS
 
-    registries = {registry.kind: registry for registry in (METHODS, TASKS, RECIPES, CAMPAIGNS, OBSERVERS)}
+    registries = {registry.kind: registry for registry in (METHODS, DIAGNOSTICS, TASKS, RECIPES, CAMPAIGNS, OBSERVERS)}
     entries = registries[options.kind].entries()
     width = max(map(len, entries))
     for name, entry in entries.items():

@@ -68,8 +68,8 @@ class Training:
 
     The result depends on `edit`, `seed`, `numerics` and the weights `parent` (name -> array) that the network starts
     from (None: a fresh network). `keep(step, network)` is called after each update in `keep_steps`; step 0 stands for the
-    weights before the first update. `observers` are called at every step. `snapshots` is where a resumable recipe continues from and stores its progress (None: nothing
-    is stored).
+    weights before the first update. `observers` are called at every step. `snapshots` is where a resumable recipe continues
+    from and stores its progress (None: nothing is stored).
     """
 
     edit: Edit
