@@ -112,6 +112,14 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true")
     text = "show one retrain instead: its spec, its state and its events; the first digits of its id suffice"
     status.add_argument("--spec", metavar="ID", help=text)
+    explain = _command(
+        commands, "explain", _explain, "one query and its top examples, or the words that make the score of a pair"
+    )
+    _run_dir_argument(explain)
+    explain.add_argument("--query", required=True, metavar="ID", help="a query of the run, by its id in the data")
+    explain.add_argument("--train", metavar="ID", help="a training example: show the words that make its score")
+    explain.add_argument("--method", metavar="LABEL", help="default: every method with scores")
+    explain.add_argument("--json", action="store_true")
     _run_dir_argument(_command(commands, "report", _report, "write results/ and report.html from the ledger"))
     verify = _command(commands, "verify", _verify, "check digests and completeness, derive the tables again, compare")
     _run_dir_argument(verify)
@@ -261,6 +269,21 @@ def _spec_status(options: argparse.Namespace) -> int:
         raise InputError("--watch", "shows the progress of a whole run; leave it out with --spec")
     found = spec_status(options.run_dir, options.spec)
     print(json.dumps(found.json()) if options.json else "\n".join(found.lines()))
+    return EXIT_COMPLETE
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from orchestrator.api import open_run
+    from orchestrator.inspection.explain import explain
+    from orchestrator.terminal import explained
+
+    found = explain(open_run(options.run_dir).pipeline(), options.query, options.train, options.method)
+    if options.json:
+        print(json.dumps(found.json(), indent=2, ensure_ascii=False))
+        return EXIT_COMPLETE
+    colour = explained.wants_colour(sys.stdout)
+    lines = explained.lines(found.query, found.pairs, found.scored_on, colour)
+    print("\n".join([*lines, *(f"note: {note}" for note in found.notes)]))
     return EXIT_COMPLETE
 
 
