@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from influence.base import Method
@@ -79,7 +80,7 @@ class Diagnostic(Component):
         super().__pydantic_init_subclass__(**options)
         refuse_misspelt(cls, Diagnostic, cls.model_fields)
 
-    def check(self, task: Task, methods: Mapping[str, Method], n_checkpoints: int, where: str) -> None:
+    def check(self, task: Task, base_dir: Path, methods: Mapping[str, Method], n_checkpoints: int, where: str) -> None:
         """Refuse options that do not fit the task, the methods with scores, or the number of checkpoints per model.
 
         It is called before anything is trained, without torch. Raises InputError with `where` (file and dotted key).

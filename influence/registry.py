@@ -84,6 +84,11 @@ DIAGNOSTICS = Registry(
             "gradient sizes against the change of the weights, and the mean gradient cosine, by layer, weight and bias",
             f"{_YEH}, sections 3.1-3.3",
         ),
+        "last_layer_terms": Entry(
+            "influence.diagnostics.last_layer_terms:LastLayerTerms",
+            "which term of tracin_last decides a ranking, and how often one proponent recurs over queries",
+            f"{_YEH}, appendix G",
+        ),
     },
     base="influence.diagnostic:Diagnostic",
 )

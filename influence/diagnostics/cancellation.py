@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
@@ -45,7 +46,7 @@ class Cancellation(Diagnostic):
     batch_size: int = Field(64, ge=1)
     seed: int = Field(0, ge=0, lt=2**32)
 
-    def check(self, task: Task, methods: Mapping[str, Method], n_checkpoints: int, where: str) -> None:
+    def check(self, task: Task, base_dir: Path, methods: Mapping[str, Method], n_checkpoints: int, where: str) -> None:
         """Raise InputError if the model names no layers, a split is unknown, or there is only one checkpoint per model."""
         hooks = (Model.embedding_module, Model.last_module, Model.layer_modules)
         if not any(overrides(task.model, hook) for hook in hooks):

@@ -138,7 +138,7 @@ class Experiment:
             for arm in self._scored_arms():
                 where = f"{self.config.where}: diagnose.{position}"
                 n_checkpoints = len({self.checkpoint_step(arm, epoch) for epoch in self.checkpoint_epochs(arm)})
-                diagnostic.check(arm.task, self.scored, n_checkpoints, where)
+                diagnostic.check(arm.task, self.config.base_dir, self.scored, n_checkpoints, where)
 
     def _check_explained(self, method: Method, arm: Arm, position: int) -> None:
         """Check that the rows of the queries' split have the loss that a method explains. Raises ConfigError."""

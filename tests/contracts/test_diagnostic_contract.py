@@ -21,13 +21,14 @@ from tasks.errors import InputError
 sys.path.append(str(Path(__file__).parents[1] / "influence"))
 from small_task import SmallCNN, SmallTask, checkpoint, query_block
 
+OPTIONS = {"last_layer_terms": {"k": 5, "top": 3}}
 NAMES = sorted(DIAGNOSTICS.entries())
 TASK = SmallTask(SmallCNN())
 METHODS = {"last": TracInLast(), "all": TracIn()}
 
 
 def make(name) -> Diagnostic:
-    return parse_component(DIAGNOSTICS.load(name, "test"), {}, "test", f"diagnose.{name}")
+    return parse_component(DIAGNOSTICS.load(name, "test"), OPTIONS.get(name, {}), "test", f"diagnose.{name}")
 
 
 def given(diagnostic, rows=(4, 0, 7)):
@@ -56,13 +57,13 @@ def test_a_diagnostic_says_what_it_is(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_unknown_options_are_refused(name):
     with pytest.raises(InputError, match="unknown key 'nonsense'"):
-        parse_component(type(make(name)), {"nonsense": 1}, "test", "diagnose.0")
+        parse_component(type(make(name)), OPTIONS.get(name, {}) | {"nonsense": 1}, "test", "diagnose.0")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_tables_are_plain_rectangular_json_and_always_the_same(name):
     diagnostic = make(name)
-    diagnostic.check(TASK, METHODS, 2, "config.yaml: diagnose.0")
+    diagnostic.check(TASK, Path(), METHODS, 2, "config.yaml: diagnose.0")
     diagnostic.check_network(TASK, TASK.network(0), "config.yaml: diagnose.0")
     models = given(diagnostic)
     found = diagnostic.compute(models)

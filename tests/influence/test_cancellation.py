@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,10 +211,10 @@ def test_gradient_steps_of_one_example_cancel_nothing():
 def test_it_refuses_what_it_cannot_measure():
     task = SmallTask(SmallCNN())
     with pytest.raises(InputError, match=r"c: diagnose.0: .*scores.checkpoints keeps one"):
-        Cancellation().check(task, {}, 1, "c: diagnose.0")
+        Cancellation().check(task, Path(), {}, 1, "c: diagnose.0")
     with pytest.raises(
         InputError,
         match=r"c: diagnose.0.cosine_split: 'tset' is neither train nor a measured split.*did you mean 'test'",
     ):
-        Cancellation(cosine_split="tset").check(task, {}, 2, "c: diagnose.0")
-    Cancellation(cosine_split="test").check(task, {}, 2, "c: diagnose.0")
+        Cancellation(cosine_split="tset").check(task, Path(), {}, 2, "c: diagnose.0")
+    Cancellation(cosine_split="test").check(task, Path(), {}, 2, "c: diagnose.0")

@@ -213,6 +213,29 @@ def test_a_diagnostic_of_ones_own_by_plugins(tmp_path, plugin, capsys):
     assert json.loads(next(iter(stored(config).values())))["diagnosis_id"] == group.diagnosis_id("mine")
 
 
+def test_last_layer_terms_read_the_scores_in_the_store(tmp_path):
+    terms = [{"name": "last_layer_terms", "k": 8, "top": 4, "methods": ["tracin_last"]}]
+    config = small_config(tmp_path, diagnose=terms)
+    result = run_here(config)
+    whole, each = (
+        pd.read_csv(result.run_dir / "results" / f"diagnose_last_layer_terms{name}.csv") for name in ("", "_queries")
+    )
+    assert whole["method"].tolist() == ["tracin_last"]
+    assert each["query_id"].tolist() == pipeline_of(config).queries.ids.tolist()
+    assert whole["overlap_saliency"][0] == pytest.approx(each["overlap_saliency"].mean())
+    scores = pipeline_of(config).matrices["tracin_last"]
+    first = scores.train_ids[scores.scores.argmax(1)]
+    assert each["first_proponent_id"].tolist() == first.tolist()
+    ids = [
+        pipeline_of(small_config(tmp_path, diagnose=terms, **change))
+        .diagnoses.groups[""]
+        .diagnosis_id(terms[0]["name"])
+        for change in ({}, {"queries": {"split": "test", "count": 2}}, {"scores__rows_per_shard": 8})
+    ]
+    assert len(set(ids)) == 3, "it reads the queries and the scores"
+    assert "Diagnostic: last layer terms" in (result.run_dir / "report.html").read_text()
+
+
 def test_refit_list_names_them(capsys):
     assert main(["list", "diagnostics"]) == 0
     assert "cancellation" in capsys.readouterr().out
