@@ -94,7 +94,7 @@ def _marked(text: str, spans: Sequence[tuple[int, int, float]], colour: bool) ->
     lines, start = [], 0
     for line in textwrap.wrap(plain, WIDTH - 4, drop_whitespace=False, break_on_hyphens=False):
         inside = [(a - start, b - start, v) for a, b, v in spans if start <= a and b <= start + len(line)]
-        lines.append("    " + _line(line, inside, max((abs(v) for *_, v in spans), default=0.0), colour))
+        lines.append("    " + _line(line, inside, max((abs(v) for *_, v in spans), default=0.0), colour).lstrip())
         start += len(line)
     return lines
 
