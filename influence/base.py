@@ -10,7 +10,7 @@ import numpy as np
 
 from influence.checkpoint import Checkpoint, QueryBlock
 from tasks.base import Component
-from tasks.hooks import refuse_misspelt
+from tasks.hooks import overrides, refuse_misspelt
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -127,7 +127,23 @@ class Method(Component):
     ) -> list[tuple[int, float]]:
         """Split the score of one pair (query, train example) by token: (token id, contribution), largest magnitude first.
 
-        The contributions sum to the score; the report shows them if a method overrides this hook. `query_row` and
-        `train_row` are positions in the shards.
+        The contributions sum to the score. A method whose scores are sums over the words that both texts contain
+        overrides this hook. `query_row` and `train_row` are positions in the shards.
         """
         raise NotImplementedError
+
+    def word_pairs(
+        self, queries: GradientShard, train: GradientShard, query_row: int, train_row: int, prepared: Any
+    ) -> list[tuple[int, int, float]]:
+        """Split the score of one pair by (token of the query, token of the train example): (query token, train token, contribution).
+
+        The contributions sum to the score, largest magnitude first; the report and `refit explain` show them. A method
+        that also matches different words, such as synonyms, overrides this hook. By default every token of `words`
+        stands on both sides. The arguments are those of `words`.
+        """
+        return [(token, token, value) for token, value in self.words(queries, train, query_row, train_row, prepared)]
+
+    @property
+    def has_words(self) -> bool:
+        """Whether a score of this method can be split by words."""
+        return overrides(self, Method.words) or overrides(self, Method.word_pairs)

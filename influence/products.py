@@ -95,6 +95,15 @@ class TokenGradients:
         squares = _numpy(self.summed.vectors.double().square().sum(1))
         return np.bincount(_numpy(self.summed.rows), weights=squares, minlength=self.n)
 
+    def add_to(self, total: Tensor, weights: Tensor) -> None:
+        """Add sum_i weights[i] (gradient of example i) to `total`, which has the shape of the embedding: [vocabulary, dim]."""
+        total.index_add_(0, self.tokens, self.vectors * weights[self.rows, None])
+
+    @property
+    def bias_gradients(self) -> None:
+        """An embedding has no bias."""
+        return None
+
     def words(self, train: TokenGradients, row: int, train_row: int) -> dict[int, float]:
         """Return the contribution of each shared token to the product of example `row` with `train_row`; they sum to `dot`."""
         _, _, tokens, products = self.kept(self.rows == row)._matches(train.kept(train.rows == train_row))
@@ -171,6 +180,16 @@ class PositionGradients:
         squares = self._squared_weights
         return squares + _squares(self.deltas.sum(1)) if bias and self.has_bias else squares
 
+    def add_to(self, total: Tensor, weights: Tensor) -> None:
+        """Add sum_i weights[i] (weight gradient of example i) to `total`, which has the shape of the weight: [O, ...]."""
+        deltas = (self.deltas * weights[:, None, None]).flatten(0, 1)
+        total.view(len(total), -1).addmm_(deltas.T, self.inputs.flatten(0, 1))
+
+    @property
+    def bias_gradients(self) -> Tensor | None:
+        """Return the gradient of the bias for every example: [n, O]; None without a bias."""
+        return self.deltas.sum(1) if self.has_bias else None
+
     @cached_property
     def _squared_weights(self) -> np.ndarray:
         """Return ||G||^2 = sum_{s,t} (inputs[s] . inputs[t]) (deltas[s] . deltas[t]) by position if that is less work."""
@@ -230,6 +249,15 @@ class ElementGradients:
         """Return squared norms of the weight gradients, plus those of the bias gradients if `bias`: float64 [n]."""
         squares = _squares(self.weight)
         return squares + _squares(self.bias) if bias and self.bias is not None else squares
+
+    def add_to(self, total: Tensor, weights: Tensor) -> None:
+        """Add sum_i weights[i] (weight gradient of example i) to `total`, which has the shape of the weight."""
+        total.add_((weights @ self.weight).view_as(total))
+
+    @property
+    def bias_gradients(self) -> Tensor | None:
+        """Return the gradient of the bias for every example: [n, P]; None without a bias."""
+        return self.bias
 
 
 def cosines(products: np.ndarray, squares: np.ndarray, train_squares: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Registries of influence methods, observers and recipes, one line each.
+"""Registries of influence methods, diagnostics, observers and recipes, one line each.
 
 What a method needs (checkpoints, gradients) is declared on its class.
 """
@@ -90,6 +90,22 @@ OBSERVERS = Registry(
         ),
     },
     base="tasks.observer:ObserverConfig",
+)
+DIAGNOSTICS = Registry(
+    "diagnostics",
+    {
+        "cancellation": Entry(
+            "influence.diagnostics.cancellation:Cancellation",
+            "gradient sizes against the change of the weights, and the mean gradient cosine, by layer, weight and bias",
+            f"{_YEH}, sections 3.1-3.3",
+        ),
+        "last_layer_terms": Entry(
+            "influence.diagnostics.last_layer_terms:LastLayerTerms",
+            "which term of tracin_last decides a ranking, and how often one proponent recurs over queries",
+            f"{_YEH}, appendix G",
+        ),
+    },
+    base="influence.diagnostic:Diagnostic",
 )
 RECIPES.extend(
     {

@@ -104,12 +104,14 @@ def word_contributions(
     checkpoints: Sequence[Checkpoint],
     queries: QueryBlock,
     pairs: Sequence[tuple[int, int]],
+    base_dir: Path = Path(),
     device: torch.device | str = "cpu",
-) -> dict[tuple[int, int], list[tuple[int, float]]]:
-    """Return what each word adds to the score of each (query id, train id).
+) -> dict[tuple[int, int], list[tuple[int, int, float]]]:
+    """Return what each pair of words adds to the score of each (query id, train id).
 
-    The result holds lists of (token id, contribution), largest magnitude first; the contributions of a pair sum to its
-    score. For tracin_we and tracin_we_topk (Yeh et al. 2022, section 4.3). Raises KeyError on an unknown id.
+    The result holds lists of (token of the query, token of the train example, contribution), largest magnitude first;
+    the contributions of a pair sum to its score. For methods that have words (`Method.has_words`), such as tracin_we
+    (Yeh et al. 2022, section 4.3). Raises KeyError on an unknown id.
     """
     if not pairs:
         return {}
@@ -119,11 +121,11 @@ def word_contributions(
     at = {int(i): position for position, i in enumerate(queries.ids)}
     chosen = np.array([at[query_id] for query_id in asked[0]])
     source = _source(task, checkpoints, {method.name: method}, device)
-    terms, special = checkpoint_terms(method, checkpoints), method.prepare(task, Path(), queries)
+    terms, prepared = checkpoint_terms(method, checkpoints), method.prepare(task, base_dir, queries)
     ours = source.shard(queries.split, queries.rows[chosen], queries.labels[chosen]).weighted(terms)
     theirs = source.shard("train", train_rows, train_split.labels[train_rows]).weighted(terms)
     query_at, train_at = ({i: position for position, i in enumerate(ids)} for ids in asked)
-    return {(q, t): method.words(ours, theirs, query_at[q], train_at[t], special) for q, t in pairs}
+    return {(q, t): method.word_pairs(ours, theirs, query_at[q], train_at[t], prepared) for q, t in pairs}
 
 
 def row_contributions(

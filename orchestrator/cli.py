@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.stages.pipeline import Pipeline
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_INPUT, EXIT_STOPPED, EXIT_QUARANTINED = range(5)
-STAGES = ("train", "score", "plan", "retrain", "analyse")
+STAGES = ("train", "score", "diagnose", "plan", "retrain", "analyse")
 LONGEST_LINE = 1200  # most characters of an error message
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 PATH_ERRORS = (errno.ENAMETOOLONG, errno.ELOOP)  # the user has given a path that cannot exist
@@ -112,6 +112,14 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true")
     text = "show one retrain instead: its spec, its state and its events; the first digits of its id suffice"
     status.add_argument("--spec", metavar="ID", help=text)
+    explain = _command(
+        commands, "explain", _explain, "one query and its top examples, or the words that make the score of a pair"
+    )
+    _run_dir_argument(explain)
+    explain.add_argument("--query", required=True, metavar="ID", help="a query of the run, by its id in the data")
+    explain.add_argument("--train", metavar="ID", help="a training example: show the words that make its score")
+    explain.add_argument("--method", metavar="LABEL", help="default: every method with scores")
+    explain.add_argument("--json", action="store_true")
     _run_dir_argument(_command(commands, "report", _report, "write results/ and report.html from the ledger"))
     verify = _command(commands, "verify", _verify, "check digests and completeness, derive the tables again, compare")
     _run_dir_argument(verify)
@@ -127,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compared.add_argument("--json", action="store_true")
     listing = _command(commands, "list", _list, "list what is available")
-    listing.add_argument("kind", choices=("methods", "tasks", "recipes", "campaigns", "observers"))
+    listing.add_argument("kind", choices=("methods", "diagnostics", "tasks", "recipes", "campaigns", "observers"))
     return parser
 
 
@@ -199,7 +207,7 @@ def _estimated(config: LoadedConfig, options: argparse.Namespace) -> bool:
     try:
         estimate = api.plan(config, options.run_dir)
     except UnrankedError:
-        if STAGES.index(options.until) > STAGES.index("score"):
+        if STAGES.index(options.until) > STAGES.index("diagnose"):
             raise
         return True
     print("\n".join(estimate.lines()), file=sys.stderr)
@@ -271,6 +279,21 @@ def _spec_status(options: argparse.Namespace) -> int:
     return EXIT_COMPLETE
 
 
+def _explain(options: argparse.Namespace) -> int:
+    from orchestrator.api import open_run
+    from orchestrator.inspection.explain import explain
+    from orchestrator.terminal import explained
+
+    found = explain(open_run(options.run_dir).pipeline(), options.query, options.train, options.method)
+    if options.json:
+        print(json.dumps(found.json(), indent=2, ensure_ascii=False))
+        return EXIT_COMPLETE
+    colour = explained.wants_colour(sys.stdout)
+    lines = explained.lines(found.query, found.pairs, found.scored_on, colour)
+    print("\n".join([*lines, *(f"note: {note}" for note in found.notes)]))
+    return EXIT_COMPLETE
+
+
 def _report(options: argparse.Namespace) -> int:
     from orchestrator.api import open_run
     from orchestrator.inspection.report_data import report_data
@@ -324,11 +347,11 @@ def _note_store(pipeline: Pipeline) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from influence.registry import METHODS, OBSERVERS
+    from influence.registry import DIAGNOSTICS, METHODS, OBSERVERS
     from orchestrator.registry import CAMPAIGNS
     from tasks.registry import RECIPES, TASKS
 
-    registries = {registry.kind: registry for registry in (METHODS, TASKS, RECIPES, CAMPAIGNS, OBSERVERS)}
+    registries = {registry.kind: registry for registry in (METHODS, DIAGNOSTICS, TASKS, RECIPES, CAMPAIGNS, OBSERVERS)}
     entries = registries[options.kind].entries()
     width = max(map(len, entries))
     for name, entry in entries.items():

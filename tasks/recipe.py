@@ -67,9 +67,9 @@ class Training:
     """The arguments of one call of `Recipe.train`; the same training gives the same bits.
 
     The result depends on `edit`, `seed`, `numerics` and the weights `parent` (name -> array) that the network starts
-    from (None: a fresh network). `keep(step, network)` is called after each update in `keep_steps`. `observers` are
-    called at every step. `snapshots` is where a resumable recipe continues from and stores its progress (None: nothing
-    is stored).
+    from (None: a fresh network). `keep(step, network)` is called after each update in `keep_steps`; step 0 stands for the
+    weights before the first update. `observers` are called at every step. `snapshots` is where a resumable recipe continues
+    from and stores its progress (None: nothing is stored).
     """
 
     edit: Edit

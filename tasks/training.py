@@ -181,15 +181,15 @@ class Watch:
     @staticmethod
     def of(training: Training, n_steps: int) -> Watch:
         """Return the watch of a training of `n_steps` updates. Raises ValueError on steps to keep that it never reaches."""
-        outside = [step for step in training.keep_steps if not 1 <= step <= n_steps]
+        outside = [step for step in training.keep_steps if not 0 <= step <= n_steps]
         if outside:
-            raise ValueError(f"keep_steps {outside} are outside 1..{n_steps}")
+            raise ValueError(f"keep_steps {outside} are outside 0..{n_steps}")
         for observer in training.observers:
             observer.begin(n_steps)
         return Watch(frozenset(training.keep_steps), training.keep, training.observers, snapshots=training.snapshots)
 
     def begin(self, run: Resumable) -> None:
-        """Restore `run` from its snapshot; without one, call the observers before the first update."""
+        """Restore `run` from its snapshot; without one, handle step 0, which is before the first update (`passed`)."""
         self.run = run
         snapshot = self.snapshots.resume() if self.snapshots is not None else None
         seen = None if snapshot is None else resume(run, snapshot)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -22,7 +22,7 @@ class Results:
     If a check failed, every one of these sentences begins with a warning not to rely on it (orchestrator.analysis.checks.worded).
     `headline`: name of the table for the terminal and the tracking store; `labels`: its columns that identify a row; `shown`: its other
     columns that the terminal shows (empty: all). `notes`: sentences that readers of the tables need. `view`: further data from which the
-    report sections are made.
+    report sections are made. `diagnosed`: the tables of diagnostics, by their file name without `.csv`.
     """
 
     tables: Mapping[str, pd.DataFrame]
@@ -35,6 +35,7 @@ class Results:
     cells: Cells | None = None
     view: Any = None
     checks: tuple[Check, ...] = ()
+    diagnosed: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     def with_given_ids(self, split: Split | None) -> Results:
         """Return the same results; tables with a column `query_id` also get a column `given_query_id`, the ids as the data gives them.
@@ -44,12 +45,19 @@ class Results:
         if split is None or split.given_ids is None:
             return self
         names = dict(zip(split.ids.tolist(), split.given_ids, strict=True))
-        return replace(self, tables={name: _with_given_ids(table, names) for name, table in self.tables.items()})
+        tables, diagnosed = (
+            {name: _with_given_ids(table, names) for name, table in found.items()}
+            for found in (self.tables, self.diagnosed)
+        )
+        return replace(self, tables=tables, diagnosed=diagnosed)
 
     def csv(self) -> dict[str, str]:
         """Return file name -> text for the files in results/."""
         checks = {"checks": checks_table(self.checks)} if self.checks else {}
-        return {f"{name}.csv": tables.format_csv(frame) for name, frame in {**self.tables, **checks}.items()}
+        return {
+            f"{name}.csv": tables.format_csv(frame)
+            for name, frame in {**self.tables, **checks, **self.diagnosed}.items()
+        }
 
 
 def _with_given_ids(table: pd.DataFrame, names: Mapping[int, str]) -> pd.DataFrame:

@@ -62,11 +62,11 @@ class QueriesConfig(Block):
 class ScoresConfig(Block):
     """The scoring models: their number, their seed, and the epochs whose weights methods use (default: the last epoch).
 
-    `rows_per_shard`: number of train rows per score shard.
+    `checkpoints`: 0 stands for the weights before the first update. `rows_per_shard`: number of train rows per score shard.
     """
 
     models: Annotated[int, Field(ge=1, le=1000)] = 1
-    checkpoints: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    checkpoints: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     seed: Seed = 0
     rows_per_shard: Annotated[int, Field(ge=1)] = 512
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from influence.base import Method
-from influence.registry import METHODS, OBSERVERS
+from influence.diagnostic import Diagnostic
+from influence.registry import DIAGNOSTICS, METHODS, OBSERVERS
 from orchestrator.config.schema import ABOUT_QUERIES, CONTROLS, CampaignBlock, LoadedConfig, QuerySettings, Settings
 from orchestrator.config.yaml_files import ConfigError, apply_overrides, read_yaml, write_yaml
 from orchestrator.registry import CAMPAIGNS
@@ -65,10 +66,10 @@ def parse_config(
         task = parse_named(TASKS, settings.task, where, "task", settings.plugins)
     measurement = _parse_measurement(settings, where) if campaign.asks_queries else None
     methods = _parse_methods(settings, measurement, where)
-    observers = _parse_observers(settings, where)
+    observers, diagnostics = _parse_observers(settings, where), _parse_diagnostics(settings, where)
     arms = campaign.task_variants(settings.task, where)
     return LoadedConfig(
-        path, raw, settings, task, measurement, methods, campaign, where, tuple(overrides), arms, observers
+        path, raw, settings, task, measurement, methods, campaign, where, tuple(overrides), arms, observers, diagnostics
     )
 
 
@@ -107,10 +108,7 @@ def _parse_methods(settings: Settings, measurement: Measurement | None, where: s
         options = dict(block)
         label = options.pop("as", options.get("name"))
         method = parse_named(METHODS, options, where, key, settings.plugins)
-        if not isinstance(label, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}", label):
-            raise ConfigError(
-                f"{where}: {key}.as", f"{label!r}: give an `as:` of at most 80 letters, digits and _ . + -"
-            )
+        _check_label(label, where, key)
         if label in CONTROLS and method.name != label:
             raise ConfigError(f"{where}: {key}.as", f"{label!r} is the label of the control {label}; give another")
         if label in methods:
@@ -121,6 +119,24 @@ def _parse_methods(settings: Settings, measurement: Measurement | None, where: s
             )
         methods[label] = method
     return methods
+
+
+def _parse_diagnostics(settings: Settings, where: str) -> dict[str, Diagnostic]:
+    diagnostics: dict[str, Diagnostic] = {}
+    for position, block in enumerate(settings.diagnose):
+        key, options = f"diagnose.{position}", dict(block)
+        label = options.pop("as", options.get("name"))
+        diagnostic = parse_named(DIAGNOSTICS, options, where, key, settings.plugins)
+        _check_label(label, where, key)
+        if label in diagnostics:
+            raise ConfigError(f"{where}: {key}", f"duplicate label {label!r}; give one of the two another `as:`")
+        diagnostics[label] = diagnostic
+    return diagnostics
+
+
+def _check_label(label: Any, where: str, key: str) -> None:
+    if not isinstance(label, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}", label):
+        raise ConfigError(f"{where}: {key}.as", f"{label!r}: give an `as:` of at most 80 letters, digits and _ . + -")
 
 
 def _refuse_secrets(value: Any, where: str, key: str = "") -> None:
@@ -160,12 +176,16 @@ def dump_config(config: LoadedConfig, task: Any) -> str:
 
 
 def _resolved_queries(config: LoadedConfig) -> dict[str, Any]:
-    """Return the measurement and the methods with their defaults."""
+    """Return the measurement, the methods and the diagnostics with their defaults."""
     given = config.settings.measurement
     methods = zip(config.settings.methods, config.methods.items(), strict=True)
     return {
         "measurement": {**_named(config.measurement), "name": given if isinstance(given, str) else given["name"]},
         "methods": [{**_named(method), "name": block["name"], "as": label} for block, (label, method) in methods],
+        "diagnose": [
+            {**_named(diagnostic), "name": block["name"], "as": label}
+            for block, (label, diagnostic) in zip(config.settings.diagnose, config.diagnostics.items(), strict=True)
+        ],
     }
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, StringConstraints
 
 from influence.base import Method
+from influence.diagnostic import Diagnostic
 from orchestrator.config.blocks import (
     Block,
     ComputeConfig,
@@ -36,6 +37,7 @@ class Settings(Block):
     scores: ScoresConfig = ScoresConfig()
     methods: list[dict[str, Any]] = Field(default_factory=list)
     observe: list[dict[str, Any]] = Field(default_factory=list)
+    diagnose: list[dict[str, Any]] = Field(default_factory=list)
     repeats: RepeatsConfig = RepeatsConfig(count=10)
     compute: ComputeConfig = ComputeConfig()
     prices: PricesConfig | None = None
@@ -52,7 +54,13 @@ class QuerySettings(Settings):
 
 
 CONTROLS = ("random", "random_same_label")  # labels that reports and figures treat as controls
-ABOUT_QUERIES = ("queries", "measurement", "scores", "methods")  # keys that only campaigns about queries have
+ABOUT_QUERIES = (
+    "queries",
+    "measurement",
+    "scores",
+    "methods",
+    "diagnose",
+)  # keys that only campaigns about queries have
 
 
 class CampaignBlock(Component):
@@ -110,6 +118,7 @@ class LoadedConfig:
     overrides: tuple[str, ...] = ()
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})  # label -> changes of the task
     observers: tuple[ObserverConfig, ...] = ()
+    diagnostics: Mapping[str, Diagnostic] = field(default_factory=dict)  # label -> diagnostic of the scoring models
 
     @property
     def base_dir(self) -> Path:

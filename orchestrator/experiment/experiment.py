@@ -10,6 +10,7 @@ from typing import Any
 
 from influence.base import Method
 from influence.checkpoint import QueryBlock
+from influence.diagnostic import Diagnostic
 from influence.selections import has_selections
 from orchestrator.config.schema import LoadedConfig
 from orchestrator.config.yaml_files import ConfigError, changed_task
@@ -96,6 +97,7 @@ class Experiment:
             self._check_observers,
             self._check_ledgers,
             self._check_methods,
+            self._check_diagnostics,
         )
         for check in checks:
             check()
@@ -129,6 +131,14 @@ class Experiment:
             if not method.needs and not self.needs_scoring_outputs:
                 # `prepare` raises InputError if the method reads its scores from a file that lacks one of these queries.
                 method.prepare(self.task, self.config.base_dir, self.queries(None))
+
+    def _check_diagnostics(self) -> None:
+        """Check that every diagnostic fits the scored arms, the methods and the number of checkpoints. Raises InputError."""
+        for position, diagnostic in enumerate(self.config.diagnostics.values()):
+            for arm in self._scored_arms():
+                where = f"{self.config.where}: diagnose.{position}"
+                n_checkpoints = len({self.checkpoint_step(arm, epoch) for epoch in self.checkpoint_epochs(arm)})
+                diagnostic.check(arm.task, self.config.base_dir, self.scored, n_checkpoints, where)
 
     def _check_explained(self, method: Method, arm: Arm, position: int) -> None:
         """Check that the rows of the queries' split have the loss that a method explains. Raises ConfigError."""
@@ -190,6 +200,9 @@ class Experiment:
             for position, method in enumerate(self.methods.values()):
                 if method.needs:
                     method.check_network(arm.task, network_of(arm), queries, f"{arm.where}: methods[{position}]")
+            for position, diagnostic in enumerate(self.config.diagnostics.values()):
+                if overrides(diagnostic, Diagnostic.check_network):
+                    diagnostic.check_network(arm.task, network_of(arm), f"{arm.where}: diagnose.{position}")
 
     def _scored_arms(self) -> list[Arm]:
         """Return the arms whose models are scored."""
@@ -345,19 +358,27 @@ class Experiment:
         return digest(asked)[:16]
 
     def _asked_queries(self) -> dict[str, Any]:
-        """Return the part of the run's identity that concerns queries and methods."""
+        """Return the part of the run's identity that concerns queries, methods and diagnostics."""
+        diagnostics = self.config.diagnostics.items()
         return {
             "queries": self.main.asked.model_dump(mode="json"),
             "measurement": with_sources(self.config.measurement.identity(), self.config.measurement),
             "scores": self.settings.scores.model_dump(mode="json"),
             "methods": {label: self.main.method_identity(method) for label, method in self.methods.items()},
             "order": list(self.methods),
+            # only if there are some, so that a config without the block keeps the name of its run directory
+            **(
+                {"diagnose": [[label, with_sources(d.identity(), d)] for label, d in diagnostics]}
+                if diagnostics
+                else {}
+            ),
         }
 
     @cached_property
     def sources(self) -> Sources:
         """The modules of all plugin components, with the digests of their files."""
-        others = (self.campaign, self.config.measurement, *self.methods.values())
+        scored = (*self.methods.values(), *self.config.diagnostics.values())
+        others = (self.campaign, self.config.measurement, *scored)
         parts = (*others, *(part for arm in self.arms.values() for part in arm.parts))
         return sources_of(*(part for part in parts if part is not None))
 
@@ -373,14 +394,19 @@ class Experiment:
         epochs = self.settings.scores.checkpoints
         return epochs if epochs is not None else (arm.task.recipe.last_epoch(),)
 
+    def checkpoint_step(self, arm: Arm, epoch: float) -> int:
+        """Return the number of updates made by the end of `epoch`; epoch 0 is before the first update. Raises ValueError past the last epoch."""
+        return arm.task.recipe.checkpoint_step(len(arm.train), epoch) if epoch else 0
+
     def scoring_work(self, arm: Arm, numerics: Numerics, seed: int) -> ScoringWork:
         """Return the training of one scoring model: on the unedited train set of an arm, with this seed.
 
         It keeps the weights at the steps that methods use.
         """
         n, recipe = len(arm.train), arm.task.recipe
-        steps = tuple(sorted({recipe.checkpoint_step(n, epoch) for epoch in self.checkpoint_epochs(arm)}))
-        rates = {step: recipe.learning_rate_at(n, step) for step in steps}
+        steps = tuple(sorted({self.checkpoint_step(arm, epoch) for epoch in self.checkpoint_epochs(arm)}))
+        # Step 0 ends no update; the update that starts from its weights is the first one.
+        rates = {step: recipe.learning_rate_at(n, max(step, 1)) for step in steps}
         return ScoringWork(arm.work(numerics, Edit(), seed, keep_steps=steps), rates)
 
     def scoring_works(self, numerics: Numerics) -> list[ScoringWork]:

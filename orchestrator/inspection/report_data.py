@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from orchestrator.inspection.diagnosed import diagnosed
 from orchestrator.records import LedgerRow
 from orchestrator.report.data import ReportData
+from orchestrator.report.diagnostics import diagnostic_sections
 from orchestrator.stages.pipeline import Pipeline
 from orchestrator.terminal.progress import duration
 from tasks.sources import source_digests
@@ -30,7 +32,7 @@ def report_data(pipeline: Pipeline) -> ReportData:
         accuracies=_accuracies(pipeline, rows),
         verdicts=results.verdicts,
         notes=_notes(pipeline, [*campaign.notes, *results.notes], rows),
-        sections=campaign.sections,
+        sections=[*campaign.sections, *diagnostic_sections(diagnosed(pipeline))],
         failures=_failures(rows),
         holes=results.tables.get("holes"),
         cost=[*(campaign.cost or [("Distinct retrains", str(len(pipeline.planned.works)))]), *_cost(rows)],

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.analysis.checks import CAUTION, FAILED, Check, Status, standing, with_status
 from orchestrator.campaigns.results import Results
+from orchestrator.inspection.diagnosed import diagnostic_children
 from orchestrator.records import LedgerRow
 from orchestrator.stages.pipeline import Pipeline
 from orchestrator.storage.blobs import write_file
@@ -24,7 +25,7 @@ def track_record(pipeline: Pipeline) -> TrackRecord:
         experiment.run_hex,
         {**_params(pipeline), **of_campaign.params},
         {**_tags(pipeline, finished.rows), **check_tags(results.checks)},
-        of_campaign.children,
+        [*of_campaign.children, *diagnostic_children(pipeline, max(finished.committed_ms.values()))],
         _artifacts(pipeline, finished.rows),
         min(finished.committed_ms.values()),
         _description(results),

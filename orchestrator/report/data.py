@@ -26,7 +26,9 @@ class ShownExample:
     text: str
     train_spans: Sequence[tuple[int, int, float]] = ()
     query_spans: Sequence[tuple[int, int, float]] = ()
-    words: Sequence[tuple[str, float]] = ()  # token -> contribution, largest magnitude first
+    words: Sequence[
+        tuple[str, str, float]
+    ] = ()  # word of the query, of this text, contribution; largest magnitude first
     given_id: str = ""  # the id in the user's data, if it is text
 
     @property

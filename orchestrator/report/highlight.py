@@ -59,12 +59,14 @@ def _cut(text: str, words_shown: int) -> int:
     return len(text) if len(ends) <= words_shown * 4 // 3 else ends[words_shown - 1]
 
 
-def pieces(text: str, spans: Sequence[Span]) -> list[MarkedText]:
+def pieces(text: str, spans: Sequence[Span], largest: float | None = None) -> list[MarkedText]:
     """Split `text` at `spans`; the joined pieces are `text` again.
 
-    Spans that are empty, reach outside the text or overlap an earlier span are left out.
+    Spans that are empty, reach outside the text or overlap an earlier span are left out. `largest`: the magnitude that
+    has the strongest mark; by default the largest of the spans.
     """
-    largest = max((abs(value) for _, _, value in spans if math.isfinite(value)), default=0.0)
+    if largest is None:
+        largest = max((abs(value) for _, _, value in spans if math.isfinite(value)), default=0.0)
     result: list[MarkedText] = []
     position = 0
     for start, end, value in sorted(spans):

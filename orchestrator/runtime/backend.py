@@ -12,6 +12,7 @@ import numpy as np
 from influence.base import Method
 from influence.checkpoint import Checkpoint, QueryBlock
 from orchestrator.records import Work
+from orchestrator.runtime.diagnosing import DiagnosticJob, Tables
 from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import Event
 from tasks.base import Numerics
@@ -87,7 +88,8 @@ class ScoreJob:
 class ScoreBlock:
     """Scores of train rows [start, stop): label -> float32 [n_queries, stop - start].
 
-    `diagnostics`: label -> the method's diagnostics (plain JSON values), the same in every block.
+    `diagnostics`: label -> the method's diagnostics (plain JSON values), the same in every block. `tables`: for a
+    DiagnosticJob, label -> the tables of the diagnostics at these positions; `scores` is then empty.
     """
 
     start: int
@@ -96,6 +98,7 @@ class ScoreBlock:
     seconds: float = 0.0
     device: str = ""
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, Tables] = field(default_factory=dict)
 
 
 class Backend(Protocol):
@@ -138,7 +141,7 @@ class Backend(Protocol):
         """Return the events since the last call, in order; block until there is one or `timeout_s` has passed."""
         ...
 
-    def score(self, job: ScoreJob, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
+    def score(self, job: ScoreJob | DiagnosticJob, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
         """Yield the score blocks in the order in which they are finished, each range exactly once.
 
         The ranges of a lost worker are computed by another one. An exception raised by `alive` is passed on, and the

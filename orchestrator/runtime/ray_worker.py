@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from orchestrator.records import Outcome, Work
 from orchestrator.runtime import worker
 from orchestrator.runtime.backend import ScoreBlock, ScoreJob, WorkerContext
+from orchestrator.runtime.diagnosing import Diagnoser, DiagnosticJob
 from orchestrator.runtime.recycling import RecyclePolicy, device_memory, free_cached_memory
 from orchestrator.scheduling.events import FailureKind
 from tasks.base import Numerics
@@ -73,7 +74,7 @@ class WorkerProcess:
     """
 
     _context: WorkerContext
-    _scorer: Scorer | None = None
+    _scorer: Scorer | Diagnoser | None = None
 
     def __init__(self, name: str, threads: int, recycle_after: int | None = None, device_share: float = 1.0):
         self._name = name
@@ -109,12 +110,12 @@ class WorkerProcess:
         """Request that the retrain with number `ticket` stores a snapshot, if its recipe can, and stops."""
         self._stop_requests.request(ticket)
 
-    def score(self, job: ScoreJob | None, start: int, stop: int) -> ScoreBlock | Failure:
+    def score(self, job: ScoreJob | DiagnosticJob | None, start: int, stop: int) -> ScoreBlock | Failure:
         """Score train rows [start, stop) of `job`; None means the previous job, whose query gradients are still in memory."""
 
         def score_range() -> ScoreBlock:
             if job is not None:
-                self._scorer = worker.make_scorer(self._context, job)
+                self._scorer = worker.ready_for(self._context, job)
             assert self._scorer is not None
             return worker.score_block(self._context, self._scorer, start, stop)
 

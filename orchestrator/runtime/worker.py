@@ -17,6 +17,7 @@ import numpy as np
 from orchestrator.records import Outcome, Work
 from orchestrator.runtime.backend import ScoreBlock, ScoreJob, WorkerContext
 from orchestrator.runtime.clock import SystemClock
+from orchestrator.runtime.diagnosing import Diagnoser, DiagnosticJob
 from orchestrator.runtime.environment import differences, settings
 from orchestrator.runtime.machine import cpu_model
 from orchestrator.runtime.patience import patient
@@ -231,13 +232,23 @@ def make_scorer(context: WorkerContext, job: ScoreJob) -> Scorer:
     )
 
 
-def score_block(context: WorkerContext, scorer: Scorer, start: int, stop: int) -> ScoreBlock:
-    """Compute the scores of train rows [start, stop)."""
+def ready_for(context: WorkerContext, job: ScoreJob | DiagnosticJob) -> Scorer | Diagnoser:
+    """Return the object that carries out a job in one process, range by range."""
+    if isinstance(job, DiagnosticJob):
+        return Diagnoser(context.task_of(job.arm), job, context.numerics.device)
+    return make_scorer(context, job)
+
+
+def score_block(context: WorkerContext, scorer: Scorer | Diagnoser, start: int, stop: int) -> ScoreBlock:
+    """Compute the scores of train rows [start, stop), or the diagnostics at these positions."""
     started = time.perf_counter()
-    scores = scorer.score_range(start, stop)
+    if isinstance(scorer, Diagnoser):
+        found = ScoreBlock(start, stop, {}, tables=scorer.tables(start, stop))
+    else:
+        found = ScoreBlock(start, stop, scorer.score_range(start, stop), diagnostics=scorer.diagnostics)
     require_late_imports(context.sources)
     seconds, device = time.perf_counter() - started, device_model(context.numerics.device)
-    return ScoreBlock(start, stop, scores, seconds, device, scorer.diagnostics)
+    return replace(found, seconds=seconds, device=device)
 
 
 def classify(error: BaseException) -> FailureKind:
@@ -318,6 +329,7 @@ __all__ = [
     "inject",
     "make_scorer",
     "measured_outputs",
+    "ready_for",
     "resolve_numerics",
     "retrain",
     "score_block",

@@ -1,4 +1,4 @@
-"""The pipeline: train -> score -> plan -> retrain -> analyse, in this order on one RunState."""
+"""The pipeline: train -> score -> diagnose -> plan -> retrain -> analyse, in this order on one RunState."""
 
 from __future__ import annotations
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from influence.checkpoint import QueryBlock
 from influence.matrix import ScoreMatrix
@@ -20,6 +22,7 @@ from orchestrator.experiment.scoring_work import ScoringGroup, ScoringWork
 from orchestrator.records import LedgerRow
 from orchestrator.runtime.backend import WorkerContext
 from orchestrator.runtime.driver import SpendMeter, StopSignal
+from orchestrator.stages.diagnoses import Diagnoses, GroupDiagnoses, file_name
 from orchestrator.stages.retraining import Retraining
 from orchestrator.stages.score_shards import GroupScores
 from orchestrator.stages.score_warnings import score_warnings
@@ -172,6 +175,16 @@ class RunState:
         first = self.groups[0].key
         return {label: matrix for (key, label), matrix in self.method_matrices.items() if key == first}
 
+    @property
+    def diagnoses(self) -> Diagnoses:
+        """The diagnostics of the scoring models."""
+        return Diagnoses({key: GroupDiagnoses(stage) for key, stage in self.stages.items()})
+
+    @cached_property
+    def diagnosed(self) -> dict[str, dict[str, pd.DataFrame]]:
+        """Label of a diagnostic -> its tables by name. Raises Unfinished while one is missing."""
+        return self.diagnoses.frames() if self.experiment.config.diagnostics else {}
+
     def score_warnings(self) -> list[str]:
         """Return warnings about queries without scores, and about queries with all scores equal. Raises Unfinished while scores are missing."""
         matrices, experiment = self.method_matrices, self.experiment
@@ -229,8 +242,9 @@ class RunState:
     def results_from(self, rows: Mapping[str, LedgerRow]) -> Results:
         """Derive the tables, verdicts and checks from these ledger rows; if the data's query ids are text, the tables show those too."""
         found = self.campaign.checked_results(self.scored, self.planned, rows)
+        diagnosed = {file_name(label, name): t for label, ts in self.diagnosed.items() for name, t in ts.items()}
         asks = self.campaign.asks_queries
-        return found.with_given_ids(self.experiment.main.query_split if asks else None)
+        return replace(found, diagnosed=diagnosed).with_given_ids(self.experiment.main.query_split if asks else None)
 
     @property
     def finished(self) -> FinishedRun:

@@ -1,4 +1,4 @@
-"""The stages of a run: train, score, plan, retrain, analyse.
+"""The stages of a run: train, score, diagnose, plan, retrain, analyse.
 
 Each stage checks whether the store holds its results, computes the missing ones, and writes its files. Only `run_stage`
 decides whether the computation of a stage is skipped.
@@ -74,7 +74,7 @@ class TrainStage(Stage):
 def _lost_weights(run: RunState) -> set[str]:
     """Return the spec ids of the scoring models that must be trained (again) because the store lacks their weights.
 
-    If the ledger already has the row of one of these models, and no score or later retrain needs the weights, the result is empty.
+    If the ledger already has the row of one of these models, and no score, diagnosis or later retrain needs the weights, the result is empty.
     """
     missing = run.retraining.without_weights(run.models.works)
     if not missing.isdisjoint(run.ledger.index().rows) and not _needs_weights(run):
@@ -83,9 +83,9 @@ def _lost_weights(run: RunState) -> set[str]:
 
 
 def _needs_weights(run: RunState) -> bool:
-    """Return whether a score or a retrain with a parent is missing; only these need the weights of a finished model."""
+    """Return whether a score, a diagnosis or a retrain with a parent is missing; only these need the weights of a finished model."""
     try:
-        if any(scores.missing() for scores in run.stages.values()):
+        if any(scores.missing() for scores in run.stages.values()) or run.diagnoses.missing():
             return True
         finished = run.ledger.index().rows.keys() - run.to_retry
         return any(w.spec.parent and w.spec_id not in finished for w in run.planned.works)
@@ -119,6 +119,25 @@ class ScoreStage(Stage):
         for warning in run.score_warnings():
             run.progress.say(f"warning: {warning}")
             log.warning("%s", warning)
+
+
+class DiagnoseStage(Stage):
+    """Computes the diagnostics of the scoring models from their weights and scores. It trains nothing."""
+
+    name = "diagnose"
+
+    def is_done(self, run: RunState) -> bool:
+        """Return whether the tables of every diagnostic are in the store."""
+        return not run.diagnoses.missing()
+
+    def compute(self, run: RunState) -> None:
+        """Compute the missing diagnoses."""
+
+        def on_block(block: ScoreBlock) -> None:
+            run.workforce.alive()
+
+        run.retraining.check_budget("diagnostics")
+        run.diagnoses.compute(run.workforce.backend, run.progress, on_block, run.workforce.alive)
 
 
 class PlanStage(Stage):
@@ -206,5 +225,6 @@ PLAN, ANALYSE = PlanStage(), AnalyseStage()
 
 def stages_until(name: str, pilot: int = 0) -> list[Stage]:
     """Return the stages in their order, up to and including the named one. Raises ValueError for an unknown name."""
-    stages: list[Stage] = [TrainStage(), ScoreStage(), PLAN, PilotStage() if pilot else RetrainStage(), ANALYSE]
+    retrain = PilotStage() if pilot else RetrainStage()
+    stages: list[Stage] = [TrainStage(), ScoreStage(), DiagnoseStage(), PLAN, retrain, ANALYSE]
     return stages[: [stage.name for stage in stages].index(name) + 1]

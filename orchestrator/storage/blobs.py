@@ -19,7 +19,7 @@ from typing import ClassVar, Protocol
 from tasks.errors import RefitError
 
 Keys = list[str]
-STORE_FOLDERS = ("ledger", "scores", "checkpoints", "spend")
+STORE_FOLDERS = ("ledger", "scores", "checkpoints", "diagnoses", "spend")
 TEMPORARY = ".refit-tmp-"
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 

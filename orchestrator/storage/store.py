@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestrator.storage.blobs import LocalBlobs
 from orchestrator.storage.checkpoints import CheckpointStore
+from orchestrator.storage.diagnoses import DiagnosisStore
 from orchestrator.storage.ledger import Ledger
 from orchestrator.storage.open import open_blobs
 from orchestrator.storage.run_mirror import RunMirror
@@ -46,6 +47,11 @@ class Store:
     def checkpoints(self) -> CheckpointStore:
         """The weights by spec id and step."""
         return CheckpointStore(self.blobs)
+
+    @cached_property
+    def diagnoses(self) -> DiagnosisStore:
+        """The tables of diagnostics by diagnosis id."""
+        return DiagnosisStore(self.blobs)
 
     def ledger(self, task_id: str) -> Ledger:
         """Return the ledger of one task id."""

@@ -35,7 +35,7 @@ def headline_table(
 ) -> str:
     """Format any table, with the columns `labels` first, and below it the verdicts with their checks."""
     found = columns(frame, labels)
-    cells = [[_printable(column.title), *map(_printable, column.cells)] for column in found]
+    cells = [[printable(column.title), *map(printable, column.cells)] for column in found]
     rows, is_number = list(zip(*cells, strict=True)), [column.is_number for column in found]
     return _text(rows, is_number, _conclusions(verdicts, checks, width))
 
@@ -69,7 +69,7 @@ def _conclusions(verdicts: Sequence[str], checks: Sequence[Check], width: int) -
 
 def _listed(title: str, mark: str, sentences: Sequence[str], width: int) -> list[str]:
     items = [
-        textwrap.fill(_printable(sentence), width, initial_indent=f"{mark} ", subsequent_indent="  ")
+        textwrap.fill(printable(sentence), width, initial_indent=f"{mark} ", subsequent_indent="  ")
         for sentence in sentences
     ]
     return [title, *items] if title and items else items
@@ -77,8 +77,8 @@ def _listed(title: str, mark: str, sentences: Sequence[str], width: int) -> list
 
 def _cells(row: dict) -> tuple[str, ...]:
     return (
-        _printable(row["method"]),
-        _printable(row["group"]),
+        printable(row["method"]),
+        printable(row["group"]),
         signed(row.get("auc_del")),
         interval(row.get("ci_low"), row.get("ci_high")),
         interval(row.get("ci_fixed_low"), row.get("ci_fixed_high")),
@@ -87,7 +87,7 @@ def _cells(row: dict) -> tuple[str, ...]:
     )
 
 
-def _printable(label: object) -> str:
+def printable(label: object) -> str:
     """Replace control characters by `?`, so that user text cannot send escape sequences to the terminal."""
     return "".join(char if char.isprintable() else "?" for char in str(label))
 

@@ -12,9 +12,11 @@ import pytest
 
 from influence.base import Method
 from influence.checkpoint import QueryBlock
+from influence.diagnostic import Diagnostic, ScoredModels
 from orchestrator.records import Outcome, Work
 from orchestrator.runtime import worker
 from orchestrator.runtime.backend import Backend, ScoreJob, WorkerContext, ranges_of
+from orchestrator.runtime.diagnosing import DiagnosticJob
 from orchestrator.runtime.driver import StopSignal, drive
 from orchestrator.scheduling.events import Completed, Event, Failed, WorkerJoined, WorkerLost
 from orchestrator.scheduling.policies import Budgets
@@ -32,6 +34,17 @@ class RowProducts(Method):
 
     def score(self, queries: Any, train: Any, prepared: Any) -> np.ndarray:
         return (10.0 * queries.rows[:, None] + train.rows[None, :]).astype(np.float32)
+
+
+class CountRows(Diagnostic):
+    """n = factor times the number of train rows, which tests know without a model."""
+
+    name: ClassVar[str] = "count_rows"
+
+    factor: int = 1
+
+    def compute(self, models: ScoredModels) -> dict[str, Any]:
+        return {"": {"n": [self.factor * len(models.task.splits["train"])]}}
 
 
 def next_events(backend: Backend) -> list[Event]:
@@ -187,6 +200,19 @@ class BackendContract:
         found = np.concatenate([block.scores["rows"] for block in blocks], axis=1)
         n_train = len(context.task.splits["train"])
         np.testing.assert_array_equal(found, [np.arange(n_train), 20 + np.arange(n_train)])
+
+    def test_every_diagnostic_of_a_job_is_computed_once(self, make_backend: MakeBackend) -> None:
+        backend = make_backend(self.context())
+        backend.start()
+        given = {label: {"checkpoints": [], "queries": QueryBlock("test", *[np.zeros(2, int)] * 3)} for label in "abc"}
+        counts = {label: CountRows(factor=factor) for factor, label in enumerate("abc", start=1)}
+        job = DiagnosticJob(counts, given, [(0, 1), (1, 2), (2, 3)])
+        blocks = list(backend.score(job))
+        assert len(blocks) == 3
+        assert all(not block.scores for block in blocks)
+        n_train = len(self.context().task.splits["train"])
+        found = {label: tables for block in blocks for label, tables in block.tables.items()}
+        assert found == {label: {"": {"n": [factor * n_train]}} for factor, label in enumerate("abc", start=1)}
 
     def test_a_campaign_that_survived_faults_ends_with_the_bytes_of_a_quiet_one(
         self, make_backend: MakeBackend, tmp_path: Any

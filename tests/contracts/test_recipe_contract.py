@@ -168,6 +168,34 @@ def test_checkpoints_are_kept_after_the_asked_updates(task):
     assert not all(torch.equal(weight, kept[n_steps][name]) for name, weight in kept[1].items())
 
 
+def test_step_0_keeps_the_weights_before_the_first_update_as_observers_see_them(task):
+    kept, seen = {}, {}
+
+    @dataclass
+    class Seer:
+        name: str = "seer"
+
+        def begin(self, n_steps):
+            pass
+
+        def at(self, step, network):
+            seen.setdefault(step, {name: weight.clone() for name, weight in network.state_dict().items()})
+            return {}
+
+    def keep(step, network):
+        kept[step] = {name: weight.clone() for name, weight in network.state_dict().items()}
+
+    watched = train(task, keep_steps=(0, 1), keep=keep, observers=[Seer()]).network
+    assert list(kept) == [0, 1]
+    assert all(torch.equal(weight, seen[0][name]) for name, weight in kept[0].items())
+    assert not all(torch.equal(weight, kept[1][name]) for name, weight in kept[0].items())
+    plain = train(task).network.state_dict()
+    assert all(torch.equal(weight, plain[name]) for name, weight in watched.state_dict().items())
+    fresh = task.network(7).state_dict()
+    if task.recipe.name in ("finetune", "adversarial"):  # others draw some weights after the network is made
+        assert all(torch.equal(weight, kept[0][name]) for name, weight in fresh.items())
+
+
 def test_a_checkpoint_that_is_never_reached_is_refused(task):
     n_steps = int(train(task).metrics["n_steps"])
     with pytest.raises(ValueError, match=str(n_steps + 1)):

@@ -126,12 +126,52 @@ def test_word_contributions_sum_to_the_score(method):
     assert list(words) == pairs
     for q, i in pairs:
         row, column = list(queries.ids).index(q), list(train_ids).index(i)
-        assert sum(value for _, value in words[q, i]) == pytest.approx(scores[row, column], rel=1e-5, abs=1e-8)
-        sizes = [abs(value) for _, value in words[q, i]]
+        assert sum(value for *_, value in words[q, i]) == pytest.approx(scores[row, column], rel=1e-5, abs=1e-8)
+        sizes = [abs(value) for *_, value in words[q, i]]
         assert sizes == sorted(sizes, reverse=True)
         shared = set(task.tokens["test"][queries.rows[row]]) & set(task.tokens["train"][column])
-        assert {token for token, _ in words[q, i]} <= shared
+        assert all(ours == theirs for ours, theirs, _ in words[q, i])
+        assert {token for token, *_ in words[q, i]} <= shared
     assert any(words.values())
+
+
+@pytest.mark.parametrize("model", [SmallCNN(), SmallBert()], ids=lambda m: m.name)
+def test_the_words_of_1000_random_pairs_sum_to_their_scores(model):
+    task = SmallTask(model, n_train=60, n_test=30, vocabulary=15)
+    queries, train_ids = query_block(task, range(30)), task.splits["train"].ids
+    points = [checkpoint(task, seed, step=seed, weight=0.1) for seed in (1, 2)]
+    for method in (TracInWE(), TracInWETopK(k=4)):
+        prepared = {"m": method.prepare(task, None, queries)}
+        scores = Scorer(task, points, queries, {"m": method}, prepared).score_range(0, 60)["m"]
+        drawn = np.random.default_rng(0).permutation(scores.size)[:1000]
+        places = [divmod(int(place), 60) for place in drawn]
+        pairs = [(int(queries.ids[q]), int(train_ids[i])) for q, i in places]
+        words = word_contributions(task, method, points, queries, pairs)
+        sums = np.array([sum(value for *_, value in words[pair]) for pair in pairs])
+        expected = np.array([scores[place] for place in places])
+        assert len(words) == 1000
+        assert np.abs(sums - expected).max() <= 1e-5 * max(1.0, np.abs(expected).max())
+        assert (np.abs(expected) > 1e-5).mean() > 0.5, "most of these pairs share a word"
+
+
+class Soft(TracInWE):
+    """Matches token t of the query with token t + 1 of the train example, as a method with synonyms would."""
+
+    name = "soft"
+
+    def word_pairs(self, queries, train, query_row, train_row, prepared):
+        found = self.words(queries, train, query_row, train_row, prepared)
+        return [(token, token + 1, value) for token, value in found]
+
+
+def test_a_method_may_pair_different_words_and_one_with_words_alone_pairs_each_with_itself():
+    task = SmallTask(SmallCNN())
+    queries, points = query_block(task), [checkpoint(task)]
+    pair = (int(queries.ids[0]), int(task.splits["train"].ids[0]))
+    plain, soft = (word_contributions(task, method, points, queries, [pair])[pair] for method in (TracInWE(), Soft()))
+    assert plain
+    assert [(a, a + 1, value) for a, _, value in plain] == soft
+    assert (TracInWE().has_words, Soft().has_words, TracInLast().has_words) == (True, True, False)
 
 
 def test_no_pairs_need_no_work():

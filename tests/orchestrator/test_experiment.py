@@ -290,6 +290,15 @@ def test_scoring_models_keep_the_weights_of_the_asked_epochs(tmp_path):
     assert last[0].work.spec_id == found[0].work.spec_id, "what is kept is no part of a retrain's identity"
 
 
+def test_checkpoint_0_is_step_0_with_the_learning_rate_of_the_first_update(tmp_path):
+    recipe = {"name": "finetune", "epochs": 2, "batch_size": 10, "learning_rate": 0.08, "warmup_frac": 0.5}
+    [found] = experiment(tmp_path, scores={"checkpoints": [0, 1, 2]}, task__recipe=recipe).scoring_works(Numerics())
+    assert found.work.keep_steps == (0, 4, 8)
+    assert dict(found.learning_rates) == pytest.approx({0: 0.02, 4: 0.08, 8: 0.08})
+    [alone] = experiment(tmp_path, scores={"checkpoints": [0]}).scoring_works(Numerics())
+    assert (alone.work.keep_steps, dict(alone.learning_rates)) == ((0,), {0: 0.05})
+
+
 def test_a_measurement_of_classes_needs_classes_and_one_of_the_output_must_have_none(tmp_path):
     with pytest.raises(ConfigError, match=r"measurement: 'output' needs one number per row"):
         experiment(tmp_path, measurement="output")

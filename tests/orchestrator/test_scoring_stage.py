@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from influence.scoring import Scorer
 from orchestrator.runtime.clock import SystemClock
 from orchestrator.stages.retraining import Stopped
 from orchestrator.stages.score_shards import GroupScores
@@ -205,3 +206,21 @@ def test_a_stop_does_not_wait_for_the_store(own_copy, away):
     with pytest.raises(Stopped, match="SIGINT"):
         pipeline.run("score")
     assert Outage.waited_s < 1
+
+
+def test_checkpoint_0_enters_the_sum_with_the_weights_before_the_first_update(tmp_path):
+    config = small_config(tmp_path, scores__checkpoints=[0, 2])
+    run_here(config, until="score")
+    stage = pipeline_of(config).scores
+    stage.arm.task.prepare()
+    first, last = stage.checkpoints()
+    assert (first.step, last.step) == (0, 8)
+    assert (first.weight, last.weight) == (0.05, 0.05)
+    fresh = stage.arm.task.network(stage.scoring[0].work.spec.seed).state_dict()
+    assert all(np.array_equal(first.state[name], weight.numpy()) for name, weight in fresh.items())
+    queries, train = stage.queries, stage.arm.train
+    method = stage.experiment.methods["tracin_last"]
+    term = Scorer(stage.arm.task, [first, last], queries, {"m": method}, {}).score_range(0, len(train))["m"]
+    np.testing.assert_allclose(stage.matrix("tracin_last").scores, term, rtol=1e-5, atol=1e-8)
+    alone = Scorer(stage.arm.task, [last], queries, {"m": method}, {}).score_range(0, len(train))["m"]
+    assert np.abs(alone - term).max() > 1e-6, "the initial weights matter"

@@ -122,10 +122,9 @@ class DebiasBlock(Campaign):
 
     def _check_checkpoints(self, experiment: Experiment) -> None:
         """Raise InputError unless the last checkpoint is the finished model: fine-tunes start from the one and are compared with the other."""
-        recipe, n = experiment.task.recipe, len(experiment.train)
-        last = recipe.last_epoch()
-        kept = max(experiment.checkpoint_epochs(experiment.main))
-        if recipe.checkpoint_step(n, kept) != recipe.checkpoint_step(n, last):
+        arm, last = experiment.main, experiment.task.recipe.last_epoch()
+        kept = max(experiment.checkpoint_epochs(arm))
+        if experiment.checkpoint_step(arm, kept) != experiment.checkpoint_step(arm, last):
             raise InputError(
                 f"{experiment.config.where}: scores.checkpoints",
                 f"the last one, {kept:g}, is not the end of training, {last:g}, from which fine-tunes start",

@@ -70,7 +70,7 @@ def effect(method, group, k):
 def example(rng, train_id, query_text, *, decomposes, n_words=60, sign=1, text=None):
     text = text if text is not None else text_of(rng, n_words)
     words = [
-        (str(word), float(value))
+        (str(word), str(word), float(value))
         for word, value in zip(rng.choice(WORDS, 8), sorted(rng.normal(size=8), key=abs)[::-1], strict=True)
     ]
     return ShownExample(

@@ -166,7 +166,11 @@ def test_hostile_labels_of_classes_and_words_are_text():
     data, (query,) = report_data(), deletion_data()[1]
     example = query.examples["tracin_we"]["proponents"][0]
     nasty = replace(
-        example, label=HOSTILE, words=[(HOSTILE, 1.0)], text=HOSTILE, train_spans=[(0, 8, 1.0), (8, 30, -1.0)]
+        example,
+        label=HOSTILE,
+        words=[(HOSTILE, HOSTILE, 1.0), (HOSTILE, "b", 0.5)],
+        text=HOSTILE,
+        train_spans=[(0, 8, 1.0), (8, 30, -1.0)],
     )
     query = replace(query, label=HOSTILE, predicted=HOSTILE, examples={"tracin_we": {"proponents": [nasty]}})
     card = [{**data.data_card[0], "split": HOSTILE, "classes": {HOSTILE: 3}}]
@@ -207,7 +211,7 @@ def test_words_are_marked_in_both_texts_by_sign_and_size():
         text="good bad",
         train_spans=[(0, 4, 0.5), (5, 8, -0.25)],
         query_spans=[(6, 10, 0.125)],
-        words=[("good", 0.5), ("bad", -0.25)],
+        words=[("good", "good", 0.5), ("bad", "bad", -0.25)],
     )
     query = replace(query, text="asked good", examples={"tracin_we": {"proponents": [example], "opponents": []}})
     _, text = rendered(report_data(queries=[query]))
