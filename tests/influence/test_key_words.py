@@ -29,7 +29,7 @@ def test_key_words_are_the_extremes_of_the_word_decomposition_without_special_to
     n_none = 0
     for (q, i), parts in words.items():
         at = list(queries.ids).index(q), list(train_ids).index(i)
-        own = {token: value for token, value in parts if token not in task.special_ids}
+        own = {token: value for token, _, value in parts if token not in task.special_ids}
         for side, sign in (("opponents", 1), ("proponents", -1)):
             token = int(found[side][at])
             against = {t: sign * value for t, value in own.items() if sign * value < 0}

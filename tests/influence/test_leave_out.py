@@ -28,7 +28,8 @@ def score(task, method, point):
 def contributions(task, method, point):
     queries, train = query_block(task), task.splits["train"]
     pairs = [(int(q), int(t)) for q in queries.ids for t in train.ids]
-    return word_contributions(task, method, [point], queries, pairs)
+    found = word_contributions(task, method, [point], queries, pairs)
+    return {pair: [(token, value) for token, _, value in words] for pair, words in found.items()}
 
 
 def most_frequent(task, n):

@@ -55,7 +55,7 @@ def test_the_key_word_of_every_top_opponent_is_replaced_at_all_its_positions(pip
         parts = word_contributions(pipeline.experiment.task, TracInWE(), pipeline.scores.checkpoints(), queries, pairs)
         wanted = {}
         for (_, i), found in parts.items():
-            own = [(value, token) for token, value in found if token not in pipeline.experiment.task.special_ids]
+            own = [(value, token) for token, _, value in found if token not in pipeline.experiment.task.special_ids]
             if own and min(own)[0] < 0:
                 wanted[i] = tuple(p for p, token in enumerate(tokens_of(pipeline, i)) if token == min(own)[1])
         assert dict(edit.replaced) == wanted
