@@ -34,7 +34,10 @@ class Model(Component):
         refuse_misspelt(cls, Model, cls.model_fields)
 
     def encoding(self, base_dir: Path) -> Any:
-        """Return how texts become tokens, a tasks.data.tokens.Encoding, without torch. Raises InputError if the files do not fit."""
+        """Return how texts become tokens, a tasks.data.tokens.Encoding, without torch.
+
+        Raises InputError if the files of a pretrained model have no tokeniser vocabulary, or do not fit each other or the options.
+        """
         raise NotImplementedError
 
     def base_state(self, base_dir: Path) -> Mapping[str, np.ndarray] | None:

@@ -51,8 +51,8 @@ class Task(ABC):
     `splits`: name -> data, one of them called train. `measured`: split -> rows whose outputs every retrain records,
     int64. `encoding`: how texts become tokens (tasks.data.tokens), None for tasks without text. `properties`:
     descriptions of numbers that are computed from trained word vectors, such as the effect size of an association test
-    (tasks.properties). The split called `properties` has one row for each of them, in the same order. None for a task
-    that measures no properties. `refused`: label -> why a property cannot be measured. `splits_with_losses` and
+    (tasks.properties); the attribute is None if the task measures no properties. The split called `properties` has one
+    row for each of them, in the same order. `refused`: label -> why a property cannot be measured. `splits_with_losses` and
     `splits_with_query_losses`: the splits whose rows `losses` and `query_losses` accept; None means all.
     `independent_rows`: names of matrix parameters whose Hessian of the train objective is block-diagonal by row: the
     second derivative with respect to entries of two different rows is zero. `replaced`: the words that `with_replaced` has
@@ -222,9 +222,10 @@ class Task(ABC):
         raise NotImplementedError
 
     def word_tokens(self, word: str) -> frozenset[int]:
-        """Return the ids of the tokens that stand for `word`; more than one if its place in the text decides.
+        """Return the ids of the tokens that stand for `word`.
 
-        It works before `prepare`, and uses no torch. Methods that leave out listed words need this hook. Raises
+        There are two if the tokenizer has one token for the word at the start of a text and another one after a space.
+        The hook works before `prepare`, and uses no torch. Methods that leave out listed words need this hook. Raises
         ValueError if the tokenizer does not know the word, or splits it.
         """
         raise NotImplementedError

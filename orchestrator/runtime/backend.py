@@ -88,8 +88,9 @@ class ScoreJob:
 class ScoreBlock:
     """Scores of train rows [start, stop): label -> float32 [n_queries, stop - start].
 
-    `diagnostics`: label -> the method's diagnostics (plain JSON values), the same in every block. `tables`: for a
-    DiagnosticJob, label -> the tables of the diagnostics at these positions; `scores` is then empty.
+    `diagnostics`: label -> the method's diagnostics (plain JSON values), the same in every block. `tables`: in the
+    answer to a DiagnosticJob, label -> the tables of the diagnostics number `start` to `stop` - 1 of the job, counted
+    from 0; `scores` is then empty.
     """
 
     start: int
@@ -157,7 +158,7 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop what this backend started, and nothing else. Further calls have no effect."""
+        """Stop what this backend started, and nothing else. A second call of `close` has no effect."""
         ...
 
 

@@ -24,7 +24,8 @@ class Edit:
     set and the batches are rebuilt. The empty edit is the reference; it is the same edit in every mode. Mode `each`
     stands for a stack of as many retrains as there are ids, trained together: in each of them one id has its weight, and
     all other examples have weight one (as in mode `mask`). In mode `select` the listed examples are the whole train set on which a parent
-    model is fine-tuned, with weights of either sign (-1 is a step away from the example).
+    model is fine-tuned, with weights of either sign. The loss of an example of weight -1 is subtracted in the train
+    objective, so that training raises this loss instead of lowering it.
 
     `replaced` holds pairs (TrainId, positions) in rising order: the tokens at these positions of the example are replaced by
     a special token of the tokeniser, which `replace_by` names: `pad`, which is also hidden from attention, `unknown` or
@@ -68,7 +69,8 @@ class Edit:
     def replacement(positions: Mapping[int, Iterable[int]], by: ReplaceBy) -> Edit:
         """Return the edit that replaces the tokens at `positions` (TrainId -> positions), and removes no example.
 
-        Examples without positions are left out; if none is left, the result is the empty edit.
+        An example with an empty list of positions stays unchanged and is not part of the edit. If no example has
+        positions, the result is the empty edit.
         """
         replaced = tuple(sorted((int(i), tuple(sorted({int(p) for p in at}))) for i, at in positions.items()))
         replaced = tuple((i, at) for i, at in replaced if at)
