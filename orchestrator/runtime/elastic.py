@@ -153,7 +153,7 @@ class ElasticBackend:
                 self._events += self._events_of(pool.lose(slot, Lost("error", "the probe was abandoned")))
 
     def close(self) -> None:
-        """End the actors, and Ray itself if this backend started it. Further calls have no effect."""
+        """End the actors, and Ray itself if this backend started it. A second call of `close` has no effect."""
         try:
             for pool in filter(None, (self._pool, self._scoring)):
                 pool.close()

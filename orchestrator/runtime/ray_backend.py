@@ -180,7 +180,7 @@ class _RaySession:
             raise InputError("--address", problem) from error
 
     def close(self) -> None:
-        """Disconnect, and stop Ray if it was started here. Further calls have no effect."""
+        """Disconnect, and stop Ray if it was started here. A second call of `close` has no effect."""
         self._clear_requests()
         if self._opened:
             ray.shutdown()
