@@ -27,7 +27,7 @@ class LastLayerTerms(Diagnostic):
     tracin_last = sum_c weight_c (d_i . d_q) (a_i . a_q). `k`: the overlap is the number of examples that the k highest
     scores of a query have in common with the k highest values of a term. `top`: a proponent recurs in a query if it is
     among the `top` proponents or the `top` opponents there. `methods`: labels of the methods to diagnose; by default all
-    that have scores. Yeh et al. 2022, appendix G (k = 100, top = 20).
+    that have scores. All train examples are ranked, also if a campaign allows fewer of them to be removed. Yeh et al. 2022, appendix G (k = 100, top = 20).
     """
 
     name: ClassVar[str] = "last_layer_terms"
@@ -54,6 +54,8 @@ class LastLayerTerms(Diagnostic):
             there = f"allowed: {listed(methods)}{did_you_mean(unknown[0], methods)}"
             raise InputError(f"{where}.methods", f"{unknown[0]!r} is no method with scores; {there}")
         n_train = len(task.splits["train"])
+        if not self.reads_scores_of(methods):
+            raise InputError(f"{where}.methods", "names no method with scores, so there is no ranking to diagnose")
         for name, size in (("k", self.k), ("top", self.top)):
             if size >= n_train:
                 raise InputError(f"{where}.{name}", f"{size}: must be below the number of train examples, {n_train}")

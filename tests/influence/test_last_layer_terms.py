@@ -110,3 +110,11 @@ def test_it_refuses_what_it_cannot_compare():
     with pytest.raises(InputError, match=r"c: diagnose.0.methods: 'n' is no method with scores; allowed: m"):
         LastLayerTerms(k=5, top=3, methods=("n",)).check(TASK, Path(), methods, 1, "c: diagnose.0")
     assert LastLayerTerms(methods=("m",)).reads_scores_of({"l": TracInLast(), **methods}) == ["m"]
+
+
+@pytest.mark.parametrize(("options", "methods"), [({"methods": []}, {"m": TracInLast()}), ({}, {})])
+def test_it_refuses_to_diagnose_no_method(options, methods):
+    with pytest.raises(
+        InputError, match=r"^c: diagnose.0.methods: names no method with scores, so there is no ranking"
+    ):
+        LastLayerTerms(k=5, top=5, **options).check(TASK, Path(), methods, 1, "c: diagnose.0")
