@@ -10,6 +10,7 @@ import numpy as np
 from influence.base import Method
 from influence.checkpoint import QueryBlock
 from influence.methods.tracin_we import TracInWE
+from tasks.sources import with_sources
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ class KeyWords(Method):
     of: TracInWE = TracInWE()
 
     def options_identity(self, base_dir: Path) -> dict[str, Any]:
-        """Return name, version, side, and the identity of the method whose scores are decomposed."""
-        return {"name": self.name, "version": self.version, "side": self.side, "of": self.of.options_identity(base_dir)}
+        """Return name, version, side, and the identity of the method whose scores are decomposed, with its source if it is a plugin's."""
+        of = with_sources(self.of.options_identity(base_dir), self.of)
+        return {"name": self.name, "version": self.version, "side": self.side, "of": of}
 
     def takes_last_checkpoint(self) -> bool:
         """Return whether `of` uses the last checkpoint only."""
