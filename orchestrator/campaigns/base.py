@@ -29,8 +29,8 @@ class Campaign(CampaignBlock):
     """A campaign's config block with its hooks.
 
     A run calls the hooks `check`, `bounds`, `scoring_groups`, `planned`, `results`, `checks`, `page` and `tracking` in this order;
-    `refit plan` also calls `advice`, and the report calls `asked`. A user-defined campaign must implement `bounds`, `planned` and
-    `results`; the other hooks have defaults.
+    `refit plan` also calls `advice`, the report calls `asked`, and `refit explain` calls `removable`. A user-defined campaign must
+    implement `bounds`, `planned` and `results`; the other hooks have defaults.
 
     `plans_by_scores`: the plan depends on scores, as it does if methods choose the removed examples. If it is False, `planned` is
     called before any score exists, and `refit plan` shows exact counts.
