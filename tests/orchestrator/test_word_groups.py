@@ -162,6 +162,11 @@ def test_shares_have_known_values_and_intervals_within_0_and_1():
     assert "regression" not in correct_note(table, mistakes=False)
 
 
+def test_without_a_complete_repeat_no_share_is_known():
+    table = correct_table(cells_of(np.full((1, 1, 1, 4, 5), np.nan), np.zeros((4, 5))))
+    assert correct_note(table, mistakes=True).startswith("No query has a complete repeat")
+
+
 def test_a_token_that_the_tokeniser_lacks_is_refused_before_anything_is_trained(tmp_path):
     config = small_config(tmp_path, **WORDS, deletion__replace_by="mask")
     with pytest.raises(
