@@ -10,6 +10,7 @@ import pytest
 from influence.methods.tracin_we import TracInWE
 from influence.scoring import word_contributions
 from orchestrator.analysis.cells import Cells
+from orchestrator.analysis.query_checks import key_words_check
 from orchestrator.campaigns.deletion.correct import correct_note, correct_table
 from orchestrator.experiment.experiment import Experiment
 from orchestrator.inspection.verify import verify
@@ -133,6 +134,25 @@ def test_the_ledger_keeps_what_was_replaced_and_the_run_verifies(words, pipeline
     assert all(rows[work.spec_id].edit == work.edit for work in pipeline.planned.works)
     assert any(row.edit.replaced for row in rows.values())
     assert verify(words.pipeline, rerun=3).problems == []
+
+
+def test_the_checks_have_the_share_of_examples_in_which_a_word_is_replaced(pipeline):
+    plan = pipeline.planned
+    (check,) = [check for check in pipeline.results.checks if check.name == "key_words"]
+    shares = {(method, group, k): share for method, group, k, share in check.numbers["shares"]}
+    assert {group for _, group, _ in shares} == {"opponent_words"}
+    edits = [edits_of(plan, "tracin_last", "opponent_words", 1, query) for query in range(3)]
+    assert shares["tracin_last", "opponent_words", 5] == pytest.approx(np.mean([len(e.replaced) for e in edits]) / 5)
+    assert shares["random", "opponent_words", 5] == 1
+    assert check.status == ("passed" if min(shares.values()) >= 0.5 else "caution")
+
+
+def test_few_key_words_ask_for_caution():
+    shares = {("tracin", "opponent_words", 5): 0.4, ("random", "opponent_words", 5): 1.0}
+    check = key_words_check(shares)
+    assert check.status == "caution"
+    assert "40.0% on average (tracin, opponent_words, k 5)" in check.sentence
+    assert key_words_check({**shares, ("tracin", "opponent_words", 5): 0.5}).status == "passed"
 
 
 def test_the_report_shows_the_shares_beside_those_without_any_edit(words):
