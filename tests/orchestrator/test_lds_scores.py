@@ -130,12 +130,16 @@ def test_a_ceiling_without_an_interval_does_not_say_that_the_seeds_disagree(n_qu
     assert "nan" not in check.sentence
 
 
-def test_seeds_that_disagree_about_the_subsets_fail_the_check():
+@pytest.mark.parametrize(
+    ("n_subsets", "status", "said"),
+    [(40, "failed", "do not agree about the subsets"), (8, "caution", "8 subsets are too few to tell")],
+)
+def test_seeds_that_disagree_about_the_subsets_fail_the_check_if_there_are_enough_subsets(n_subsets, status, said):
     rng = np.random.default_rng(0)
-    judged = judge({"exact": rng.normal(size=(20, 40))}, rng.normal(size=(2, 20, 40)), np.arange(20))
-    check = ceiling_check(tables.summary(judged))
-    assert check.status == "failed"
-    assert "do not agree about the subsets" in check.sentence
+    noise = rng.normal(size=(2, 20, n_subsets))
+    check = ceiling_check(tables.summary(judge({"exact": rng.normal(size=(20, n_subsets))}, noise, np.arange(20))))
+    assert check.status == status
+    assert said in check.sentence
 
 
 def test_halves_that_disagree_have_a_ceiling_of_zero():
