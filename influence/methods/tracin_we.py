@@ -29,6 +29,7 @@ class TracInWE(CheckpointSum):
 
     name: ClassVar[str] = "tracin_we"
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+    is_inner_product: ClassVar[bool] = True
 
     tokens: Literal["all", "special", "content"] = "all"
 
