@@ -88,13 +88,14 @@ ROOMS = (
     ("leave-one-out", "orchestrator/campaigns/leave_one_out/"),
     ("recipe grid", "orchestrator/campaigns/recipe_grid/"),
     ("debias", "orchestrator/campaigns/debias/"),
+    ("mislabels", "orchestrator/campaigns/mislabels/"),
     ("terminal", "orchestrator/terminal/"),
     ("stages", "orchestrator/stages/"),
     ("forecast", "orchestrator/forecast/"),
     ("inspection", "orchestrator/inspection/"),
     ("the ways in", "orchestrator/"),
 )
-CAMPAIGN_ROOMS = ("deletion", "leave-one-out", "recipe grid", "debias")
+CAMPAIGN_ROOMS = ("deletion", "leave-one-out", "recipe grid", "debias", "mislabels")
 FILES_AT_THE_TOP = 8
 SOURCES = sorted(path.relative_to(ROOT).as_posix() for room in LAYERS for path in (ROOT / room).rglob("*.py"))
 

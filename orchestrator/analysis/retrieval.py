@@ -174,5 +174,7 @@ def difference(one: Retrieval, other: Retrieval, position: int = 0) -> Mapping[s
     if one.ranking.over == other.ranking.over and len(sides[0]) == len(sides[1]):
         over_models = [(jackknife_se(sides[0] - sides[1]), one.ranking.n_models)]
     else:
-        over_models = [(jackknife_se(left), side.ranking.n_models) for left, side in zip(sides, (one, other), strict=True)]
+        over_models = [
+            (jackknife_se(left), side.ranking.n_models) for left, side in zip(sides, (one, other), strict=True)
+        ]
     return {"diff": value, **spread(value, one.draws[:, position] - other.draws[:, position], over_models)}

@@ -53,12 +53,8 @@ def test_the_order_of_the_examples_does_not_matter():
     suspicion, truth, weights = drawn()
     order = np.random.default_rng(5).permutation(len(truth))
     one, other = Sorted.of(suspicion), Sorted.of(suspicion[order])
-    assert one.average_precision(truth, weights) == pytest.approx(
-        other.average_precision(truth[order], weights[order])
-    )
-    assert one.hits_at((3, 40), truth, weights) == pytest.approx(
-        other.hits_at((3, 40), truth[order], weights[order])
-    )
+    assert one.average_precision(truth, weights) == pytest.approx(other.average_precision(truth[order], weights[order]))
+    assert one.hits_at((3, 40), truth, weights) == pytest.approx(other.hits_at((3, 40), truth[order], weights[order]))
 
 
 def test_a_perfect_ranking_has_average_precision_1_and_a_random_one_the_base_rate():
@@ -109,7 +105,9 @@ def test_the_interval_covers_the_result_of_infinitely_many_models_and_examples()
     signal = rng.normal(size=len(truth)) + 1.5 * truth
     noise = lambda m, rows: rng.normal(size=(m, rows))  # noqa: E731
     # the ranking that is judged is the mean of n_models models, so the expected result is that of such means
-    expected = Sorted.of(signal + noise(1, len(truth))[0] / np.sqrt(n_models)).average_precision(truth, np.ones(len(truth)))
+    expected = Sorted.of(signal + noise(1, len(truth))[0] / np.sqrt(n_models)).average_precision(
+        truth, np.ones(len(truth))
+    )
     for _ in range(n_trials):
         rows = rng.choice(len(truth), n, replace=False)
         ranking = Ranking.by_mean("one", "models", signal[rows] + noise(n_models, n))
