@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import importlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from orchestrator import api
 from orchestrator.campaigns.mislabels.difficult import RepeatedOutputs
 from orchestrator.cli import main
 from orchestrator.experiment.experiment import Experiment
@@ -21,7 +24,9 @@ from tasks.data.edits import Edit
 from tasks.errors import InputError
 from tests.orchestrator.small_mislabels import PATTERN, N, small_mislabels, write_data
 from tests.orchestrator.tiny_campaign import CONFIG as SMALL
-from tests.orchestrator.tiny_campaign import Finished, committed, result_bytes, run_here, small_config
+from tests.orchestrator.tiny_campaign import Finished, committed, pipeline_of, result_bytes, run_here, small_config
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +147,16 @@ def test_a_run_that_stops_after_every_stage_ends_with_the_same_tables(done, tmp_
     assert committed(config) == before
 
 
+def test_one_more_repeat_is_all_that_is_planned_while_the_queries_wait_for_it(done, tmp_path):
+    shutil.copytree(done.folder / "runs", tmp_path / "runs")
+    shutil.copy(done.folder / "train.csv", tmp_path)
+    config = small_mislabels(tmp_path, {"repeats.count": 4})
+    estimate = api.plan(config)
+    assert (estimate.distinct, estimate.in_ledger, estimate.to_do, estimate.scoring_models_to_do) == (4, 3, 1, 0)
+    assert estimate.scores == "missing"
+    assert run_here(config).report.retrained == 1
+
+
 def test_verify_finds_nothing_and_repeats_retrains_and_shards(done):
     found = verify(done.pipeline, rerun=2)
     assert not found.problems
@@ -175,6 +190,45 @@ def test_failed_repeats_are_left_out():
     assert RepeatedOutputs.of(outcomes[1:2], np.array([0, 0])).n_models == 0
 
 
+FLAKY = """
+'''Finetune, on a machine that cannot train some seeds.'''
+from tasks.recipes.finetune import Finetune
+
+broken = set()
+
+class Flaky(Finetune):
+    name = "flaky"
+
+    def train(self, task, training):
+        if training.seed in broken:
+            raise ArithmeticError("this seed cannot be trained")
+        return super().train(task, training)
+"""
+
+
+def test_a_repeat_that_fails_is_left_out_until_it_is_retried(tmp_path, monkeypatch):
+    (tmp_path / "flaky_seeds.py").write_text(FLAKY)
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = {"name": "flaky_seeds:Flaky", "epochs": 2, "batch_size": 20, "learning_rate": 0.02}
+    config = small_mislabels(
+        tmp_path, {"task.recipe": recipe, "plugins": ["flaky_seeds"], "scores": {"models": 1, "checkpoints": [2]}}
+    )
+    broken = importlib.import_module("flaky_seeds").broken
+    broken.add(Experiment(config, None).seeds[1])
+    result = run_here(config)
+    assert result.exit_code == api.EXIT_QUARANTINED
+    models = pd.read_csv(result.run_dir / "results" / "retrieval.csv").set_index("ranking")["n_models"]
+    assert models.to_dict() == {"self_influence": 1, "clusters": 1, "loss": 2, "random": 3}
+    assert any("1 of 3 repeated trainings" in note for note in pipeline_of(config).results.notes)
+    assert run_here(config).report.retrained == 0  # a failed repeat is final
+    broken.clear()
+    retried = api.run(config, address="local", retry_quarantined=True)
+    assert (retried.exit_code, retried.report.retrained) == (api.EXIT_COMPLETE, 1)
+    models = pd.read_csv(result.run_dir / "results" / "retrieval.csv").set_index("ranking")["n_models"]
+    assert models["loss"] == 3
+    assert not verify(pipeline_of(config)).problems
+
+
 # --- truth -----------------------------------------------------------------------------------------------------------
 
 
@@ -195,6 +249,18 @@ def test_truth_is_no_part_of_what_is_trained_or_scored(tmp_path):
     without = Experiment(small_mislabels(tmp_path, {"mislabels": {}}), None)
     specs = [e.spec(Numerics(), Edit(), 1).spec_id for e in (with_truth, without)]
     assert specs[0] == specs[1]
+
+
+def test_the_shipped_config_fits_the_data():
+    data = Path(os.environ.get("REFIT_DATA") or ROOT.parent / "shared" / "data") / "ag_news"
+    if not data.is_dir():
+        pytest.skip("the data ag_news is not there")
+    names = {"train": "noisy_labels_10k", "test": "test"}
+    paths = [f"task.data.{split}.path={data / name}.parquet" for split, name in names.items()]
+    config = api.load_config(ROOT / "configs" / "mislabels" / "agnews_noisy.yaml", paths)
+    experiment = Experiment(config, None)
+    true = config.campaign.true_labels(experiment)  # pyright: ignore[reportAttributeAccessIssue]
+    assert (true != experiment.train.labels).mean() == pytest.approx(0.1974, abs=1e-4)
 
 
 PLANTED = SMALL["task"]
