@@ -73,7 +73,7 @@ def _clusters(block: MislabelsBlock, finished: FinishedRun, found: Suspects) -> 
     }
     inside = np.flatnonzero(found.clusters.sizes >= block.smallest)
     drawn = {"distances": distances_svg(found.clusters.distance, found.clusters.labels, inside)} if len(inside) else {}
-    return Section("clusters", "Clusters of difficult examples", TEMPLATE, data, drawn, nav="Clusters")
+    return Section("clusters", "Clusters of difficult examples", TEMPLATE, data, drawn, nav="Clusters, one by one")
 
 
 def _examples(finished: FinishedRun, found: Suspects, members: np.ndarray) -> list[dict[str, Any]]:
