@@ -118,7 +118,13 @@ def _words(finished: FinishedRun, found: Suspects, clusters: Sequence[np.ndarray
     except CheckpointError:  # the clusters are shown without words
         return none
     no_words = frozenset(task.special_ids) | frozenset(task.tokeniser.replacements.values())  # the unknown word, too
-    means = [common_words((of_model[pair] for of_model in by_model for pair in some), no_words) for some in pairs]
+    means = [
+        # an inner product over words pairs every word with itself, so the first token of a part is its word
+        common_words(
+            ([(part[0], part[-1]) for part in of_model[pair]] for of_model in by_model for pair in some), no_words
+        )
+        for some in pairs
+    ]
     return [_readable(task, found)[:WORDS_SHOWN] for found in means]
 
 
