@@ -308,7 +308,7 @@ def test_truth_on_a_task_without_files_is_refused(tmp_path):
 def test_no_difficult_example_is_an_error_that_names_the_key(tmp_path):
     config = small_mislabels(
         tmp_path,
-        {"mislabels.difficult": 1.0, "task.recipe.epochs": 40, "task.data.train.label": "label", "mislabels": {}},
+        {"mislabels.difficult": 1.0, "task.recipe.epochs": 12, "task.data.train.label": "label", "mislabels": {}},
     )
     with pytest.raises(InputError, match=r"mislabels\.difficult: .*largest share"):
         run_here(config)
