@@ -36,7 +36,9 @@ class Method(Component):
     model. `is_control`: the method has no scores; the planner draws its removal sets at random.
     `follows_query_loss`: the method differentiates the query loss, so that it can explain any label; if false, only
     measurements of the gold label are allowed. `may_diverge`: the method may fail to compute scores for a query; it then
-    returns NaN for every train example of that query. NaN from any other method is an error.
+    returns NaN for every train example of that query. NaN from any other method is an error. `is_inner_product`: the score
+    is <phi(q), phi(i)> for a map phi of a single example, and `prepare` depends on no query, so that the influence distance
+    (influence.diagnostics.mislabel_clusters) is defined.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -44,6 +46,7 @@ class Method(Component):
     is_control: ClassVar[bool] = False
     follows_query_loss: ClassVar[bool] = True
     may_diverge: ClassVar[bool] = False
+    is_inner_product: ClassVar[bool] = False
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:

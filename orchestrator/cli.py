@@ -90,11 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     run = _command(commands, "run", _run, "estimate, run, report; the same command resumes")
-    _config_arguments(run)
+    _run_arguments(run)
     run.add_argument("--until", choices=STAGES, default="analyse", help="stop after this stage")
-    _machine_arguments(run)
-    run.add_argument("--retry-quarantined", action="store_true", help="repeat quarantined retrains")
-    run.add_argument("--yes", action="store_true", help="start without a question")
+    text = "clusters of mislabeled training examples: run of a config whose campaign is mislabels"
+    _run_arguments(_command(commands, "mislabels", _mislabels, text))
     plan = _command(commands, "plan", _plan, "dry run: cells, distinct retrains, retrains to do, time and cost")
     _config_arguments(plan)
     plan.add_argument("--json", action="store_true")
@@ -145,6 +144,13 @@ def _command(commands: argparse._SubParsersAction, name: str, function: Callable
     return parser
 
 
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    _config_arguments(parser)
+    _machine_arguments(parser)
+    parser.add_argument("--retry-quarantined", action="store_true", help="repeat quarantined retrains")
+    parser.add_argument("--yes", action="store_true", help="start without a question")
+
+
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="dotted.key=value", dest="overrides")
@@ -193,6 +199,18 @@ def _run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return result.exit_code
+
+
+def _mislabels(options: argparse.Namespace) -> int:
+    """Run a mislabels campaign to the end."""
+    from orchestrator import api
+
+    config = api.load_config(options.config, options.overrides)
+    if config.settings.campaign != "mislabels":
+        problem = f"{config.settings.campaign!r} has no mislabels; allowed: mislabels (refit run runs any campaign)"
+        raise InputError(f"{config.where}: campaign", problem)
+    options.until = "analyse"
+    return _run(options)
 
 
 def _estimated(config: LoadedConfig, options: argparse.Namespace) -> bool:

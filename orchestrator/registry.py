@@ -17,6 +17,11 @@ CAMPAIGNS = Registry(
             "retrain without each point; correlate measured with predicted influence, per query and class",
             "Koh & Liang 2017, section 4.2; Silva et al. 2022, section 4.1",
         ),
+        "mislabels": Entry(
+            "orchestrator.campaigns.mislabels.campaign:Mislabels",
+            "train repeatedly, cluster the examples that stay misclassified by influence; retrieval of mislabeled examples",
+            "Yeh et al. 2022, appendix A; Pruthi et al. 2020, section 4.1",
+        ),
         "debias": Entry(
             "orchestrator.campaigns.debias.campaign:Debias",
             "fine-tune word vectors on the sentences that amplify or mitigate an association, and measure it again",

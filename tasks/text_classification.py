@@ -78,6 +78,17 @@ class TextClassification(TaskConfig):
         """Return all splits of `data`, if `measure` is not set."""
         return self.data if self.measure is None else None
 
+    def relabelled_train(self, changes: Mapping[str, Any], base_dir: Path, where: str, key: str) -> Split:
+        """Return the train split as read with other options, such as another `label` column; its class order is that of train.
+
+        `key` is the dotted key of the changes in errors. Raises InputError.
+        """
+        config = self.data["train"].model_copy(update=dict(changes))
+        train = read_records(self.data["train"], base_dir, where, "task.data.train")
+        classes = self._classes(train, where, "task")
+        allowed_from = "task.classes" if self.classes else "the train split's classes"
+        return to_split(read_records(config, base_dir, where, key), classes, allowed_from)
+
     def _splits(self, base_dir: Path, where: str, key: str) -> dict[str, Split]:
         records = {
             name: read_records(config, base_dir, where, f"{key}.data.{name}") for name, config in self.data.items()

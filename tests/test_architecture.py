@@ -88,6 +88,7 @@ ROOMS = (
     ("leave-one-out", "orchestrator/campaigns/leave_one_out/"),
     ("recipe grid", "orchestrator/campaigns/recipe_grid/"),
     ("debias", "orchestrator/campaigns/debias/"),
+    ("mislabels", "orchestrator/campaigns/mislabels/"),
     ("lds", "orchestrator/campaigns/lds/"),
     ("terminal", "orchestrator/terminal/"),
     ("stages", "orchestrator/stages/"),
@@ -95,7 +96,7 @@ ROOMS = (
     ("inspection", "orchestrator/inspection/"),
     ("the ways in", "orchestrator/"),
 )
-CAMPAIGN_ROOMS = ("deletion", "leave-one-out", "recipe grid", "debias", "lds")
+CAMPAIGN_ROOMS = ("deletion", "leave-one-out", "recipe grid", "debias", "mislabels")
 FILES_AT_THE_TOP = 8
 SOURCES = sorted(path.relative_to(ROOT).as_posix() for room in LAYERS for path in (ROOT / room).rglob("*.py"))
 

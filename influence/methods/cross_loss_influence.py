@@ -21,8 +21,8 @@ class CrossLossInfluence(InfluenceFunction):
 
     score(q, i) = (1/n) grad L_q^T (H + damping I)^-1 grad l_i, where H and l_i are of the train loss and L_q is the
     task's `query_losses`, else -log p(label). The score is in the unit of L_q, which to first order rises by the score
-    when i is removed. Silva et al. 2022, equation 1 under theorem 1 (equation 5), for a weight of -1/n. Options are
-    those of influence_function; for a classifier trained on -log p, both methods are the same.
+    when i is removed. Equation 1 of Silva et al. 2022, for a weight of -1/n and, by their theorem 1 (equation 5),
+    for a query loss that differs from the train loss. Options are those of influence_function; for a classifier trained on -log p, both methods are the same.
     """
 
     name: ClassVar[str] = "cross_loss_influence"

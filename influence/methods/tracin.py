@@ -31,6 +31,7 @@ class TracIn(CheckpointSum):
     name: ClassVar[str] = "tracin"
     needs: ClassVar[frozenset[str]] = frozenset({"layers"})
     selects: ClassVar[dict[str, str]] = {"layers": "layers"}
+    is_inner_product: ClassVar[bool] = True
 
     layers: str | tuple[str, ...] = "all"
     bias: bool = False

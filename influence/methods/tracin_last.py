@@ -24,6 +24,7 @@ class TracInLast(CheckpointSum):
 
     name: ClassVar[str] = "tracin_last"
     needs: ClassVar[frozenset[str]] = frozenset({"last"})
+    is_inner_product: ClassVar[bool] = True
 
     bias: bool = False
 

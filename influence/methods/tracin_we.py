@@ -35,6 +35,7 @@ class TracInWE(CheckpointSum):
 
     name: ClassVar[str] = "tracin_we"
     needs: ClassVar[frozenset[str]] = frozenset({"embedding"})
+    is_inner_product: ClassVar[bool] = True
 
     tokens: Literal["all", "special", "content"] = "all"
     leave_out: LeftOut | None = None

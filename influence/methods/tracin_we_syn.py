@@ -27,6 +27,7 @@ class TracInWESyn(TracInWETopK):
     """
 
     name: ClassVar[str] = "tracin_we_syn"
+    is_inner_product: ClassVar[bool] = False  # the assignment depends on both texts
 
     similarity: float = Field(0.7, gt=0, le=1)
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.analysis.checks import NO_NAMES, Check, counted, named
+from orchestrator.analysis.checks import NO_NAMES, Check, counted, named, percent
 from orchestrator.analysis.model_checks import FEW
 from orchestrator.analysis.verdicts import number
 
 MANY = 0.25  # share of wrong or saturated queries above which a verdict asks for caution
 LISTED = 100  # copies of one query that `numbers` lists; if there are more, it also has their number
+FEW_WORDS = 0.5  # share of the first k examples with a key word below which a verdict asks for caution
 FLOOR, CEILING = 0.001, 0.999  # probabilities of the query's label beyond which a query is saturated
 NO_INTERVAL = "No control has an interval (too few repeats, or too few finished retrains), so whether a control"
 
@@ -52,6 +53,26 @@ def wrong_queries_check(
         return Check("wrong_queries", "passed", f"{found}.", numbers)
     sentence = f"{found}: for these the gold label is not what the models say."
     return Check("wrong_queries", "caution", sentence, numbers)
+
+
+def key_words_check(shares: Mapping[tuple[str, str, int], float]) -> Check:
+    """Check in how many of the first k examples a word is replaced: those without a key word keep their text.
+
+    `shares`: (method, group of words, k) -> mean share over queries. Below FEW_WORDS, "k examples" are far fewer than k, and a control, which
+    finds a word in nearly every example, changes more of them than the method does.
+    """
+    curve = min(shares, key=lambda one: shares[one])
+    numbers = {"threshold": FEW_WORDS, "shares": [[*one, share] for one, share in shares.items()]}
+    method, group, k = curve
+    least = f"{percent(shares[curve])} on average ({method}, {group}, k {k})"
+    if shares[curve] >= FEW_WORDS:
+        sentence = f"A word is replaced in most of the first k examples; the smallest share is {least}."
+        return Check("key_words", "passed", sentence, numbers)
+    sentence = (
+        f"In many of the first k examples no word is replaced, since they have no key word; the smallest share with one is {least}. "
+        "There a curve shows the effect of fewer than k words, and controls replace more words than the method."
+    )
+    return Check("key_words", "caution", sentence, numbers)
 
 
 def saturated_queries_check(

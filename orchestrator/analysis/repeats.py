@@ -13,10 +13,20 @@ from orchestrator.analysis.stopping import Stopping
 
 
 def reached(rule: Stopping, cells: Cells) -> np.ndarray:
-    """Return whether a curve's interval over seeds has reached the target half-width: bool [n_methods, n_groups]."""
+    """Return whether a curve's interval over seeds has reached the target half-width: bool [n_methods, n_groups].
+
+    If the measurement is 0 or 1 only, a curve without any spread has not: a few equal answers do not show that the seed changes nothing.
+    """
     found = by_curve(cells, cells.auc)
     low, high = found.ci_fixed
-    return (found.n_repeats >= rule.least) & ((high - low) / 2 <= rule.target_half_width)
+    enough = (found.n_repeats >= rule.least) & ((high - low) / 2 <= rule.target_half_width)
+    return enough & (low < high) if _is_binary(cells) else enough
+
+
+def _is_binary(cells: Cells) -> bool:
+    """Return whether every measurement is 0 or 1, as those of `correct` are."""
+    known = (cells.values, cells.reference)
+    return all(one is not None and bool(np.isin(one[np.isfinite(one)], (0.0, 1.0)).all()) for one in known)
 
 
 def needs_repeat(rule: Stopping, cells: Cells) -> np.ndarray:

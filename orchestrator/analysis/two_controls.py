@@ -43,14 +43,15 @@ def _beats(row: Mapping[str, Any], level: float) -> bool:
 def _both(row: Mapping[str, Any], other: Mapping[str, Any], level: float) -> str:
     method, group, blind, by_label = row["method"], row["group"], row["baseline"], other["baseline"]
     start, drawn = f"For {group}, {method} beats", DRAWN[group]
-    how = "replacing" if group.endswith("_words") else "removing"
+    how, what = ("replacing", "words") if group.endswith("_words") else ("removing", "examples")
     numbers = f"Against {blind}: {_numbers(row, level)} Against {by_label}: {_numbers(other, level)}"
     if _beats(other, level):
-        return f"{start} both controls, so it found examples that matter beyond their label. {numbers}"
+        beyond = "their label" if what == "examples" else "the label of their examples"
+        return f"{start} both controls, so it found {what} that matter beyond {beyond}. {numbers}"
     why = f"its effect could not be told apart from that of {how} {drawn}"
     if other["p_holm"] < level:
         why = f"{how} {drawn} has a larger effect"
-    found = "so it found the label, not the examples, as far as this campaign can tell"
+    found = f"so it found the label, not the {what}, as far as this campaign can tell"
     return f"{start} {blind} but not {by_label}, {found}: {why}. {numbers}"
 
 

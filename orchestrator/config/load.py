@@ -55,6 +55,7 @@ def parse_config(
     campaign_class = CAMPAIGNS.load(settings.campaign, f"{where}: campaign", settings.plugins)
     if not issubclass(campaign_class, CampaignBlock):
         raise ConfigError(f"{where}: campaign", f"{settings.campaign!r} is not a campaign")
+    top = {**campaign_class.fills, **top}
     if campaign_class.asks_queries:
         settings = parse_component(QuerySettings, top, where, "")
     elif given := [key for key in ABOUT_QUERIES if key in top]:

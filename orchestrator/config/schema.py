@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, StringConstraints
@@ -70,13 +71,14 @@ class CampaignBlock(Component):
     queries there are no scoring models. `judges_own_model`: scores are judged by retrains of the model that they were
     computed from. `gives_parents`: the campaign gives a parent to every retrain of an arm other than the first. A parent is
     a model that was trained before in another arm; the retrain starts from its weights. `adapts`: the campaign supports
-    `repeats.target_se`.
+    `repeats.target_se`. `fills`: defaults of the campaign for keys at the top level of the config.
     """
 
     asks_queries: ClassVar[bool] = True
     judges_own_model: ClassVar[bool] = False
     gives_parents: ClassVar[bool] = False
     adapts: ClassVar[bool] = False
+    fills: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def task_variants(self, task: Mapping[str, Any], where: str) -> Mapping[str, Mapping[str, Any]]:
         """Return the label of each arm -> its changes of the block `task`, {dotted key: value}.
@@ -94,6 +96,13 @@ class CampaignBlock(Component):
         It is stored like scores. The labels must not be allowed as labels of methods, so they contain a space.
         """
         return {}
+
+    def chosen_queries(self, arm: Any, outcomes: Sequence[Any]) -> Any:
+        """Return the queries of a scoring group that has judges, as a QueryBlock, from the outcomes of the judges in their order.
+
+        An outcome may be one that failed. Raises InputError if there is no query.
+        """
+        raise NotImplementedError
 
     def scoring_groups(self, experiment: Any, numerics: Numerics) -> list[Any]:
         """Return the scoring models of the experiment in groups; by default there are none."""

@@ -18,8 +18,13 @@ class ScoringWork:
 
 @dataclass(frozen=True)
 class ScoringGroup:
-    """Scoring models of one arm that together give one score matrix per method. `key` is "" if there is one group."""
+    """Scoring models of one arm that together give one score matrix per method. `key` is "" if there is one group.
+
+    `judges`: further models, trained with the scoring models, from whose outputs the campaign chooses the queries (its hook
+    `chosen_queries`). Without them the queries are those of the config.
+    """
 
     key: str
     arm: str
     models: tuple[ScoringWork, ...]
+    judges: tuple[Work, ...] = ()

@@ -262,7 +262,7 @@ def _scoring_state(pipeline: Pipeline, rows: Mapping[str, IndexEntry]) -> tuple[
     works = list({s.work.spec_id: s.work for s in pipeline.scoring}.values())
     in_ledger = all(w.spec_id in rows and rows[w.spec_id].status == "ok" for w in works)
     if in_ledger or not experiment.needs_scoring_outputs:
-        missing = list(dict.fromkeys(label for stage in pipeline.stages.values() for label in stage.missing()))
+        missing = _missing_scores(pipeline)
         if in_ledger and not missing:
             return [], []
     else:
@@ -270,6 +270,14 @@ def _scoring_state(pipeline: Pipeline, rows: Mapping[str, IndexEntry]) -> tuple[
     has_weights = pipeline.store.checkpoints.has
     untrained = [w for w in works if w.spec_id not in rows or not has_weights(w.spec_id, w.keep_steps)]
     return [class_of(work) for work in untrained], missing
+
+
+def _missing_scores(pipeline: Pipeline) -> list[str]:
+    """Return the labels of the methods that lack scores: all, while a model that chooses the queries is not trained."""
+    try:
+        return list(dict.fromkeys(label for stage in pipeline.stages.values() for label in stage.missing()))
+    except Unfinished:
+        return list(pipeline.experiment.stored_scores)
 
 
 def _n_queries(pipeline: Pipeline) -> int:

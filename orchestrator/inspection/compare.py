@@ -23,11 +23,6 @@ from tasks.errors import InputError
 KINDS = ("deletion", "lds")
 # key of provenance.json -> its name in messages
 SAME = {"train_digest": "train set", "model": "model", "recipe": "recipe", "task_id": "measured splits"}
-BETTER = {
-    "proponents": -1,
-    "opponents": 1,
-    "least": -1,
-}  # sign of AUC-DEL (least: of its size) that is better for a method
 
 
 @dataclass(frozen=True)
@@ -57,8 +52,10 @@ class ComparedRun:
 
     @cached_property
     def query_ids(self) -> list[int]:
-        """The ids of the queries, ascending, from the stored scores."""
-        label = next(label for label, method in self.config.methods.items() if not method.is_control)
+        """The ids of the queries, ascending, from the stored scores. Raises InputError if no method has scores."""
+        label = next((label for label, method in self.config.methods.items() if not method.is_control), None)
+        if label is None:
+            raise InputError(self.given, "every method of this run is a control, so there are no scores to compare")
         path, run = self.run_dir.scores(label), self.run_dir.provenance().get("run")
         if not path.exists():
             raise InputError(path, "no scores yet; refit run writes them")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from influence.checkpoint import QueryBlock
 from influence.matrix import ScoreMatrix
+from orchestrator.experiment.arm import Arm
 from orchestrator.experiment.experiment import Experiment
 from orchestrator.experiment.run_dir import RunDir
 from orchestrator.experiment.scoring_work import ScoringGroup, ScoringWork
@@ -52,14 +53,28 @@ class ScoringModels:
         return [model for group in self.groups for model in group.models]
 
     @property
-    def works(self) -> list[Work]:
+    def scored_works(self) -> list[Work]:
         """The distinct works that train the scoring models."""
         return list({model.work.spec_id: model.work for model in self.models}.values())
 
+    @property
+    def judges(self) -> list[Work]:
+        """The distinct works that train the models which only choose the queries."""
+        return list({work.spec_id: work for group in self.groups for work in group.judges}.values())
+
+    @property
+    def works(self) -> list[Work]:
+        """Everything that is trained before the score stage."""
+        return [*self.scored_works, *self.judges]
+
+    def are_judged(self, finished: Container[str]) -> bool:
+        """Return whether all judges are among the `finished` spec ids; a judge may have failed, and is then left out."""
+        return all(work.spec_id in finished for work in self.judges)
+
     def check_trained(self) -> None:
         """Raise RefitError if a model was quarantined, InputError if one diverged, since neither has weights to score with."""
-        rows = self.ledger_rows(work.spec_id for work in self.works)
-        for work in self.works:
+        rows = self.ledger_rows(work.spec_id for work in self.scored_works)
+        for work in self.scored_works:
             outcome = rows[work.spec_id].outcome
             if outcome.status == "quarantined":
                 raise RefitError(f"scoring model {work.spec_id} failed in every attempt: {outcome.error}")
@@ -87,18 +102,27 @@ class ScoringModels:
         judges = {
             group.key: group.models[0].work.spec_id
             for group in self.groups
-            if self.experiment.arms[group.arm].needs_outputs
+            if self.experiment.arms[group.arm].needs_outputs and not group.judges
         }
         rows = self.ledger_rows(judges.values()) if judges else {}
         return {group.key: self._stage(group, rows.get(judges.get(group.key, ""))) for group in self.groups}
 
     def _stage(self, group: ScoringGroup, judge: LedgerRow | None) -> GroupScores:
         arm, outputs = self.experiment.arms[group.arm], None
+        if group.judges:
+            return GroupScores(self.experiment, self.store, group, self._chosen(arm, group))
         if arm.needs_outputs:
             if judge is None or judge.outcome.status != "ok":
                 raise Unfinished("the scoring model has not been trained yet; refit run trains it")
             outputs = judge.outcome.outputs
         return GroupScores(self.experiment, self.store, group, arm.queries(outputs))
+
+    def _chosen(self, arm: Arm, group: ScoringGroup) -> QueryBlock:
+        """Return the queries that the campaign chooses. Raises Unfinished while a judge is not trained."""
+        rows = self.ledger_rows(work.spec_id for work in group.judges)
+        if not self.are_judged(rows):
+            raise Unfinished("a model that chooses the queries has not been trained yet; refit run trains it")
+        return self.experiment.campaign.chosen_queries(arm, [rows[work.spec_id].outcome for work in group.judges])
 
     @property
     def first(self) -> GroupScores:

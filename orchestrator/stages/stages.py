@@ -58,10 +58,10 @@ class TrainStage(Stage):
 
     def is_done(self, run: RunState) -> bool:
         """Return whether every scoring model is in the ledger as ok, and the store has the weights that later stages need."""
-        works = run.models.works
+        works = run.models.scored_works
         rows = run.ledger.index().rows
         are_ok = all(work.spec_id in rows and rows[work.spec_id].status == "ok" for work in works)
-        return are_ok and not _lost_weights(run)
+        return are_ok and run.models.are_judged(rows.keys() - run.to_retry) and not _lost_weights(run)
 
     def compute(self, run: RunState) -> None:
         """Train the models that are missing, were quarantined, or whose needed weights are lost."""

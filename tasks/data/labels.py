@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from tasks.components import place
 from tasks.data.wording import quoted, shown
@@ -69,6 +69,14 @@ def _text(value: Any, where: Callable[[int], str], row: int) -> str:
     return text
 
 
+def _mapping(labels: Any) -> Any:
+    if isinstance(labels, str):
+        raise ValueError(
+            f"{shown(labels)} is no mapping from labels to classes; the column of labels is named by another key: did you mean 'label'?"
+        )
+    return labels
+
+
 def _checked(labels: dict[str, str]) -> dict[str, str]:
     if not labels:
         raise ValueError("at least one label is needed")
@@ -82,7 +90,8 @@ def _checked(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
-LabelMap = Annotated[dict[str, str], AfterValidator(_checked)]  # a label in the file -> the class that it stands for
+# a label in the file -> the class that it stands for
+LabelMap = Annotated[dict[str, str], BeforeValidator(_mapping), AfterValidator(_checked)]
 
 
 def mapped_labels(

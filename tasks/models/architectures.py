@@ -45,6 +45,12 @@ def has_pooled_head(model_type: str) -> bool:
     return True
 
 
+@functools.cache
+def counts_padding(model_type: str) -> bool:
+    """Return whether the network finds the position of a token by counting the ids before it that are no padding, as RoBERTa does."""
+    return any("create_position_ids_from_input_ids" in file for file in _modeling_files(model_type))
+
+
 def _package() -> Path:
     found = importlib.util.find_spec("transformers")
     if found is None or found.origin is None:

@@ -14,7 +14,7 @@ from tasks.base import Batch
 from tasks.data.tokens import PretrainedEncoding, PretrainedTokeniser, tokeniser_digest
 from tasks.errors import InputError, RefitError
 from tasks.model import Model
-from tasks.models.architectures import has_pooled_head
+from tasks.models.architectures import counts_padding, has_pooled_head
 from tasks.models.freezing import freeze_parameters, frozen_names
 from tasks.models.parameter_names import classifier_parameter_names
 from tasks.models.pretrained import (
@@ -165,13 +165,16 @@ class Encoder(Model):
             )
 
     def forward(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Return the class logits [n, n_outputs].
+        """Return the class logits [n, n_outputs]. Tokens that are hidden within a text do not move those behind them.
 
         `token_type_ids` of the batch are passed on if the network has embeddings of two or more types: BERT and MiniLM
         have, RoBERTa and DistilBERT have not, and see the two segments of a pair by their separator only.
         """
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"].long()}
+        ids, mask = batch["input_ids"], batch["attention_mask"].bool()
         config: Any = network.config
+        if counts_padding(config.model_type):
+            ids = _without_gaps(ids, mask, config.pad_token_id)
+        inputs = {"input_ids": ids, "attention_mask": mask.long()}
         if "token_type_ids" in batch and getattr(config, "type_vocab_size", 0) >= 2:
             inputs["token_type_ids"] = batch["token_type_ids"]
         return network(**inputs).logits
@@ -228,6 +231,18 @@ class Encoder(Model):
         if config.pad_token_id is None:  # decoders find the last real token by the padding id
             config.pad_token_id = PretrainedTokeniser(directory, self.max_length).pad_id
         return config
+
+
+def _without_gaps(ids: Tensor, mask: Tensor, pad_id: int) -> Tensor:
+    """Return `ids` in which a hidden token before the last visible one is no padding: such networks would count it as absent.
+
+    Attention leaves it out, so the token in its place changes no output and has a gradient of zero.
+    """
+    import torch
+
+    places = torch.arange(ids.shape[1], device=ids.device)
+    last = (mask * places).amax(1, keepdim=True)
+    return torch.where(~mask & (places < last), 1 if pad_id == 0 else 0, ids)
 
 
 def _refuse_absent(names: set[str], pretrained: str) -> None:

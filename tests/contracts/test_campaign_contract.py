@@ -12,6 +12,7 @@ from orchestrator.registry import CAMPAIGNS
 from orchestrator.stages.pipeline import Pipeline, Unfinished
 from tests.orchestrator.small_campaigns import small_debias, small_loo
 from tests.orchestrator.small_grid import small_grid
+from tests.orchestrator.small_mislabels import small_mislabels
 from tests.orchestrator.tiny_campaign import Finished, pipeline_of, run_here, small_config, small_lds
 
 CONFIGS: dict[str, Callable[[Path], LoadedConfig]] = {
@@ -19,6 +20,7 @@ CONFIGS: dict[str, Callable[[Path], LoadedConfig]] = {
     "deletion": small_config,
     "lds": small_lds,
     "leave_one_out": small_loo,
+    "mislabels": small_mislabels,
     "recipe_grid": small_grid,
 }
 NAMES = sorted(CAMPAIGNS.entries())

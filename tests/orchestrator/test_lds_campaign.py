@@ -211,6 +211,11 @@ def test_compare_refuses_runs_that_do_not_judge_the_same(both, tmp_path, capsys)
         assert expected in refused(capsys, deletion, run)
 
 
+def test_compare_refuses_a_run_of_controls_alone(both, tmp_path, capsys):
+    controls = run_here(small_config(tmp_path, methods=[{"name": "random"}])).run_dir
+    assert "every method of this run is a control" in refused(capsys, controls, both[1])
+
+
 def test_compare_asks_for_finished_runs(both, tmp_path, capsys):
     unfinished = run_here(small_lds(tmp_path), until="retrain").run_dir
     assert "no results yet" in refused(capsys, both[0], unfinished)

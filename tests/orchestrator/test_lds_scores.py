@@ -13,6 +13,7 @@ from influence.methods.random_same_label import RandomSameLabel
 from influence.scoring import Scorer
 from influence.solvers import Exact
 from orchestrator.campaigns.lds import tables
+from orchestrator.campaigns.lds.checks import ceiling_check
 from orchestrator.campaigns.lds.correlations import ceiling, lds_left_out, rank_correlation, seed_halves
 from orchestrator.campaigns.lds.results import complete, holes, judge
 from orchestrator.campaigns.lds.subsets import control_scores, predicted_sums, removed_sets
@@ -102,6 +103,43 @@ def test_the_ceiling_is_the_lds_of_the_exact_effects(n_repeats):
     assert row["lds"] == pytest.approx(row["ceiling"], abs=0.02)
     assert row["ceiling"] == pytest.approx(np.sqrt(1 / (1 + 1.5**2 / n_repeats)), abs=0.03)
     assert row["ceiling_ci_low"] < row["ceiling"] < row["ceiling_ci_high"] <= 1
+
+
+@pytest.mark.parametrize("n_repeats", [2, 5])
+def test_the_ceiling_is_the_lds_of_the_exact_effects_if_some_queries_are_noisier_than_others(n_repeats):
+    rng = np.random.default_rng(n_repeats)
+    effect, noise = rng.normal(size=(40, 400)), np.repeat([0.3, 10.0], 20)[:, None]
+    measured = effect + noise * rng.normal(size=(n_repeats, 40, 400))
+    judged = judge({"exact": effect}, measured, np.arange(40))
+    row = tables.summary(judged).iloc[0]
+    assert row["lds"] == pytest.approx(row["ceiling"], abs=0.03)
+    assert row["ceiling"] == pytest.approx(tables.by_query(judged)["ceiling"].mean(), abs=1e-12)
+    assert row["split_half_ci_low"] < row["split_half"] < row["split_half_ci_high"]
+
+
+@pytest.mark.parametrize(("n_queries", "noise"), [(1, 0.05), (5, 0.0)])
+def test_a_ceiling_without_an_interval_does_not_say_that_the_seeds_disagree(n_queries, noise):
+    """A single query has no interval over queries, and without noise of the seeds there is no spread."""
+    rng = np.random.default_rng(0)
+    effect = rng.normal(size=(n_queries, 40))
+    measured = effect + noise * rng.normal(size=(2, n_queries, 40))
+    table = tables.summary(judge({"exact": effect}, measured, np.arange(n_queries)))
+    assert np.isnan(table["ceiling_ci_low"].iloc[0])
+    check = ceiling_check(table)
+    assert check.status == "passed"
+    assert "nan" not in check.sentence
+
+
+@pytest.mark.parametrize(
+    ("n_subsets", "status", "said"),
+    [(40, "failed", "do not agree about the subsets"), (8, "caution", "8 subsets are too few to tell")],
+)
+def test_seeds_that_disagree_about_the_subsets_fail_the_check_if_there_are_enough_subsets(n_subsets, status, said):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(2, 20, n_subsets))
+    check = ceiling_check(tables.summary(judge({"exact": rng.normal(size=(20, n_subsets))}, noise, np.arange(20))))
+    assert check.status == status
+    assert said in check.sentence
 
 
 def test_halves_that_disagree_have_a_ceiling_of_zero():

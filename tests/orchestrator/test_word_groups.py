@@ -10,6 +10,7 @@ import pytest
 from influence.methods.tracin_we import TracInWE
 from influence.scoring import word_contributions
 from orchestrator.analysis.cells import Cells
+from orchestrator.analysis.query_checks import key_words_check
 from orchestrator.campaigns.deletion.correct import correct_note, correct_table
 from orchestrator.experiment.experiment import Experiment
 from orchestrator.inspection.verify import verify
@@ -135,6 +136,25 @@ def test_the_ledger_keeps_what_was_replaced_and_the_run_verifies(words, pipeline
     assert verify(words.pipeline, rerun=3).problems == []
 
 
+def test_the_checks_have_the_share_of_examples_in_which_a_word_is_replaced(pipeline):
+    plan = pipeline.planned
+    (check,) = [check for check in pipeline.results.checks if check.name == "key_words"]
+    shares = {(method, group, k): share for method, group, k, share in check.numbers["shares"]}
+    assert {group for _, group, _ in shares} == {"opponent_words"}
+    edits = [edits_of(plan, "tracin_last", "opponent_words", 1, query) for query in range(3)]
+    assert shares["tracin_last", "opponent_words", 5] == pytest.approx(np.mean([len(e.replaced) for e in edits]) / 5)
+    assert shares["random", "opponent_words", 5] == 1
+    assert check.status == ("passed" if min(shares.values()) >= 0.5 else "caution")
+
+
+def test_few_key_words_ask_for_caution():
+    shares = {("tracin", "opponent_words", 5): 0.4, ("random", "opponent_words", 5): 1.0}
+    check = key_words_check(shares)
+    assert check.status == "caution"
+    assert "40.0% on average (tracin, opponent_words, k 5)" in check.sentence
+    assert key_words_check({**shares, ("tracin", "opponent_words", 5): 0.5}).status == "passed"
+
+
 def test_the_report_shows_the_shares_beside_those_without_any_edit(words):
     page = (words.run_dir / "report.html").read_text()
     assert "Share of correct answers" in page
@@ -160,6 +180,11 @@ def test_shares_have_known_values_and_intervals_within_0_and_1():
     assert "25.0% of the answers are correct" in note
     assert "regression to the mean" in note
     assert "regression" not in correct_note(table, mistakes=False)
+
+
+def test_without_a_complete_repeat_no_share_is_known():
+    table = correct_table(cells_of(np.full((1, 1, 1, 4, 5), np.nan), np.zeros((4, 5))))
+    assert correct_note(table, mistakes=True).startswith("No query has a complete repeat")
 
 
 def test_a_token_that_the_tokeniser_lacks_is_refused_before_anything_is_trained(tmp_path):

@@ -36,9 +36,9 @@ class DebiasBlock(Campaign):
     `correct`: labels of the properties to change. `halves`: label -> two properties that measure the two halves of its word lists; the
     sets for a half are made from the influence on that half. `bias`: absolute (amplifying means raising |value|; the paper's text) or signed
     (raising the value; the published code). Set A: the `size` sentences with the highest influence on the bias; set M: those with the
-    lowest. A sentence whose influence has the wrong sign is in neither set. `finetune`: the recipe, whose `passes` come from the grid;
-    its pair options default to those of the task's recipe. The method `random` is a control: it draws A and M from the sentences to which
-    the first scored method gives any influence.
+    lowest. A holds only sentences with a positive influence on the bias, and M only sentences with a negative one. `finetune`: the recipe,
+    whose `passes` come from the grid; its pair options default to those of the task's recipe. The method `random` is a control: it draws A
+    and M from the sentences to which the first scored method gives any influence.
     """
 
     name: ClassVar[str] = "debias"

@@ -60,6 +60,8 @@ def _reference(cells: Cells) -> Row:
 def correct_note(table: pd.DataFrame, *, mistakes: bool) -> str:
     """Return a sentence on the references. `mistakes`: the queries were chosen because the scoring model answers them wrongly."""
     row = table.iloc[0]
+    if np.isnan(row["correct"]):
+        return "No query has a complete repeat, so the share of correct answers is not known."
     found = f"Without any removal (k = 0) {percent(row['correct'])} of the answers are correct"
     if not np.isnan(row["ci_low"]):
         found += f" (95% interval for queries of this kind {percent(row['ci_low'])} to {percent(row['ci_high'])})"

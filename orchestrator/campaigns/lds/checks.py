@@ -64,15 +64,31 @@ def subsets_check(n_subsets: int, n_excluded: int) -> Check:
 
 
 def ceiling_check(table: pd.DataFrame) -> Check:
-    """Check whether retrains under different seeds agree about the subsets: the noise ceiling and its interval."""
+    """Check whether retrains under different seeds agree about the subsets: the noise ceiling, and the split-half correlation.
+
+    There is no interval with a single query, or if seeds change nothing; then only the ceiling itself counts. With fewer than FEW_SUBSETS
+    subsets the interval may reach 0 although the seeds agree, so this asks for caution and does not fail.
+    """
     value, low, high = (float(table[name].iloc[0]) for name in ("ceiling", "ceiling_ci_low", "ceiling_ci_high"))
-    numbers = {"ceiling": value, "ci_low": low, "ci_high": high, "threshold": LOW_CEILING}
+    least_agreement = float(table["split_half_ci_low"].iloc[0])
+    numbers = {
+        "ceiling": value,
+        "ci_low": low,
+        "ci_high": high,
+        "split_half_ci_low": least_agreement,
+        "threshold": LOW_CEILING,
+    }
     if not value >= 0:
         return Check("noise_ceiling", "not_checked", "No query has a noise ceiling.", numbers)
-    found = (
-        f"The noise ceiling, the largest LDS that could be expected, is {number(value)} [{number(low)}, {number(high)}]"
-    )
-    if not low > 0:
+    interval = f" [{number(low)}, {number(high)}]" if low <= high else ""
+    found = f"The noise ceiling, the largest LDS that could be expected, is {number(value)}{interval}"
+    n_subsets = int(table["n_subsets"].iloc[0])
+    if least_agreement <= 0 and n_subsets < FEW_SUBSETS:
+        sentence = (
+            f"{found}: {n_subsets} subsets are too few to tell whether retrains with different seeds agree about them."
+        )
+        return Check("noise_ceiling", "caution", sentence, numbers)
+    if least_agreement <= 0:
         sentence = f"{found}: retrains with different seeds do not agree about the subsets, so there is hardly anything to predict."
         reason = f"retrains with different seeds do not agree about the subsets (noise ceiling {number(value)})"
         return Check("noise_ceiling", "failed", sentence, numbers, reason)

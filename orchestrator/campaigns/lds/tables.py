@@ -18,10 +18,11 @@ from orchestrator.analysis.verdicts import FEW, number
 from orchestrator.campaigns.lds.correlations import ceiling
 
 _CEILING = ["ceiling", "ceiling_ci_low", "ceiling_ci_high"]
+_SPLIT_HALF = ["split_half", "split_half_ci_low", "split_half_ci_high"]
 _COUNTS = ["n_queries", "n_repeats", "n_subsets", "n_excluded"]
 SUMMARY = [
     *["method", "lds", "se", "ci_low", "ci_high", "se_fixed", "ci_fixed_low", "ci_fixed_high", "se_queries"],
-    *[*_CEILING, "share_of_ceiling", *_COUNTS],
+    *[*_CEILING, "share_of_ceiling", *_SPLIT_HALF, *_COUNTS],
 ]
 BY_QUERY = ["method", "query_id", "lds", "se", "ci_low", "ci_high", "ceiling"]
 CONTRASTS = [
@@ -63,9 +64,9 @@ def summary(judged: Judged) -> pd.DataFrame:
     """Return the mean LDS over queries per method, with its intervals and the noise ceiling (columns SUMMARY).
 
     `ci_*`: for queries, seeds and subsets of this kind; `ci_fixed_*`: for these queries. Both are cut at -1 and 1. `se_queries`: the
-    standard error over queries alone, which ignores that all queries share seeds and subsets. The ceiling is that of
-    `correlations.ceiling`, from the mean split-half correlation over queries; its interval is for queries and subsets of this kind
-    under these seeds.
+    standard error over queries alone, which ignores that all queries share seeds and subsets. `ceiling` is the mean over queries of
+    `correlations.ceiling`, `split_half` that of the split-half correlations from which it comes. Their intervals are for queries and
+    subsets of this kind under these seeds.
     """
     above = ceiling_row(judged)
     rows = []
@@ -83,12 +84,18 @@ def summary(judged: Judged) -> pd.DataFrame:
 
 
 def ceiling_row(judged: Judged) -> dict[str, float]:
-    """Return the columns `ceiling, ceiling_ci_low, ceiling_ci_high`; {} if no query counts."""
+    """Return the columns of the noise ceiling and of the split-half correlation, each with its interval; {} if no query counts.
+
+    The ceiling is computed per query and then averaged, as LDS is. The ceiling of the mean correlation would be too high if some
+    queries are noisier than others, because the square root is concave.
+    """
     if judged.halves is None:
         return {}
     half = judged.halves.estimate()
-    values = [ceiling(np.minimum(one, 1.0), judged.n_repeats) for one in (half.mean, *half.ci)]
-    return dict(zip(_CEILING, map(float, values), strict=True))
+    found = LeftOut(ceiling(judged.halves.values, judged.n_repeats), judged.n_subsets).estimate()
+    values = [float(found.mean), *(float(np.clip(end, 0, 1)) for end in found.ci)]
+    agreement = [float(half.mean), *(float(np.clip(end, -1, 1)) for end in half.ci)]
+    return dict(zip([*_CEILING, *_SPLIT_HALF], [*values, *agreement], strict=True))
 
 
 def by_query(judged: Judged) -> pd.DataFrame:

@@ -162,3 +162,13 @@ def test_the_seed_interval_covers_after_stopping_whatever_the_spread(rule):
 
 def test_stopping_on_the_standard_error_itself_would_not_cover():
     assert coverage_of(replace(RULE, least=3, most=20), 4.0, plain=True) < 0.915
+
+
+def test_equal_answers_of_a_measurement_that_is_0_or_1_do_not_end_a_curve():
+    """Equal answers in a few repeats do not show that every retrain would answer so."""
+    reference, delta = np.zeros((3, 4)), np.zeros((1, 1, 1, 3, 4))
+    cells = Cells(("m",), ("opponents",), (5,), range(3), range(4), delta, delta, reference, controls=())
+    rule = Stopping(3, 8, 0.05)
+    assert needs_repeat(rule, cells).all()
+    assert not needs_repeat(rule, replace(cells, values=delta + 0.5, reference=reference + 0.5)).any()
+    assert not needs_repeat(replace(rule, most=4), cells).any()

@@ -52,6 +52,15 @@ def test_a_method_that_beats_random_alone_found_the_label(group, sign, drawn):
     assert "Holm p 0.63" in sentence
 
 
+@pytest.mark.parametrize(("group", "sign"), [("proponent_words", -1), ("opponent_words", 1)])
+def test_groups_of_words_are_said_to_have_found_words(group, sign):
+    (sentence,) = said(*(row("tracin", control, 0.1 * sign, group=group) for control in BOTH))
+    assert "beats both controls, so it found words that matter beyond the label of their examples." in sentence
+    (sentence,) = said(row("tracin", BOTH[0], 0.1 * sign, group=group), row("tracin", BOTH[1], 0.0, 0.6, group))
+    assert "so it found the label, not the words, as far as this campaign can tell" in sentence
+    assert "that of replacing random words of random examples" in sentence
+
+
 def test_a_method_that_loses_to_the_label_found_the_label_too():
     (sentence,) = said(row("tracin", BOTH[0], -0.1), row("tracin", BOTH[1], 0.05))
     assert "so it found the label, not the examples, as far as this campaign can tell: removing random" in sentence

@@ -5,7 +5,7 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from tasks.errors import InputError
 from tasks.models.encoder import CONFIG_KEY, Encoder
@@ -214,3 +214,25 @@ def test_a_real_encoder_from_a_package_classifies(tmp_path):
     logits = model.forward(network, {"input_ids": torch.as_tensor(ids), "attention_mask": torch.as_tensor(mask)})
     assert logits.shape == (2, 3)
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "xlm-roberta", "mpnet"])
+def test_a_hidden_token_moves_no_token_behind_it(model_type, tmp_path):
+    """RoBERTa and its like count padding ids as absent; a hidden word must give the outputs that a mask over the whole text gives."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = AutoConfig.for_model(
+        model_type, vocab_size=40, max_position_embeddings=32, pad_token_id=1, initializer_range=0.5, **sizes
+    )
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = AutoModelForSequenceClassification.from_config(config).eval()
+    whole = torch.tensor([[2, 10, 11, 12, 13, 3, 1, 1], [2, 10, 3, 1, 1, 1, 1, 1]])
+    mask, hidden = whole != 1, whole.clone()
+    mask[0, 2], hidden[0, 2] = False, 1
+    with torch.no_grad():
+        expected = network(input_ids=whole, attention_mask=mask.long()).logits
+        found = encoder(tmp_path).forward(network, {"input_ids": hidden, "attention_mask": mask})
+        plain = encoder(tmp_path).forward(network, {"input_ids": whole, "attention_mask": whole != 1})
+        assert torch.equal(found, expected)
+        assert torch.equal(plain, network(input_ids=whole, attention_mask=(whole != 1).long()).logits)
+    assert not torch.equal(found, plain)
