@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,15 +49,36 @@ def matched_dot(queries: TokenGradients, train: TokenGradients, embeddings: Tens
     the sum of |<g_w, g_v>|, g = gradient of the word summed over its positions; the result sums <g_w, g_v>. Yeh et al.
     2022, appendix H, equation 8.
     """
-    ours, theirs = _Words.of(queries, embeddings), _Words.of(train, embeddings)
     scores = np.zeros((queries.n, train.n))
+    for q, i, _, products in _matches(queries, train, embeddings, similarity):
+        scores[q, i] = products.sum()
+    return scores
+
+
+def matched_by_word(
+    queries: TokenGradients, train: TokenGradients, embeddings: Tensor, similarity: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return `matched_dot` before it is summed: (query row, train row, token of the train example, product), [E] each."""
+    found = list(_matches(queries, train, embeddings, similarity))
+    sizes = [len(tokens) for _, _, tokens, _ in found]
+    rows, columns = (np.repeat(np.array([pair[at] for pair in found], np.int64), sizes) for at in (0, 1))
+    tokens = np.concatenate([np.zeros(0, np.int64), *(tokens for _, _, tokens, _ in found)])
+    return rows, columns, tokens, np.concatenate([np.zeros(0), *(products for *_, products in found)])
+
+
+def _matches(
+    queries: TokenGradients, train: TokenGradients, embeddings: Tensor, similarity: float
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+    """Yield (query row, train row, matched tokens of the train example, products) of every pair with a product other than zero."""
+    ours, theirs = _Words.of(queries, embeddings), _Words.of(train, embeddings)
+    tokens = theirs.tokens.cpu().numpy()
     for q in range(queries.n):
         products = _products(ours, ours.part(q), theirs, slice(None), similarity)
         matching = np.logical_or.reduce(products != 0, axis=0, initial=False) if products.size else np.zeros(0, bool)
         for i in np.unique(np.searchsorted(theirs.starts, np.flatnonzero(matching), side="right") - 1):
             block = products[:, theirs.part(i)]
-            scores[q, i] = block[_matching(block)].sum()
-    return scores
+            at = _matching(block)
+            yield q, int(i), tokens[theirs.part(i)][at[1]], block[at]
 
 
 def matched_words(

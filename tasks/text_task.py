@@ -31,6 +31,7 @@ class _Shared:
 
     identities: dict[str, Any] = field(default_factory=dict)
     tokens: Mapping[str, Tokens] = field(default_factory=dict)
+    fitted: Tokeniser | None = None  # the tokeniser as soon as it is needed, which may be before `prepare`
     tokeniser: Tokeniser | None = None
     base_state: Mapping[str, np.ndarray] | None = None
 
@@ -94,14 +95,18 @@ class TextTask(Task):
         shared = self._shared
         if shared.tokeniser is not None:
             return
-        train_texts = self._texts("train")
-        tokeniser = self.encoding.fit(train_texts, self.cache_dir)
+        train_texts, tokeniser = self._texts("train"), self._fitted()
         shared.tokens = {
             name: cached_tokens(tokeniser, self.encoding, train_texts, self._texts(name), self.cache_dir)
             for name in self.splits
         }
         shared.base_state = self.model.base_state(self.base_dir)
         shared.tokeniser = tokeniser
+
+    def _fitted(self) -> Tokeniser:
+        if self._shared.fitted is None:
+            self._shared.fitted = self.encoding.fit(self._texts("train"), self.cache_dir)
+        return self._shared.fitted
 
     def _texts(self, split: str) -> tuple[Text, ...]:
         return self.splits[split].segments()
@@ -218,8 +223,7 @@ class TextTask(Task):
 
     def word_tokens(self, word: str) -> frozenset[int]:
         """Return the ids of the tokens that stand for `word`, as tasks.data.tokens.word_ids does. Raises ValueError."""
-        tokeniser = self._shared.tokeniser or self.encoding.fit(self._texts("train"), self.cache_dir)
-        return word_ids(tokeniser, word)
+        return word_ids(self._fitted(), word)
 
     def token_counts(self, split: str) -> csr_matrix:
         """Return token counts of a split, special tokens included: CSR float64 [n, vocabulary_size]."""

@@ -16,6 +16,7 @@ from influence.methods.checkpointed import checkpoint_terms
 from influence.methods.requirements import require_last_layer
 from influence.methods.tracin_last import TracInLast
 from influence.ranking import ranked
+from tasks.base import Split
 from tasks.errors import InputError
 from tasks.suggestions import did_you_mean, listed
 from tasks.task import Task
@@ -27,7 +28,7 @@ class LastLayerTerms(Diagnostic):
     tracin_last = sum_c weight_c (d_i . d_q) (a_i . a_q). `k`: the overlap is the number of examples that the k highest
     scores of a query have in common with the k highest values of a term. `top`: a proponent recurs in a query if it is
     among the `top` proponents or the `top` opponents there. `methods`: labels of the methods to diagnose; by default all
-    that have scores. Yeh et al. 2022, appendix G (k = 100, top = 20).
+    that have scores. All train examples are ranked, also if a campaign allows fewer of them to be removed. Yeh et al. 2022, appendix G (k = 100, top = 20).
     """
 
     name: ClassVar[str] = "last_layer_terms"
@@ -54,6 +55,8 @@ class LastLayerTerms(Diagnostic):
             there = f"allowed: {listed(methods)}{did_you_mean(unknown[0], methods)}"
             raise InputError(f"{where}.methods", f"{unknown[0]!r} is no method with scores; {there}")
         n_train = len(task.splits["train"])
+        if not self.reads_scores_of(methods):
+            raise InputError(f"{where}.methods", "names no method with scores, so there is no ranking to diagnose")
         for name, size in (("k", self.k), ("top", self.top)):
             if size >= n_train:
                 raise InputError(f"{where}.{name}", f"{size}: must be below the number of train examples, {n_train}")
@@ -64,14 +67,18 @@ class LastLayerTerms(Diagnostic):
 
     def compute(self, models: ScoredModels) -> Mapping[str, Table]:
         """Return a row per method, the mean over queries, and the table `queries` with a row per method and query."""
-        train_ids = models.task.splits["train"].ids
+        train = models.task.splits["train"]
         best = {
-            name: ranked(values, train_ids, "proponents")[:, : self.k]
+            name: ranked(values, train.ids, "proponents")[:, : self.k]
             for name, values in last_layer_products(models, self.batch_size).items()
         }
         by_method = {label: self._of_queries(label, matrix, best) for label, matrix in models.scores.items()}
-        whole = [self._mean(label, rows, len(train_ids)) for label, rows in by_method.items()]
-        return {"": _columns(whole), "queries": _columns([row for rows in by_method.values() for row in rows])}
+        whole = [self._mean(label, rows, len(train)) for label, rows in by_method.items()]
+        each = [row for rows in by_method.values() for row in rows]
+        return {
+            "": _columns(whole),
+            "queries": _columns(each if train.given_ids is None else _with_given_ids(each, train)),
+        }
 
     def _of_queries(self, label: str, matrix: ScoreMatrix, best: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         """Return a row per query; `best` holds the ids of the k highest values of each term, int64 [n_queries, k]."""
@@ -149,6 +156,13 @@ def last_layer_products(models: ScoredModels, batch_size: int) -> dict[str, np.n
             for name, product in products.items():
                 found[name][:, rows] += weight * product.double().cpu().numpy()
     return found
+
+
+def _with_given_ids(rows: list[dict[str, Any]], train: Split) -> list[dict[str, Any]]:
+    """Return the rows with the first proponent's id as the data gives it, too."""
+    firsts = [row["first_proponent_id"] for row in rows]
+    shown = [None if first is None else train.shown_id(first) for first in firsts]
+    return [{**row, "given_first_proponent_id": name} for row, name in zip(rows, shown, strict=True)]
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

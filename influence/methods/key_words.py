@@ -10,6 +10,7 @@ import numpy as np
 from influence.base import Method
 from influence.checkpoint import QueryBlock
 from influence.methods.tracin_we import TracInWE
+from tasks.sources import with_sources
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class KeyWords(Method):
     """The token of the word that contributes most to the score of a pair, by the word decomposition of `of`.
 
     For `side` opponents it is the word w with the most negative contribution
-        sum_c weight_c <dl_i/dE_w, dl_q/dE_w>,
+        sum_c weight_c <dl_i/dE_w, dl_q/dE_v>, v = w, or the word of the query that `of` matches with w at checkpoint c,
     for proponents the word with the most positive one. Ties go to the smaller token. Start, end and padding tokens are not words. A pair
     without a word of that sign has NO_WORD. Yeh et al. 2022, section 4.3 and appendix K, whose sign is the opposite.
 
@@ -36,8 +37,9 @@ class KeyWords(Method):
     of: TracInWE = TracInWE()
 
     def options_identity(self, base_dir: Path) -> dict[str, Any]:
-        """Return name, version, side, and the identity of the method whose scores are decomposed."""
-        return {"name": self.name, "version": self.version, "side": self.side, "of": self.of.options_identity(base_dir)}
+        """Return name, version, side, and the identity of the method whose scores are decomposed, with its source if it is a plugin's."""
+        of = with_sources(self.of.options_identity(base_dir), self.of)
+        return {"name": self.name, "version": self.version, "side": self.side, "of": of}
 
     def takes_last_checkpoint(self) -> bool:
         """Return whether `of` uses the last checkpoint only."""
@@ -56,7 +58,7 @@ class KeyWords(Method):
         used, special = prepared
         pairs, tokens, parts = [], [], []
         for ours, theirs in zip(queries.checkpoints, train.checkpoints, strict=True):
-            rows, columns, words, products = self.of.used(ours, used).by_word(self.of.used(theirs, used))
+            rows, columns, words, products = self.of.by_word(ours, theirs, used)
             kept = ~np.isin(words, special)
             pairs.append((rows * len(train) + columns)[kept])
             tokens.append(words[kept])

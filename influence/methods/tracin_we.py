@@ -119,3 +119,9 @@ class TracInWE(CheckpointSum):
     ) -> dict[int, float]:
         """Return token -> its part of the term of one checkpoint, for one pair."""
         return self.used(queries, context).words(self.used(train, context), query_row, train_row)
+
+    def by_word(
+        self, queries: CheckpointGradients, train: CheckpointGradients, context: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return `term` before it is summed: (query row, train row, token of the training example, part), [E] each."""
+        return self.used(queries, context).by_word(self.used(train, context))

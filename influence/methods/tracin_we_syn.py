@@ -12,7 +12,7 @@ from influence.methods.tracin_we_topk import TracInWETopK
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from influence.gradients import CheckpointGradients
+    from influence.gradients import CheckpointGradients, GradientShard
     from influence.products import TokenGradients
 
 
@@ -50,6 +50,30 @@ class TracInWESyn(TracInWETopK):
 
         found = matched_words(*self._matched(queries, train, context), query_row, train_row)
         return {token: product for _, token, product in found}
+
+    def word_pairs(
+        self, queries: GradientShard, train: GradientShard, query_row: int, train_row: int, prepared: tuple[int, ...]
+    ) -> list[tuple[int, int, float]]:
+        """Return (token of the query, token of the training example, contribution) of the matched words, largest magnitude first.
+
+        A pair of words counts at every checkpoint at which it is matched. The contributions sum to the score.
+        """
+        from influence.synonyms import matched_words
+
+        total: dict[tuple[int, int], float] = {}
+        for ours, theirs in zip(queries.checkpoints, train.checkpoints, strict=True):
+            for one, other, product in matched_words(*self._matched(ours, theirs, prepared), query_row, train_row):
+                total[one, other] = total.get((one, other), 0.0) + theirs.weight * product
+        found = [(one, other, value) for (one, other), value in total.items()]
+        return sorted(found, key=lambda pair: (-abs(pair[2]), pair[0], pair[1]))
+
+    def by_word(
+        self, queries: CheckpointGradients, train: CheckpointGradients, context: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return (query row, train row, token of the training example, product with its match in the query), [E] each."""
+        from influence.synonyms import matched_by_word
+
+        return matched_by_word(*self._matched(queries, train, context))
 
     def _matched(
         self, queries: CheckpointGradients, train: CheckpointGradients, context: tuple[int, ...]

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
+
+from influence.checkpoint import QueryBlock
 from orchestrator.analysis.checks import Check, worded
 from orchestrator.campaigns.checks import common_checks
 from orchestrator.campaigns.finished import FinishedRun
@@ -26,8 +29,8 @@ class Campaign(CampaignBlock):
     """A campaign's config block with its hooks.
 
     A run calls the hooks `check`, `bounds`, `scoring_groups`, `planned`, `results`, `checks`, `page` and `tracking` in this order;
-    `refit plan` also calls `advice`, and the report calls `asked`. A user-defined campaign must implement `bounds`, `planned` and
-    `results`; the other hooks have defaults.
+    `refit plan` also calls `advice`, the report calls `asked`, and `refit explain` calls `removable`. A user-defined campaign must
+    implement `bounds`, `planned` and `results`; the other hooks have defaults.
 
     `plans_by_scores`: the plan depends on scores, as it does if methods choose the removed examples. If it is False, `planned` is
     called before any score exists, and `refit plan` shows exact counts.
@@ -44,6 +47,10 @@ class Campaign(CampaignBlock):
         if not self.asks_queries:
             return []
         return [ScoringGroup("", experiment.main.label, tuple(experiment.scoring_works(numerics)))]
+
+    def removable(self, experiment: Experiment, queries: QueryBlock) -> np.ndarray | None:
+        """Return the rows of the train split that may be removed for each of `queries`: int64 [n_queries, n]; None for all rows."""
+        return None
 
     def bounds(self, experiment: Experiment, n_queries: int) -> tuple[int, int]:
         """Return (number of cells, largest possible number of distinct retrains), for the time before the plan is known."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from influence import ranking
+from influence.checkpoint import QueryBlock
 from influence.matrix import ScoreMatrix
 from influence.scoring import word_contributions
 from orchestrator.report.data import QueryPage, ShownExample
@@ -89,8 +90,9 @@ def explain(pipeline: Pipeline, query: str, train: str | None = None, method: st
         )
         pairs, notes = _pairs(stage, matrices, position, train_id)
         return Explanation(query_page(split, row, outputs, {}), pairs, key, notes)
-    examples = {label: _tops(stage, matrix, position) for label, matrix in matrices.items()}
-    return Explanation(query_page(split, row, outputs, examples), {}, key)
+    rows, notes = _removable(pipeline, stage, position)
+    examples = {label: _tops(stage, matrix, position, rows) for label, matrix in matrices.items()}
+    return Explanation(query_page(split, row, outputs, examples), {}, key, notes)
 
 
 def _stage(pipeline: Pipeline) -> tuple[GroupScores, str]:
@@ -149,15 +151,30 @@ def _outputs(pipeline: Pipeline, stage: GroupScores, row: int) -> np.ndarray | N
     return values[int(np.searchsorted(stage.arm.task.measured[split], row))]
 
 
-def _tops(stage: GroupScores, matrix: ScoreMatrix, position: int) -> dict[str, list[ShownExample]]:
-    """Return the top proponents and opponents of the query at `position`."""
-    scores = matrix.scores[position]
+def _removable(pipeline: Pipeline, stage: GroupScores, position: int) -> tuple[np.ndarray | slice, list[str]]:
+    """Return the train rows that may be removed for the query at `position`, and a note if these are not all rows."""
+    queries, one = stage.queries, slice(position, position + 1)
+    asked = QueryBlock(queries.split, queries.ids[one], queries.rows[one], queries.labels[one])
+    rows = pipeline.campaign.removable(pipeline.experiment, asked)
+    if rows is None:
+        return slice(None), []
+    n_train = len(stage.arm.train.ids)
+    return rows[0], [
+        f"only the {len(rows[0])} of {n_train} training examples that may be removed for this query are ranked"
+    ]
+
+
+def _tops(
+    stage: GroupScores, matrix: ScoreMatrix, position: int, rows: np.ndarray | slice
+) -> dict[str, list[ShownExample]]:
+    """Return the top proponents and opponents of the query at `position` among these train rows, as they are removed."""
+    scores, ids = matrix.scores[position][rows], matrix.train_ids[rows]
     if np.isnan(scores).any():
         return {group: [] for group in GROUPS}
     return {
         group: [
             shown_example(stage.arm.task, stage.queries, position, matrix, int(train_id))
-            for train_id in ranking.ranked(scores, matrix.train_ids, group)[:EXAMPLES_SHOWN]  # type: ignore[arg-type]
+            for train_id in ranking.ranked(scores, ids, group)[:EXAMPLES_SHOWN]  # type: ignore[arg-type]
         ]
         for group in GROUPS
     }

@@ -48,7 +48,8 @@ class GroupDiagnoses:
                 "queries": [queries.split, digest_arrays(ids=queries.ids, labels=queries.labels)]
                 if diagnostic.uses_queries
                 else None,
-                "scores": {name: scores.score_id(scores.experiment.scored[name]) for name in read},
+                # a list, because the tables are in the order of the methods
+                "scores": [[name, scores.score_id(scores.experiment.scored[name])] for name in read],
             }
         )
 

@@ -6,6 +6,7 @@ from small_task import SmallBert, SmallCNN, SmallTask, checkpoint, query_block
 
 from influence.methods.key_words import NO_WORD, KeyWords, _lowest
 from influence.methods.tracin_we import TracInWE
+from influence.methods.tracin_we_syn import TracInWESyn
 from influence.methods.tracin_we_topk import TracInWETopK
 from influence.scoring import Scorer, word_contributions
 
@@ -17,7 +18,9 @@ def scorer(task, methods, points):
 
 
 @pytest.mark.parametrize("model", [SmallCNN(), SmallBert()], ids=lambda model: model.name)
-@pytest.mark.parametrize("of", [TracInWE(), TracInWETopK(k=3), TracInWE(checkpoints="last")], ids=str)
+@pytest.mark.parametrize(
+    "of", [TracInWE(), TracInWETopK(k=3), TracInWE(checkpoints="last"), TracInWESyn(k=4, similarity=0.2)], ids=str
+)
 def test_key_words_are_the_extremes_of_the_word_decomposition_without_special_tokens(model, of):
     task, queries = SmallTask(model), query_block(SmallTask(model))
     points = [checkpoint(task, seed, step=seed, weight=0.1) for seed in (1, 2)]
@@ -29,7 +32,10 @@ def test_key_words_are_the_extremes_of_the_word_decomposition_without_special_to
     n_none = 0
     for (q, i), parts in words.items():
         at = list(queries.ids).index(q), list(train_ids).index(i)
-        own = {token: value for token, _, value in parts if token not in task.special_ids}
+        own = dict.fromkeys((token for _, token, _ in parts if token not in task.special_ids), 0.0)
+        for _, token, value in parts:  # a word of the example may have other matches at another checkpoint
+            if token in own:
+                own[token] += value
         for side, sign in (("opponents", 1), ("proponents", -1)):
             token = int(found[side][at])
             against = {t: sign * value for t, value in own.items() if sign * value < 0}

@@ -1,5 +1,7 @@
 """The diagnostic `last_layer_terms` against the terms in dense form and against rankings whose overlap is known."""
 
+import copy
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +112,22 @@ def test_it_refuses_what_it_cannot_compare():
     with pytest.raises(InputError, match=r"c: diagnose.0.methods: 'n' is no method with scores; allowed: m"):
         LastLayerTerms(k=5, top=3, methods=("n",)).check(TASK, Path(), methods, 1, "c: diagnose.0")
     assert LastLayerTerms(methods=("m",)).reads_scores_of({"l": TracInLast(), **methods}) == ["m"]
+
+
+@pytest.mark.parametrize(("options", "methods"), [({"methods": []}, {"m": TracInLast()}), ({}, {})])
+def test_it_refuses_to_diagnose_no_method(options, methods):
+    with pytest.raises(
+        InputError, match=r"^c: diagnose.0.methods: names no method with scores, so there is no ranking"
+    ):
+        LastLayerTerms(k=5, top=5, **options).check(TASK, Path(), methods, 1, "c: diagnose.0")
+
+
+def test_a_first_proponent_whose_id_is_text_in_the_data_is_named_by_it():
+    task, names = copy.copy(TASK), tuple(f"doc-{number}" for number in IDS)
+    task.splits = {**TASK.splits, "train": dataclasses.replace(TASK.splits["train"], given_ids=names)}
+    scores = np.random.default_rng(0).normal(size=(len(QUERIES.ids), N_TRAIN))
+    scores[1] = np.nan
+    found = LastLayerTerms(k=K, top=TOP).compute(dataclasses.replace(models({"m": scores}), task=task))["queries"]
+    firsts = [None if first is None else f"doc-{first}" for first in found["first_proponent_id"]]
+    assert list(found["given_first_proponent_id"]) == firsts
+    assert firsts.count(None) == 1

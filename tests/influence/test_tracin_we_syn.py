@@ -119,14 +119,20 @@ def test_a_similarity_of_one_is_topk():
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_word_contributions_are_by_word_of_the_example_and_sum_to_the_score():
+def test_words_of_both_sides_sum_to_the_score_and_to_the_words_of_the_example():
     task = SmallTask(SmallCNN())
     points, queries = [checkpoint(task, seed, step=seed, weight=0.5) for seed in (1, 2)], query_block(task)
     method, train = TracInWESyn(k=4, similarity=0.3), task.splits["train"]
     pairs = [(int(q), int(t)) for q in queries.ids for t in train.ids]
     found = word_contributions(task, method, points, queries, pairs)
-    sums = [sum(part for _, part in found[pair]) for pair in pairs]
+    sums = [sum(part for *_, part in found[pair]) for pair in pairs]
     np.testing.assert_allclose(sums, score(task, method, points).ravel(), rtol=1e-5, atol=1e-6)
-    for (_, train_id), words in found.items():
-        [row] = np.flatnonzero(train.ids == train_id)
-        assert {token for token, _ in words} <= set(task.tokens["train"][row])
+    n_different = 0
+    for (query_id, train_id), words in found.items():
+        [row], [query] = np.flatnonzero(train.ids == train_id), np.flatnonzero(queries.ids == query_id)
+        assert {token for token, _, _ in words} <= set(task.tokens["test"][queries.rows[query]])
+        assert {token for _, token, _ in words} <= set(task.tokens["train"][row])
+        assert len({(one, other) for one, other, _ in words}) == len(words)
+        assert [abs(part) for *_, part in words] == sorted((abs(part) for *_, part in words), reverse=True)
+        n_different += sum(one != other for one, other, _ in words)
+    assert n_different > 10, "synonyms are listed with both words"

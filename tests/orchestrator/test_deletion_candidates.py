@@ -9,6 +9,7 @@ from influence.ranking import ranked
 from orchestrator.campaigns.deletion.campaign import Deletion
 from orchestrator.campaigns.deletion.candidates import Candidates
 from orchestrator.experiment.experiment import Experiment
+from orchestrator.inspection.explain import explain
 from tasks.errors import InputError
 from tests.orchestrator.tiny_campaign import pipeline_of, run_here, small_config
 
@@ -75,6 +76,17 @@ def test_every_removal_set_lies_within_the_candidates_of_its_query(restricted):
         columns = np.isin(matrix.train_ids, ids)
         wanted = ranked(matrix.scores[q][columns], matrix.train_ids[columns], "opponents")[:4]
         assert set(plan.works[plan.cell[0, 1, 1, q, 0]].edit.ids) == set(wanted.tolist())
+
+
+def test_refit_explain_shows_the_examples_that_the_campaign_removes_and_says_so(restricted):
+    experiment, plan = restricted.experiment, restricted.planned
+    for q, query_id in enumerate(plan.query_ids):
+        found = explain(restricted, str(query_id))
+        shown = {group: [one.train_id for one in some] for group, some in found.query.examples["tracin_last"].items()}
+        for g, group in enumerate(plan.groups):
+            assert set(shown[group][:4]) == set(plan.works[plan.cell[0, g, 1, q, 0]].edit.ids)
+        assert found.notes == [f"only the {N} of 40 training examples that may be removed for this query are ranked"]
+    assert experiment.campaign.removable(experiment, restricted.queries).shape == (len(plan.query_ids), N)
 
 
 def test_controls_draw_for_every_query_and_the_plan_counts_what_that_costs(restricted):

@@ -247,3 +247,12 @@ def test_the_order_of_methods_does_not_matter_to_cancellation(tmp_path):
         for methods in (CONFIG["methods"], CONFIG["methods"][::-1])
     )
     assert one.diagnosis_id("cancellation") == other.diagnosis_id("cancellation")
+
+
+def test_tables_by_method_are_in_the_order_of_the_config_whatever_was_computed_before(tmp_path):
+    terms = [{"name": "last_layer_terms", "k": 8, "top": 4}]
+    for methods in (CONFIG["methods"], CONFIG["methods"][::-1]):
+        config = small_config(tmp_path, diagnose=terms, methods=methods)
+        run_here(config, until="diagnose")
+        [whole] = (tables[""] for tables in pipeline_of(config).diagnosed.values())
+        assert whole["method"].tolist() == [label for label in config.methods if label != "random"]

@@ -203,3 +203,26 @@ def test_words_and_candidates_go_together(tmp_path):
         opponents, edit = (edits_of(plan, "tracin_we", group, 1, query) for group in plan.groups)
         assert {i for i, _ in edit.replaced} <= set(opponents.ids)
     assert dataclasses.replace(edit) == edit
+
+
+OWN = """
+from influence.methods.tracin_we import TracInWE
+
+
+class Mine(TracInWE):
+    \"\"\"A method that decomposes its scores by word.\"\"\"
+
+    name = "mine"
+"""
+
+
+def test_the_identity_of_key_words_has_the_source_of_a_users_own_method(tmp_path, plugin):
+    module = plugin("my_words", OWN)
+    own = {"methods": [{"name": f"{module}:Mine", "as": "mine"}], "plugins": [module]}
+    of = []
+    for changes in (own, {}):
+        found = Experiment(small_config(tmp_path, **{**WORDS, **changes}), None)
+        [key_words] = [method for label, method in found.stored_scores.items() if label not in found.scored]
+        of.append(found.main.method_identity(key_words)["of"])
+    assert list(of[0]["sources"]) == [module]
+    assert "sources" not in of[1]

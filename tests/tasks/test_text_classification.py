@@ -240,6 +240,19 @@ def test_the_tokens_of_a_word_are_known_before_the_task_is_prepared(options, tmp
     assert [prepared(options, tmp_path).token_text(token) for token in found] == ["lovely"]
 
 
+def test_a_list_of_words_and_preparation_need_one_tokeniser(options, tmp_path, monkeypatch):
+    task = open_task(options, tmp_path)
+    kind, fits = type(task.encoding), []
+    fit = kind.fit
+    monkeypatch.setattr(kind, "fit", lambda self, *texts: fits.append(self) or fit(self, *texts))
+    assert task.word_tokens("filler1") != task.word_tokens("filler2")
+    task.prepare()
+    task.word_tokens("filler1")
+    assert len(fits) == 1, (
+        "a pretrained tokeniser takes a tenth of a second to read, and a list may have a hundred words"
+    )
+
+
 def test_unprepared_task_says_so(options, tmp_path):
     with pytest.raises(RuntimeError, match="not prepared"):
         open_task(options, tmp_path).network(0)

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from influence.base import Method
+from influence.checkpoint import QueryBlock
 from orchestrator.analysis.checks import Check
 from orchestrator.analysis.stopping import Stopping
 from orchestrator.campaigns.base import Campaign
@@ -129,6 +130,10 @@ class Deletion(Campaign):
         if self.candidates is not None:
             n_draws = len(controls) * n_queries  # every query has its own candidates, so no draws are shared
         return cells, self.distinct_max(len(experiment.scored), n_draws, n_queries, n_repeats)
+
+    def removable(self, experiment: Experiment, queries: QueryBlock) -> np.ndarray | None:
+        """Return the candidates of each query; None if all train rows may be removed."""
+        return self.candidates.rows(experiment, queries) if self.candidates else None
 
     def planned(self, scored: Scored) -> Plan:
         """Return the plan from the scores of the only scoring group; with `target_se`, as far as the finished retrains determine it."""
