@@ -123,7 +123,8 @@ class Experiment:
         try:
             scored_arms = self._scored_arms()
         except ValueError as error:
-            raise ConfigError(f"{self.config.where}: scores.checkpoints", str(error)) from error
+            problem = f"{error}; 0 is allowed, too, for the weights before the first update"
+            raise ConfigError(f"{self.config.where}: scores.checkpoints", problem) from error
         for position, method in enumerate(self.methods.values()):
             for arm in scored_arms:
                 method.check(arm.task, self.config.base_dir, f"{self.config.where}: methods[{position}]")
