@@ -39,7 +39,7 @@ N_RETRAINS = {
     "table1_cnn": 4_564,
     "encoder_agnews": 369,
     "encoder_toxicity": 273,
-    "encoder_mnli": 267,
+    "encoder_mnli": 135,
 }
 TENS = tuple(range(10, 101, 10))
 
