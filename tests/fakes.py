@@ -72,6 +72,8 @@ class TokenTask(Task):
 
     def with_replaced(self, edit: Edit) -> TokenTask:
         """Put the edit's special token at the replaced positions; padding is masked because its id is PAD."""
+        if not edit.replaced:
+            return self
         token = {"pad": PAD, "unknown": UNKNOWN}[edit.replace_by or "pad"]
         other = self.with_tokens_at(edit.replaced, lambda tokens: np.full(len(tokens), token))
         object.__setattr__(other, "replaced", edit.replaced)

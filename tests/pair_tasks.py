@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,29 @@ WORDS = tuple(f"w{number}" for number in range(4, 40))  # the vocabulary of test
 
 class PairTask(TextTask):
     """The task of text_classification, made in memory; its text is what changes if rows become noise."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of token ids."""
+        return self.tokeniser.vocabulary_size
+
+    @property
+    def tokens(self) -> dict[str, list[np.ndarray]]:
+        """The token ids of every train text."""
+        train = self._shared.tokens["train"]
+        return {"train": np.split(train.ids, train.offsets[1:-1])}
+
+    def with_tokens_at(
+        self, replaced: tuple[tuple[int, tuple[int, ...]], ...], change: Callable[[np.ndarray], np.ndarray]
+    ) -> PairTask:
+        """Return the same task in which `change` is applied to the tokens at these positions of train rows."""
+        train, rows = self._shared.tokens["train"], self.splits["train"].rows_of([i for i, _ in replaced])
+        at = [int(train.offsets[row]) + p for row, (_, found) in zip(rows, replaced, strict=True) for p in found]
+        ids = train.ids.copy()
+        ids[at] = change(ids[at])
+        other = copy.copy(self)
+        other._shared = replace(self._shared, tokens={**self._shared.tokens, "train": replace(train, ids=ids)})
+        return other
 
     def with_noise_in(self, ids: np.ndarray, seed: int = 0) -> PairTask:
         """Return the same task with other segments (longer ones), labels and confounds in the train rows `ids`."""

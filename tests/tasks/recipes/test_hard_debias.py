@@ -208,7 +208,7 @@ def test_the_step_is_kept_and_observed():
         trained.observed["norms/input@0"], np.linalg.norm(parent()["input.weight"].astype(np.float64), axis=1)
     )
     np.testing.assert_allclose(trained.observed["norms/input@1"], 1)
-    with pytest.raises(ValueError, match=r"outside 1\.\.1"):
+    with pytest.raises(ValueError, match=r"outside 0\.\.1"):
         train(keep_steps=[2], keep=lambda step, network: None)
 
 
