@@ -14,7 +14,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Ray gives its workers a niceness of 15. Next to the other test processes they would hardly get a processor: a retrain of
 # 0.1 s took up to 40 s. Processes that tests start inherit this value.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (Ray's own spelling)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
