@@ -28,9 +28,10 @@ PAGE = """# Coverage of the interval of an LDS
 
 Command: `python -m benchmarks.lds_coverage --campaigns {n}` ({versions}; {machine}). All figures are in `benchmarks/results/lds_coverage.json`.
 
-**What is estimated.** The mean over queries of Spearman's correlation, over M random subsets, of a method's predicted sums with the measurement,
-mean over R seeds. Its expectation is over queries, seeds and subsets: it is the LDS that a campaign of the same size would give on average, with other
-queries, seeds and subsets of the same kind. It is not the LDS against measurements without noise, which is higher.
+**What is estimated.** For each query, the measurement of every one of M random subsets is averaged over R seeds, and Spearman's correlation of these
+means with the sums that a method predicts is computed over the subsets. The LDS is the mean of these correlations over queries. What is estimated is
+its expectation over queries, seeds and subsets: the LDS that a campaign of the same size would give on average, with other queries, seeds and subsets
+of the same kind. It is not the LDS against measurements without noise, which is higher.
 
 **How campaigns are simulated.** Per query q and subset s, the predicted sum p and another effect u are standard normal numbers. The effect of the subset
 is r_q p + sqrt(1 - r_q^2) u, where r_q ~ N({rho}, sd^2) is how right the method is for the query. The measurement under seed r adds noise of standard
@@ -147,8 +148,9 @@ def markdown(report: dict) -> str:
         naive_at=place(naive),
         naive_best=max(r["coverage_queries"] for r in rows),
         drift=(
-            f"Two seeds are hardly enough if the LDS itself differs between seeds: with drift, the coverage is {two['coverage']:.1%} with two seeds "
-            f"({two['n_queries']} queries) at {two['width']:.1f} times the ideal width, and at least {more['coverage']:.1%} with three or more."
+            f"Two seeds are hardly enough if the LDS itself differs between seeds: with drift, the interval covers in {two['coverage']:.1%} of campaigns "
+            f"with two seeds and {two['n_queries']} queries, where it is {two['width']:.1f} times as wide as an interval that knows the true standard "
+            f"deviation of the mean LDS (*width*, below). With three seeds or more, it covers in at least {more['coverage']:.1%}."
         ),
         lines="\n".join(map(line, rows)),
     )
