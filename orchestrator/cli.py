@@ -10,9 +10,10 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from orchestrator.storage.refusals import StoreRefusesError, describe_os_error, is_permanent
+from orchestrator.terminal.process_exit import exit_with_code_of
 from orchestrator.terminal.streams import have_readers, unbroken_streams
 from tasks.errors import InputError, RefitError
 
@@ -377,5 +378,10 @@ def _list(options: argparse.Namespace) -> int:
     return EXIT_COMPLETE
 
 
+def command_line() -> NoReturn:
+    """Run one command and end the process; the entry point of `refit`."""
+    exit_with_code_of(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line()

@@ -34,7 +34,7 @@ def from_bytes(data: bytes, schema: pa.Schema | None, columns: Sequence[str] | N
         stored = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         if schema is not None and not stored.schema_arrow.equals(schema):
             raise DamagedError(f"columns are {_columns(stored.schema_arrow)}; expected {_columns(schema)}")
-        return stored.read(columns=None if columns is None else list(columns))
+        return stored.read(columns=None if columns is None else list(columns), use_threads=False)
     except (pa.ArrowException, OSError, UnicodeError) as error:  # pyarrow raises OSError on a wrong page checksum
         raise DamagedError("unreadable parquet: " + " ".join(str(error).split())) from error
 

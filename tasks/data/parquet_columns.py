@@ -29,7 +29,8 @@ def read_parquet_columns(path: Path, check: Callable[[Sequence[str]], None], mos
             check(names)
             if file.metadata.num_rows > most_rows:
                 raise InputError(path, f"has {file.metadata.num_rows} rows; at most {most_rows} fit in memory")
-            return file.read(columns=names).replace_schema_metadata(None).to_pandas()
+            table = file.read(columns=names, use_threads=False).replace_schema_metadata(None)
+            return table.to_pandas(use_threads=False)
     except InputError:
         raise
     except Exception as error:  # pyarrow reports a damaged file by any of a dozen exception types

@@ -166,7 +166,7 @@ def read_parquet(path: Path, columns: Sequence[str]) -> Table:
             repeated = [name for name in columns if names.count(name) > 1]
             if repeated:
                 raise InputError(path, f"column {repeated[0]!r} appears {names.count(repeated[0])} times")
-            table = file.read(columns=list(columns))
+            table = file.read(columns=list(columns), use_threads=False)
             values = {name: table.column(name).to_pylist() for name in columns}
     except (pa.ArrowException, OSError, LookupError, ValueError, OverflowError, MemoryError, TypeError) as error:
         kind = compression_of(_first_bytes(path))
