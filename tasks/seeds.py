@@ -42,7 +42,14 @@ def torch_generator(seed: int, purpose: str, *key: int) -> torch.Generator:
 
 
 def seed_global(seed: int, purpose: str, *key: int) -> None:
-    """Seed torch's global generators (dropout draws from them) from (seed, purpose, key)."""
+    """Seed torch's global generators (dropout draws from them) from (seed, purpose, key): the CPU's, and CUDA's if in use.
+
+    It is called before every update. torch.manual_seed would also record a stack trace for every kind of device that is
+    not in use, which takes 0.4 ms, a third of an update of a small network.
+    """
     import torch
 
-    torch.manual_seed(purpose_seed(seed, purpose, *key))
+    value = purpose_seed(seed, purpose, *key)
+    torch.default_generator.manual_seed(value)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -9,6 +11,12 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 OptimizerName = Literal["adam", "adamw", "bert_adam", "sgd"]
+WRAPPED = (
+    "add_param_group",
+    "load_state_dict",
+    "state_dict",
+    "zero_grad",
+)  # methods of Optimizer outside torch.compile
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -36,10 +44,24 @@ def make_optimizer(
 
     groups = parameter_groups(network, weight_decay)
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, fused=True)
+        return without_compiler(torch.optim.SGD)(groups, lr=learning_rate, momentum=momentum, fused=True)
     if name == "bert_adam":
         from tasks.recipes.bert_adam import BertAdam
 
-        return BertAdam(groups, lr=learning_rate, betas=betas, eps=eps)
+        return without_compiler(BertAdam)(groups, lr=learning_rate, betas=betas, eps=eps)
     kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
+    return without_compiler(kind)(groups, lr=learning_rate, betas=betas, eps=eps, fused=True)
+
+
+@cache
+def without_compiler(kind: Any) -> Any:
+    """Return a subclass of the optimiser class `kind` with the same updates that does not import PyTorch's compiler.
+
+    PyTorch wraps these methods so that torch.compile leaves them out, and the wrappers import the compiler at their first
+    call: over a second of processor time in every process that trains. Refit compiles no training.
+    """
+    import torch
+
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in ("step", *WRAPPED)}
+    methods["step"] = torch.no_grad()(methods["step"])
+    return type(kind.__name__, (kind,), methods)

@@ -1,62 +1,69 @@
+"""Optimisers without PyTorch's compiler: the same updates, and the compiler is never imported."""
+
+import subprocess
+import sys
+from typing import get_args
+
 import pytest
 import torch
-from torch import nn
 
-from tasks.recipes.optimizers import make_optimizer, parameter_groups
+from tasks.recipes.bert_adam import BertAdam
+from tasks.recipes.optimizers import OptimizerName, make_optimizer, without_compiler
+
+OPTIONS = {
+    torch.optim.SGD: {"momentum": 0.9, "fused": True},
+    torch.optim.Adam: {"weight_decay": 0.1, "fused": True},
+    torch.optim.AdamW: {"weight_decay": 0.1, "fused": True},
+    BertAdam: {"weight_decay": 0.1},
+}
 
 
-def network():
+def weights_after_updates(kind, options):
     torch.manual_seed(0)
-    return nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
-
-
-def test_weight_decay_spares_biases_and_normalisation_weights():
-    model = network()
-    decayed, spared = parameter_groups(model, 0.1)
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0)
-    assert {id(p) for p in decayed["params"]} == {id(model[layer].weight) for layer in (0, 1, 3)}
-    assert {id(p) for p in spared["params"]} == {
-        id(p) for p in (model[1].bias, model[2].weight, model[2].bias, model[3].bias)
-    }
-
-
-def test_frozen_parameters_are_in_no_group():
-    model = network()
-    model[0].requires_grad_(False)
-    model[1].requires_grad_(False)
-    model[3].requires_grad_(False)
-    (group,) = parameter_groups(model, 0.1)
-    assert {id(p) for p in group["params"]} == {id(model[2].weight), id(model[2].bias)}
-
-
-def by_the_book(name, weights, gradients, lr, momentum, decay, betas, eps):
-    """The published update rules in float64."""
-    m, v, buffer = 0, 0, 0
-    for step, gradient in enumerate(gradients, 1):
-        if name == "adamw":
-            weights = weights - lr * decay * weights
-        else:
-            gradient = gradient + decay * weights
-        if name == "sgd":
-            buffer = momentum * buffer + gradient
-            weights = weights - lr * buffer
-        else:
-            m = betas[0] * m + (1 - betas[0]) * gradient
-            v = betas[1] * v + (1 - betas[1]) * gradient**2
-            weights = weights - lr * (m / (1 - betas[0] ** step)) / ((v / (1 - betas[1] ** step)).sqrt() + eps)
-    return weights
-
-
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
-def test_updates_are_the_published_ones(name):
-    options = {"momentum": 0.9 if name == "sgd" else 0.0, "betas": (0.8, 0.95), "eps": 1e-6}
-    layer = nn.Linear(7, 5, bias=False)
-    start, gradients = layer.weight.detach().double(), torch.randn(6, 5, 7, generator=torch.Generator().manual_seed(1))
-    optimizer = make_optimizer(layer, name, learning_rate=0.05, weight_decay=0.1, **options)
-    for gradient in gradients:
-        layer.weight.grad = gradient.clone()
+    network = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    optimizer = kind(network.parameters(), lr=0.05, **options)
+    for _ in range(4):
+        optimizer.zero_grad()
+        network(torch.ones(3, 5)).square().sum().backward()
         optimizer.step()
-    expected = by_the_book(
-        name, start, gradients.double(), 0.05, options["momentum"], 0.1, options["betas"], options["eps"]
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.step(lambda: network(torch.ones(3, 5)).sum())
+    return [weight.detach() for weight in network.parameters()]
+
+
+@pytest.mark.parametrize("kind", OPTIONS, ids=lambda kind: kind.__name__)
+def test_the_updates_are_those_of_the_wrapped_class_to_the_bit(kind):
+    expected = weights_after_updates(kind, OPTIONS[kind])
+    found = weights_after_updates(without_compiler(kind), OPTIONS[kind])
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_the_gradient_of_the_update_is_not_recorded():
+    assert not any(weight.requires_grad for weight in weights_after_updates(without_compiler(torch.optim.Adam), {}))
+
+
+def test_options_are_those_of_the_wrapped_class():
+    optimizer = make_optimizer(
+        torch.nn.Linear(3, 2), "adamw", learning_rate=0.1, momentum=0, weight_decay=0.2, betas=(0.8, 0.9), eps=1e-3
     )
-    torch.testing.assert_close(layer.weight.detach().double(), expected, rtol=0, atol=1e-5)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.2, 0.0]
+    assert optimizer.defaults["eps"] == 1e-3
+
+
+@pytest.mark.parametrize("name", get_args(OptimizerName))
+def test_training_does_not_import_the_compiler(name):
+    program = f"""
+import sys, torch
+from tasks.recipes.optimizers import make_optimizer
+network = torch.nn.Linear(3, 2)
+optimizer = make_optimizer(
+    network, {name!r}, learning_rate=0.1, momentum=0, weight_decay=0.1, betas=(0.9, 0.99), eps=1e-8
+)
+for _ in range(2):
+    optimizer.zero_grad()
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=120).returncode == 0
