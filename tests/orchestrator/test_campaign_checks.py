@@ -137,8 +137,8 @@ def test_saturated_and_wrong_queries_are_counted_in_the_references(tmp_path):
     """A model that knows the text words by heart is certain of the words it knows, and wrong where the label contradicts them."""
     wrong = {
         "queries.ids": [0, 1, 2, 3],
-        "task.recipe.epochs": 60,
-        "task.recipe.learning_rate": 0.05,
+        "task.recipe.epochs": 30,
+        "task.recipe.learning_rate": 0.08,
         "deletion.k": [2],
     }
     config = doubtful(tmp_path, wrong)
