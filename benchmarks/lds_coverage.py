@@ -34,8 +34,10 @@ its expectation over queries, seeds and subsets: the LDS that a campaign of the 
 of the same kind. It is not the LDS against measurements without noise, which is higher.
 
 **How campaigns are simulated.** Per query q and subset s, the predicted sum p and another effect u are standard normal numbers. The effect of the subset
-is r_q p + sqrt(1 - r_q^2) u, where r_q ~ N({rho}, sd^2) is how right the method is for the query. The measurement under seed r adds noise of standard
-deviation *noise*, drawn for every retrain and query. A part of p, u and noise is the same for all queries: *alike* is the share of the variance of p
+is r_q p + sqrt(1 - r_q^2) u. r_q says how right the method is for the query: it is the correlation between the predicted sum and the effect of a subset.
+It is drawn from N({rho}, 0.15^2) for every query, except in the lines with noise 2, where the method predicts nothing and r_q is 0. The
+measurement under seed r adds noise of standard deviation *noise*, drawn for every retrain and query. A part of p,
+u and noise is the same for all queries: *alike* is the share of the variance of p
 and u, *shared* that of the noise. With *drift* d, the seed also adds d z_r p with z_r ~ N(0, 1): the method is right more under some seeds
 than under others. Each line of the table simulates {n:,} campaigns; the truth is the mean of their LDS. The Monte Carlo standard error of a coverage
 is {error:.2%}.
@@ -48,7 +50,7 @@ retrains: what chance does to a retrain, it does to many queries at once, and mo
 {drift} More seeds are the only remedy, and the check `repeats` asks for caution below 5.
 
 *width* is the median half-width of the interval, divided by 1.96 times the true standard deviation of the mean LDS. 1 is the width of an interval that
-knows this standard deviation.
+knows this standard deviation. The column *sd* is this standard deviation itself.
 
 | queries | subsets | seeds | noise | alike | shared | drift | LDS | sd | coverage | width | over queries alone | width |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|
