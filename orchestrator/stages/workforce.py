@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import ParamSpec, TypeVar
 
 from orchestrator.experiment.arm import placed, where_of
+from orchestrator.experiment.checks import check_networks
 from orchestrator.experiment.experiment import Experiment
 from orchestrator.experiment.run_dir import (
     RunDir,
@@ -130,7 +131,7 @@ class Workforce:
         for label, task in tasks.items():
             with placed(where_of(label, experiment.config)):
                 task.prepare()
-        experiment.check_networks()
+        check_networks(experiment)
         return WorkerContext(
             experiment.task,
             numerics or self.numerics,

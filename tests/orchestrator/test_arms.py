@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.config.yaml_files import ConfigError
 from orchestrator.experiment.arm import Arm
-from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.checks import checked_experiment
 from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.errors import InputError
@@ -18,7 +18,7 @@ CPU = Numerics(device_model="test", torch="2")
 
 
 def arms_of(config) -> dict[str, Arm]:
-    return Experiment(config, None).arms
+    return checked_experiment(config, None).arms
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import yaml
 
 from orchestrator.config.load import dump_config, load_config, parse_config
 from orchestrator.config.yaml_files import ConfigError, apply_overrides, read_yaml
-from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.checks import checked_experiment
 from tasks.errors import InputError
 from tests.orchestrator.tiny_campaign import CONFIG, options, write_config
 
@@ -144,7 +144,7 @@ def test_labels_that_cannot_be_are_refused(tmp_path, methods, named):
 
 
 def opened(config):
-    return Experiment(config, None)
+    return checked_experiment(config, None)
 
 
 def test_a_dumped_config_is_the_same_campaign_with_its_defaults_written_out(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from influence.ranking import ranked
 from orchestrator.campaigns.deletion.campaign import Deletion
 from orchestrator.campaigns.deletion.candidates import Candidates
-from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.checks import checked_experiment
 from orchestrator.inspection.explain import explain
 from tasks.errors import InputError
 from tests.orchestrator.tiny_campaign import pipeline_of, run_here, small_config
@@ -120,7 +120,7 @@ def test_candidates_that_do_not_fit_are_refused_in_one_line(tmp_path, n, k):
     config = small_config(tmp_path, deletion__k=k, deletion__candidates={"least_overlap": n})
     wanted = rf"deletion\.candidates\.least_overlap: {n}; allowed: 5 \(the largest k\) to 40 \(all training examples\)$"
     with pytest.raises(InputError, match=wanted):
-        Experiment(config, None)
+        checked_experiment(config, None)
 
 
 def test_too_few_candidates_of_a_label_are_refused_before_anything_is_trained(tmp_path):
@@ -128,7 +128,7 @@ def test_too_few_candidates_of_a_label_are_refused_before_anything_is_trained(tm
     with pytest.raises(
         InputError, match=r"deletion\.k: random_same_label has \d training examples? among the candidates of a"
     ):
-        Experiment(config, None)
+        checked_experiment(config, None)
 
 
 def test_an_unknown_key_of_candidates_is_named(tmp_path):

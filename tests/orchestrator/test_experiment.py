@@ -12,6 +12,7 @@ import yaml
 
 from orchestrator.config.load import load_config
 from orchestrator.config.yaml_files import ConfigError
+from orchestrator.experiment.checks import checked_experiment
 from orchestrator.experiment.experiment import Experiment
 from tasks.base import Numerics
 from tasks.data.edits import Edit
@@ -23,7 +24,7 @@ OUTPUTS = np.array([[9, 0], [0, 9], [0, 1], [1, 0], [9, 0], [0, 0.1]], np.float3
 
 
 def experiment(folder, **changes) -> Experiment:
-    return Experiment(small_config(folder, **changes), None)
+    return checked_experiment(small_config(folder, **changes), None)
 
 
 def drawn(folder, outputs=None, **queries):
@@ -214,7 +215,7 @@ def test_neither_does_the_order_of_keys_nor_how_seeds_are_written(tmp_path, base
     path = tmp_path / "backwards.yaml"
     path.write_text(yaml.safe_dump(backwards(options()), sort_keys=False))
     assert path.read_text().startswith("output")
-    assert Experiment(load_config(path), None).run_hex == base_hex
+    assert checked_experiment(load_config(path), None).run_hex == base_hex
     seeds = [int(np.random.SeedSequence(2021, spawn_key=(r,)).generate_state(1)[0]) for r in range(2)]
     assert experiment(tmp_path, repeats={"seeds": seeds}).run_hex == base_hex
 
@@ -246,7 +247,7 @@ def files_config(folder, scores_name="scores.npz"):
 
 
 def open_files(folder) -> Experiment:
-    return Experiment(load_config(folder / "config.yaml"), None)
+    return checked_experiment(load_config(folder / "config.yaml"), None)
 
 
 def test_data_that_moves_is_the_same_data_and_data_that_changes_is_not(tmp_path):

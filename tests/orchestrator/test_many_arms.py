@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from orchestrator.experiment.checks import checked_experiment
 from orchestrator.experiment.experiment import Experiment
 from orchestrator.runtime.backend import WorkerContext
 from orchestrator.runtime.worker import configure, retrain
@@ -48,7 +49,7 @@ def calls(monkeypatch) -> Counter:
 
 
 def test_data_is_read_and_digested_once_whatever_the_number_of_settings(tmp_path, calls):
-    experiment = Experiment(grid_of(tmp_path, N_SETTINGS), None)
+    experiment = checked_experiment(grid_of(tmp_path, N_SETTINGS), None)
     assert len(experiment.arms) == N_SETTINGS
     ids = {arm.spec(Numerics(), Edit(), 1).spec_id for arm in experiment.arms.values()}
     assert len(ids) == N_SETTINGS
@@ -59,7 +60,7 @@ def test_data_is_read_and_digested_once_whatever_the_number_of_settings(tmp_path
 
 
 def test_preparing_one_setting_prepares_all(tmp_path, calls):
-    experiment = Experiment(grid_of(tmp_path, N_SETTINGS), None)
+    experiment = checked_experiment(grid_of(tmp_path, N_SETTINGS), None)
     first, *others = (arm.task for arm in experiment.arms.values())
     others[-1].prepare()
     assert all(task.tokeniser is first.tokeniser for task in others)
@@ -73,18 +74,18 @@ def test_a_worker_is_sent_the_data_once(tmp_path):
     sizes = {}
     for n_settings in (1, N_SETTINGS):
         config = grid_of(tmp_path / str(n_settings), n_settings, task=_read_from(tmp_path))
-        sizes[n_settings] = len(pickle.dumps(_context(Experiment(config, None))))
+        sizes[n_settings] = len(pickle.dumps(_context(checked_experiment(config, None))))
     assert sizes[N_SETTINGS] < 1.2 * sizes[1]
 
 
 def test_a_setting_sent_with_others_trains_as_it_does_alone(tmp_path):
-    experiment = Experiment(grid_of(tmp_path, 3), None)
+    experiment = checked_experiment(grid_of(tmp_path, 3), None)
     context = pickle.loads(pickle.dumps(_context(experiment)))
     configure(context)
     for label, arm in experiment.arms.items():
         work = arm.work(context.numerics, Edit(), 7)
         together = retrain(context, work, "w")
-        alone = Experiment(grid_of(tmp_path / label, 3), None).arms[label].task
+        alone = checked_experiment(grid_of(tmp_path / label, 3), None).arms[label].task
         alone.prepare()
         apart = retrain(WorkerContext(alone, context.numerics), work, "w")
         assert together.outputs["test"].tobytes() == apart.outputs["test"].tobytes()

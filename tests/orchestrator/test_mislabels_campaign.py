@@ -16,7 +16,7 @@ import pytest
 from orchestrator import api
 from orchestrator.campaigns.mislabels.difficult import RepeatedOutputs
 from orchestrator.cli import main
-from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.checks import checked_experiment
 from orchestrator.inspection.verify import verify
 from orchestrator.records import Outcome
 from tasks.base import Numerics
@@ -214,7 +214,7 @@ def test_a_repeat_that_fails_is_left_out_until_it_is_retried(tmp_path, monkeypat
         tmp_path, {"task.recipe": recipe, "plugins": ["flaky_seeds"], "scores": {"models": 1, "checkpoints": [2]}}
     )
     broken = importlib.import_module("flaky_seeds").broken
-    broken.add(Experiment(config, None).seeds[1])
+    broken.add(checked_experiment(config, None).seeds[1])
     result = run_here(config)
     assert result.exit_code == api.EXIT_QUARANTINED
     models = pd.read_csv(result.run_dir / "results" / "retrieval.csv").set_index("ranking")["n_models"]
@@ -238,15 +238,15 @@ def test_true_labels_from_another_file_are_matched_by_id(tmp_path):
     frame.to_csv(tmp_path / "train.csv", index=False)
     frame.sample(frac=1, random_state=0).assign(noisy="sport").to_csv(tmp_path / "truth.csv", index=False)
     config = small_mislabels(tmp_path, {"task.data.train.id": "number", "mislabels.truth.path": "truth.csv"})
-    experiment = Experiment(config, None)
+    experiment = checked_experiment(config, None)
     true = config.campaign.true_labels(experiment)  # pyright: ignore[reportAttributeAccessIssue]
     classes = np.array(experiment.train.classes)
     assert classes[true].tolist() == frame["label"].tolist()
 
 
 def test_truth_is_no_part_of_what_is_trained_or_scored(tmp_path):
-    with_truth = Experiment(small_mislabels(tmp_path), None)
-    without = Experiment(small_mislabels(tmp_path, {"mislabels": {}}), None)
+    with_truth = checked_experiment(small_mislabels(tmp_path), None)
+    without = checked_experiment(small_mislabels(tmp_path, {"mislabels": {}}), None)
     specs = [e.spec(Numerics(), Edit(), 1).spec_id for e in (with_truth, without)]
     assert specs[0] == specs[1]
 
@@ -258,7 +258,7 @@ def test_the_shipped_config_fits_the_data():
     names = {"train": "noisy_labels_10k", "test": "test"}
     paths = [f"task.data.{split}.path={data / name}.parquet" for split, name in names.items()]
     config = api.load_config(ROOT / "configs" / "mislabels" / "agnews_noisy.yaml", paths)
-    experiment = Experiment(config, None)
+    experiment = checked_experiment(config, None)
     true = config.campaign.true_labels(experiment)  # pyright: ignore[reportAttributeAccessIssue]
     assert (true != experiment.train.labels).mean() == pytest.approx(0.1974, abs=1e-4)
 
@@ -294,7 +294,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
 def test_wrong_options_are_refused_before_anything_is_trained(name, tmp_path):
     changes, place, problem = REFUSED[name]
     with pytest.raises(InputError) as caught:
-        Experiment(small_mislabels(tmp_path, changes), None)
+        checked_experiment(small_mislabels(tmp_path, changes), None)
     assert place in str(caught.value)
     assert problem in str(caught.value)
 
@@ -302,7 +302,7 @@ def test_wrong_options_are_refused_before_anything_is_trained(name, tmp_path):
 def test_truth_on_a_task_without_files_is_refused(tmp_path):
     config = small_mislabels(tmp_path, {"task": {**PLANTED, "measure": [{"split": "train"}]}, "mislabels.k": []})
     with pytest.raises(InputError, match=r"mislabels\.truth: the task 'planted' reads no file"):
-        Experiment(config, None)
+        checked_experiment(config, None)
 
 
 def test_no_difficult_example_is_an_error_that_names_the_key(tmp_path):

@@ -11,7 +11,7 @@ import yaml
 from orchestrator import api
 from orchestrator.cli import main
 from orchestrator.config.load import dump_config, parse_config
-from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.checks import checked_experiment
 from orchestrator.inspection.verify import verify
 from orchestrator.runtime.worker import configure, retrain
 from tasks.errors import InputError
@@ -59,9 +59,9 @@ def test_what_observers_see_changes_no_output(finished, tmp_path, watcher):
 
 
 def test_observers_are_part_of_what_is_recorded_and_not_of_what_is_trained(tmp_path, watcher):
-    plain = Experiment(small_config(tmp_path), None)
+    plain = checked_experiment(small_config(tmp_path), None)
     one, same, other, both, swapped = (
-        Experiment(observed(tmp_path, watcher, *blocks), None)
+        checked_experiment(observed(tmp_path, watcher, *blocks), None)
         for blocks in (
             [("Norms", {})],
             [("Norms", {"every": 2})],
@@ -94,7 +94,7 @@ def test_a_ledger_says_what_was_observed_and_keeps_it(tmp_path, watcher):
 
 
 def test_ids_of_a_campaign_without_observers_are_those_it_always_had(tmp_path):
-    experiment = Experiment(api.load_config(TINY, [f"output={tmp_path}"]), None)
+    experiment = checked_experiment(api.load_config(TINY, [f"output={tmp_path}"]), None)
     assert (experiment.run_name, experiment.task_id) == ("tiny-a07b4cc85cf84fcc", "ed70766aa49cb9ab2fc33b8230904205")
     assert "observers" not in experiment.main.record
 
@@ -114,7 +114,7 @@ def test_a_stack_of_retrains_is_not_observed(tmp_path, watcher):
 
 def test_a_resolved_config_observes_the_same(tmp_path, watcher):
     config = observed(tmp_path, watcher, ("Norms", {"every": 5}), ("Other", {}))
-    raw = yaml.safe_load(dump_config(config, Experiment(config, None).task))
+    raw = yaml.safe_load(dump_config(config, checked_experiment(config, None).task))
     assert raw["observe"][0] == {"name": f"{watcher}:Norms", "every": 5, "refuse": ""}
     assert parse_config(raw, config.path).observers == config.observers
 
@@ -131,7 +131,7 @@ def test_a_resolved_config_observes_the_same(tmp_path, watcher):
 )
 def test_what_cannot_be_observed_is_refused(tmp_path, watcher, blocks, named):
     with pytest.raises(InputError, match=named):
-        Experiment(observed(tmp_path, watcher, *blocks), None)
+        checked_experiment(observed(tmp_path, watcher, *blocks), None)
 
 
 def test_an_unknown_observer_is_refused_with_those_there_are(tmp_path):
@@ -161,11 +161,11 @@ def test_a_recipe_may_refuse_a_task(tmp_path, plugin):
     module = plugin("choosy_recipe", RECIPE)
     recipe = {**CONFIG["task"]["recipe"], "name": f"{module}:Choosy"}
     with pytest.raises(InputError, match=r"config.yaml: task.recipe: 40 examples are too few"):
-        Experiment(small_config(tmp_path, task__recipe=recipe, plugins=[module]), None)
+        checked_experiment(small_config(tmp_path, task__recipe=recipe, plugins=[module]), None)
 
 
 def test_a_recipe_of_an_arm_is_named_with_it(tmp_path, plugin):
     module = plugin("choosy_arm", RECIPE.replace("Finetune", "DecTraining").replace("finetune", "dec"))
     arms = {"nll": {}, "twin": {}, "dec": {"recipe.name": f"{module}:Choosy", "recipe.objective": "dec"}}
     with pytest.raises(InputError, match=r"config.yaml \(arm dec.0\): task.recipe: 12 examples"):
-        Experiment(small_loo(tmp_path, leave_one_out__arms=arms, plugins=[module]), None)
+        checked_experiment(small_loo(tmp_path, leave_one_out__arms=arms, plugins=[module]), None)

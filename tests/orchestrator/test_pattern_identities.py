@@ -15,7 +15,7 @@ from influence.methods.tracin import TracIn
 from influence.selections import with_selections
 from orchestrator.cli import main
 from orchestrator.config.schema import LoadedConfig
-from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.checks import checked_experiment
 from tasks.base import Numerics
 from tasks.data.edits import Edit
 from tasks.models.text_cnn import TextCNN
@@ -105,7 +105,7 @@ def test_another_spelling_trains_and_scores_nothing_again(tmp_path):
 
 @pytest.mark.parametrize("layers", ["all", "last", "first"])
 def test_words_stay_as_they_are(layers, tmp_path):
-    task = Experiment(small_config(tmp_path), None).task
+    task = checked_experiment(small_config(tmp_path), None).task
     method = TracIn(layers=layers)
     assert with_selections(method.identity(), method, task, tmp_path) == method.identity()
 
@@ -114,7 +114,7 @@ def test_a_selection_of_a_recipe_and_of_an_observer_is_resolved_too(tmp_path):
     from influence.diagnostics.confound_influence_difference import ConfoundInfluenceDifference
     from influence.recipes.influence_tuning import InfluenceTuning
 
-    task = Experiment(small_config(tmp_path), None).task
+    task = checked_experiment(small_config(tmp_path), None).task
     parts = (
         (InfluenceTuning(parameters=("conv[12]",)), "parameters"),
         (ConfoundInfluenceDifference(layers=("conv[12]",)), "layers"),
@@ -129,7 +129,7 @@ def test_patterns_for_a_model_of_somebody_else_stay_as_they_are_written(tmp_path
     module = plugin("patterns_of_mine", source)
     model = with_model(name=f"{module}:Mine", freeze=["emb*"])
     config = small_config(tmp_path, plugins=[module], **model, **with_method({"name": "tracin", "layers": ["conv?"]}))
-    arm = Experiment(config, None).main
+    arm = checked_experiment(config, None).main
     assert arm.model_identity["freeze"] == ["emb*"]
     assert arm.method_identity(config.methods["judged"])["layers"] == ["conv?"]
 
@@ -178,7 +178,7 @@ def test_plan_refuses_such_a_pattern_of_a_model_from_scratch_too(tmp_path):
 
 
 def test_every_built_in_model_lists_the_parameters_of_its_network(tmp_path):
-    task = Experiment(small_config(tmp_path), None).task
+    task = checked_experiment(small_config(tmp_path), None).task
     task.prepare()
     built = [name for name, _ in task.network(0).named_parameters()]
     assert TextCNN().parameter_names() == built

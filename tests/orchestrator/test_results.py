@@ -55,9 +55,10 @@ def test_queries_are_found_by_row_whatever_their_order(parts, tmp_path):
 
 
 def experiment_queries(folder, ids):
-    from orchestrator.experiment.experiment import Experiment
 
-    return Experiment(small_config(folder, queries={"split": "test", "ids": ids}), None).queries(None)
+    from orchestrator.experiment.checks import checked_experiment
+
+    return checked_experiment(small_config(folder, queries={"split": "test", "ids": ids}), None).queries(None)
 
 
 @pytest.mark.parametrize("status", ["diverged", "quarantined", "absent"])

@@ -10,7 +10,7 @@ import yaml
 from orchestrator import api
 from orchestrator.cli import main
 from orchestrator.config.load import dump_config, parse_config
-from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.checks import checked_experiment
 from orchestrator.forecast.estimate import estimate
 from orchestrator.inspection.report_data import report_data
 from orchestrator.inspection.status import status
@@ -88,9 +88,9 @@ def test_a_dry_run_on_a_gpu_that_no_worker_has_named_gives_the_most(tmp_path):
 def test_a_resolved_config_keeps_what_the_first_arm_changes_to_that_arm(tmp_path, change):
     block = {"arms": [{"name": "first", "set": change}, {"name": "plain"}], "min_trials": 1}
     config = small_grid(tmp_path, recipe_grid=block)
-    experiment = Experiment(config, None)
+    experiment = checked_experiment(config, None)
     again = parse_config(yaml.safe_load(dump_config(config, experiment.task)), config.path)
-    assert Experiment(again, None).run_name == experiment.run_name
+    assert checked_experiment(again, None).run_name == experiment.run_name
 
 
 @pytest.mark.parametrize(

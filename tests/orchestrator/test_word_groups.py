@@ -12,7 +12,7 @@ from influence.scoring import word_contributions
 from orchestrator.analysis.cells import Cells
 from orchestrator.analysis.query_checks import key_words_check
 from orchestrator.campaigns.deletion.correct import correct_note, correct_table
-from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.checks import checked_experiment
 from orchestrator.inspection.verify import verify
 from orchestrator.runtime import worker
 from orchestrator.stages.workforce import Stopped
@@ -86,7 +86,7 @@ def test_the_other_groups_keep_their_retrains_and_campaigns_without_words_their_
     assert list(pipeline_of(plain).experiment.stored_scores) == ["tracin_we", "tracin_last"]
     assert {work.spec_id for work in pipeline_of(plain).planned.works} < {w.spec_id for w in pipeline.planned.works}
     masks = small_config(tmp_path, **WORDS, deletion__replace_by="unknown")
-    assert Experiment(masks, None).run_hex != pipeline.experiment.run_hex
+    assert checked_experiment(masks, None).run_hex != pipeline.experiment.run_hex
 
 
 def test_correct_has_the_share_of_correct_answers_and_starts_with_the_references(pipeline):
@@ -192,7 +192,7 @@ def test_a_token_that_the_tokeniser_lacks_is_refused_before_anything_is_trained(
     with pytest.raises(
         InputError, match=r"deletion\.replace_by: the tokeniser has no token 'mask'; allowed: pad, unknown$"
     ):
-        Experiment(config, None)
+        checked_experiment(config, None)
 
 
 def test_words_and_candidates_go_together(tmp_path):
@@ -221,7 +221,7 @@ def test_the_identity_of_key_words_has_the_source_of_a_users_own_method(tmp_path
     own = {"methods": [{"name": f"{module}:Mine", "as": "mine"}], "plugins": [module]}
     of = []
     for changes in (own, {}):
-        found = Experiment(small_config(tmp_path, **{**WORDS, **changes}), None)
+        found = checked_experiment(small_config(tmp_path, **{**WORDS, **changes}), None)
         [key_words] = [method for label, method in found.stored_scores.items() if label not in found.scored]
         of.append(found.main.method_identity(key_words)["of"])
     assert list(of[0]["sources"]) == [module]
