@@ -70,6 +70,9 @@ def check_last_layer(
         raise InputError(where, f"{name}: {error.where}: {error.problem}") from error
     if not isinstance(module := network.get_submodule(layer), nn.Linear):
         raise InputError(where, f"{name} needs a Linear last layer; {layer} is a {type(module).__name__}")
+    if not module.weight.requires_grad:
+        problem = f"{name} is about the weights of the last layer, but {layer} is frozen and no example changes it"
+        raise InputError(where, f"{problem}; take it out of task.model.freeze")
     if (size := n_parameters(task, network, bias)) > max_parameters:
         key = ".".join([part for part in (where, block, "max_parameters") if part])
         problem = f"{max_parameters} is too small: the last layer has {size} parameters"

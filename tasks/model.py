@@ -89,3 +89,7 @@ class Model(Component):
     def last_layer_problem(self, base_dir: Path) -> str:
         """Return why methods that use the layer onto the logits do not fit, or "" if they do. Uses no torch."""
         return ""
+
+    def hidden_token_problem(self, base_dir: Path) -> str:
+        """Return why a token within a text cannot be hidden without an effect on others, or "" if it can. Uses no torch."""
+        return ""

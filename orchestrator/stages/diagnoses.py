@@ -17,6 +17,7 @@ from orchestrator.stages.scoring_models import Unfinished
 from orchestrator.storage.diagnoses import Tables
 from orchestrator.terminal.progress import Progress
 from tasks.digests import digest, digest_arrays
+from tasks.errors import InputError
 from tasks.sources import with_sources
 
 
@@ -130,6 +131,18 @@ class Diagnoses:
             label: {name: pd.concat(frames, ignore_index=True) for name, frames in tables.items()}
             for label, tables in found.items()
         }
+
+
+def by_file_name(found: Mapping[str, Mapping[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+    """Return the tables of all diagnostics by their file names. Raises InputError if two of them would be one file."""
+    tables: dict[str, pd.DataFrame] = {}
+    for label, named in found.items():
+        for name, table in named.items():
+            file = file_name(label, name)
+            if file in tables:
+                raise InputError("diagnose", f"two tables would be results/{file}.csv; give {label!r} another `as:`")
+            tables[file] = table
+    return tables
 
 
 def file_name(label: str, name: str) -> str:

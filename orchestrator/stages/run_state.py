@@ -22,7 +22,7 @@ from orchestrator.experiment.scoring_work import ScoringGroup, ScoringWork
 from orchestrator.records import LedgerRow
 from orchestrator.runtime.backend import WorkerContext
 from orchestrator.runtime.driver import SpendMeter, StopSignal
-from orchestrator.stages.diagnoses import Diagnoses, GroupDiagnoses, file_name
+from orchestrator.stages.diagnoses import Diagnoses, GroupDiagnoses, by_file_name
 from orchestrator.stages.retraining import Retraining
 from orchestrator.stages.score_shards import GroupScores
 from orchestrator.stages.score_warnings import score_warnings
@@ -242,7 +242,7 @@ class RunState:
     def results_from(self, rows: Mapping[str, LedgerRow]) -> Results:
         """Derive the tables, verdicts and checks from these ledger rows; if the data's query ids are text, the tables show those too."""
         found = self.campaign.checked_results(self.scored, self.planned, rows)
-        diagnosed = {file_name(label, name): t for label, ts in self.diagnosed.items() for name, t in ts.items()}
+        diagnosed = by_file_name(self.diagnosed)
         asks = self.campaign.asks_queries
         return replace(found, diagnosed=diagnosed).with_given_ids(self.experiment.main.query_split if asks else None)
 

@@ -51,6 +51,16 @@ def counts_padding(model_type: str) -> bool:
     return any("create_position_ids_from_input_ids" in file for file in _modeling_files(model_type))
 
 
+@functools.cache
+def counts_attention(model_type: str) -> bool:
+    """Return whether a token's position is the number of visible tokens before it, as in OPT, BLOOM and Falcon.
+
+    A token that is hidden from attention within a text moves all tokens behind it in such a network.
+    """
+    counted = re.compile(r"cumsum\((?:position_)?attention_mask|attention_mask(?:\.long\(\))?\.cumsum\(")
+    return any(counted.search(file) for file in _modeling_files(model_type))
+
+
 def _package() -> Path:
     found = importlib.util.find_spec("transformers")
     if found is None or found.origin is None:

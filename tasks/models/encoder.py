@@ -14,7 +14,7 @@ from tasks.base import Batch
 from tasks.data.tokens import PretrainedEncoding, PretrainedTokeniser, tokeniser_digest
 from tasks.errors import InputError, RefitError
 from tasks.model import Model
-from tasks.models.architectures import counts_padding, has_pooled_head
+from tasks.models.architectures import counts_attention, counts_padding, has_pooled_head
 from tasks.models.freezing import freeze_parameters, frozen_names
 from tasks.models.parameter_names import classifier_parameter_names
 from tasks.models.pretrained import (
@@ -165,7 +165,9 @@ class Encoder(Model):
             )
 
     def forward(self, network: nn.Module, batch: Batch) -> Tensor:
-        """Return the class logits [n, n_outputs]. Tokens that are hidden within a text do not move those behind them.
+        """Return the class logits [n, n_outputs].
+
+        Tokens that are hidden within a text do not move those behind them, unless `hidden_token_problem` says that they do.
 
         `token_type_ids` of the batch are passed on if the network has embeddings of two or more types: BERT and MiniLM
         have, RoBERTa and DistilBERT have not, and see the two segments of a pair by their separator only.
@@ -194,6 +196,11 @@ class Encoder(Model):
         """Return why methods that use the layer onto the logits do not fit, or "" if they do; read from config.json."""
         model_type = read_config(self._directory(base_dir))["model_type"]
         return "" if has_pooled_head(model_type) else f"that of {model_type!r} gets one vector per token"
+
+    def hidden_token_problem(self, base_dir: Path) -> str:
+        """Return why hiding a token moves those behind it, or "" if it does not; read from config.json."""
+        model_type = read_config(self._directory(base_dir))["model_type"]
+        return f"{model_type!r} counts positions by the visible tokens" if counts_attention(model_type) else ""
 
     def layer_modules(self, network: nn.Module) -> list[str]:
         """Return the names of the modules that own weights (embeddings, linear layers, normalisations), in the network's order."""

@@ -139,6 +139,17 @@ class Smoothed(SmallTask):
         return torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none", label_smoothing=0.1)
 
 
+@pytest.mark.parametrize("method", [InfluenceLast(), Representer()])
+def test_a_frozen_last_layer_is_refused_before_anything_starts(method):
+    task = SmallTask(SmallCNN())
+    network = task.network(0)
+    network.get_submodule(task.model.last_module(network)).requires_grad_(False)
+    with pytest.raises(
+        InputError, match=rf"{re.escape(WHERE)}: {method.name} is about .* frozen and no example changes"
+    ):
+        method.check_network(task, network, query_block(task), WHERE)
+
+
 WHERE = "config.yaml: methods[0]"
 REFUSED = [
     (InfluenceLast(), Smoothed, rf"{re.escape(WHERE)}: influence_last needs the train loss -log p\(label\)"),

@@ -14,6 +14,7 @@ from orchestrator.cli import main
 from orchestrator.config.load import dump_config, parse_config
 from orchestrator.inspection.track_record import track_record
 from orchestrator.inspection.verify import verify
+from orchestrator.stages.diagnoses import by_file_name
 from tasks.errors import InputError
 from tests.orchestrator.small_grid import small_grid
 from tests.orchestrator.tiny_campaign import CONFIG, committed, pipeline_of, result_bytes, run_here, small_config
@@ -170,6 +171,13 @@ def test_what_cannot_be_diagnosed_is_refused_before_anything_starts(tmp_path, ch
 def test_a_campaign_without_queries_takes_none(tmp_path):
     with pytest.raises(InputError, match="diagnose: recipe_grid takes no diagnose"):
         small_grid(tmp_path, diagnose=CANCELLATION)
+
+
+def test_two_tables_of_one_name_are_refused():
+    tables = {"a": {"": 1, "b_c": 2}, "a_b": {"": 3}}
+    assert by_file_name(tables) == {"diagnose_a": 1, "diagnose_a_b_c": 2, "diagnose_a_b": 3}
+    with pytest.raises(InputError, match=r"results/diagnose_a_b_c\.csv; give 'a_b' another"):
+        by_file_name({**tables, "a_b": {"c": 3}})
 
 
 OWN = '''

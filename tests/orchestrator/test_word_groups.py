@@ -17,6 +17,7 @@ from orchestrator.inspection.verify import verify
 from orchestrator.runtime import worker
 from orchestrator.stages.workforce import Stopped
 from tasks.errors import InputError
+from tasks.model import Model
 from tests.orchestrator.tiny_campaign import Finished, pipeline_of, result_bytes, run_here, small_config
 
 METHODS = [{"name": "tracin_we"}, {"name": "tracin_last"}, {"name": "random"}]
@@ -192,6 +193,34 @@ def test_a_token_that_the_tokeniser_lacks_is_refused_before_anything_is_trained(
     with pytest.raises(
         InputError, match=r"deletion\.replace_by: the tokeniser has no token 'mask'; allowed: pad, unknown$"
     ):
+        checked_experiment(config, None)
+
+
+@pytest.mark.parametrize(
+    ("deletion", "problem"),
+    [
+        ({"deletion__replace_by": "unknown"}, "replace_by 'unknown' needs one of the groups"),
+        (
+            {"deletion__groups": ["opponent_words"], "deletion__mode": "drop"},
+            "mode 'drop' needs a group that removes examples; opponent_words remove none",
+        ),
+    ],
+)
+def test_options_without_an_effect_are_refused(tmp_path, deletion, problem):
+    with pytest.raises(InputError, match=problem):
+        small_config(tmp_path, **deletion)
+
+
+@pytest.mark.parametrize(("problem", "is_refused"), [("it counts them", True), ("", False)])
+def test_padding_that_moves_other_words_is_refused(tmp_path, monkeypatch, problem, is_refused):
+    config = small_config(tmp_path, **WORDS)
+    monkeypatch.setattr(Model, "hidden_token_problem", lambda self, base_dir: problem)
+    if is_refused:
+        with pytest.raises(
+            InputError, match=r"deletion\.replace_by: 'pad' hides .* it counts them; allowed: mask, unknown$"
+        ):
+            checked_experiment(config, None)
+    else:
         checked_experiment(config, None)
 
 

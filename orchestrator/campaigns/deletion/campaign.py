@@ -8,7 +8,7 @@ from itertools import product
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from influence.base import Method
 from influence.checkpoint import QueryBlock
@@ -56,6 +56,15 @@ class Deletion(Campaign):
     mode: Literal["mask", "drop"] = "mask"
     candidates: Candidates | None = None
     replace_by: ReplaceBy = "pad"
+
+    @model_validator(mode="after")
+    def _options_have_an_effect(self) -> Deletion:
+        words = [group for group in self.groups if group in SIDES]
+        if self.replace_by != "pad" and not words:
+            raise ValueError(f"replace_by {self.replace_by!r} needs one of the groups {', '.join(SIDES)}")
+        if self.mode != "mask" and len(words) == len(self.groups):
+            raise ValueError(f"mode {self.mode!r} needs a group that removes examples; {', '.join(words)} remove none")
+        return self
 
     @field_validator("k", "groups")
     @classmethod

@@ -49,8 +49,11 @@ def check_words(experiment: Experiment, groups: Iterable[str], by: ReplaceBy) ->
     task = experiment.task
     require_task(task, Task.with_replaced, f"{where}: deletion.groups", f"{asked[0]} replaces words of a text")
     require_model(task, Model.embedding_module, f"{where}: deletion.groups", f"{asked[0]} needs a word embedding")
-    if by == "pad":
-        return  # every tokeniser has padding; for other tokens the tokeniser must be loaded
+    if by == "pad":  # every tokeniser has padding; for other tokens the tokeniser must be loaded
+        if problem := task.model.hidden_token_problem(experiment.config.base_dir):
+            moved = f"'pad' hides the word, which moves all words behind it, since {problem}"
+            raise InputError(f"{where}: deletion.replace_by", f"{moved}; allowed: mask, unknown")
+        return
     task.prepare()
     try:
         task.with_replaced(Edit.replacement({int(experiment.train.ids[0]): [0]}, by))

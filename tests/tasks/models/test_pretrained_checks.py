@@ -14,7 +14,7 @@ import yaml
 from transformers import AutoModel
 
 from orchestrator.cli import main
-from tasks.models.architectures import has_pooled_head, sequence_classifiers
+from tasks.models.architectures import counts_attention, has_pooled_head, sequence_classifiers
 from tasks.models.pretrained import quiet_transformers
 from tests.fakes import tiny_bert
 from tests.test_malformed_inputs import CONFIG, ROWS
@@ -150,7 +150,20 @@ OWN_NAMES = {
     "albert": {"embedding_size": 8},
     "opt": {"ffn_dim": 32, "word_embed_proj_dim": 16},
     "gpt_neo": {"num_layers": 1, "num_heads": 2, "attention_types": [[["global"], 1]]},
+    "bloom": {"n_layer": 1, "n_head": 2},
+    "falcon": {"alibi": True},
 }
+WITH_KEYS = ("llama", "mistral", "qwen2")  # networks whose keys and values have a number of heads of their own
+
+
+def tiny_network(model_type):
+    """A tiny classifier of this type, in evaluation mode."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    sizes = {**SIZES, "num_key_value_heads": 2} if model_type in WITH_KEYS else SIZES
+    config = AutoConfig.for_model(model_type, **{**sizes, **OWN_NAMES.get(model_type, {})})
+    with quiet_transformers():
+        return AutoModelForSequenceClassification.from_config(config).eval()
 
 
 @pytest.mark.parametrize(
@@ -173,17 +186,27 @@ OWN_NAMES = {
 def test_which_heads_see_every_token_is_read_correctly(model_type):
     """Compared with what the last linear layer of a tiny network is given."""
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    sizes = {**SIZES, "num_key_value_heads": 2} if model_type in ("llama", "mistral", "qwen2") else SIZES
-    config = AutoConfig.for_model(model_type, **{**sizes, **OWN_NAMES.get(model_type, {})})
-    with quiet_transformers():
-        network = AutoModelForSequenceClassification.from_config(config).eval()
-    seen = []
+    network, seen = tiny_network(model_type), []
     last = [module for module in network.modules() if isinstance(module, torch.nn.Linear)][-1]
     last.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].dim()))
     network(input_ids=torch.tensor([[5, 6, 7, 8]]), attention_mask=torch.ones(1, 4, dtype=torch.long))
     assert has_pooled_head(model_type) == (seen[-1] == 2)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "gpt2", "opt", "bloom", "falcon"])
+def test_which_networks_count_positions_by_visible_tokens_is_read_correctly(model_type):
+    """In these networks a hidden token in the middle is as if it were not there."""
+    import torch
+
+    network = tiny_network(model_type)
+    hidden = network.base_model(
+        input_ids=torch.tensor([[5, 6, 7]]), attention_mask=torch.tensor([[1, 0, 1]])
+    ).last_hidden_state[:, -1]
+    absent = network.base_model(
+        input_ids=torch.tensor([[5, 7]]), attention_mask=torch.ones(1, 2, dtype=torch.long)
+    ).last_hidden_state[:, -1]
+    assert counts_attention(model_type) == torch.allclose(hidden, absent, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["tracin_last", "tfidf"])
