@@ -14,7 +14,8 @@ from orchestrator.config.schema import LoadedConfig
 from orchestrator.experiment.checks import checked_experiment
 from orchestrator.experiment.edited_plugins import edited_since_other_runs, not_this_config
 from orchestrator.experiment.run_dir import RunDir, existing
-from orchestrator.forecast.estimate import Estimate, estimate
+from orchestrator.forecast.dry_run import estimate
+from orchestrator.forecast.estimate import Estimate
 from orchestrator.runtime.backend import Backend, WorkerContext
 from orchestrator.runtime.stop import StopSignal, stop_on_signals
 from orchestrator.scheduling.budget import Limits, Prices

@@ -54,7 +54,11 @@ def test_adding_a_diagnostic_trains_and_scores_nothing(own_copy):
     before = committed(own_copy.config)
     shards = set((own_copy.folder / "runs" / "scores").rglob("*.parquet"))
     more = small_config(own_copy.folder, diagnose=CANCELLATION)
+    planned = api.plan(more)
+    assert (planned.missing_diagnostics, planned.to_do, planned.is_nothing) == (("cancellation",), 0, False)
+    assert "diagnostics    missing: cancellation" in planned.lines()
     result = run_here(more)
+    assert (api.plan(more).missing_diagnostics, api.plan(more).is_nothing) == ((), True)
     assert (result.report.retrained, result.report.score_seconds) == (0, 0.0)
     assert committed(more) == before
     assert set((own_copy.folder / "runs" / "scores").rglob("*.parquet")) == shards
@@ -108,7 +112,9 @@ def test_lost_weights_are_trained_again_only_while_a_diagnosis_is_missing(tmp_pa
     for path in (tmp_path / "runs" / "checkpoints").rglob("*.safetensors"):
         path.unlink()
     assert run_here(config).report.retrained == 0
+    assert api.plan(config).is_nothing
     next(iter(stored(config))).unlink()
+    assert (api.plan(config).scoring_models_to_do, api.plan(config).to_do) == (1, 0)
     assert run_here(config).report.retrained == 1
     assert result_bytes(result.run_dir) == before
 
@@ -174,10 +180,13 @@ def test_a_campaign_without_queries_takes_none(tmp_path):
 
 
 def test_two_tables_of_one_name_are_refused():
-    tables = {"a": {"": 1, "b_c": 2}, "a_b": {"": 3}}
-    assert by_file_name(tables) == {"diagnose_a": 1, "diagnose_a_b_c": 2, "diagnose_a_b": 3}
+    one, two, three = (pd.DataFrame({"x": [n]}) for n in range(3))
+    tables = {"a": {"": one, "b_c": two}, "a_b": {"": three}}
+    found = by_file_name(tables)
+    assert list(found) == ["diagnose_a", "diagnose_a_b_c", "diagnose_a_b"]
+    assert found["diagnose_a_b_c"] is two
     with pytest.raises(InputError, match=r"results/diagnose_a_b_c\.csv; give 'a_b' another"):
-        by_file_name({**tables, "a_b": {"c": 3}})
+        by_file_name({**tables, "a_b": {"c": three}})
 
 
 OWN = '''

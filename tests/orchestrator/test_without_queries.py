@@ -11,7 +11,7 @@ from orchestrator import api
 from orchestrator.cli import main
 from orchestrator.config.load import dump_config, parse_config
 from orchestrator.experiment.checks import checked_experiment
-from orchestrator.forecast.estimate import estimate
+from orchestrator.forecast.dry_run import estimate
 from orchestrator.inspection.report_data import report_data
 from orchestrator.inspection.status import status
 from orchestrator.inspection.track_record import track_record
