@@ -49,6 +49,16 @@ class PredictedProbability(GoldProbability):
     label: ClassVar[str] = "predicted"
 
 
+class ReferenceProbability(GoldProbability):
+    """Probability of the label that the reference of the same seed predicts, in [0, 1]. Han et al. 2020, section 3.4, released code.
+
+    Methods explain the label that the scoring model predicts, since the references are trained after the scores are computed.
+    """
+
+    name: ClassVar[str] = "reference_probability"
+    label: ClassVar[str] = "reference"
+
+
 class Loss(_LogProbability):
     """Minus the cross-entropy loss of the gold label: log p = -loss, in nats."""
 

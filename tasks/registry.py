@@ -221,6 +221,11 @@ MEASUREMENTS = Registry(
             "probability of the label the scoring model predicts",
             "Han et al. 2020",
         ),
+        "reference_probability": Entry(
+            "tasks.measurements:ReferenceProbability",
+            "probability of the label that the reference of the same seed predicts",
+            "Han et al. 2020",
+        ),
         "loss": Entry("tasks.measurements:Loss", "minus the cross-entropy loss of the gold label"),
         "output": Entry(
             "tasks.measurements:Output",

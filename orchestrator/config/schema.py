@@ -71,13 +71,15 @@ class CampaignBlock(Component):
     queries there are no scoring models. `judges_own_model`: scores are judged by retrains of the model that they were
     computed from. `gives_parents`: the campaign gives a parent to every retrain of an arm other than the first. A parent is
     a model that was trained before in another arm; the retrain starts from its weights. `adapts`: the campaign supports
-    `repeats.target_se`. `fills`: defaults of the campaign for keys at the top level of the config.
+    `repeats.target_se`. `has_references`: every seed has a reference, a retrain that removes nothing. `fills`: defaults of
+    the campaign for keys at the top level of the config.
     """
 
     asks_queries: ClassVar[bool] = True
     judges_own_model: ClassVar[bool] = False
     gives_parents: ClassVar[bool] = False
     adapts: ClassVar[bool] = False
+    has_references: ClassVar[bool] = False
     fills: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def task_variants(self, task: Mapping[str, Any], where: str) -> Mapping[str, Mapping[str, Any]]:

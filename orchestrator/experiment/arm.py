@@ -158,7 +158,7 @@ class Arm:
         """Whether the queries or their labels depend on the outputs of a trained model."""
         if self.config.settings.queries is None:
             return False
-        judged = self.asked.where is not None or self.config.measurement.label == "predicted"
+        judged = self.asked.where is not None or self.config.measurement.label != "gold"
         return judged or overrides(self.task, Task.query_labels)
 
     def check_queries(self) -> None:
@@ -209,7 +209,7 @@ class Arm:
         split = self.asked.split
         if outputs is not None and overrides(self.task, Task.query_labels):
             return self.task.query_labels(split, rows, outputs)
-        if outputs is not None and self.config.measurement.label == "predicted":
+        if outputs is not None and self.config.measurement.label != "gold":
             return outputs[split][np.searchsorted(self.measured_rows, rows)].argmax(axis=1)
         return self.query_split.labels[rows]
 

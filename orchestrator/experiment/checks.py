@@ -48,6 +48,13 @@ def _check_settings(experiment: Experiment) -> None:
             "the reference of that repeat; allowed: 1"
         )
         raise ConfigError(f"{experiment.config.where}: scores.models", problem)
+    measurement = experiment.config.measurement
+    if measurement.label == "reference" and not experiment.campaign.has_references:
+        problem = (
+            f"{measurement.name!r} needs a reference of every seed; {experiment.settings.campaign} trains none; "
+            "allowed: predicted_probability"
+        )
+        raise ConfigError(f"{experiment.config.where}: measurement", problem)
     if experiment.settings.repeats.is_adaptive and not experiment.campaign.adapts:
         problem = f"{experiment.settings.campaign} needs a fixed number of repeats; allowed: count or seeds"
         raise ConfigError(f"{experiment.config.where}: repeats.target_se", problem)

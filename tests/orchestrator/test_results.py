@@ -10,7 +10,10 @@ import pytest
 
 from orchestrator.campaigns.deletion.results import TABLES, deletion_results
 from orchestrator.campaigns.outcomes import measured_values
-from tests.orchestrator.tiny_campaign import result_bytes, small_config
+from orchestrator.experiment.checks import checked_experiment
+from tasks.errors import InputError
+from tests.orchestrator.small_campaigns import small_loo
+from tests.orchestrator.tiny_campaign import pipeline_of, result_bytes, run_here, small_config
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +58,35 @@ def test_queries_are_found_by_row_whatever_their_order(parts, tmp_path):
 
 
 def experiment_queries(folder, ids):
-
-    from orchestrator.experiment.checks import checked_experiment
-
     return checked_experiment(small_config(folder, queries={"split": "test", "ids": ids}), None).queries(None)
+
+
+@pytest.mark.parametrize("repeats", [{"count": 2}, {"min": 3, "max": 4, "target_se": 0.001}], ids=["fixed", "adaptive"])
+def test_the_label_that_the_reference_of_the_same_seed_predicts(tmp_path, repeats):
+    config = small_config(tmp_path, measurement="reference_probability", repeats=repeats)
+    pipeline = pipeline_of(run_here(config) and config)
+    plan, queries = pipeline.planned, pipeline.queries
+    rows = dict(pipeline.ledger_rows(w.spec_id for w in plan.works))
+    values = values_of(pipeline.experiment, plan, queries, rows)
+    predicted = {}
+    for seed, spec_id in zip(plan.seeds, plan.references(), strict=True):
+        predicted[seed] = rows[spec_id].outcome.outputs["test"][queries.rows].argmax(axis=1)
+    for w, work in enumerate(plan.works):
+        logits = rows[work.spec_id].outcome.outputs["test"][queries.rows]
+        expected = [
+            softmax_of(of_query, label) for of_query, label in zip(logits, predicted[work.spec.seed], strict=True)
+        ]
+        np.testing.assert_allclose(values[w], expected, atol=1e-12)
+    lost = {spec_id: row for spec_id, row in rows.items() if spec_id != plan.references()[0]}
+    is_hole = np.isnan(values_of(pipeline.experiment, plan, queries, lost)).all(axis=1)
+    assert is_hole.tolist() == [work.spec.seed == plan.seeds[0] for work in plan.works]
+
+
+def test_a_campaign_without_references_cannot_measure_their_label(tmp_path):
+    with pytest.raises(
+        InputError, match=r"measurement: 'reference_probability' needs a reference of every seed; leave_one_out"
+    ):
+        checked_experiment(small_loo(tmp_path, measurement="reference_probability"), None)
 
 
 @pytest.mark.parametrize("status", ["diverged", "quarantined", "absent"])

@@ -14,11 +14,15 @@ from tasks.registry import MEASUREMENTS
 VALUE_OF_LOSS = {
     "gold_probability": lambda loss: np.exp(-loss),
     "predicted_probability": lambda loss: np.exp(-loss),
+    "reference_probability": lambda loss: np.exp(-loss),
     "loss": lambda loss: -loss,
     "margin": lambda loss: -loss - np.log(-np.expm1(-loss)),  # log(p / (1 - p))
     "output": lambda loss: -loss,
 }
-LABEL = dict.fromkeys(VALUE_OF_LOSS, "gold") | {"predicted_probability": "predicted"}
+LABEL = dict.fromkeys(VALUE_OF_LOSS, "gold") | {
+    "predicted_probability": "predicted",
+    "reference_probability": "reference",
+}
 
 
 def measurement(name):

@@ -25,7 +25,7 @@ from orchestrator.campaigns.deletion.results import deletion_advice, deletion_re
 from orchestrator.campaigns.deletion.tracking import deletion_record
 from orchestrator.campaigns.deletion.word_edits import SIDES, WordEdits, check_words, key_words_of, side_of
 from orchestrator.campaigns.finished import FinishedRun
-from orchestrator.campaigns.outcomes import measured_values
+from orchestrator.campaigns.outcomes import measured_values, reference_ids
 from orchestrator.campaigns.plan import Plan, check_unique, distinct_max
 from orchestrator.campaigns.results import Results
 from orchestrator.campaigns.scored import Scored
@@ -50,6 +50,7 @@ class Deletion(Campaign):
     name: ClassVar[str] = "deletion"
     version: ClassVar[int] = 1
     adapts: ClassVar[bool] = True
+    has_references: ClassVar[bool] = True
 
     k: Annotated[tuple[Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)]
     groups: Annotated[tuple[Group, ...], Field(min_length=1)] = ("proponents", "opponents")
@@ -213,7 +214,8 @@ def finished_values(scored: Scored, works: Sequence[Work]) -> np.ndarray | None:
     A result is final, so it is cached in `scored.seen`. A quarantined row is not, since the retrain may still be repeated.
     """
     new = [work for work in works if work.spec_id not in scored.seen]
-    rows = scored.rows([work.spec_id for work in new])
+    references = dict.fromkeys(reference_ids(scored.experiment, new))
+    rows = scored.rows([*(work.spec_id for work in new), *references])
     if any(work.spec_id not in rows for work in new):
         return None
     queries = scored.queries("")

@@ -36,6 +36,7 @@ class Lds(Campaign):
 
     name: ClassVar[str] = "lds"
     version: ClassVar[int] = 1
+    has_references: ClassVar[bool] = True
     plans_by_scores: ClassVar[bool] = False
 
     subsets: Annotated[int, Field(ge=4)] = 100
