@@ -4,14 +4,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
+# A machine that keeps Python from storing compiled modules would compile them again in every process of the tests.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-campaigns check check-faults lint clean
 
+# Python compiles a module when it is first imported; compiling all 23,000 files at once would take most of a minute.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Refit needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[quickstart,encoder,dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[quickstart,encoder,dev]'
 	touch $(STAMP)
 
 demo: $(STAMP)  ## install, run configs/quickstart.yaml, print the summary table and where the report is
