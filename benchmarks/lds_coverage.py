@@ -152,7 +152,8 @@ def markdown(report: dict) -> str:
         drift=(
             f"Two seeds are hardly enough if the LDS itself differs between seeds: with drift, the interval covers in {two['coverage']:.1%} of campaigns "
             f"with two seeds and {two['n_queries']} queries, where it is {two['width']:.1f} times as wide as an interval that knows the true standard "
-            f"deviation of the mean LDS (*width*, below). With three seeds or more, it covers in at least {more['coverage']:.1%}."
+            "deviation of the mean LDS (*width*, below). With drift and three seeds or more, the interval covers in at least "
+            f"{more['coverage']:.1%} of campaigns."
         ),
         lines="\n".join(map(line, rows)),
     )
