@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from influence.curvature import Curvature
 
+COLUMNS_AT_ONCE = 2**14  # an update of that many columns stays in the processor's cache
 GROWTH = 10.0  # a LiSSA run may exceed by this factor the norm that no stable run exceeds
 
 
@@ -210,11 +211,14 @@ class LiSSA(IterativeOptions):
         """
         import torch
 
-        h, sizes = vectors.clone(), vectors.norm(dim=1)
+        h, product, sizes = vectors.clone(), torch.empty_like(vectors), vectors.norm(dim=1)
         grown = torch.zeros_like(sizes, dtype=torch.bool)
         for step, rows in enumerate(self._batches(curvature.ids, repeat), start=1):
-            product = curvature.products(h, rows, (repeat, step)).div_(self.scale)
-            h.mul_(1 - self.damping).add_(vectors).sub_(product)  # in place, since h can have millions of entries
+            curvature.products(h, rows, (repeat, step), out=product)
+            for at in range(0, h.shape[1], COLUMNS_AT_ONCE):
+                part = slice(at, at + COLUMNS_AT_ONCE)
+                moved = h[:, part].mul_(1 - self.damping).add_(vectors[:, part])
+                moved.sub_(product[:, part].div_(self.scale))
             grown |= ~(h.norm(dim=1) <= GROWTH * (step + 1) * sizes)
             if bool(grown.any()):
                 h = h.where(~grown[:, None], torch.zeros_like(h))

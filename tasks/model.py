@@ -91,7 +91,7 @@ class Model(Component):
 
         h = embedding(input_ids) attention_mask; then h = relu(conv(h)) attention_mask for every convolution, an
         nn.Conv1d of odd width that keeps the length; logits = linear(max of h over positions). All its layers have
-        biases but the embedding. Hessian-vector products of such a network are computed in a third of the time.
+        biases but the embedding. Hessian-vector products of such a network are computed in about half the time.
         """
         return ()
 
