@@ -19,5 +19,5 @@ def conv1d(inputs: Tensor, weight: Tensor, bias: Tensor | None = None, padding: 
 def conv1d_weight(inputs: Tensor, size: torch.Size, deltas: Tensor, padding: tuple[int, ...] = (0,)) -> Tensor:
     """Return the gradient of the weight of size [C, C_in, K], from the gradient at the output [n, C, L]."""
     if size[2] > 1:
-        return torch_grad.conv1d_weight(inputs, size, deltas, padding=padding)
+        return torch_grad.conv1d_weight(inputs, size, deltas, padding=padding[0])
     return torch.matmul(deltas, inputs.transpose(1, 2)).sum(0)[:, :, None]
