@@ -273,6 +273,30 @@ def test_a_zero_vector_has_a_zero_solution():
         assert solution.diagnostics["residual"] == [0.0]
 
 
+def test_the_residual_check_can_be_off_and_is_counted_apart_from_the_steps_of_the_solver():
+    found, told = vectors(curvature_of(Logistic()), 3), []
+    for solver in (LiSSA(scale=10.0, depth=6, batch_size=20), ConjugateGradients(damping=0.1, tolerance=1e-3)):
+        with_check, without = (
+            s.solve(curvature_of(Logistic(), batch_size=20), found)
+            for s in (solver, solver.model_copy(update={"check_residual": False}))
+        )
+        assert torch.equal(with_check.x, without.x)
+        assert without.diagnostics["residual"] == [None] * 3
+        assert with_check.diagnostics["batch_products"]["check"] == 3 * 3
+        assert without.diagnostics["batch_products"]["check"] == 0
+        told += [d.diagnostics["batch_products"]["solver"] for d in (with_check, without)]
+    assert told[:2] == [3 * 6] * 2
+    assert told[2:] == [3 * sum(with_check.diagnostics["iterations"])] * 2
+    assert without.diagnostics["converged"] == [True] * 3
+    short = ConjugateGradients(damping=0.1, max_iterations=1, check_residual=False).solve(
+        curvature_of(Logistic()), found
+    )
+    assert short.diagnostics["converged"] == [False] * 3
+    off = InfluenceFunction(solver=LiSSA(check_residual=False)).identity()["solver"]
+    assert off.pop("check_residual") is False
+    assert off == InfluenceFunction(solver=LiSSA()).identity()["solver"]
+
+
 def test_more_parameters_than_the_exact_solver_takes_are_refused():
     with pytest.raises(InputError, match="12 parameters are more than max_parameters 11"):
         Exact(max_parameters=11).solve(curvature_of(Logistic()), torch.zeros(1, 12).double())
