@@ -22,6 +22,7 @@ from tasks.components import parse_named
 from tasks.data.edits import Edit
 from tasks.digests import canonical_json, digest
 from tasks.hooks import overrides
+from tasks.length_groups import check_length_groups
 from tasks.model import Model
 from tasks.observer import TrainingPart
 from tasks.registry import RECIPES, TASKS
@@ -165,8 +166,9 @@ class Experiment:
             if (fits := arm.task.recipe.fits) != wanted:
                 problem = f"{arm.task.recipe.name!r} fits tasks of {fits}, not of {wanted}"
                 raise ConfigError(f"{self.config.where} (arm {label}): task.recipe.name", problem)
-            micro_batch = self.settings.compute.micro_batch
-            check_micro_batch(arm.task.recipe, micro_batch, f"{self._where(label)}: compute.micro_batch")
+            compute, where = self.settings.compute, f"{self._where(label)}: compute"
+            check_micro_batch(arm.task.recipe, compute.micro_batch, f"{where}.micro_batch")
+            check_length_groups(arm.task.recipe, arm.task, compute.length_group_cost, f"{where}.length_group_cost")
             arm.task.recipe.check_task(arm.task, f"{self._where(label)}: task.recipe")
 
     def _check_observers(self) -> None:
