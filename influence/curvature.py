@@ -13,6 +13,7 @@ from torch.func import grad, jacrev, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from influence.parameters import Piece, Selection
+from tasks.length_groups import by_length
 from tasks.task import Task
 
 BATCH_SIZE, PASS_SIZE = 64, 1024
@@ -50,7 +51,9 @@ class Curvature:
         rows, derivatives = np.asarray(rows, np.int64), self.theta.new_zeros(len(vectors), len(rows))
         if self.independent and (closed := self._closed_derivatives(rows, vectors)) is not None:
             return closed
-        for part in _cuts(np.flatnonzero(self.touching[rows]), self.batch_size):
+        touching = np.flatnonzero(self.touching[rows])
+        touching = touching[by_length(self.task, "train", rows[touching])]
+        for part in _cuts(touching, self.batch_size):
             batch = self._batch(rows[part])
             found = self._along(lambda network, b=batch: self.task.losses(network, b), vectors, len(part))
             derivatives[:, torch.from_numpy(part).to(derivatives.device)] = found.to(derivatives)
@@ -60,6 +63,7 @@ class Curvature:
         """Return the Hessian of F times `vectors` [q, P]: [q, P]. With `rows`: of the mean loss of these train rows + penalty."""
         n = len(self.ids) if rows is None else len(rows)
         rows = np.flatnonzero(self.touching) if rows is None else rows[self.touching[rows]]
+        rows = rows[by_length(self.task, "train", rows)]
         total = torch.zeros_like(vectors)
         for part in _cuts(rows, self.batch_size):
             batch = self._batch(part)

@@ -18,6 +18,7 @@ from tasks.base import Batch, Numerics
 from tasks.data.edits import Edit
 from tasks.errors import InputError
 from tasks.length_groups import batch_parts, check_length_groups
+from tasks.memory import keep_freed_memory
 from tasks.observer import Observer
 from tasks.recipe import KeepCheckpoint, Recipe, Snapshots, Training
 from tasks.resuming import Resumable, resume, take
@@ -35,6 +36,7 @@ def deterministic(numerics: Numerics) -> None:
     """Make this process return the same bits for the same arguments.
 
     This fixes the number of threads, and selects deterministic kernels and matrix products in full float32 precision.
+    It also lets the process keep freed memory, which changes no bit (tasks.memory).
 
     Call it before the first CUDA operation, in the thread that trains. Raises ValueError on numerics that recipes do
     not support.
@@ -47,6 +49,7 @@ def deterministic(numerics: Numerics) -> None:
     if numerics.compile:
         raise ValueError("compiled training is not supported; compile must be false")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    keep_freed_memory()
     torch.set_num_threads(numerics.threads)
     # The order in which numpy's products and decompositions sum depends on the number of threads of its BLAS library,
     # which is set separately: without this a Ray actor would use one thread and this process all cores.

@@ -1,18 +1,15 @@
 """Batches are cut into groups of similar length at the least cost, and measured rows keep their place."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from tasks.base import Numerics
 from tasks.length_groups import batch_parts, by_length, length_groups
 from tasks.models.text_cnn import TextCNN
-from tasks.planted import Planted
 from tasks.recipes.finetune import Finetune
-from tasks.task import OpenRequest
 from tests.fakes import BLANK, token_task
 from tests.gaussian_fakes import mixture_task
+from tests.pair_tasks import pair_task
 
 
 def partitions(items):
@@ -69,40 +66,37 @@ def test_without_length_groups_parts_are_consecutive_rows():
 
 
 @pytest.fixture(scope="module")
-def planted():
-    model = {"name": "text_cnn", "embedding_dim": 4, "filters": 3, "max_length": 64}
-    block = Planted(n_train=90, n_queries=6, deciders=4, model=model, recipe={"name": "finetune"})
-    task = block.open(OpenRequest(Path()))
-    task.prepare()
-    return task
+def pairs():
+    """Pairs of 2 to 11 words."""
+    return pair_task(TextCNN(embedding_dim=4, filters=3), Finetune(), n_train=90)
 
 
-def test_a_text_task_pads_a_group_to_its_longest_row_only(planted):
+def test_a_text_task_pads_a_group_to_its_longest_row_only(pairs):
     rows = np.arange(20)
-    grouped, lengths = planted.with_length_groups(8), planted.row_lengths("train", rows, rows < 0)
+    grouped, lengths = pairs.with_length_groups(8), pairs.row_lengths("train", rows, rows < 0)
     for part in batch_parts(grouped, "train", rows, rows < 0):
         assert grouped.batch("train", rows[part])["input_ids"].shape == (len(part), lengths[part].max())
-    assert planted.batch("train", rows)["input_ids"].shape[1] % 16 == 0
-    empty = planted.row_lengths("train", rows, rows == 4)[4]
-    assert empty == len(planted.tokeniser.neutral_ids)
+    assert pairs.batch("train", rows)["input_ids"].shape[1] % 16 == 0
+    empty = pairs.row_lengths("train", rows, rows == 4)[4]
+    assert empty == len(pairs.tokeniser.neutral_ids)
     assert grouped.batch("train", rows[:1], blank=np.ones(1, bool))["input_ids"].shape == (1, empty)
 
 
-def test_outputs_stay_in_the_order_that_was_asked_for(planted):
-    network, grouped = planted.network(3), planted.with_length_groups(8)
+def test_outputs_stay_in_the_order_that_was_asked_for(pairs):
+    network, grouped = pairs.network(3), pairs.with_length_groups(8)
     rows = np.random.default_rng(0).integers(0, 90, 150)  # repeated rows, over several batches
     found = grouped.outputs(network, "train", rows)
-    np.testing.assert_allclose(found, planted.outputs(network, "train", rows), rtol=0, atol=1e-6)
-    lengths = planted.row_lengths("train", rows, rows < 0)[by_length(grouped, "train", rows)]
+    np.testing.assert_allclose(found, pairs.outputs(network, "train", rows), rtol=0, atol=1e-6)
+    lengths = pairs.row_lengths("train", rows, rows < 0)[by_length(grouped, "train", rows)]
     assert (np.diff(lengths) <= 0).all()
     assert lengths[0] > lengths[-1]
 
 
-def test_turning_length_groups_off_again_gives_the_task_of_before(planted):
-    assert planted.with_length_groups(0) is planted
-    again = planted.with_length_groups(8).with_length_groups(0)
-    network = planted.network(3)
-    found, expected = (task.outputs(network, "train", np.arange(90)) for task in (again, planted))
+def test_turning_length_groups_off_again_gives_the_task_of_before(pairs):
+    assert pairs.with_length_groups(0) is pairs
+    again = pairs.with_length_groups(8).with_length_groups(0)
+    network = pairs.network(3)
+    found, expected = (task.outputs(network, "train", np.arange(90)) for task in (again, pairs))
     assert found.tobytes() == expected.tobytes()
 
 
