@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from influence.convolution_products import ConvolutionProducts
 from influence.parameters import Piece, Selection
 from influence.pooled_layers import pooled_layers, word_parameter
+from tasks.length_groups import by_length
 from tasks.seeds import seed_global
 from tasks.task import Task
 
@@ -70,7 +71,9 @@ class Curvature:
         rows, derivatives = np.asarray(rows, np.int64), self.theta.new_zeros(len(vectors), len(rows))
         if self.independent and (closed := self._closed_derivatives(rows, vectors)) is not None:
             return closed
-        for part in _cuts(np.flatnonzero(self.touching[rows]), self.batch_size if self.dropout is None else 1):
+        touching = np.flatnonzero(self.touching[rows])
+        touching = touching[by_length(self.task, "train", rows[touching])]
+        for part in _cuts(touching, self.batch_size if self.dropout is None else 1):
             with self._mode():
                 found = self._along(self._losses(rows[part]), vectors, len(part))
             derivatives[:, torch.from_numpy(part).to(derivatives.device)] = found.to(derivatives)
@@ -95,6 +98,7 @@ class Curvature:
         """
         n = len(self.ids) if rows is None else len(rows)
         rows = np.flatnonzero(self.touching) if rows is None else rows[self.touching[rows]]
+        rows = rows[by_length(self.task, "train", rows)]
         total = torch.zeros_like(vectors) if out is None else out.zero_()
         for part in _cuts(rows, self.batch_size):
             self.n_batch_products += len(vectors)

@@ -13,6 +13,7 @@ from influence.checkpoint import Checkpoint, QueryBlock
 from influence.matrix import positions_of
 from influence.methods.checkpointed import checkpoint_terms
 from tasks.errors import InputError, RefitError
+from tasks.length_groups import by_length
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ class Scorer:
 
     `methods` maps labels to methods and `prepared` maps labels to the results of Method.prepare; controls are left out.
     Train gradients are those of the gold labels; they are kept for one batch of `batch_size` rows and then dropped.
-    Batches start at the start of the range, so the same range gives the same bits, whatever else was computed. Methods
-    that need curvature first solve for the queries; `diagnostics` maps their labels to the diagnostics, plain JSON
-    values. Raises InputError if a method's layers are not in the model or its solver refuses.
+    Batches are cut from the rows of the range, in row order or by length (tasks.length_groups.by_length), so the same
+    range gives the same bits, whatever else was computed. Methods that need curvature first solve for the queries;
+    `diagnostics` maps their labels to the diagnostics, plain JSON values. Raises InputError if a method's layers are not in the model or its solver refuses.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class Scorer:
         """
         blocks = {label: [np.zeros((self._n_queries, 0), np.float32)] for label in self.methods}
         labels = self.task.splits["train"].labels
-        for first in range(start, stop, self.batch_size):
-            rows = np.arange(first, min(first + self.batch_size, stop))
+        order = by_length(self.task, "train", np.arange(start, stop))
+        for first in range(0, stop - start, self.batch_size):
+            rows = start + order[first : first + self.batch_size]
             shard = self._source.shard("train", rows, labels[rows], self.batch_size)
             for label in self.methods:
                 blocks[label].append(self._score(label, shard))
-        return {label: np.concatenate(found, axis=1) for label, found in blocks.items()}
+        columns = np.argsort(order)  # puts the scores back into row order
+        return {label: np.take(np.concatenate(found, axis=1), columns, axis=1) for label, found in blocks.items()}
 
     def _score(self, label: str, train: GradientShard) -> np.ndarray:
         method, queries = self.methods[label], self._queries[label]

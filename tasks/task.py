@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class Task(ABC):
     `splits_with_query_losses`: the splits whose rows `losses` and `query_losses` accept; None means all.
     `independent_rows`: names of matrix parameters whose Hessian of the train objective is block-diagonal by row: the
     second derivative with respect to entries of two different rows is zero. `replaced`: the words that `with_replaced` has
-    replaced in the train split (tasks.data.edits.Edit).
+    replaced in the train split (tasks.data.edits.Edit). `length_group_cost` is set by `with_length_groups`.
     """
 
     model: Any  # a tasks.model.Model
@@ -70,6 +71,7 @@ class Task(ABC):
     splits_with_query_losses: frozenset[str] | None = None
     independent_rows: frozenset[str] = frozenset()
     replaced: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    length_group_cost: int = 0
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -123,6 +125,27 @@ class Task(ABC):
         if edit.replaced:
             raise ValueError(f"{type(self).__name__} has no words that an edit can replace")
         return self
+
+    def row_lengths(self, split: str, rows: np.ndarray, blank: np.ndarray) -> np.ndarray | None:
+        """Return the number of tokens of `rows`, to which padding is added in a batch: int64 [len(rows)].
+
+        Rows where `blank` (bool [len(rows)]) is true have the length of their neutral content. None means that all rows
+        have the same length. Length groups need this hook.
+        """
+        return None
+
+    def with_length_groups(self, cost: int) -> Self:
+        """Return the same task, in which batches are cut into groups of similar length (tasks.length_groups).
+
+        `cost` is the fixed cost of a group in tokens; 0 means that batches are not cut. With length groups, `batch`
+        pads its rows to the longest of them and no further, `outputs` evaluates rows of similar length together, and
+        last digits differ.
+        """
+        if cost == self.length_group_cost:
+            return self
+        other = copy.copy(self)
+        object.__setattr__(other, "length_group_cost", cost)  # a frozen dataclass refuses its own __setattr__
+        return other
 
     def logits(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return outputs [n, n_outputs], differentiable; class logits for classifiers. Methods that use gradients need this hook."""

@@ -14,6 +14,7 @@ from tasks.base import Batch, Split, Text
 from tasks.data.edits import Edit
 from tasks.data.segments import encoding_of_pairs
 from tasks.data.tokens import Encoding, Tokeniser, Tokens, cached_tokens, word_ids
+from tasks.length_groups import by_length
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class TextTask(Task):
         """Return `input_ids` int64 [n, length], `attention_mask` bool [n, length] and `labels` int64 [n].
 
         `length` is that of the longest row that is not blank, rounded up to a multiple of 16, at most the encoding's
-        max_length. Blank rows hold the tokens of an empty text and label 0. For pairs of texts whose tokeniser tells
+        max_length; with length groups it is not rounded up. Blank rows hold the tokens of an empty text and label 0. For pairs of texts whose tokeniser tells
         the segments apart there is also `token_type_ids` int64 [n, length], 0 or 1.
         """
         import torch
@@ -162,10 +163,15 @@ class TextTask(Task):
         other.replaced = edit.replaced
         return other
 
+    def row_lengths(self, split: str, rows: np.ndarray, blank: np.ndarray) -> np.ndarray:
+        """Return the number of tokens of `rows`, special tokens included; of a blank row those of an empty text: int64."""
+        return np.where(blank, len(self.tokeniser.neutral_ids), self._shared.tokens[split].lengths(rows))
+
     def _inputs(self, split: str, rows: np.ndarray, blank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tokens, neutral = self._shared.tokens[split], self.tokeniser.neutral_ids
         longest = max(int(tokens.lengths(rows[~blank]).max(initial=1)), len(neutral))
-        length = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, max(self.encoding.max_length, longest))
+        step = 1 if self.length_group_cost else LENGTH_STEP
+        length = min(-(-longest // step) * step, max(self.encoding.max_length, longest))
         ids, mask = tokens.padded(rows, length, self.tokeniser.pad_id)
         if blank.any():
             ids[blank], mask[blank] = self.tokeniser.pad_id, False
@@ -185,17 +191,21 @@ class TextTask(Task):
     def outputs(
         self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu"
     ) -> np.ndarray:
-        """Return logits in evaluation mode, float32 [len(rows), n_classes], in batches of 64 in the order of `rows`."""
+        """Return logits in evaluation mode, float32 [len(rows), n_classes], in batches of 64.
+
+        Batches are cut in the order of `rows`, or by length with length groups.
+        """
         import torch
 
         rows = np.asarray(rows, np.int64)
+        order = by_length(self, split, rows)
         found = np.empty((len(rows), len(self.classes)), np.float32)
         was_training = network.training
         network.eval()
         try:
             with torch.no_grad():
                 for start in range(0, len(rows), INFERENCE_BATCH):
-                    part = slice(start, start + INFERENCE_BATCH)
+                    part = order[start : start + INFERENCE_BATCH]
                     found[part] = (
                         self.logits(network, self.batch(split, rows[part], device=device)).float().cpu().numpy()
                     )

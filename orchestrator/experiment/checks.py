@@ -15,6 +15,7 @@ from orchestrator.experiment.experiment import Experiment
 from tasks.base import Numerics
 from tasks.digests import canonical_json
 from tasks.hooks import overrides
+from tasks.length_groups import check_length_groups
 from tasks.model import Model
 from tasks.observer import TrainingPart
 from tasks.suggestions import listed
@@ -110,8 +111,9 @@ def _check_recipes(experiment: Experiment) -> None:
         if (fits := arm.task.recipe.fits) != wanted:
             problem = f"{arm.task.recipe.name!r} fits tasks of {fits}, not of {wanted}"
             raise ConfigError(f"{experiment.config.where} (arm {label}): task.recipe.name", problem)
-        micro_batch = experiment.settings.compute.micro_batch
-        check_micro_batch(arm.task.recipe, micro_batch, f"{where_of(label, experiment.config)}: compute.micro_batch")
+        compute, where = experiment.settings.compute, f"{where_of(label, experiment.config)}: compute"
+        check_micro_batch(arm.task.recipe, compute.micro_batch, f"{where}.micro_batch")
+        check_length_groups(arm.task.recipe, arm.task, compute.length_group_cost, f"{where}.length_group_cost")
         arm.task.recipe.check_task(arm.task, f"{where_of(label, experiment.config)}: task.recipe")
 
 

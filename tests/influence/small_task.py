@@ -118,6 +118,9 @@ class SmallTask(NamelessTask):
         labels = torch.tensor(self.splits[split].labels[rows], device=device)
         return {"input_ids": ids, "attention_mask": (ids != PAD).to(self.dtype), "labels": labels}
 
+    def row_lengths(self, split, rows, blank):
+        return np.array([len(self.tokens[split][row]) for row in rows])
+
     def logits(self, network, batch):
         return self.model.forward(network, batch)
 

@@ -68,6 +68,17 @@ def test_products_equal_the_rows_of_the_autograd_hessian(task):
     assert_equal(curvature.products(found), found @ hessian)
 
 
+def test_rows_that_are_read_by_length_give_the_same_products_and_derivatives():
+    task = SmallTask(SmallCNN(), dtype=torch.float64, vocabulary=8)
+    whole, grouped = (
+        curvature_of(one, state=checkpoint(task), batch_size=7) for one in (task, task.with_length_groups(4))
+    )
+    some, rows = vectors(whole), np.array([3, 20, 7, 7, 11, 0, 29, 15, 2])
+    assert_equal(grouped.products(some), whole.products(some))
+    assert_equal(grouped.products(some, rows), whole.products(some, rows))
+    assert_equal(grouped.derivatives(rows, some), whole.derivatives(rows, some))
+
+
 @pytest.mark.parametrize("model", NETWORKS, ids=lambda m: m.name)
 def test_products_on_networks_equal_autograd_whatever_the_batch(model):
     task = SmallTask(model, n_train=11, dtype=torch.float64, vocabulary=8)
