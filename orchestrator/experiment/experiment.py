@@ -167,7 +167,19 @@ class Experiment:
                 raise ConfigError(f"{self.config.where} (arm {label}): task.recipe.name", problem)
             micro_batch = self.settings.compute.micro_batch
             check_micro_batch(arm.task.recipe, micro_batch, f"{self._where(label)}: compute.micro_batch")
+            self._check_frozen_trunk(label, arm)
             arm.task.recipe.check_task(arm.task, f"{self._where(label)}: task.recipe")
+
+    def _check_frozen_trunk(self, label: str, arm: Arm) -> None:
+        """Refuse `compute.frozen_trunk` for an arm whose frozen layers may have other outputs in another retrain. Raises ConfigError."""
+        if (chosen := self.settings.compute.frozen_trunk) == "computed":
+            return
+        problem = arm.task.frozen_trunk_problem()
+        if self.campaign.gives_parents:
+            problem = f"retrains of {self.settings.campaign} start from a parent, which may have other frozen layers"
+        if problem:
+            where = f"{self._where(label)}: compute.frozen_trunk"
+            raise ConfigError(where, f"{chosen!r} is not allowed: {problem}; allowed: computed")
 
     def _check_observers(self) -> None:
         """Check that the data of every arm has what each observer needs. Raises InputError."""

@@ -66,10 +66,11 @@ class Workforce:
         compute, pinned = self.experiment.settings.compute, self.run_dir.numerics()
         if self.read_only and pinned:
             return pinned
-        now = cpu_numerics(compute.threads, compute.micro_batch)
+        now = cpu_numerics(compute.threads, compute.micro_batch, compute.frozen_trunk)
         if compute.trains_on == "cuda":  # only a worker can determine the GPU model and the torch build
+            asked = {"threads": now.threads, "micro_batch": now.micro_batch, "frozen_trunk": now.frozen_trunk}
             now = (
-                dataclasses.replace(pinned, threads=now.threads, micro_batch=now.micro_batch, device="cuda")
+                dataclasses.replace(pinned, **asked, device="cuda")
                 if pinned
                 else self._probe(dataclasses.replace(now, device="cuda", device_model=""))
             )
