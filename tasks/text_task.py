@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,10 +13,11 @@ import numpy as np
 from tasks.base import Batch, Numerics, Split, Text
 from tasks.data.edits import Edit
 from tasks.data.segments import encoding_of_pairs
-from tasks.data.tokens import Encoding, Tokeniser, Tokens, cached_tokens, word_ids
+from tasks.data.tokens import Encoding, Tokeniser, cached_tokens, word_ids
 from tasks.fresh_networks import FreshNetworks
-from tasks.models.frozen_trunk import FrozenTrunk
+from tasks.shared_parts import SharedParts
 from tasks.task import Task
+from tasks.training import deterministic
 from tasks.trunk_outputs import RowEvaluator, TrunkOutputs
 
 if TYPE_CHECKING:
@@ -26,30 +27,6 @@ if TYPE_CHECKING:
 
 INFERENCE_BATCH = 64  # fixed, because the batch in which a row is evaluated can change the last bits of its outputs
 LENGTH_STEP = 16
-
-
-@dataclass
-class _Shared:
-    """What a task shares with its copies that have other recipes: made once for all of them, and pickled once."""
-
-    identities: dict[str, Any] = field(default_factory=dict)
-    tokens: Mapping[str, Tokens] = field(default_factory=dict)
-    fitted: Tokeniser | None = None  # the tokeniser as soon as it is needed, which may be before `prepare`
-    tokeniser: Tokeniser | None = None
-    base_state: Mapping[str, np.ndarray] | None = None
-    frozen_trunk: FrozenTrunk | None = None
-    trunk_outputs: TrunkOutputs | None = None
-    fresh_networks: FreshNetworks | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what every process makes for itself (`prepare_for`)."""
-        return {**self.__dict__, "trunk_outputs": None, "fresh_networks": None}
-
-    def identity(self, of: str, make: Callable[[], Any]) -> Any:
-        """Return an identity, computed when it is first needed."""
-        if of not in self.identities:
-            self.identities[of] = make()
-        return self.identities[of]
 
 
 class TextTask(Task):
@@ -76,7 +53,7 @@ class TextTask(Task):
         self.encoding: Encoding = model.encoding(base_dir)
         if self.splits["train"].pair_starts is not None:
             self.encoding = encoding_of_pairs(self.encoding, model.name)
-        self._shared = _Shared()
+        self._shared = SharedParts()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -137,6 +114,7 @@ class TextTask(Task):
             return
         if trunk is None:
             raise ValueError(f"frozen_trunk {numerics.frozen_trunk!r}: {self.frozen_trunk_problem()}")
+        deterministic(numerics)  # the outputs are stored under these numerics, so they are computed under them
         evaluator = RowEvaluator(trunk, lambda: self._build(0), self.tokeniser.pad_id, numerics)
         outputs = TrunkOutputs.of(
             evaluator, trunk, shared.tokens, self.tokeniser, self.model_identity(), numerics, self.cache_dir

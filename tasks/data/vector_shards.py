@@ -82,7 +82,7 @@ class VectorShards:
             return None
         try:
             content = np.memmap(self._path(begin), np.uint8, "r")
-            body, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:].tobytes()
+            body, checksum = content.data[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:].tobytes()
             if self._checksum(begin, body) != checksum:
                 return None
             values = np.load(self._path(begin), mmap_mode="r", allow_pickle=False)
@@ -96,7 +96,7 @@ class VectorShards:
         body = stream.getbuffer()
         write_atomically(self._path(begin), body, self._checksum(begin, body))
 
-    def _checksum(self, begin: int, body: memoryview | np.ndarray) -> bytes:
+    def _checksum(self, begin: int, body: memoryview) -> bytes:
         hasher = hashlib.sha256(f"{self._key}/{begin}/".encode())
         hasher.update(body)
         return hasher.digest()

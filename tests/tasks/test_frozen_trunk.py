@@ -27,7 +27,7 @@ from tasks.models.pretrained import quiet_transformers
 from tasks.recipe import Training
 from tasks.recipes.finetune import Finetune
 from tests.fakes import tiny_bert
-from tests.pair_tasks import PairTask, pair_task
+from tests.pair_tasks import ServedPairTask, pair_task
 
 LAYERS = 3
 LOWER = ("bert.embeddings", *(f"bert.encoder.layer.{number}" for number in range(LAYERS - 1)))
@@ -198,35 +198,15 @@ def test_gradients_at_the_embedding_are_those_of_the_whole_network(bert):
     assert one.checkpoints[0].embedding.vectors.abs().max() > 0
 
 
-class ServedTask(PairTask):
-    """Serves the outputs of the trunk as soon as it is prepared."""
-
-    def prepare(self):
-        super().prepare()
-        self.prepare_for(replace(NUMERICS, frozen_trunk="cached"))
-
-    def with_tokens_at(self, replaced, change):
-        other = super().with_tokens_at(replaced, change)
-        other._shared = replace(other._shared, trunk_outputs=None)
-        other.prepare_for(replace(NUMERICS, frozen_trunk="cached"))
-        return other
-
-
 @pytest.fixture(scope="module")
 def task(bert):
-    return as_served(computed(bert, "top layer"))
-
-
-def as_served(plain):
-    task = ServedTask(plain.splits, plain.measured, plain.model, plain.recipe, plain.base_dir)
-    task.prepare()
-    return task
+    return pair_task(model_of(bert, "top layer"), RECIPE, kind=ServedPairTask)
 
 
 @pytest.mark.parametrize("mode", ["mask", "drop"])
 def test_content_of_removed_rows_changes_no_bit(task, mode):
     removed = task.splits["train"].ids[:4]
-    noisy = as_served(task.with_noise_in(removed))
+    noisy = task.with_noise_in(removed)
     edit = Edit.removal(removed, mode)
     assert bits(noisy, edit) == bits(task, edit)
     assert bits(noisy) != bits(task)
