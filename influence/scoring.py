@@ -51,10 +51,14 @@ class Scorer:
         self.task, self.prepared, self.batch_size = task, dict(prepared), batch_size
         self.methods = {label: method for label, method in methods.items() if not method.is_control}
         used, self.terms = _terms(self.methods, checkpoints)
-        self._source = _source(task, used, self.methods, device)
-        shard = self._source.shard(queries.split, queries.rows, queries.labels, batch_size)
-        self._queries = {label: shard.weighted(terms) for label, terms in self.terms.items()}
-        self._n_queries, self._query_split = len(shard), queries.split
+        self._sources = _sources(task, used, self.methods, device)
+        shards = [source.shard(queries.split, queries.rows, queries.labels, batch_size) for source, _ in self._sources]
+        self._queries = {
+            label: shard.weighted(self.terms[label])
+            for shard, (_, group) in zip(shards, self._sources, strict=True)
+            for label in group
+        }
+        self._n_queries, self._query_split = len(queries.rows), queries.split
         solved = {m: _solve(task, m, self.methods[m], checkpoints, queries, device) for m in _curved(self.methods)}
         self.prepared |= solved
         self.diagnostics: dict[str, dict[str, Any]] = {
@@ -72,9 +76,10 @@ class Scorer:
         order = by_length(self.task, "train", np.arange(start, stop))
         for first in range(0, stop - start, self.batch_size):
             rows = start + order[first : first + self.batch_size]
-            shard = self._source.shard("train", rows, labels[rows], self.batch_size)
-            for label in self.methods:
-                blocks[label].append(self._score(label, shard))
+            for source, group in self._sources:
+                shard = source.shard("train", rows, labels[rows], self.batch_size)
+                for label in group:
+                    blocks[label].append(self._score(label, shard))
         columns = np.argsort(order)  # puts the scores back into row order
         return {label: np.take(np.concatenate(found, axis=1), columns, axis=1) for label, found in blocks.items()}
 
@@ -188,6 +193,36 @@ def _terms(
     at = {position: new for new, position in enumerate(used)}
     kept = {label: [(at[position], weight) for position, weight in found] for label, found in terms.items()}
     return [checkpoints[position] for position in used], kept
+
+
+def _sources(
+    task: Task, checkpoints: Sequence[Checkpoint], methods: Mapping[str, Method], device: torch.device | str
+) -> list[tuple[GradientSource, list[str]]]:
+    """Return sources of gradients, each with the labels of the methods that it serves.
+
+    If outputs of frozen layers are known, methods that differentiate a frozen layer have a source of their own, which
+    computes the whole network. The bits of a score then do not depend on which other methods there are.
+    """
+    whole = _on_frozen_layers(task, methods) if task.with_whole_network() is not task else set()
+    groups = [[label for label in methods if (label in whole) == of_whole] for of_whole in (False, True)]
+    served = [group for group in groups if group] or [[]]
+    return [(_source(task, checkpoints, {m: methods[m] for m in group}, device), group) for group in served]
+
+
+def _on_frozen_layers(task: Task, methods: Mapping[str, Method]) -> set[str]:
+    """Return the labels of the methods that differentiate a frozen layer."""
+    from influence.gradients import captured_modules
+    from influence.layers import Layers
+
+    network = task.network(0)
+    layers = Layers.of(task, network)
+    needs = {label: method.needs - {"curvature"} for label, method in methods.items()}
+    chosen = {label: methods[label].chosen_layers(layers) for label, needed in needs.items() if "layers" in needed}
+    return {
+        label
+        for label, needed in needs.items()
+        if layers.frozen.intersection(captured_modules(task, network, needed, chosen.get(label, [])))
+    }
 
 
 def _source(

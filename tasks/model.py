@@ -60,6 +60,15 @@ class Model(Component):
         """Return the outputs [n, n_outputs] of a batch; these are class logits for classifiers."""
         raise NotImplementedError
 
+    def frozen_trunk(self, base_dir: Path) -> Any:
+        """Return the frozen first modules of the network, a tasks.models.frozen_trunk.FrozenTrunk. Uses no torch.
+
+        Their outputs are the same in every retrain, so that they can be computed once. `forward` of a model that overrides
+        this hook takes them from the entry `trunk` of a batch, if there is one. Raises ValueError saying why there are no
+        such modules.
+        """
+        raise ValueError(f"the model {self.name!r} has no pretrained layers; the model 'encoder' has some")
+
     def parameter_names(self, base_dir: Path) -> list[str] | None:
         """Return the names of the network's parameters without torch, or None if they are unknown before the network is built."""
         return None

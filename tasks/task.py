@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tasks.base import Batch, Component, Split
+from tasks.base import Batch, Component, Numerics, Split
 from tasks.data.edits import Edit
 from tasks.hooks import refuse_misspelt
 
@@ -101,6 +101,25 @@ class Task(ABC):
 
     def prepare(self) -> None:  # noqa: B027  (a hook: a task in memory has nothing to prepare)
         """Prepare what training needs: tokenise (or read the cache), load base weights. Calling it again changes nothing."""
+
+    def prepare_for(self, numerics: Numerics) -> None:
+        """Prepare what depends on the machine and on how it computes. Workers call it once, after `prepare`.
+
+        Text tasks compute the outputs of the frozen layers here, unless `numerics.frozen_trunk` is `computed`.
+        """
+        if problem := self.frozen_trunk_problem() if numerics.frozen_trunk != "computed" else "":
+            raise ValueError(f"frozen_trunk {numerics.frozen_trunk!r}: {problem}")
+
+    def frozen_trunk_problem(self) -> str:
+        """Return why the outputs of frozen layers cannot be computed once for all retrains, or "" if they can. Uses no torch."""
+        return f"this task ({type(self).__name__}) has no encoder with frozen layers"
+
+    def with_whole_network(self) -> Task:
+        """Return the same task, in which every pass computes all layers, also frozen ones whose outputs are known.
+
+        What differentiates the word embedding or another frozen layer needs this task.
+        """
+        return self
 
     @abstractmethod
     def network(self, seed: int) -> nn.Module:
