@@ -15,6 +15,8 @@ from tasks.base import Batch, Component, Split
 from tasks.data.edits import Edit
 from tasks.hooks import refuse_misspelt
 
+MASKED = "(masked)"  # name of the split that `Task.with_masked` adds
+
 if TYPE_CHECKING:
     import torch
     from scipy.sparse import csr_matrix
@@ -123,6 +125,14 @@ class Task(ABC):
         if edit.replaced:
             raise ValueError(f"{type(self).__name__} has no words that an edit can replace")
         return self
+
+    def with_masked(self, split: str, rows: np.ndarray, positions: np.ndarray) -> Task:
+        """Return the same task with one more split, MASKED, whose example i is row rows[i] of `split` with one token masked.
+
+        The token at positions[i], counted from the first special token, keeps its place and its id; its attention mask is
+        0. A row may occur several times; the ids of the new split are 0, 1, ... Diagnostics that mask tokens need this hook.
+        """
+        raise NotImplementedError
 
     def logits(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return outputs [n, n_outputs], differentiable; class logits for classifiers. Methods that use gradients need this hook."""

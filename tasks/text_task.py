@@ -14,7 +14,7 @@ from tasks.base import Batch, Split, Text
 from tasks.data.edits import Edit
 from tasks.data.segments import encoding_of_pairs
 from tasks.data.tokens import Encoding, Tokeniser, Tokens, cached_tokens, word_ids
-from tasks.task import Task
+from tasks.task import MASKED, Task
 
 if TYPE_CHECKING:
     import torch
@@ -160,6 +160,15 @@ class TextTask(Task):
         other = copy.copy(self)
         other._shared = replace(self._shared, tokens={**self._shared.tokens, "train": train})
         other.replaced = edit.replaced
+        return other
+
+    def with_masked(self, split: str, rows: np.ndarray, positions: np.ndarray) -> TextTask:
+        """Return a copy with the split MASKED (Task.with_masked); it shares everything else. Raises ValueError for a position outside its text."""
+        given, rows = self.splits[split], np.asarray(rows, np.int64)
+        tokens = self._shared.tokens[split].with_masked(rows, positions)
+        other = copy.copy(self)
+        other.splits = {**self.splits, MASKED: replace(_subset(given, rows), ids=np.arange(len(rows)))}
+        other._shared = replace(self._shared, tokens={**self._shared.tokens, MASKED: tokens})
         return other
 
     def _inputs(self, split: str, rows: np.ndarray, blank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
