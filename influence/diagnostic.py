@@ -66,7 +66,8 @@ class QueryMeans:
     It has a row per combination of values in `by`, with the mean of each column in `values`; the values of one query are
     averaged first, so that every query counts equally. `totals`: those of `by` that also get rows for all their values
     together, which are called "all". `compared`: the one of `by` whose values are compared in pairs within each query,
-    in a second table called `<name>_contrasts`; "" for none.
+    in a second table called `<name>_contrasts`; "" for none. `shares`: those of `values` that are shares of trials, and the
+    column with the number of trials ("" for one trial per query); their intervals lie in [0, 1].
     """
 
     of: str
@@ -74,6 +75,7 @@ class QueryMeans:
     values: tuple[str, ...]
     totals: tuple[str, ...] = ()
     compared: str = ""
+    shares: Mapping[str, str] = field(default_factory=dict)
 
 
 class ScoresQueries(Protocol):

@@ -51,8 +51,10 @@ class TokenMasking(Diagnostic):
     figure: ClassVar[Panels | None] = Panels(("method", "top_share"), ("overlap", "changed"), "saliency_rank")
     query_means: ClassVar[Mapping[str, QueryMeans]] = MappingProxyType(
         {
-            "": QueryMeans("queries", labels, ("overlap", "changed"), compared="saliency_rank"),
-            "holding": QueryMeans("holding_queries", labels, ("influence", "n_examples"), compared="saliency_rank"),
+            "": QueryMeans(
+                "queries", labels, ("overlap", "changed"), (), "saliency_rank", {"overlap": "k", "changed": ""}
+            ),
+            "holding": QueryMeans("holding_queries", labels, ("influence",), compared="saliency_rank"),
         }
     )
 

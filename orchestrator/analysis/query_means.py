@@ -10,6 +10,7 @@ import pandas as pd
 
 from influence.diagnostic import QueryMeans
 from orchestrator.analysis.method_tables import method_contrasts
+from orchestrator.analysis.shares import clustered_share
 from orchestrator.analysis.units import over_units
 
 ALL = "all"  # the value of a column of totals in the rows that are over all its values
@@ -29,15 +30,15 @@ def means_over_queries(frame: pd.DataFrame, asked: QueryMeans) -> pd.DataFrame:
     """Return the columns `by`, then `<value>, <value>_ci_low, <value>_ci_high` for each value, then `n_queries`.
 
     The queries are independent units with one number each, the mean of their rows; the interval is mean -/+ t(n - 1) se
-    (over_units), for queries of this kind under the scoring models of the campaign. `n_queries` is the number of queries
-    that have the first of the values.
+    (over_units), and that of a share is the interval for trials in clusters (clustered_share). Both are for queries of this
+    kind under the scoring models of the campaign. `n_queries` is the number of queries that have the first of the values.
     """
     rows = []
     for names, part in _groups(frame, asked):
         found = {value: over_units(np.array([*_by_query(part, value).values()])) for value in asked.values}
         row = dict(zip(asked.by, names, strict=True))
         for value, mean in found.items():
-            low, high = mean.ci
+            low, high = _of_share(part, value, asked.shares[value]) if value in asked.shares else mean.ci
             row |= {value: float(mean.mean), f"{value}_ci_low": float(low), f"{value}_ci_high": float(high)}
         rows.append({**row, "n_queries": int(found[asked.values[0]].n)})
     ends = [f"{value}{end}" for value in asked.values for end in ("", "_ci_low", "_ci_high")]
@@ -84,6 +85,14 @@ def _groups(frame: pd.DataFrame, asked: QueryMeans) -> Iterator[tuple[tuple[obje
                 fits &= (frame[name] == value).to_numpy()
         if fits.any():
             yield names, frame.loc[fits]
+
+
+def _of_share(frame: pd.DataFrame, value: str, trials: str) -> tuple[float, float]:
+    """Return the interval of a share whose trials are clustered by query: (low, high)."""
+    shares = np.array([*_by_query(frame, value).values()])
+    n = np.array([*_by_query(frame, trials).values()]) if trials else np.ones(len(shares))
+    known = np.isfinite(shares)
+    return clustered_share((shares * n)[known], n[known])
 
 
 def _by_query(frame: pd.DataFrame, value: str) -> dict[int, float]:

@@ -8,6 +8,7 @@ import pytest
 
 from influence.saliency import normalised, token_saliency
 from orchestrator import api
+from orchestrator.inspection.status import status
 from orchestrator.inspection.track_record import track_record
 from orchestrator.inspection.verify import verify
 from tasks.errors import InputError
@@ -105,6 +106,18 @@ def test_a_run_that_was_killed_between_diagnostics_ends_with_the_same_bytes(camp
     assert run_here(config).report.retrained == 0
     assert {path: path.read_bytes() for path in stored.glob("*/tables-*.json")} == files
     assert result_bytes(result.run_dir) == before
+
+
+def test_a_run_until_diagnose_has_the_tables_before_any_retrain(campaign, tmp_path):
+    config = small_config(tmp_path, diagnose=asked("my_artifacts"), plugins=["my_artifacts"])
+    result = run_here(config, until="diagnose")
+    assert result.report.retrained == 1, "the scoring model"
+    complete = result_bytes(campaign[1].run_dir)
+    early = result_bytes(result.run_dir)
+    assert early == {name: data for name, data in complete.items() if name.startswith("diagnose_")}
+    run_here(config, until="retrain")
+    now = status(result.run_dir)
+    assert (now.complete, now.stage) == (True, "retraining"), "tables of diagnostics are no analysis"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from scipy import stats
 
 from influence.diagnostic import QueryMeans
 from orchestrator.analysis.query_means import ALL, contrasts_over_queries, means_over_queries, with_query_means
+from orchestrator.analysis.shares import clustered_share
 
 N = 8
 RANDOM = np.random.default_rng(0)
@@ -51,6 +52,17 @@ def test_queries_without_a_value_are_left_out_and_counted():
     nothing = means_over_queries(FRAME.assign(value=None), ASKED)
     assert nothing["value"].isna().all()
     assert nothing["n_queries"].tolist() == [0] * 6
+
+
+def test_a_share_has_an_interval_for_trials_in_clusters():
+    """The mean of equally large shares is the share of all trials, and its interval lies in [0, 1] even at an end."""
+    frame = pd.DataFrame({"query_id": range(6), "kind": "low", "value": [1, 0.5, 0.75, 1, 1, 0.25], "k": 4, "yes": 1.0})
+    asked = QueryMeans("queries", ("kind",), ("value", "yes"), shares={"value": "k", "yes": ""})
+    row = means_over_queries(frame, asked).iloc[0]
+    low, high = clustered_share(frame["value"].to_numpy() * 4, np.full(6, 4))
+    assert row[["value", "value_ci_low", "value_ci_high"]].tolist() == pytest.approx([0.75, low, high])
+    exact = stats.binomtest(6, 6).proportion_ci()
+    assert row[["yes", "yes_ci_low", "yes_ci_high"]].tolist() == pytest.approx([1, exact.low, exact.high])
 
 
 def test_a_column_of_totals_with_one_value_has_no_total():
