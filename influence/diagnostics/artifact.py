@@ -30,6 +30,7 @@ from tasks.suggestions import did_you_mean
 from tasks.task import Task
 
 BUILT_IN = ("lexical_overlap", "negation")
+CURVED = 1e-3  # at this share the variance of the quadratic coefficient is 1000 times that for symmetric z
 
 
 class Artifact(Diagnostic):
@@ -42,7 +43,8 @@ class Artifact(Diagnostic):
     `negations`; or "module:function", a function of the text, or of the two texts of a pair, that returns a number.
     `group_by`: the same for the queries: queries with equal values form a group. `scatter_queries` queries are shown in
     the figure, with `scatter_examples` train examples each: those with the largest |z|, and as many random ones. Han et
-    al. 2020, section 5.1 (Figures 4 and 5, Table 6).
+    al. 2020, section 5.1 (Figures 4 and 5, Table 6). A query has no fit if its influence falls into two narrow groups,
+    since these determine no curve.
     """
 
     name: ClassVar[str] = "artifact"
@@ -51,7 +53,8 @@ class Artifact(Diagnostic):
     explained: ClassVar[str] = (
         "A quadratic polynomial of the z-scored influence is fitted to the artifact of all train examples, for every query. "
         "A positive quadratic coefficient says that the most influential examples, helpful and harmful, have more of the "
-        "artifact than the others have. The table shows means over queries with 95% intervals over queries, for these "
+        "artifact than the others have. Queries whose influence falls into two narrow groups of values have no fit, and "
+        "do not count. The table shows means over queries with 95% intervals over queries, for these "
         "scoring models; group is the value of group_by for the queries, and predicted the class that is predicted for them."
     )
     figure: ClassVar[Scatter] = Scatter("points", ("method", "query"), "influence", "artifact", "fitted")
@@ -173,10 +176,16 @@ class Artifact(Diagnostic):
 
 
 def fitted(z: np.ndarray | None, values: np.ndarray) -> np.ndarray | None:
-    """Return the coefficients (quadratic, linear, constant) of the least-squares fit of `values` on z; None without three distinct z."""
-    if z is None or len(np.unique(z)) < 3:
+    """Return the coefficients (quadratic, linear, constant) of the least-squares fit of `values` on z.
+
+    None if z does not determine a curve: if z^2 is a linear function of z but for a share of less than CURVED of its
+    variance. That is so if z has two values, or two narrow groups of values, such as one for each label.
+    """
+    if z is None:
         return None
-    return np.polyfit(z, values, 2)
+    squares = z**2 - np.mean(z**2)
+    left = squares - np.mean(squares * z) * z  # z has mean 0 and variance 1
+    return np.polyfit(z, values, 2) if np.mean(left**2) > CURVED * np.mean(squares**2) else None
 
 
 def sampled(z: np.ndarray, n: int, random: np.random.Generator) -> np.ndarray:

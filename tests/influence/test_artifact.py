@@ -13,6 +13,7 @@ from small_task import SmallCNN, SmallTask, checkpoint, query_block
 from influence.diagnostic import ScoredModels
 from influence.diagnostics.artifact import Artifact, fitted, sampled, shown_first
 from influence.diagnostics.artifacts import artifact_of, lexical_overlap, negation, values_of, words_of
+from influence.diagnostics.rankings import z_scored
 from influence.matrix import ScoreMatrix
 from influence.methods.tracin_last import TracInLast
 from tasks.base import BETWEEN
@@ -68,14 +69,22 @@ def test_negation_reads_the_hypothesis_of_a_pair_and_own_functions_read_both():
 
 def test_the_fit_finds_planted_coefficients_and_is_that_of_least_squares():
     random = np.random.default_rng(0)
-    z = random.normal(size=500)
+    z = z_scored(random.normal(size=500))
     planted = np.array([3.7e-3, -0.02, 0.4])
     np.testing.assert_allclose(fitted(z, np.polyval(planted, z)), planted, rtol=1e-10)
     noisy = np.polyval(planted, z) + random.normal(size=500)
     expected = np.linalg.lstsq(np.stack([z**2, z, np.ones_like(z)], 1), noisy, rcond=None)[0]
     np.testing.assert_allclose(fitted(z, noisy), expected, rtol=1e-9)
     assert fitted(None, noisy) is None
-    assert fitted(np.array([0.0, 1.0, 0.0]), np.zeros(3)) is None
+
+
+def test_influence_in_two_narrow_groups_determines_no_curve():
+    random = np.random.default_rng(0)
+    groups = np.repeat([0.0, 1.0], [30, 70])
+    values = random.normal(size=100)
+    assert fitted(z_scored(groups), values) is None
+    assert fitted(z_scored(groups + 1e-4 * random.normal(size=100)), values) is None
+    assert fitted(z_scored(groups + 0.2 * random.normal(size=100)), values) is not None
 
 
 def test_the_sample_holds_both_ends_and_each_example_once():
