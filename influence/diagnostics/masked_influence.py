@@ -18,6 +18,8 @@ from influence.saliency import class_probabilities, normalised, token_saliency
 from tasks.seeds import generator
 from tasks.task import MASKED, Task
 
+LEAST_AT_ONCE = 16  # masked queries that are scored together even if the campaign has fewer queries
+
 
 @dataclass(frozen=True)
 class MaskingRequest:
@@ -41,31 +43,62 @@ class Masked:
     token: QueryToken
     saliency: float
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """The query and the position of the token."""
+        return self.query, self.token.position
+
+
+@dataclass(frozen=True, eq=False)
+class ChangedQueries:
+    """The masked queries, each once: `task` has them in the split MASKED; `at` maps (query, position of the token) to its row there.
+
+    labels int64 [n], the labels that they explain; is_other bool [n], whether the prediction has changed.
+    """
+
+    task: Task
+    at: Mapping[tuple[int, int], int]
+    labels: np.ndarray
+    is_other: np.ndarray
+
 
 def tables(models: ScoredModels, asked: MaskingRequest) -> dict[str, Table]:
     """Return the tables `queries` and `holding_queries`; queries without a token that can be masked have no rows."""
     queries, train = models.queries, models.task.splits["train"]
     masked = chosen(models, asked)
-    changed, labels, is_other = changed_queries(models, masked, is_repredicted=asked.is_repredicted)
+    if not masked:
+        return {"queries": {}, "holding_queries": {}}
+    changed = changed_queries(models, masked, is_repredicted=asked.is_repredicted)
+    holders = _Holders(models.task)
     overlaps, holding = [], []
-    holds = _Holders(models.task)
     for label, method in asked.methods.items():
-        before, after = models.scores[label].scores, np.zeros((0, len(train)), np.float32)
-        if masked:
-            assert models.score_queries is not None
-            block = QueryBlock(MASKED, np.arange(len(masked)), np.arange(len(masked)), labels)
-            after = models.score_queries(changed, method, models.checkpoints, block, models.device)
-        for number, one in enumerate(masked):
+        before, after = models.scores[label].scores, scores_after(models, changed, method)
+        for one in masked:
+            row, ours = changed.at[one.place], before[one.query]
             named = {"method": label, "query_id": int(queries.ids[one.query]), "saliency_rank": one.rank}
             about = {**named, "position": one.token.position, "token": one.token.text, "saliency": one.saliency}
-            found = overlap(before[one.query], after[number], train.ids, asked.overlap_shares)
-            overlaps += [{**about, **row, "changed": float(is_other[number])} for row in found]
-            rows = (holds.rows(one.token.token_id), train.labels == queries.labels[one.query])
-            holding += [
-                {**about, **row}
-                for row in influence_of(before[one.query], train.ids, np.logical_and(*rows), asked.holding_shares)
-            ]
+            found = overlap(ours, after[row], train.ids, asked.overlap_shares)
+            overlaps += [{**about, **values, "changed": float(changed.is_other[row])} for values in found]
+            is_meant = holders.rows(one.token.token_id) & (train.labels == queries.labels[one.query])
+            held = influence_of(ours, train.ids, is_meant, asked.holding_shares)
+            holding += [{**about, **values} for values in held]
     return {"queries": columns_of(overlaps), "holding_queries": columns_of(holding)}
+
+
+def scores_after(models: ScoredModels, changed: ChangedQueries, method: Method) -> np.ndarray:
+    """Return the scores of the changed queries, float32 [n, n_train].
+
+    They are computed for as many at a time as the campaign has queries, so that the solutions of a curvature method need
+    no more memory than in the score stage.
+    """
+    assert models.score_queries is not None
+    size = max(len(models.queries.ids), LEAST_AT_ONCE)
+    parts = [np.zeros((0, len(models.task.splits["train"])), np.float32)]
+    for start in range(0, len(changed.labels), size):
+        rows = np.arange(start, min(start + size, len(changed.labels)))
+        block = QueryBlock(MASKED, rows, rows, changed.labels[rows])
+        parts.append(models.score_queries(changed.task, method, models.checkpoints, block, models.device))
+    return np.concatenate(parts)
 
 
 def chosen(models: ScoredModels, asked: MaskingRequest) -> list[Masked]:
@@ -83,24 +116,16 @@ def chosen(models: ScoredModels, asked: MaskingRequest) -> list[Masked]:
     return found
 
 
-def changed_queries(
-    models: ScoredModels, masked: Sequence[Masked], *, is_repredicted: bool
-) -> tuple[Task, np.ndarray, np.ndarray]:
-    """Return a task with the split MASKED, the labels that the changed queries explain, and which predictions have changed.
-
-    labels int64 and is_other bool [n_masked]. A prediction is the class with the highest probability, mean over models.
-    """
-    queries, at = models.queries, np.array([one.query for one in masked], np.int64)
-    positions = np.array([one.token.position for one in masked], np.int64)
-    rows = np.asarray(queries.rows, np.int64)[at]
-    changed = models.task.with_masked(queries.split, rows, positions)
-    labels = np.asarray(queries.labels, np.int64)[at]
-    if not len(at):
-        return changed, labels, np.zeros(0, bool)
+def changed_queries(models: ScoredModels, masked: Sequence[Masked], *, is_repredicted: bool) -> ChangedQueries:
+    """Return the masked queries. A prediction is the class with the highest probability, mean over the scoring models."""
+    queries, places = models.queries, list(dict.fromkeys(one.place for one in masked))
+    at, positions = np.array(places, np.int64).reshape(-1, 2).T
+    task = models.task.with_masked(queries.split, np.asarray(queries.rows, np.int64)[at], positions)
     before = class_probabilities(models.task, models.last, queries.split, queries.rows, models.device).argmax(axis=1)
-    after = class_probabilities(changed, models.last, MASKED, np.arange(len(at)), models.device).argmax(axis=1)
-    is_other = after != before[at]
-    return changed, np.where(is_other & is_repredicted, after, labels), is_other
+    after = class_probabilities(task, models.last, MASKED, np.arange(len(at)), models.device).argmax(axis=1)
+    is_other, labels = after != before[at], np.asarray(queries.labels, np.int64)[at]
+    labels = np.where(is_other & is_repredicted, after, labels)
+    return ChangedQueries(task, {place: row for row, place in enumerate(places)}, labels, is_other)
 
 
 def overlap(

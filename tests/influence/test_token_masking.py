@@ -142,6 +142,21 @@ def test_masking_is_the_same_whatever_else_is_masked(found):
     assert all(one in found["queries"] for one in alone)
 
 
+def test_masked_queries_are_scored_in_parts_and_each_once():
+    sizes = []
+
+    def counting(task, method, checkpoints, queries, device):
+        sizes.append(len(queries.ids))
+        return scores_of_queries(task, method, checkpoints, queries, device)
+
+    given = models({"last": TracInLast()}, counting)
+    table = options().compute(given)["queries"]
+    distinct = {*zip(table["query_id"], table["position"], strict=True)}
+    assert sum(sizes) == len(distinct) < len(QUERIES.ids) * len(RANKS)
+    assert max(sizes) <= 16
+    assert len(sizes) > 1
+
+
 def test_rankings_without_scores_have_no_overlap_and_no_influence():
     nan, some = np.full(10, np.nan), np.arange(10.0)
     assert overlap(nan, some, np.arange(10), [0.2]) == [{"top_share": 0.2, "k": 2, "overlap": None, "expected": 0.2}]
@@ -158,6 +173,13 @@ def test_a_share_is_rounded_down_in_decimal():
 def test_a_query_without_words_has_no_rows():
     tokens = tokens_of(TASK, "test", 4)
     assert chosen_tokens([tokens[0], tokens[-1]], np.zeros(len(tokens)), RANKS, np.random.default_rng(0)) == {}
+
+
+def test_tables_are_empty_if_no_query_has_a_word():
+    task = SmallTask(SmallCNN(), dtype=torch.float64)
+    task.special_ids = frozenset(range(task.vocabulary))
+    found = options().compute(dataclasses.replace(models(), task=task))
+    assert found == {"queries": {}, "holding_queries": {}}
 
 
 LISSA = InfluenceFunction(parameters=("linear*",), solver=LiSSA(scale=10.0, depth=7, batch_size=4, seed=3))
