@@ -108,7 +108,7 @@ class Artifact(Diagnostic):
         return [label for label in methods if self.methods is None or label in self.methods]
 
     def compute(self, models: ScoredModels) -> Mapping[str, Table]:
-        """Return the tables `queries`, with the fit of every method and query, and `points`, those of the figure."""
+        """Return the tables `queries`, with the fit of every method and query, and `points`, the dots of the figure if it has any."""
         from influence.saliency import class_probabilities
 
         task, queries = models.task, models.queries
@@ -136,7 +136,7 @@ class Artifact(Diagnostic):
                     split.shown_id(matrix.query_ids[place]), about["group"][place], about["predicted"][place]
                 )
                 points += self._points(label, title, matrix, place, of_train, fits[place])
-        return {"queries": columns_of(rows), "points": columns_of(points)}
+        return {"queries": columns_of(rows), **({"points": columns_of(points)} if points else {})}
 
     def _function(self, of: str) -> Callable[[Any], float]:
         return artifact_of(of, self.negations, function_named(of) if ":" in of else None)
@@ -156,11 +156,11 @@ class Artifact(Diagnostic):
     ) -> list[dict[str, Any]]:
         """Return the dots of one panel of the figure: all train examples, or the sample that the options describe."""
         z = z_scored(matrix.scores[place])
-        if z is None or fit is None:
+        if z is None:
             return []
         query_id = int(matrix.query_ids[place])
         chosen = sampled(z, self.scatter_examples, generator(self.seed, "scattered examples", query_id))
-        heights = np.polyval(fit, z[chosen])
+        heights = [None] * len(chosen) if fit is None else np.polyval(fit, z[chosen]).tolist()
         return [
             {
                 "method": label,
@@ -169,7 +169,7 @@ class Artifact(Diagnostic):
                 "train_id": int(matrix.train_ids[at]),
                 "influence": float(z[at]),
                 "artifact": float(of_train[at]),
-                "fitted": float(height),
+                "fitted": height,
             }
             for at, height in zip(chosen.tolist(), heights, strict=True)
         ]

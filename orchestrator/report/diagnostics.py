@@ -71,9 +71,9 @@ def _section(one: Diagnosed) -> Section:
 
 
 def _drawn(one: Diagnosed, name: str) -> dict[str, str]:
-    """Return the figure by its name; nothing if there is none or its table has no rows."""
-    table = one.tables[one.drawn or next(iter(one.tables))]
-    if one.figure is None or not len(table):
+    """Return the figure by its name; nothing if there is none, or its table is left out or has no rows."""
+    table = one.tables.get(one.drawn or next(iter(one.tables)))
+    if one.figure is None or table is None or not len(table):
         return {}
     return {name: _svg(one.figure, table, name)}
 

@@ -125,6 +125,11 @@ def test_the_tables_hold_the_fit_of_every_query_and_the_curve_of_the_figure():
             assert point["artifact"] == overlaps[at]
             assert point["fitted"] == pytest.approx(np.polyval(expected, z[at]))
     assert found["queries"][2]["quadratic"] is None
+    assert {point["query_id"] for point in found["points"]} == {*queries.ids[:2].tolist()}, "scores of NaN have no dots"
+    assert "points" not in diagnostic.model_copy(update={"scatter_queries": 0}).compute(models)
+    in_groups = ScoreMatrix(queries.ids, TRAIN.ids, np.tile(np.arange(len(TRAIN)) % 2, (3, 1)))
+    unfitted = diagnostic.compute(dataclasses.replace(models, scores={"m": in_groups}))
+    assert set(unfitted["queries"]["linear"]) == set(unfitted["points"]["fitted"]) == {None}
     segments = task.splits["test"].segments()
     groups = [f"negation {negation(segments[row][1], ('w3',)):g}" for row in queries.rows]
     assert [one["group"] for one in found["queries"]] == groups
