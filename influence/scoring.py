@@ -106,6 +106,22 @@ class Scorer:
         return scores
 
 
+def scores_of_queries(
+    task: Task,
+    method: Method,
+    checkpoints: Sequence[Checkpoint],
+    queries: QueryBlock,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Return the scores of one method for all train examples: float32 [n_queries, n_train]; NaN for a query whose solver diverged.
+
+    For queries that the campaign does not have, such as changed ones; methods that read a file are not meant.
+    """
+    prepared = {method.name: method.prepare(task, Path(), queries)}
+    scorer = Scorer(task, checkpoints, queries, {method.name: method}, prepared, device)
+    return scorer.score_range(0, len(task.splits["train"]))[method.name]
+
+
 def word_contributions(
     task: Task,
     method: Method,

@@ -16,6 +16,8 @@ from tasks.base import Batch, Component, Numerics, Split
 from tasks.data.edits import Edit
 from tasks.hooks import refuse_misspelt
 
+MASKED = "(masked)"  # name of the split that `Task.with_masked` adds
+
 if TYPE_CHECKING:
     import torch
     from scipy.sparse import csr_matrix
@@ -165,6 +167,14 @@ class Task(ABC):
         other = copy.copy(self)
         object.__setattr__(other, "length_group_cost", cost)  # a frozen dataclass refuses its own __setattr__
         return other
+
+    def with_masked(self, split: str, rows: np.ndarray, positions: np.ndarray) -> Task:
+        """Return the same task with one more split, MASKED, whose example i is row rows[i] of `split` with one token masked.
+
+        The token at positions[i], counted from the first special token, keeps its place and its id; its attention mask is
+        0. A row may occur several times; the ids of the new split are 0, 1, ... Diagnostics that mask tokens need this hook.
+        """
+        raise NotImplementedError
 
     def logits(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return outputs [n, n_outputs], differentiable; class logits for classifiers. Methods that use gradients need this hook."""

@@ -17,7 +17,7 @@ from tasks.data.tokens import Encoding, Tokeniser, cached_tokens, word_ids
 from tasks.fresh_networks import FreshNetworks
 from tasks.length_groups import by_length
 from tasks.shared_parts import SharedParts
-from tasks.task import Task
+from tasks.task import MASKED, Task
 from tasks.training import deterministic
 from tasks.trunk_outputs import RowEvaluator, TrunkOutputs
 
@@ -207,6 +207,20 @@ class TextTask(Task):
     def row_lengths(self, split: str, rows: np.ndarray, blank: np.ndarray) -> np.ndarray:
         """Return the number of tokens of `rows`, special tokens included; of a blank row those of an empty text: int64."""
         return np.where(blank, len(self.tokeniser.neutral_ids), self._shared.tokens[split].lengths(rows))
+
+    def with_masked(self, split: str, rows: np.ndarray, positions: np.ndarray) -> TextTask:
+        """Return a copy with the split MASKED (Task.with_masked); it shares everything else. Raises ValueError for a position outside its text."""
+        given, rows = self.splits[split], np.asarray(rows, np.int64)
+        tokens = self._shared.tokens[split].with_masked(rows, positions)
+        other = copy.copy(self)
+        other.splits = {**self.splits, MASKED: replace(_subset(given, rows), ids=np.arange(len(rows)))}
+        outputs = self._shared.trunk_outputs
+        other._shared = replace(
+            self._shared,
+            tokens={**self._shared.tokens, MASKED: tokens},
+            trunk_outputs=None if outputs is None else outputs.with_split(MASKED, tokens),
+        )
+        return other
 
     def _inputs(self, split: str, rows: np.ndarray, blank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tokens, neutral = self._shared.tokens[split], self.tokeniser.neutral_ids

@@ -117,6 +117,13 @@ class TrunkOutputs:
         renewed = {int(row): self.evaluator.outputs(tokens, int(row)).astype(dtype) for row in rows}
         return replace(self, renewed={**self.renewed, **renewed})
 
+    def with_split(self, name: str, tokens: Tokens) -> TrunkOutputs:
+        """Return outputs with one more split, whose rows are computed when they are first needed and are not stored."""
+        lengths = np.ones(len(tokens), np.int64) if self.first_token else np.diff(tokens.offsets)
+        dtype = str(self.empty.dtype)
+        shards = VectorShards("", lengths, dtype, lambda row: self.evaluator.outputs(tokens, row), None)
+        return replace(self, splits={**self.splits, name: shards})
+
     def batch(self, split: str, rows: np.ndarray, blank: np.ndarray, length: int) -> np.ndarray:
         """Return the outputs of a batch: [n, length, width], zeros at padding; [n, 1, width] if only the first token is read.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import ClassVar
 
+from orchestrator.analysis.tables import format_csv
 from orchestrator.records import Work
 from orchestrator.runtime.backend import ScoreBlock
 from orchestrator.stages.pilot import pilot_works
@@ -138,6 +139,12 @@ class DiagnoseStage(Stage):
 
         run.retraining.check_budget("diagnostics")
         run.diagnoses.compute(run.workforce.backend, run.progress, on_block, run.workforce.alive)
+
+    def write(self, run: RunState) -> None:
+        """Write results/diagnose_*.csv, so that a run until this stage has tables to read."""
+        require_late_imports(run.experiment.sources)
+        for name, table in run.diagnosed_tables.items():
+            write_file(run.run_dir.results / f"{name}.csv", format_csv(table).encode())
 
 
 class PlanStage(Stage):

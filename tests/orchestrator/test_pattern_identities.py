@@ -136,7 +136,7 @@ def test_patterns_for_a_model_of_somebody_else_stay_as_they_are_written(tmp_path
 
 
 def test_how_products_are_computed_for_the_model_is_in_the_identity_of_influence_functions_only(tmp_path):
-    arm = Experiment(small_config(tmp_path), None).main
+    arm = checked_experiment(small_config(tmp_path), None).main
     assert arm.method_identity(InfluenceFunction())["products"] == "by_layer"
     assert "products" not in arm.method_identity(TracIn())
 
