@@ -16,6 +16,7 @@ from influence.methods.influence_last import InfluenceLast
 from influence.methods.tracin import TracIn
 from influence.methods.tracin_last import TracInLast
 from influence.methods.tracin_we import TracInWE
+from influence.saliency import token_saliency
 from influence.scoring import Scorer
 from influence.solvers import ConjugateGradients
 from tasks.base import Numerics
@@ -26,6 +27,7 @@ from tasks.models.frozen_trunk import find_trunk
 from tasks.models.pretrained import quiet_transformers
 from tasks.recipe import Training
 from tasks.recipes.finetune import Finetune
+from tasks.task import MASKED
 from tests.fakes import tiny_bert
 from tests.pair_tasks import ServedPairTask, pair_task
 
@@ -181,6 +183,34 @@ def test_scores_are_those_without_the_cache(bert):
         assert np.array_equal(found[label], expected[label]), label
     alone = scores(cached, network, {"last": methods["last"]})
     assert np.array_equal(alone["last"], found["last"]), "the bits do not depend on which other methods there are"
+
+
+@pytest.mark.parametrize("depth", FREEZE)
+def test_masked_examples_and_saliency_are_those_without_the_cache(bert, depth):
+    plain, cached = computed(bert, depth), served(bert, depth)
+    network, rows = train(plain), np.array([2, 0, 2])
+    one, other = (task.with_masked("test", rows, np.array([1, 2, 3])) for task in (plain, cached))
+    found, expected = (task.outputs(network, MASKED, np.arange(3)) for task in (other, one))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    assert np.abs(expected - plain.outputs(network, "test", rows)).max() > 1e-6, "masking must matter"
+    assert np.array_equal(cached.outputs(network, "test", rows), other.outputs(network, "test", rows))
+    point = Checkpoint("s", 1, 1.0, 1.0, {n: value.detach().numpy() for n, value in network.named_parameters()})
+    one, other = (token_saliency(task, [point], "test", rows, np.zeros(3, int)) for task in (plain, cached))
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("depth", FREEZE)
+def test_length_groups_and_the_cache_go_together(bert, depth):
+    """In float64, with both, with one and with none: the same weights up to rounding."""
+    trained = []
+    for cost in (0, 4):
+        numerics = replace(EXACT, length_group_cost=cost)
+        trained += [
+            weights(train(computed(bert, depth), numerics)),
+            weights(train(served(bert, depth, numerics=numerics), numerics)),
+        ]
+    for other in trained[1:]:
+        torch.testing.assert_close(other, trained[0], rtol=0, atol=1e-12)
 
 
 def test_gradients_at_the_embedding_are_those_of_the_whole_network(bert):
