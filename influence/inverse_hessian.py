@@ -190,14 +190,14 @@ def _log(name: str, diagnostics: dict[str, Any]) -> None:
     for model in diagnostics["models"]:
         known = [residual for residual in model["residual"] if residual is not None]
         log.info(
-            "%s: %d queries solved by %s on %d parameters, effective damping %g, largest residual %.2g",
+            "%s: %d queries solved by %s on %d parameters, effective damping %g, largest residual %s",
             *(
                 name,
                 n_queries,
                 model["solver"],
                 model["n_parameters"],
                 model["effective_damping"],
-                max(known, default=0),
+                f"{max(known):.2g}" if known else "unknown",
             ),
         )
         unfinished = n_queries - sum(model.get("converged", [True] * n_queries))
