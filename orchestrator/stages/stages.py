@@ -10,8 +10,10 @@ import logging
 from typing import ClassVar
 
 from orchestrator.analysis.tables import format_csv
+from orchestrator.campaigns.results import tables_with_given_ids
 from orchestrator.records import Work
 from orchestrator.runtime.backend import ScoreBlock
+from orchestrator.stages.diagnoses import by_file_name
 from orchestrator.stages.pilot import pilot_works
 from orchestrator.stages.run_state import RunState
 from orchestrator.stages.scoring_models import Unfinished
@@ -142,8 +144,11 @@ class DiagnoseStage(Stage):
 
     def write(self, run: RunState) -> None:
         """Write results/diagnose_*.csv, so that a run until this stage has tables to read."""
+        if not run.diagnosed:
+            return
         require_late_imports(run.experiment.sources)
-        for name, table in run.diagnosed_tables.items():
+        tables = by_file_name(run.diagnosed)
+        for name, table in tables_with_given_ids(tables, run.experiment.main.query_split).items():
             write_file(run.run_dir.results / f"{name}.csv", format_csv(table).encode())
 
 
