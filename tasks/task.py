@@ -148,19 +148,16 @@ class Task(ABC):
         return self
 
     def row_lengths(self, split: str, rows: np.ndarray, blank: np.ndarray) -> np.ndarray | None:
-        """Return the number of tokens of `rows`, to which padding is added in a batch: int64 [len(rows)].
+        """Return the number of tokens of `rows` without padding: int64 [len(rows)]; None if all rows have the same length.
 
-        Rows where `blank` (bool [len(rows)]) is true have the length of their neutral content. None means that all rows
-        have the same length. Length groups need this hook.
+        Rows where `blank` (bool [len(rows)]) is true have the length of their neutral content. Length groups need this hook.
         """
         return None
 
     def with_length_groups(self, cost: int) -> Self:
-        """Return the same task, in which batches are cut into groups of similar length (tasks.length_groups).
+        """Return the same task with batches cut into groups of similar length (tasks.length_groups); a cost of 0: not cut.
 
-        `cost` is the fixed cost of a group in tokens; 0 means that batches are not cut. With length groups, `batch`
-        pads its rows to the longest of them and no further, `outputs` evaluates rows of similar length together, and
-        last digits differ.
+        `batch` then pads rows to the longest of them and no further, and `outputs` evaluates rows of similar length together.
         """
         if cost == self.length_group_cost:
             return self
