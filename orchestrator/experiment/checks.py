@@ -49,8 +49,8 @@ def _check_settings(experiment: Experiment) -> None:
             "the reference of that repeat; allowed: 1"
         )
         raise ConfigError(f"{experiment.config.where}: scores.models", problem)
-    measurement = experiment.config.measurement
-    if measurement.label == "reference" and not experiment.campaign.has_references:
+    measurement = experiment.config.measurement  # None in a campaign without queries
+    if measurement and measurement.label == "reference" and not experiment.campaign.has_references:
         problem = (
             f"{measurement.name!r} needs a reference of every seed; {experiment.settings.campaign} trains none; "
             "allowed: predicted_probability"
