@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator import api
 from orchestrator.config.load import load_config
-from orchestrator.experiment.experiment import Experiment
+from orchestrator.experiment.checks import checked_experiment
 from orchestrator.experiment.run_dir import NumericsMismatchError, require_same_numerics
 from orchestrator.runtime.machine import cpu_numerics
 from tasks.base import Numerics
@@ -56,7 +56,7 @@ def test_a_task_without_a_frozen_trunk_is_refused_before_anything_starts(bert, t
     with pytest.raises(
         InputError, match=rf"compute.frozen_trunk: 'cached' is not allowed: .*{complaint}.*; allowed: comp"
     ):
-        Experiment(load_config(path), None)
+        checked_experiment(load_config(path), None)
 
 
 def test_another_value_is_refused_by_the_schema(tmp_path):
