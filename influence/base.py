@@ -97,6 +97,13 @@ class Method(Component):
         """
         return self.identity()
 
+    def identity_on(self, task: Task) -> dict[str, Any]:
+        """Return what the score id contains besides `options_identity` because of the task; empty by default.
+
+        A method overrides this hook if the last digits of its scores depend on how they are computed for this task.
+        """
+        return {}
+
     def prepare(self, task: Task, base_dir: Path, queries: QueryBlock) -> Any:
         """Compute what `score` needs besides gradients (an idf table, a score matrix from a file).
 

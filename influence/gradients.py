@@ -6,7 +6,7 @@ They are computed in batches; each batch needs one forward and one backward pass
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -102,9 +102,10 @@ class GradientSource:
         self._chosen = sorted(layers) if "layers" in needs else []
         self._embedding = embedding_name(task, network) if "embedding" in needs else None
         self._last = last_name(task, network) if "last" in needs else None
-        self._names = [*self._chosen, *(name for name in (self._embedding, self._last) if name)]
+        self._names = captured_modules(task, network, needs, self._chosen)
         for name in self._names:
             check_supported(name, network.get_submodule(name))
+        self.task = self.layers.task_for(task, self._names)
         self.weights = [checkpoint.weight for checkpoint in checkpoints]
         self._networks = [loaded(network, checkpoint, device) for checkpoint in checkpoints]
 
@@ -141,6 +142,16 @@ class GradientSource:
         words = modules[self._embedding].weight if self._embedding else None
         assert words is None or isinstance(words, Tensor)
         return CheckpointGradients(weight, embedding, {name: found[name] for name in self._chosen}, last, words)
+
+
+def captured_modules(task: Task, network: nn.Module, needs: Collection[str], layers: Sequence[str]) -> list[str]:
+    """Return the modules whose calls are captured for `needs`, of which `layers` are those for the need "layers".
+
+    Raises InputError if the model has no module that is needed.
+    """
+    embedding = [embedding_name(task, network)] if "embedding" in needs else []
+    last = [last_name(task, network)] if "last" in needs else []
+    return [*(layers if "layers" in needs else []), *embedding, *last]
 
 
 def embedding_name(task: Task, network: nn.Module) -> str:

@@ -32,7 +32,8 @@ class SolveOptions:
 
     `name` is that of the method, for log lines. `parameters` is "all", or patterns of parameter names. `batch_size`
     train rows are differentiated at once, along `pass_size` / rows vectors. `query_losses(task, network, split, rows,
-    labels)` returns the loss of each query whose gradient is taken, [n].
+    labels)` returns the loss of each query whose gradient is taken, [n]. `dropout` is the seed of the dropout masks in
+    the derivatives of train losses, or None for evaluation mode.
     """
 
     name: str
@@ -41,6 +42,7 @@ class SolveOptions:
     batch_size: int
     pass_size: int
     query_losses: Callable[[Task, nn.Module, str, np.ndarray, np.ndarray], Tensor]
+    dropout: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +99,9 @@ class QuerySolutions:
 
     def _terms(self, model: SolvedModel, query: int, row: int) -> np.ndarray:
         """Return the elementwise product of s_q and grad l_i, times the weight of the model / n: float64 [P]."""
-        curvature = model.curvature
-        batch = curvature.task.batch("train", np.array([row]), device=curvature.theta.device)
-        gradient = curvature.gradients(lambda network: curvature.task.losses(network, batch))[0]
+        gradient = model.curvature.row_gradient(row)
         terms = (gradient.double() * model.solution.x[query].double()).cpu().numpy()
-        return model.weight / len(curvature.ids) * terms
+        return model.weight / len(model.curvature.ids) * terms
 
 
 def in_float64(task: Task) -> Task:
@@ -145,7 +145,8 @@ def solve_queries(
     models = []
     for checkpoint, weight in checkpoints:
         network = loaded(fresh, checkpoint, device)
-        curvature = Curvature(task, Selection(network, chosen), options.batch_size, options.pass_size)
+        sizes = (options.batch_size, options.pass_size)
+        curvature = Curvature(task, Selection(network, chosen), *sizes, options.dropout)
         vectors = _gradients(options, curvature, queries)
         models.append(SolvedModel(checkpoint, weight, curvature, options.solver.solve(curvature, vectors)))
     return QuerySolutions(options.name, queries, models)
@@ -189,14 +190,14 @@ def _log(name: str, diagnostics: dict[str, Any]) -> None:
     for model in diagnostics["models"]:
         known = [residual for residual in model["residual"] if residual is not None]
         log.info(
-            "%s: %d queries solved by %s on %d parameters, effective damping %g, largest residual %.2g",
+            "%s: %d queries solved by %s on %d parameters, effective damping %g, largest residual %s",
             *(
                 name,
                 n_queries,
                 model["solver"],
                 model["n_parameters"],
                 model["effective_damping"],
-                max(known, default=0),
+                f"{max(known):.2g}" if known else "unknown",
             ),
         )
         unfinished = n_queries - sum(model.get("converged", [True] * n_queries))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -47,6 +47,10 @@ class Layers:
         groups |= {name: (name,) for name in last}
         leaves = [leaf for inside in groups.values() for leaf in inside]
         return Layers(groups, frozenset(leaf for leaf in leaves if not _is_trained(network, leaf)))
+
+    def task_for(self, task: Task, names: Iterable[str]) -> Task:
+        """Return the task whose forward passes compute the modules `names`: with the whole network if one of them is frozen."""
+        return task.with_whole_network() if self.frozen.intersection(names) else task
 
     def choose(self, selection: str | Sequence[str]) -> list[str]:
         """Return the names of the chosen modules: `all` that are trained, one layer by ordinal, or those that match a pattern.

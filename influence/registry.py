@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tasks.registry import RECIPES, Entry, Registry
 
-_YEH, _HAN = "Yeh et al. 2022", "Han and Tsvetkov 2021"
+_YEH, _HAN, _HAN2020 = "Yeh et al. 2022", "Han and Tsvetkov 2021", "Han et al. 2020"
 METHODS = Registry(
     "methods",
     {
@@ -103,6 +103,21 @@ DIAGNOSTICS = Registry(
             "influence.diagnostics.last_layer_terms:LastLayerTerms",
             "which term of tracin_last decides a ranking, and how often one proponent recurs over queries",
             f"{_YEH}, appendix G",
+        ),
+        "saliency": Entry(
+            "influence.diagnostics.saliency:Saliency",
+            "gradient x word embedding of every token of the queries, beside their most influential examples",
+            f"{_HAN2020}, section 2.1",
+        ),
+        "token_masking": Entry(
+            "influence.diagnostics.token_masking:TokenMasking",
+            "overlap of top influential examples after a salient token is masked, and influence of examples that hold it",
+            f"{_HAN2020}, section 4",
+        ),
+        "artifact": Entry(
+            "influence.diagnostics.artifact:Artifact",
+            "quadratic fit of lexical overlap, negation or any number of an example on z-scored influence",
+            f"{_HAN2020}, section 5.1",
         ),
     },
     base="influence.diagnostic:Diagnostic",

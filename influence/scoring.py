@@ -13,6 +13,7 @@ from influence.checkpoint import Checkpoint, QueryBlock
 from influence.matrix import positions_of
 from influence.methods.checkpointed import checkpoint_terms
 from tasks.errors import InputError, RefitError
+from tasks.length_groups import by_length
 from tasks.task import Task
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ class Scorer:
 
     `methods` maps labels to methods and `prepared` maps labels to the results of Method.prepare; controls are left out.
     Train gradients are those of the gold labels; they are kept for one batch of `batch_size` rows and then dropped.
-    Batches start at the start of the range, so the same range gives the same bits, whatever else was computed. Methods
-    that need curvature first solve for the queries; `diagnostics` maps their labels to the diagnostics, plain JSON
-    values. Raises InputError if a method's layers are not in the model or its solver refuses.
+    Batches are cut from the rows of the range, in row order or by length (tasks.length_groups.by_length), so the same
+    range gives the same bits, whatever else was computed. Methods that need curvature first solve for the queries;
+    `diagnostics` maps their labels to the diagnostics, plain JSON values. Raises InputError if a method's layers are not in the model or its solver refuses.
     """
 
     def __init__(
@@ -50,10 +51,14 @@ class Scorer:
         self.task, self.prepared, self.batch_size = task, dict(prepared), batch_size
         self.methods = {label: method for label, method in methods.items() if not method.is_control}
         used, self.terms = _terms(self.methods, checkpoints)
-        self._source = _source(task, used, self.methods, device)
-        shard = self._source.shard(queries.split, queries.rows, queries.labels, batch_size)
-        self._queries = {label: shard.weighted(terms) for label, terms in self.terms.items()}
-        self._n_queries, self._query_split = len(shard), queries.split
+        self._sources = _sources(task, used, self.methods, device)
+        shards = [source.shard(queries.split, queries.rows, queries.labels, batch_size) for source, _ in self._sources]
+        self._queries = {
+            label: shard.weighted(self.terms[label])
+            for shard, (_, group) in zip(shards, self._sources, strict=True)
+            for label in group
+        }
+        self._n_queries, self._query_split = len(queries.rows), queries.split
         solved = {m: _solve(task, m, self.methods[m], checkpoints, queries, device) for m in _curved(self.methods)}
         self.prepared |= solved
         self.diagnostics: dict[str, dict[str, Any]] = {
@@ -68,12 +73,15 @@ class Scorer:
         """
         blocks = {label: [np.zeros((self._n_queries, 0), np.float32)] for label in self.methods}
         labels = self.task.splits["train"].labels
-        for first in range(start, stop, self.batch_size):
-            rows = np.arange(first, min(first + self.batch_size, stop))
-            shard = self._source.shard("train", rows, labels[rows], self.batch_size)
-            for label in self.methods:
-                blocks[label].append(self._score(label, shard))
-        return {label: np.concatenate(found, axis=1) for label, found in blocks.items()}
+        order = by_length(self.task, "train", np.arange(start, stop))
+        for first in range(0, stop - start, self.batch_size):
+            rows = start + order[first : first + self.batch_size]
+            for source, group in self._sources:
+                shard = source.shard("train", rows, labels[rows], self.batch_size)
+                for label in group:
+                    blocks[label].append(self._score(label, shard))
+        columns = np.argsort(order)  # puts the scores back into row order
+        return {label: np.take(np.concatenate(found, axis=1), columns, axis=1) for label, found in blocks.items()}
 
     def _score(self, label: str, train: GradientShard) -> np.ndarray:
         method, queries = self.methods[label], self._queries[label]
@@ -96,6 +104,22 @@ class Scorer:
             pair = f"query {query} and train {example}"
             raise RefitError(f"method {label}: the score of {pair} is {scores[row, column]}")
         return scores
+
+
+def scores_of_queries(
+    task: Task,
+    method: Method,
+    checkpoints: Sequence[Checkpoint],
+    queries: QueryBlock,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Return the scores of one method for all train examples: float32 [n_queries, n_train]; NaN for a query whose solver diverged.
+
+    For queries that the campaign does not have, such as changed ones; methods that read a file are not meant.
+    """
+    prepared = {method.name: method.prepare(task, Path(), queries)}
+    scorer = Scorer(task, checkpoints, queries, {method.name: method}, prepared, device)
+    return scorer.score_range(0, len(task.splits["train"]))[method.name]
 
 
 def word_contributions(
@@ -185,6 +209,36 @@ def _terms(
     at = {position: new for new, position in enumerate(used)}
     kept = {label: [(at[position], weight) for position, weight in found] for label, found in terms.items()}
     return [checkpoints[position] for position in used], kept
+
+
+def _sources(
+    task: Task, checkpoints: Sequence[Checkpoint], methods: Mapping[str, Method], device: torch.device | str
+) -> list[tuple[GradientSource, list[str]]]:
+    """Return sources of gradients, each with the labels of the methods that it serves.
+
+    If outputs of frozen layers are known, methods that differentiate a frozen layer have a source of their own, which
+    computes the whole network. The bits of a score then do not depend on which other methods there are.
+    """
+    whole = _on_frozen_layers(task, methods) if task.with_whole_network() is not task else set()
+    groups = [[label for label in methods if (label in whole) == of_whole] for of_whole in (False, True)]
+    served = [group for group in groups if group] or [[]]
+    return [(_source(task, checkpoints, {m: methods[m] for m in group}, device), group) for group in served]
+
+
+def _on_frozen_layers(task: Task, methods: Mapping[str, Method]) -> set[str]:
+    """Return the labels of the methods that differentiate a frozen layer."""
+    from influence.gradients import captured_modules
+    from influence.layers import Layers
+
+    network = task.network(0)
+    layers = Layers.of(task, network)
+    needs = {label: method.needs - {"curvature"} for label, method in methods.items()}
+    chosen = {label: methods[label].chosen_layers(layers) for label, needed in needs.items() if "layers" in needed}
+    return {
+        label
+        for label, needed in needs.items()
+        if layers.frozen.intersection(captured_modules(task, network, needed, chosen.get(label, [])))
+    }
 
 
 def _source(

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from influence.flat_directions import SolvedBlocks, absolute, check_in_range, solved_damped, solved_on_range
+from influence.solver_options import IterativeOptions, SolverOptions, listed
 from tasks.errors import InputError
 from tasks.seeds import generator
 from tasks.suggestions import did_you_mean
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from influence.curvature import Curvature
 
+COLUMNS_AT_ONCE = 2**14  # an update of that many columns stays in the processor's cache
 GROWTH = 10.0  # a LiSSA run may exceed by this factor the norm that no stable run exceeds
 
 
@@ -35,24 +37,7 @@ class Solution:
     diagnostics: dict[str, Any] = field(default_factory=dict)
 
 
-class _Options(BaseModel):
-    """The options that all solvers share.
-
-    `version` is raised when the numbers of a solver change. `float64`: derivatives are taken with the weights of the
-    network in float64; otherwise in the dtype of the network.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    version: ClassVar[int] = 1
-    float64: ClassVar[bool] = False
-
-    def identity(self) -> dict[str, Any]:
-        """Return what enters score ids: the options, and the version if it is not 1."""
-        options = self.model_dump(mode="json")
-        return options if self.version == 1 else {**options, "version": self.version}
-
-
-class Exact(_Options):
+class Exact(SolverOptions):
     """The dense Hessian + `damping` I, formed and solved in float64; if rows are independent, one block per row.
 
     With damping the system is solved by Cholesky, and InputError is raised if the damped Hessian is not positive
@@ -90,7 +75,7 @@ class Exact(_Options):
             "indefinite": self.indefinite,
             **shape,
             "zero_eigenvalues": sum(part.n_flat for part in solved),
-            "residual": _listed(residuals),
+            "residual": listed(residuals),
         }
         return Solution(x, np.zeros(len(x), bool), diagnostics)
 
@@ -113,7 +98,7 @@ class Exact(_Options):
         return solved_damped(absolute(blocks) if self.indefinite == "absolute" else blocks, right, self.damping)
 
 
-class ConjugateGradients(_Options):
+class ConjugateGradients(IterativeOptions):
     """Conjugate gradients on H + `damping` I from x = 0, all vectors at once, until |r| <= `tolerance` |v|.
 
     A vector that meets a direction of negative curvature has diverged: the damped Hessian is then not positive
@@ -130,21 +115,26 @@ class ConjugateGradients(_Options):
         """Return x ~ (H + damping I)^-1 v for `vectors` [q, P]."""
         import torch
 
-        x, negative, iterations = self._iterate(curvature, vectors)
+        begun = curvature.n_batch_products
+        x, negative, iterations, active = self._iterate(curvature, vectors)
         x = x.where(~negative[:, None], torch.zeros_like(x))
-        residuals = curvature.residuals(x, vectors, self.damping)
+        residuals, told = self._checked(curvature, x, vectors, self.damping, begun)
         # by rounding, the recurrence's own residual drifts from the true one, hence the factor
-        converged = ~negative & (residuals <= max(2 * self.tolerance, 100 * torch.finfo(x.dtype).eps))
+        largest = max(2 * self.tolerance, 100 * torch.finfo(x.dtype).eps)
+        converged = ~negative & (~active if residuals is None else residuals <= largest)
         diagnostics = {"solver": self.name, "effective_damping": self.damping, "iterations": iterations.tolist()}
         diagnostics |= {
-            "residual": _listed(residuals),
+            **told,
             "converged": converged.tolist(),
             "negative_curvature": negative.tolist(),
         }
         return Solution(x, negative.cpu().numpy(), diagnostics)
 
-    def _iterate(self, curvature: Curvature, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return x [q, P], which vectors met negative curvature (bool [q]), and iterations (int [q]); finished vectors stay unchanged."""
+    def _iterate(self, curvature: Curvature, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return x [q, P], which vectors met negative curvature (bool [q]), iterations (int [q]), and which are unfinished (bool [q]).
+
+        Finished vectors stay unchanged.
+        """
         import torch
 
         x, r, p = torch.zeros_like(vectors), vectors.clone(), vectors.clone()
@@ -167,10 +157,10 @@ class ConjugateGradients(_Options):
             p[at] = r[at] + (rr[at] / before)[:, None] * p[at]
             iterations[at] += 1
             active[at] = rr[at] > goal[at]
-        return x, negative, iterations
+        return x, negative, iterations, active
 
 
-class LiSSA(_Options):
+class LiSSA(IterativeOptions):
     """The recursion h <- v + (1 - `damping`) h - H_batch h / `scale` from h = v, `depth` times; then x = h / scale.
 
     The fixed point is (H + damping scale I)^-1 v, so the effective damping is damping * scale. The result is the mean
@@ -203,14 +193,15 @@ class LiSSA(_Options):
         """Return x ~ (H + damping scale I)^-1 v for `vectors` [q, P]."""
         import torch
 
+        begun = curvature.n_batch_products
         runs = [self._run(curvature, vectors, repeat) for repeat in range(self.repeats)]
         x = torch.stack([h for h, _ in runs]).mean(0) / self.scale
         grown = torch.stack([grown for _, grown in runs]).any(0)
-        residuals = curvature.residuals(x, vectors, self.damping * self.scale)
-        diverged = grown | ~(residuals <= self.max_residual)
+        residuals, told = self._checked(curvature, x, vectors, self.damping * self.scale, begun)
+        diverged = grown if residuals is None else grown | ~(residuals <= self.max_residual)
         x = x.where(~diverged[:, None], torch.zeros_like(x)) * (1 if self.rescale else self.scale)
         diagnostics = {"solver": self.name, "effective_damping": self.damping * self.scale, "iterations": self.depth}
-        diagnostics |= {"rescaled": self.rescale, "residual": _listed(residuals)}
+        diagnostics |= {"rescaled": self.rescale, **told}
         return Solution(x, diverged.cpu().numpy(), diagnostics)
 
     def _run(self, curvature: Curvature, vectors: Tensor, repeat: int) -> tuple[Tensor, Tensor]:
@@ -220,12 +211,17 @@ class LiSSA(_Options):
         """
         import torch
 
-        h, sizes = vectors.clone(), vectors.norm(dim=1)
+        h, product, sizes = vectors.clone(), torch.empty_like(vectors), vectors.norm(dim=1)
         grown = torch.zeros_like(sizes, dtype=torch.bool)
         for step, rows in enumerate(self._batches(curvature.ids, repeat), start=1):
-            h = vectors + (1 - self.damping) * h - curvature.products(h, rows) / self.scale
+            curvature.products(h, rows, (repeat, step), out=product)
+            for at in range(0, h.shape[1], COLUMNS_AT_ONCE):
+                part = slice(at, at + COLUMNS_AT_ONCE)
+                moved = h[:, part].mul_(1 - self.damping).add_(vectors[:, part])
+                moved.sub_(product[:, part].div_(self.scale))
             grown |= ~(h.norm(dim=1) <= GROWTH * (step + 1) * sizes)
-            h = h.where(~grown[:, None], torch.zeros_like(h))
+            if bool(grown.any()):
+                h = h.where(~grown[:, None], torch.zeros_like(h))
             if bool(grown.all()):
                 break
         return h, grown
@@ -265,8 +261,3 @@ def _joined(solved: Sequence[SolvedBlocks], vectors: Tensor) -> tuple[Tensor, Te
     x, left = torch.cat([part.x for part in solved], 1), torch.cat([part.left for part in solved], 1)
     sizes = vectors.double().norm(dim=1)
     return x.to(vectors.dtype), torch.where(sizes > 0, left.norm(dim=1) / sizes, torch.zeros_like(sizes))
-
-
-def _listed(values: Tensor) -> list[float | None]:
-    """Return plain JSON values, with null for a value that is not finite."""
-    return [value if math.isfinite(value) else None for value in values.tolist()]

@@ -133,6 +133,8 @@ class Numerics:
     compile: bool = False
     torch: str = ""
     environment: tuple[tuple[str, str], ...] = ()
+    length_group_cost: int = 0  # 0 means no length groups (tasks.length_groups)
+    frozen_trunk: str = "computed"  # in every pass; or once, and stored: cached | cached_half (in float16)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "environment", tuple(sorted(dict(self.environment).items())))
@@ -140,7 +142,9 @@ class Numerics:
     def identity(self) -> dict[str, Any]:
         """Return the numerics as plain JSON values.
 
-        `environment` is included only if a variable is set, so that ids made before the field existed stay valid.
+        `environment`, `length_group_cost` and `frozen_trunk` are included only if they are not at their defaults, so that
+        ids made before these fields existed stay valid.
         """
         found = {**self.__dict__, "environment": dict(self.environment)}
-        return found if self.environment else {k: v for k, v in found.items() if k != "environment"}
+        defaults = {"environment": {}, "length_group_cost": 0, "frozen_trunk": "computed"}
+        return {key: value for key, value in found.items() if key not in defaults or value != defaults[key]}

@@ -60,6 +60,15 @@ class Model(Component):
         """Return the outputs [n, n_outputs] of a batch; these are class logits for classifiers."""
         raise NotImplementedError
 
+    def frozen_trunk(self, base_dir: Path) -> Any:
+        """Return the frozen first modules of the network, a tasks.models.frozen_trunk.FrozenTrunk. Uses no torch.
+
+        Their outputs are the same in every retrain, so that they can be computed once. `forward` of a model that overrides
+        this hook takes them from the entry `trunk` of a batch, if there is one. Raises ValueError saying why there are no
+        such modules.
+        """
+        raise ValueError(f"the model {self.name!r} has no pretrained layers; the model 'encoder' has some")
+
     def parameter_names(self, base_dir: Path) -> list[str] | None:
         """Return the names of the network's parameters without torch, or None if they are unknown before the network is built."""
         return None
@@ -85,6 +94,15 @@ class Model(Component):
     def layer_modules(self, network: Any) -> list[str]:
         """Return the names of the modules with weights, in forward order."""
         return []
+
+    def pooled_convolutions(self) -> Sequence[str]:
+        """Return the layers, in forward order, of a network of the following kind; () for any other network. Uses no torch.
+
+        h = embedding(input_ids) attention_mask; then h = relu(conv(h)) attention_mask for every convolution, an
+        nn.Conv1d of odd width that keeps the length; logits = linear(max of h over positions). All its layers have
+        biases but the embedding. Hessian-vector products of such a network are computed in about half the time.
+        """
+        return ()
 
     def last_layer_problem(self, base_dir: Path) -> str:
         """Return why methods that use the layer onto the logits do not fit, or "" if they do. Uses no torch."""

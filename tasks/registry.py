@@ -11,8 +11,9 @@ import importlib
 import importlib.metadata
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from tasks.errors import InputError, MisspeltHookError
@@ -33,6 +34,36 @@ class Entry:
 @functools.cache  # reading the entry points of all installed packages is slow, and a grid needs them hundreds of times
 def _installed(kind: str) -> tuple[importlib.metadata.EntryPoint, ...]:
     return tuple(importlib.metadata.entry_points(group=f"refit.{kind}"))
+
+
+def load_function(name: str, where: object, plugins: Sequence[str] = ()) -> Callable[..., Any]:
+    """Return the function "module:function", whose module must be in `plugins`. Raises InputError."""
+    module, _, attribute = name.partition(":")
+    if not attribute or module not in plugins:
+        hint = f"module {module!r} is not listed under plugins" if attribute else "give it as module:function"
+        raise InputError(where, f"unknown function {name!r}; {hint}")
+    return _imported(name, where, is_class=False)
+
+
+def _imported(target: str, where: object, *, is_class: bool) -> Any:
+    """Import "module:name", a class or a function, and check that its source is what was imported. Raises InputError."""
+    module, _, attribute = target.partition(":")
+    before, already = {} if is_built_in(module) else module_files(module), frozenset(sys.modules)
+    if not is_built_in(module):
+        drop_stale_bytecode(module, where)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except MisspeltHookError as error:
+        raise InputError(where, str(error)) from error
+    except Exception as error:  # a plugin's module may raise any exception while it is imported
+        raise InputError(where, f"cannot import {target}: {type(error).__name__}: {error}") from error
+    if not isinstance(found, type if is_class else FunctionType):
+        raise InputError(where, f"{target} is not a {'class' if is_class else 'function'}")
+    if not is_built_in(found.__module__):
+        after = loaded_files(found.__module__, where, already)
+        common = before.keys() & after.keys()  # if the digest of one differs, it was edited during the import
+        refuse_edited(module, {name: before[name] for name in common}, {name: after[name] for name in common}, where)
+    return found
 
 
 class Registry:
@@ -76,24 +107,8 @@ class Registry:
                 else f"allowed: {', '.join(sorted(entries))}{did_you_mean(name, entries)}"
             )
             raise InputError(where, f"unknown {self._singular} {name!r}; {hint}")
-        before, already = {} if is_built_in(module) else module_files(module), frozenset(sys.modules)
-        if not is_built_in(module):
-            drop_stale_bytecode(module, where)
-        try:
-            found = getattr(importlib.import_module(module), attribute)
-        except MisspeltHookError as error:
-            raise InputError(where, str(error)) from error
-        except Exception as error:  # a plugin's module may raise any exception while it is imported
-            raise InputError(where, f"cannot import {target}: {type(error).__name__}: {error}") from error
-        if not isinstance(found, type):
-            raise InputError(where, f"{target} is not a class")
+        found = _imported(target, where, is_class=True)
         self._check_base(found, name, where)
-        if not is_built_in(found.__module__):
-            after = loaded_files(found.__module__, where, already)
-            common = before.keys() & after.keys()  # if the digest of one differs, it was edited during the import
-            refuse_edited(
-                module, {name: before[name] for name in common}, {name: after[name] for name in common}, where
-            )
         return found
 
     def _check_base(self, found: type, name: str, where: object) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from tasks import bytecode
@@ -128,8 +128,11 @@ def _remembered(name: str, files: Files) -> _Loaded:
 
 
 def source_of(part: Any, where: str = "plugins") -> dict[str, Files]:
-    """Map the module of the class of `part` to its files as imported; empty for a built-in part. Raises InputError."""
-    module = (part if isinstance(part, type) else type(part)).__module__
+    """Map the module of `part` (a class or function) or of its class to its files as imported. Raises InputError.
+
+    The result is empty for a built-in part.
+    """
+    module = (part if isinstance(part, type | FunctionType) else type(part)).__module__
     if is_built_in(module) or module == "builtins":
         return {}
     known = _parts.get(module)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tasks.base import Batch, Component, Split
+from tasks.base import Batch, Component, Numerics, Split
 from tasks.data.edits import Edit
 from tasks.hooks import refuse_misspelt
+
+MASKED = "(masked)"  # name of the split that `Task.with_masked` adds
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +59,7 @@ class Task(ABC):
     `splits_with_query_losses`: the splits whose rows `losses` and `query_losses` accept; None means all.
     `independent_rows`: names of matrix parameters whose Hessian of the train objective is block-diagonal by row: the
     second derivative with respect to entries of two different rows is zero. `replaced`: the words that `with_replaced` has
-    replaced in the train split (tasks.data.edits.Edit).
+    replaced in the train split (tasks.data.edits.Edit). `length_group_cost` is set by `with_length_groups`.
     """
 
     model: Any  # a tasks.model.Model
@@ -70,6 +73,7 @@ class Task(ABC):
     splits_with_query_losses: frozenset[str] | None = None
     independent_rows: frozenset[str] = frozenset()
     replaced: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    length_group_cost: int = 0
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -100,6 +104,25 @@ class Task(ABC):
     def prepare(self) -> None:  # noqa: B027  (a hook: a task in memory has nothing to prepare)
         """Prepare what training needs: tokenise (or read the cache), load base weights. Calling it again changes nothing."""
 
+    def prepare_for(self, numerics: Numerics) -> None:
+        """Prepare what depends on the machine and on how it computes. Workers call it once, after `prepare`.
+
+        Text tasks compute the outputs of the frozen layers here, unless `numerics.frozen_trunk` is `computed`.
+        """
+        if problem := self.frozen_trunk_problem() if numerics.frozen_trunk != "computed" else "":
+            raise ValueError(f"frozen_trunk {numerics.frozen_trunk!r}: {problem}")
+
+    def frozen_trunk_problem(self) -> str:
+        """Return why the outputs of frozen layers cannot be computed once for all retrains, or "" if they can. Uses no torch."""
+        return f"this task ({type(self).__name__}) has no encoder with frozen layers"
+
+    def with_whole_network(self) -> Task:
+        """Return the same task, in which every pass computes all layers, also frozen ones whose outputs are known.
+
+        What differentiates the word embedding or another frozen layer needs this task.
+        """
+        return self
+
     @abstractmethod
     def network(self, seed: int) -> nn.Module:
         """Return a fresh network; everything random in it is drawn from generators keyed (seed, 'init', ...)."""
@@ -123,6 +146,32 @@ class Task(ABC):
         if edit.replaced:
             raise ValueError(f"{type(self).__name__} has no words that an edit can replace")
         return self
+
+    def row_lengths(self, split: str, rows: np.ndarray, blank: np.ndarray) -> np.ndarray | None:
+        """Return the number of tokens of `rows` without padding: int64 [len(rows)]; None if all rows have the same length.
+
+        Rows where `blank` (bool [len(rows)]) is true have the length of their neutral content. Length groups need this hook.
+        """
+        return None
+
+    def with_length_groups(self, cost: int) -> Self:
+        """Return the same task with batches cut into groups of similar length (tasks.length_groups); a cost of 0: not cut.
+
+        `batch` then pads rows to the longest of them and no further, and `outputs` evaluates rows of similar length together.
+        """
+        if cost == self.length_group_cost:
+            return self
+        other = copy.copy(self)
+        object.__setattr__(other, "length_group_cost", cost)  # a frozen dataclass refuses its own __setattr__
+        return other
+
+    def with_masked(self, split: str, rows: np.ndarray, positions: np.ndarray) -> Task:
+        """Return the same task with one more split, MASKED, whose example i is row rows[i] of `split` with one token masked.
+
+        The token at positions[i], counted from the first special token, keeps its place and its id; its attention mask is
+        0. A row may occur several times; the ids of the new split are 0, 1, ... Diagnostics that mask tokens need this hook.
+        """
+        raise NotImplementedError
 
     def logits(self, network: nn.Module, batch: Batch) -> Tensor:
         """Return outputs [n, n_outputs], differentiable; class logits for classifiers. Methods that use gradients need this hook."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tasks.base import Batch, Split, Text
+from tasks.base import Batch, Numerics, Split, Text
 from tasks.data.edits import Edit
 from tasks.data.segments import encoding_of_pairs
-from tasks.data.tokens import Encoding, Tokeniser, Tokens, cached_tokens, word_ids
-from tasks.task import Task
+from tasks.data.tokens import Encoding, Tokeniser, cached_tokens, word_ids
+from tasks.fresh_networks import FreshNetworks
+from tasks.length_groups import by_length
+from tasks.shared_parts import SharedParts
+from tasks.task import MASKED, Task
+from tasks.training import deterministic
+from tasks.trunk_outputs import RowEvaluator, TrunkOutputs
 
 if TYPE_CHECKING:
     import torch
@@ -23,23 +28,6 @@ if TYPE_CHECKING:
 
 INFERENCE_BATCH = 64  # fixed, because the batch in which a row is evaluated can change the last bits of its outputs
 LENGTH_STEP = 16
-
-
-@dataclass
-class _Shared:
-    """What a task shares with its copies that have other recipes: made once for all of them, and pickled once."""
-
-    identities: dict[str, Any] = field(default_factory=dict)
-    tokens: Mapping[str, Tokens] = field(default_factory=dict)
-    fitted: Tokeniser | None = None  # the tokeniser as soon as it is needed, which may be before `prepare`
-    tokeniser: Tokeniser | None = None
-    base_state: Mapping[str, np.ndarray] | None = None
-
-    def identity(self, of: str, make: Callable[[], Any]) -> Any:
-        """Return an identity, computed when it is first needed."""
-        if of not in self.identities:
-            self.identities[of] = make()
-        return self.identities[of]
 
 
 class TextTask(Task):
@@ -66,7 +54,7 @@ class TextTask(Task):
         self.encoding: Encoding = model.encoding(base_dir)
         if self.splits["train"].pair_starts is not None:
             self.encoding = encoding_of_pairs(self.encoding, model.name)
-        self._shared = _Shared()
+        self._shared = SharedParts()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -101,7 +89,48 @@ class TextTask(Task):
             for name in self.splits
         }
         shared.base_state = self.model.base_state(self.base_dir)
+        if not self.frozen_trunk_problem():
+            shared.frozen_trunk = self.model.frozen_trunk(self.base_dir)
+            self.model_identity()  # now, because a worker may not have the files
         shared.tokeniser = tokeniser
+
+    def frozen_trunk_problem(self) -> str:
+        """Return why the model has no frozen layers whose outputs are the same in every retrain; "" if it has some."""
+        try:
+            self.model.frozen_trunk(self.base_dir)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def prepare_for(self, numerics: Numerics) -> None:
+        """Compute the outputs of the frozen trunk for all train rows and all measured rows, or read them from the cache.
+
+        With `numerics.frozen_trunk` = `computed` every pass computes them. Raises ValueError if there is no frozen trunk.
+        """
+        shared, trunk = self._shared, self._shared.frozen_trunk
+        if shared.trunk_outputs is not None and shared.trunk_outputs.evaluator.numerics == numerics:
+            return
+        shared.trunk_outputs = shared.fresh_networks = None
+        if numerics.frozen_trunk == "computed":
+            return
+        if trunk is None:
+            raise ValueError(f"frozen_trunk {numerics.frozen_trunk!r}: {self.frozen_trunk_problem()}")
+        deterministic(numerics)  # the outputs are stored under these numerics, so they are computed under them
+        evaluator = RowEvaluator(trunk, lambda: self._build(0), self.tokeniser.pad_id, numerics)
+        outputs = TrunkOutputs.of(
+            evaluator, trunk, shared.tokens, self.tokeniser, self.model_identity(), numerics, self.cache_dir
+        )
+        outputs.load({**self.measured, "train": np.arange(len(self.splits["train"]))})
+        shared.trunk_outputs = outputs
+        shared.fresh_networks = FreshNetworks(self._build, trunk.names_in_classifier(shared.base_state or {}))
+
+    def with_whole_network(self) -> TextTask:
+        """Return the same task, in which every pass computes all layers; it shares everything else."""
+        if self._shared.trunk_outputs is None:
+            return self
+        other = copy.copy(self)
+        other._shared = replace(self._shared, trunk_outputs=None)
+        return other
 
     def _fitted(self) -> Tokeniser:
         if self._shared.fitted is None:
@@ -120,6 +149,10 @@ class TextTask(Task):
 
     def network(self, seed: int) -> nn.Module:
         """Return a fresh network; everything random in it is keyed (seed, 'init')."""
+        fresh = self._shared.fresh_networks
+        return self._build(seed) if fresh is None else fresh.get(seed)
+
+    def _build(self, seed: int) -> nn.Module:
         return self.model.build(len(self.classes), self.tokeniser.vocabulary_size, seed, self._shared.base_state)
 
     def batch(
@@ -128,8 +161,10 @@ class TextTask(Task):
         """Return `input_ids` int64 [n, length], `attention_mask` bool [n, length] and `labels` int64 [n].
 
         `length` is that of the longest row that is not blank, rounded up to a multiple of 16, at most the encoding's
-        max_length. Blank rows hold the tokens of an empty text and label 0. For pairs of texts whose tokeniser tells
-        the segments apart there is also `token_type_ids` int64 [n, length], 0 or 1.
+        max_length; with length groups it is not rounded up. Blank rows hold the tokens of an empty text and label 0. For
+        pairs of texts whose tokeniser tells the segments apart there is also `token_type_ids` int64 [n, length], 0 or 1. If
+        the outputs of the frozen trunk are known (`prepare_for`), there is also `trunk`, their floats [n, length, width];
+        [n, 1, width] if only the first token is read.
         """
         import torch
 
@@ -141,6 +176,8 @@ class TextTask(Task):
         types = self._shared.tokens[split].padded_types(rows, ids.shape[1])
         if types is not None:
             arrays["token_type_ids"] = np.where(blank[:, None], 0, types)
+        if self._shared.trunk_outputs is not None:
+            arrays["trunk"] = self._shared.trunk_outputs.batch(split, rows, blank, ids.shape[1])
         return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
 
     def with_replaced(self, edit: Edit) -> TextTask:
@@ -158,14 +195,38 @@ class TextTask(Task):
         positions = [found for _, found in edit.replaced]
         train = self._shared.tokens["train"].with_token_at(rows, positions, allowed[by], hide=by == "pad")
         other = copy.copy(self)
-        other._shared = replace(self._shared, tokens={**self._shared.tokens, "train": train})
+        outputs = self._shared.trunk_outputs
+        other._shared = replace(
+            self._shared,
+            tokens={**self._shared.tokens, "train": train},
+            trunk_outputs=None if outputs is None else outputs.with_tokens(train, rows),
+        )
         other.replaced = edit.replaced
+        return other
+
+    def row_lengths(self, split: str, rows: np.ndarray, blank: np.ndarray) -> np.ndarray:
+        """Return the number of tokens of `rows`, special tokens included; of a blank row those of an empty text: int64."""
+        return np.where(blank, len(self.tokeniser.neutral_ids), self._shared.tokens[split].lengths(rows))
+
+    def with_masked(self, split: str, rows: np.ndarray, positions: np.ndarray) -> TextTask:
+        """Return a copy with the split MASKED (Task.with_masked); it shares everything else. Raises ValueError for a position outside its text."""
+        given, rows = self.splits[split], np.asarray(rows, np.int64)
+        tokens = self._shared.tokens[split].with_masked(rows, positions)
+        other = copy.copy(self)
+        other.splits = {**self.splits, MASKED: replace(_subset(given, rows), ids=np.arange(len(rows)))}
+        outputs = self._shared.trunk_outputs
+        other._shared = replace(
+            self._shared,
+            tokens={**self._shared.tokens, MASKED: tokens},
+            trunk_outputs=None if outputs is None else outputs.with_split(MASKED, tokens),
+        )
         return other
 
     def _inputs(self, split: str, rows: np.ndarray, blank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tokens, neutral = self._shared.tokens[split], self.tokeniser.neutral_ids
         longest = max(int(tokens.lengths(rows[~blank]).max(initial=1)), len(neutral))
-        length = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, max(self.encoding.max_length, longest))
+        step = 1 if self.length_group_cost else LENGTH_STEP
+        length = min(-(-longest // step) * step, max(self.encoding.max_length, longest))
         ids, mask = tokens.padded(rows, length, self.tokeniser.pad_id)
         if blank.any():
             ids[blank], mask[blank] = self.tokeniser.pad_id, False
@@ -185,17 +246,21 @@ class TextTask(Task):
     def outputs(
         self, network: nn.Module, split: str, rows: np.ndarray, *, device: torch.device | str = "cpu"
     ) -> np.ndarray:
-        """Return logits in evaluation mode, float32 [len(rows), n_classes], in batches of 64 in the order of `rows`."""
+        """Return logits in evaluation mode, float32 [len(rows), n_classes], in batches of 64.
+
+        Batches are cut in the order of `rows`, or by length with length groups.
+        """
         import torch
 
         rows = np.asarray(rows, np.int64)
+        order = by_length(self, split, rows)
         found = np.empty((len(rows), len(self.classes)), np.float32)
         was_training = network.training
         network.eval()
         try:
             with torch.no_grad():
                 for start in range(0, len(rows), INFERENCE_BATCH):
-                    part = slice(start, start + INFERENCE_BATCH)
+                    part = order[start : start + INFERENCE_BATCH]
                     found[part] = (
                         self.logits(network, self.batch(split, rows[part], device=device)).float().cpu().numpy()
                     )

@@ -17,6 +17,8 @@ import numpy as np
 from tasks.base import Batch, Numerics
 from tasks.data.edits import Edit
 from tasks.errors import InputError
+from tasks.length_groups import batch_parts, check_length_groups
+from tasks.memory import keep_freed_memory
 from tasks.observer import Observer
 from tasks.recipe import KeepCheckpoint, Recipe, Snapshots, Training
 from tasks.resuming import Resumable, resume, take
@@ -34,6 +36,7 @@ def deterministic(numerics: Numerics) -> None:
     """Make this process return the same bits for the same arguments.
 
     This fixes the number of threads, and selects deterministic kernels and matrix products in full float32 precision.
+    It also lets the process keep freed memory, which changes no bit (tasks.memory).
 
     Call it before the first CUDA operation, in the thread that trains. Raises ValueError on numerics that recipes do
     not support.
@@ -46,6 +49,7 @@ def deterministic(numerics: Numerics) -> None:
     if numerics.compile:
         raise ValueError("compiled training is not supported; compile must be false")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    keep_freed_memory()
     torch.set_num_threads(numerics.threads)
     # The order in which numpy's products and decompositions sum depends on the number of threads of its BLAS library,
     # which is set separately: without this a Ray actor would use one thread and this process all cores.
@@ -66,6 +70,12 @@ def check_micro_batch(recipe: Recipe | type[Recipe], micro_batch: int, where: st
     """Raise InputError if `micro_batch` is set for a recipe that cannot split a batch (`whole_batches`). Uses no torch."""
     if micro_batch and recipe.whole_batches:
         raise InputError(where, f"{micro_batch}: recipe {recipe.name!r} cannot split its batches; allowed: 0")
+
+
+def check_whole_batches(recipe: Recipe, numerics: Numerics) -> None:
+    """Raise InputError if the numerics split batches and the recipe cannot (`whole_batches`). Uses no torch."""
+    check_micro_batch(recipe, numerics.micro_batch)
+    check_length_groups(recipe, None, numerics.length_group_cost)
 
 
 def n_batches(n_examples: int, batch_size: int) -> int:
@@ -127,15 +137,14 @@ def weighted_backward(
     """Add the gradient of sum(w l) / max(sum w, 1) over `rows` to the parameters and return sum(w l).
 
     `weights` float32 [len(rows)]. Rows of weight zero are blanked, so that their content changes no bit. Micro-batches
-    share the denominator of the whole batch. `losses_of(network, batch, rows)` returns the losses if they are not the
-    task's.
+    and length groups share the denominator of the whole batch. `losses_of(network, batch, rows)` returns the losses if
+    they are not the task's.
     """
     import torch
 
     denominator, total = max(float(weights.sum(dtype=np.float64)), 1.0), 0.0
-    size = numerics.micro_batch or len(rows)
-    for start in range(0, len(rows), size):
-        part, weight = rows[start : start + size], weights[start : start + size]
+    for at in batch_parts(task, "train", rows, weights == 0, numerics.micro_batch):
+        part, weight = rows[at], weights[at]
         batch = task.batch("train", part, blank=weight == 0, device=numerics.device)
         losses = task.losses(network, batch) if losses_of is None else losses_of(network, batch, part)
         loss = (losses * torch.as_tensor(weight, device=losses.device, dtype=losses.dtype)).sum()

@@ -57,6 +57,9 @@ class TokenTask(Task):
         arrays = {"input_ids": ids, "attention_mask": ids != PAD, "labels": labels}
         return {name: torch.as_tensor(array, device=device) for name, array in arrays.items()}
 
+    def row_lengths(self, split: str, rows: np.ndarray, blank: np.ndarray) -> np.ndarray:
+        return np.where(blank, len(BLANK), [len(self.tokens[split][row]) for row in rows])
+
     def logits(self, network: nn.Module, batch: Batch) -> Tensor:
         return self.model.forward(network, batch)
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tasks.base import Split
+from tasks.base import Numerics, Split
 from tasks.data.text_columns import join_pairs
 from tasks.text_task import TextTask
 
+SERVED = Numerics(frozen_trunk="cached")
 WORDS = tuple(f"w{number}" for number in range(4, 40))  # the vocabulary of tests.fakes.tiny_bert
 
 
@@ -52,12 +53,38 @@ class PairTask(TextTask):
             labels[row], confounds[row] = 1 - labels[row], 1 - confounds[row]
         texts, starts = join_pairs(*zip(*segments, strict=True))
         noisy = replace(train, texts=tuple(texts), pair_starts=starts, labels=labels, confounds=confounds)
-        task = PairTask({**self.splits, "train": noisy}, self.measured, self.model, self.recipe, self.base_dir)
+        task = type(self)({**self.splits, "train": noisy}, self.measured, self.model, self.recipe, self.base_dir)
         task.prepare()
         return task
 
 
-def pair_task(model: Any, recipe: Any, base_dir: Path = Path(), *, n_train: int = 24, n_test: int = 6) -> PairTask:
+class ServedPairTask(PairTask):
+    """The same task, which serves the outputs of its frozen trunk as soon as it is prepared."""
+
+    def prepare(self) -> None:
+        """Prepare the task, and the outputs of its trunk."""
+        super().prepare()
+        self.prepare_for(SERVED)
+
+    def with_tokens_at(
+        self, replaced: tuple[tuple[int, tuple[int, ...]], ...], change: Callable[[np.ndarray], np.ndarray]
+    ) -> PairTask:
+        """Return the task with changed tokens, for which the outputs of the trunk are computed afresh."""
+        other = super().with_tokens_at(replaced, change)
+        other._shared = replace(other._shared, trunk_outputs=None)
+        other.prepare_for(SERVED)
+        return other
+
+
+def pair_task(
+    model: Any,
+    recipe: Any,
+    base_dir: Path = Path(),
+    *,
+    n_train: int = 24,
+    n_test: int = 6,
+    kind: type[PairTask] = PairTask,
+) -> PairTask:
     """Return a prepared task; example ids are not positions, and confounds are drawn independently of the labels."""
     random, splits = np.random.default_rng(0), {}
     for name, n, first_id in (("train", n_train, 100), ("test", n_test, 5000)):
@@ -73,7 +100,7 @@ def pair_task(model: Any, recipe: Any, base_dir: Path = Path(), *, n_train: int 
             confound_names=("first", "second"),
             pair_starts=starts,
         )
-    task = PairTask(splits, {"test": np.arange(n_test)}, model, recipe, base_dir)
+    task = kind(splits, {"test": np.arange(n_test)}, model, recipe, base_dir)
     task.prepare()
     return task
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from influence.checkpoint import Checkpoint
-from influence.diagnostic import ScoredModels, Table
+from influence.diagnostic import ScoredModels, Table, columns_of
 from influence.diagnostics.layer_sums import LayerSums, Part, layer_sums, parts_of
 
 
@@ -53,7 +53,7 @@ def tables(
             label = {"model": number, "layer": part[0], "part": part[1]}
             whole.append({**label, "n_parameters": n_parameters, **over_training(points, part, n_train)})
             each += [{**label, "step": one.checkpoint.step, **at_checkpoint(one, part, n_train)} for one in points]
-    return {"": _columns(whole), "checkpoints": _columns(each)}
+    return {"": columns_of(whole), "checkpoints": columns_of(each)}
 
 
 def distances(one: Checkpoint, other: Checkpoint, parts: Mapping[Part, Sequence[str]]) -> dict[Part, float]:
@@ -117,7 +117,3 @@ def _ratio(above: float, below: float) -> float | None:
 
 def _value(number: float) -> float | None:
     return number if math.isfinite(number) else None
-
-
-def _columns(rows: Sequence[Mapping[str, object]]) -> dict[str, list[object]]:
-    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}

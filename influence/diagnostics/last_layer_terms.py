@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from influence.base import Method
-from influence.diagnostic import Diagnostic, Panels, ScoredModels, Table
+from influence.diagnostic import Diagnostic, Panels, ScoredModels, Table, columns_of, require_labels
 from influence.matrix import ScoreMatrix
 from influence.methods.checkpointed import checkpoint_terms
 from influence.methods.requirements import require_last_layer
@@ -18,7 +18,6 @@ from influence.methods.tracin_last import TracInLast
 from influence.ranking import ranked
 from tasks.base import Split
 from tasks.errors import InputError
-from tasks.suggestions import did_you_mean, listed
 from tasks.task import Task
 
 
@@ -50,13 +49,8 @@ class LastLayerTerms(Diagnostic):
     def check(self, task: Task, base_dir: Path, methods: Mapping[str, Method], n_checkpoints: int, where: str) -> None:
         """Raise InputError if the model has no last layer, a label has no scores, or `k` or `top` are not below the train set's size."""
         require_last_layer(task, base_dir, where, "last_layer_terms needs a last layer onto the logits")
-        unknown = [label for label in self.methods or () if label not in methods]
-        if unknown:
-            there = f"allowed: {listed(methods)}{did_you_mean(unknown[0], methods)}"
-            raise InputError(f"{where}.methods", f"{unknown[0]!r} is no method with scores; {there}")
+        require_labels(self.methods, methods, where)
         n_train = len(task.splits["train"])
-        if not self.reads_scores_of(methods):
-            raise InputError(f"{where}.methods", "names no method with scores, so there is no ranking to diagnose")
         for name, size in (("k", self.k), ("top", self.top)):
             if size >= n_train:
                 raise InputError(f"{where}.{name}", f"{size}: must be below the number of train examples, {n_train}")
@@ -76,8 +70,8 @@ class LastLayerTerms(Diagnostic):
         whole = [self._mean(label, rows, len(train)) for label, rows in by_method.items()]
         each = [row for rows in by_method.values() for row in rows]
         return {
-            "": _columns(whole),
-            "queries": _columns(each if train.given_ids is None else _with_given_ids(each, train)),
+            "": columns_of(whole),
+            "queries": columns_of(each if train.given_ids is None else _with_given_ids(each, train)),
         }
 
     def _of_queries(self, label: str, matrix: ScoreMatrix, best: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -163,7 +157,3 @@ def _with_given_ids(rows: list[dict[str, Any]], train: Split) -> list[dict[str, 
     firsts = [row["first_proponent_id"] for row in rows]
     shown = [None if first is None else train.shown_id(first) for first in firsts]
     return [{**row, "given_first_proponent_id": name} for row, name in zip(rows, shown, strict=True)]
-
-
-def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}

@@ -30,7 +30,9 @@ def train_cosines(
     `probes`, `examples` are int64 rows of the train split. `layers` selects modules as in a method, weights and biases.
     Raises InputError for a layer that does not exist or has no per-example gradients.
     """
-    names = Layers.of(task, network).choose(layers)
+    found = Layers.of(task, network)
+    names = found.choose(layers)
+    task = found.task_for(task, names)
     modules = {name: network.get_submodule(name) for name in names}
     for name, module in modules.items():
         check_supported(name, module)

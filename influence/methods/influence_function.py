@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from influence.base import Method
 from influence.checkpoint import Checkpoint, QueryBlock
 from influence.methods.requirements import require_task
+from influence.pooled_layers import pooled_layers
 from influence.solvers import ConjugateGradients, Solver
 from tasks.errors import InputError
 from tasks.task import Task
@@ -33,7 +34,9 @@ class InfluenceFunction(Method):
     all (what the task chooses for these queries, else all trained ones), or a list of patterns of parameter names.
     `solver`: exact, cg (default, damping 0.01) or lissa, with options; networks are not convex, so damping must exceed
     the absolute value of the most negative eigenvalue of H. `batch_size` train rows are differentiated at once, along
-    `pass_size` / rows vectors; smaller values need less memory.
+    `pass_size` / rows vectors; smaller values need less memory. `dropout`: Hessian and train gradients are taken in
+    training mode, as in the code published with Han et al. 2020. The masks are drawn from the solver's seed (0 if it has
+    none) and the step, batch or train example, so that they are the same for every query; query gradients have none.
     """
 
     name: ClassVar[str] = "influence_function"
@@ -46,6 +49,7 @@ class InfluenceFunction(Method):
     solver: Solver = ConjugateGradients()
     batch_size: int = Field(64, ge=1)
     pass_size: int = Field(1024, ge=1)
+    dropout: bool = False
 
     @field_validator("parameters")
     @classmethod
@@ -55,8 +59,15 @@ class InfluenceFunction(Method):
         return parameters
 
     def identity(self) -> dict[str, Any]:
-        """Return name, version and options; the version of the solver too if it is not 1."""
-        return {**super().identity(), "solver": self.solver.identity()}
+        """Return name, version and options (`dropout` if it is on); the version of the solver too if it is not 1."""
+        options = super().identity()
+        if not self.dropout:
+            del options["dropout"]  # score ids made before there was this option stay
+        return {**options, "solver": self.solver.identity()}
+
+    def identity_on(self, task: Task) -> dict[str, Any]:
+        """Return how Hessian-vector products are computed, if they are computed layer by layer (decision 50)."""
+        return {"products": "by_layer"} if pooled_layers(task) else {}
 
     def check(self, task: Task, base_dir: Path, where: str) -> None:
         """Raise InputError if the task has no losses per example, or if no measured row has one."""
@@ -102,7 +113,9 @@ class InfluenceFunction(Method):
         """Return how it solves for its queries."""
         from influence.inverse_hessian import SolveOptions
 
-        return SolveOptions(self.name, self.parameters, self.solver, self.batch_size, self.pass_size, self.query_losses)
+        seed = getattr(self.solver, "seed", 0) if self.dropout else None
+        sizes = (self.batch_size, self.pass_size)
+        return SolveOptions(self.name, self.parameters, self.solver, *sizes, self.query_losses, seed)
 
     def score(self, queries: GradientShard, train: GradientShard, prepared: Any) -> np.ndarray:
         """Return scores float32 [n_queries, n_train]; a row of NaN for a query whose solver diverged."""

@@ -42,14 +42,11 @@ class Results:
 
         `split`: the split of the queries. If the data's ids are whole numbers, or there are no queries, nothing is added.
         """
-        if split is None or split.given_ids is None:
-            return self
-        names = dict(zip(split.ids.tolist(), split.given_ids, strict=True))
-        tables, diagnosed = (
-            {name: _with_given_ids(table, names) for name, table in found.items()}
-            for found in (self.tables, self.diagnosed)
+        return replace(
+            self,
+            tables=tables_with_given_ids(self.tables, split),
+            diagnosed=tables_with_given_ids(self.diagnosed, split),
         )
-        return replace(self, tables=tables, diagnosed=diagnosed)
 
     def csv(self) -> dict[str, str]:
         """Return file name -> text for the files in results/."""
@@ -58,6 +55,14 @@ class Results:
             f"{name}.csv": tables.format_csv(frame)
             for name, frame in {**self.tables, **checks, **self.diagnosed}.items()
         }
+
+
+def tables_with_given_ids(found: Mapping[str, pd.DataFrame], split: Split | None) -> Mapping[str, pd.DataFrame]:
+    """Return the same tables; those with a column `query_id` also get `given_query_id` (Results.with_given_ids)."""
+    if split is None or split.given_ids is None:
+        return found
+    names = dict(zip(split.ids.tolist(), split.given_ids, strict=True))
+    return {name: _with_given_ids(table, names) for name, table in found.items()}
 
 
 def _with_given_ids(table: pd.DataFrame, names: Mapping[int, str]) -> pd.DataFrame:

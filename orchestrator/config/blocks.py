@@ -132,13 +132,15 @@ class MarketConfig(Block):
 
 
 class ComputeConfig(Block):
-    """Workers, their resources, and limits. Only threads, device and micro-batch are part of an identity."""
+    """Workers, their resources, and limits. Only threads, device, micro-batch, length groups and frozen trunk are part of an identity."""
 
     workers: Annotated[int, Field(ge=1, le=100_000)] = 2
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     device: Literal["cpu", "cuda"] | None = None
     micro_batch: Annotated[int, Field(ge=0)] = 0
+    length_group_cost: Annotated[int, Field(ge=0)] = 0
+    frozen_trunk: Literal["computed", "cached", "cached_half"] = "computed"
     retries: Annotated[int, Field(ge=0)] = 2
     preemptions: Annotated[int, Field(ge=0)] = 20
     timeout_s: Annotated[float, Field(gt=0)] | None = None

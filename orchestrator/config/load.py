@@ -20,7 +20,7 @@ from tasks.components import parse_component, parse_named
 from tasks.data.wording import quoted
 from tasks.measurement import Measurement
 from tasks.observer import ObserverConfig
-from tasks.registry import MEASUREMENTS, TASKS
+from tasks.registry import MEASUREMENTS, TASKS, load_function
 from tasks.suggestions import did_you_mean
 
 
@@ -128,6 +128,8 @@ def _parse_diagnostics(settings: Settings, where: str) -> dict[str, Diagnostic]:
         key, options = f"diagnose.{position}", dict(block)
         label = options.pop("as", options.get("name"))
         diagnostic = parse_named(DIAGNOSTICS, options, where, key, settings.plugins)
+        for option, function in diagnostic.functions().items():
+            load_function(function, f"{where}: {key}.{option}", settings.plugins)
         _check_label(label, where, key)
         if label in diagnostics:
             raise ConfigError(f"{where}: {key}", f"duplicate label {label!r}; give one of the two another `as:`")

@@ -86,7 +86,7 @@ class Arm:
 
     def method_identity(self, method: Method) -> dict[str, Any]:
         """Return name, version and options of a method on this arm's model, and its source if it is a plugin's."""
-        options = method.options_identity(self.config.base_dir)
+        options = {**method.options_identity(self.config.base_dir), **method.identity_on(self.task)}
         return with_sources(with_selections(options, method, self.task, self.config.base_dir), method)
 
     @cached_property

@@ -15,6 +15,7 @@ from orchestrator.experiment.experiment import Experiment
 from tasks.base import Numerics
 from tasks.digests import canonical_json
 from tasks.hooks import overrides
+from tasks.length_groups import check_length_groups
 from tasks.model import Model
 from tasks.observer import TrainingPart
 from tasks.suggestions import listed
@@ -110,9 +111,24 @@ def _check_recipes(experiment: Experiment) -> None:
         if (fits := arm.task.recipe.fits) != wanted:
             problem = f"{arm.task.recipe.name!r} fits tasks of {fits}, not of {wanted}"
             raise ConfigError(f"{experiment.config.where} (arm {label}): task.recipe.name", problem)
-        micro_batch = experiment.settings.compute.micro_batch
-        check_micro_batch(arm.task.recipe, micro_batch, f"{where_of(label, experiment.config)}: compute.micro_batch")
+        compute, where = experiment.settings.compute, f"{where_of(label, experiment.config)}: compute"
+        check_micro_batch(arm.task.recipe, compute.micro_batch, f"{where}.micro_batch")
+        check_length_groups(arm.task.recipe, arm.task, compute.length_group_cost, f"{where}.length_group_cost")
+        _check_frozen_trunk(experiment, label, arm)
         arm.task.recipe.check_task(arm.task, f"{where_of(label, experiment.config)}: task.recipe")
+
+
+def _check_frozen_trunk(experiment: Experiment, label: str, arm: Arm) -> None:
+    """Refuse `compute.frozen_trunk` for an arm whose frozen layers may have other outputs in another retrain. Raises ConfigError."""
+    if (chosen := experiment.settings.compute.frozen_trunk) == "computed":
+        return
+    problem = arm.task.frozen_trunk_problem()
+    if experiment.campaign.gives_parents:
+        name = experiment.settings.campaign
+        problem = f"retrains of {name} start from a parent, which may have other frozen layers"
+    if problem:
+        where = f"{where_of(label, experiment.config)}: compute.frozen_trunk"
+        raise ConfigError(where, f"{chosen!r} is not allowed: {problem}; allowed: computed")
 
 
 def _check_observers(experiment: Experiment) -> None:

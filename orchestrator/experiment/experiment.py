@@ -165,7 +165,7 @@ class Experiment:
             "order": list(self.methods),
             # only if there are some, so that a config without the block keeps the name of its run directory
             **(
-                {"diagnose": [[label, with_sources(d.identity(), d)] for label, d in diagnostics]}
+                {"diagnose": [[label, with_sources(d.identity(), *d.made_of)] for label, d in diagnostics]}
                 if diagnostics
                 else {}
             ),
@@ -174,7 +174,8 @@ class Experiment:
     @cached_property
     def sources(self) -> Sources:
         """The modules of all plugin components, with the digests of their files."""
-        scored = (*self.methods.values(), *self.config.diagnostics.values())
+        diagnosing = (part for diagnostic in self.config.diagnostics.values() for part in diagnostic.made_of)
+        scored = (*self.methods.values(), *diagnosing)
         others = (self.campaign, self.config.measurement, *scored)
         parts = (*others, *(part for arm in self.arms.values() for part in arm.parts))
         return sources_of(*(part for part in parts if part is not None))

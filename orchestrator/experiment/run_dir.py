@@ -196,8 +196,8 @@ def require_same_numerics(pinned: Numerics | None, now: Numerics, where: object)
     """Check that the numerics equal the pinned ones. Raises NumericsMismatchError with every difference."""
     if pinned is None or pinned == now:
         return
-    old, new = pinned.identity(), now.identity()
-    before, here = old.pop("environment", {}), new.pop("environment", {})
+    old, new = dict(pinned.__dict__), dict(now.__dict__)
+    before, here = dict(old.pop("environment")), dict(new.pop("environment"))
     fields = [f"{key} was {old[key]!r} and is {new[key]!r}" for key in old if old[key] != new[key]]
     changed = ", ".join(filter(None, [*fields, differences(before, here)]))
     raise NumericsMismatchError(

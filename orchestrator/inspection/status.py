@@ -137,6 +137,11 @@ def planned_cells(run_dir: RunDir) -> dict[str, np.ndarray]:
         raise InputError(run_dir.plan, problem) from error
 
 
+def _is_analysed(run_dir: RunDir) -> bool:
+    """Return whether results/ has a table of the analysis; those of diagnostics are there before the retrains."""
+    return any(not path.name.startswith("diagnose_") for path in run_dir.results.glob("*.csv"))
+
+
 def _counted(run_dir: RunDir, found: Sequence[IndexEntry], n_wanted: int, spent: dict[str, Any] | None) -> Status:
     counts = Counter(entry.status for entry in found)
     causes = Counter((entry.error or "unknown").partition(":")[0] for entry in found if entry.status == "quarantined")
@@ -144,7 +149,7 @@ def _counted(run_dir: RunDir, found: Sequence[IndexEntry], n_wanted: int, spent:
     complete = len(found) == n_wanted
     return Status(
         run=run_dir.path.name,
-        stage="complete" if complete and any(run_dir.results.glob("*.csv")) else "retraining",
+        stage="complete" if complete and _is_analysed(run_dir) else "retraining",
         planned=n_wanted,
         finished=len(found),
         ok=counts["ok"],

@@ -64,8 +64,9 @@ class WorkerContext:
     snapshot_s: float | None = None
 
     def task_of(self, arm: str) -> Task:
-        """Return the task of an arm."""
-        return self.tasks[arm] if self.tasks else self.task
+        """Return the task of an arm, as it computes under the numerics."""
+        task = self.tasks[arm] if self.tasks else self.task
+        return task.with_length_groups(self.numerics.length_group_cost)
 
 
 @dataclass(frozen=True)

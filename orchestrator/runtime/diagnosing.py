@@ -37,5 +37,8 @@ class Diagnoser:
         return {label: self._of(label) for label in list(self._job.diagnostics)[start:stop]}
 
     def _of(self, label: str) -> Tables:
-        models = ScoredModels(self._task, device=self._device, **self._job.given[label])
+        from influence.scoring import scores_of_queries
+
+        given = self._job.given[label]
+        models = ScoredModels(self._task, device=self._device, score_queries=scores_of_queries, **given)
         return self._job.diagnostics[label].compute(models)

@@ -20,7 +20,9 @@ def cpu_model() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def cpu_numerics(threads: int, micro_batch: int = 0) -> Numerics:
+def cpu_numerics(
+    threads: int, micro_batch: int = 0, length_group_cost: int = 0, frozen_trunk: str = "computed"
+) -> Numerics:
     """Return the numerics of a CPU worker on this machine."""
     return Numerics(
         device="cpu",
@@ -29,4 +31,6 @@ def cpu_numerics(threads: int, micro_batch: int = 0) -> Numerics:
         micro_batch=micro_batch,
         torch=metadata.version("torch"),
         environment=settings("cpu", threads),
+        length_group_cost=length_group_cost,
+        frozen_trunk=frozen_trunk,
     )

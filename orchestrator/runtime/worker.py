@@ -57,8 +57,10 @@ def configure(context: WorkerContext) -> None:
     check_numerics(context.numerics)
     if context.landmark and context.checkpoints is not None:
         patient(context.checkpoints.require, backoff=JOINING)(context.landmark)
+    numerics = resolve_numerics(context.numerics)
     for task in context.tasks.values() or [context.task]:
         task.prepare()
+        task.prepare_for(numerics)
 
 
 def check_numerics(pinned: Numerics) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from influence.diagnostic import Diagnostic
+from orchestrator.analysis.query_means import with_query_means
 from orchestrator.runtime.backend import Backend, ScoreBlock
 from orchestrator.runtime.diagnosing import DiagnosticJob
 from orchestrator.runtime.patience import patient
@@ -44,7 +45,7 @@ class GroupDiagnoses:
         return digest(
             {
                 "scoring": [[s.work.spec_id, list(s.work.keep_steps)] for s in scores.scoring],
-                "diagnostic": with_sources(diagnostic.identity(), diagnostic),
+                "diagnostic": with_sources(diagnostic.identity(), *diagnostic.made_of),
                 "recorded": scores.arm.task_id,
                 "queries": [queries.split, digest_arrays(ids=queries.ids, labels=queries.labels)]
                 if diagnostic.uses_queries
@@ -120,12 +121,16 @@ class Diagnoses:
         """
         found: dict[str, dict[str, list[pd.DataFrame]]] = {}
         for key, group in self.groups.items():
-            for label in group.diagnostics:
+            for label, diagnostic in group.diagnostics.items():
                 tables = group.tables(label)
                 if tables is None:
                     raise Unfinished(f"the diagnostic {label} has not been computed yet; refit run computes it")
-                for name, table in tables.items():
-                    frame = _frame(table, key if len(self.groups) > 1 else None)
+                frames = with_query_means(
+                    {name: _frame(table) for name, table in tables.items()}, diagnostic.query_means
+                )
+                for name, frame in frames.items():
+                    if len(self.groups) > 1:
+                        frame.insert(0, "scored_on", key)
                     found.setdefault(label, {}).setdefault(name, []).append(frame)
         return {
             label: {name: pd.concat(frames, ignore_index=True) for name, frames in tables.items()}
@@ -150,11 +155,8 @@ def file_name(label: str, name: str) -> str:
     return "_".join(filter(None, ("diagnose", label, name)))
 
 
-def _frame(table: Mapping[str, Sequence[Any]], group: str | None) -> pd.DataFrame:
-    frame = pd.DataFrame({column: _column(values) for column, values in table.items()})
-    if group is not None:
-        frame.insert(0, "scored_on", group)
-    return frame
+def _frame(table: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    return pd.DataFrame({column: _column(values) for column, values in table.items()})
 
 
 def _column(values: Sequence[Any]) -> pd.Series:

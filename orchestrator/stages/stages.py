@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 from typing import ClassVar
 
+from orchestrator.analysis.tables import format_csv
+from orchestrator.campaigns.results import tables_with_given_ids
 from orchestrator.records import Work
 from orchestrator.runtime.backend import ScoreBlock
+from orchestrator.stages.diagnoses import by_file_name
 from orchestrator.stages.pilot import pilot_works
 from orchestrator.stages.run_state import RunState
 from orchestrator.stages.scoring_models import Unfinished
@@ -138,6 +141,15 @@ class DiagnoseStage(Stage):
 
         run.retraining.check_budget("diagnostics")
         run.diagnoses.compute(run.workforce.backend, run.progress, on_block, run.workforce.alive)
+
+    def write(self, run: RunState) -> None:
+        """Write results/diagnose_*.csv, so that a run until this stage has tables to read."""
+        if not run.diagnosed:
+            return
+        require_late_imports(run.experiment.sources)
+        tables = by_file_name(run.diagnosed)
+        for name, table in tables_with_given_ids(tables, run.experiment.main.query_split).items():
+            write_file(run.run_dir.results / f"{name}.csv", format_csv(table).encode())
 
 
 class PlanStage(Stage):

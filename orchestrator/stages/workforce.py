@@ -67,10 +67,13 @@ class Workforce:
         compute, pinned = self.experiment.settings.compute, self.run_dir.numerics()
         if self.read_only and pinned:
             return pinned
-        now = cpu_numerics(compute.threads, compute.micro_batch)
+        now = cpu_numerics(compute.threads, compute.micro_batch, compute.length_group_cost, compute.frozen_trunk)
         if compute.trains_on == "cuda":  # only a worker can determine the GPU model and the torch build
+            asked = {
+                name: getattr(now, name) for name in ("threads", "micro_batch", "length_group_cost", "frozen_trunk")
+            }
             now = (
-                dataclasses.replace(pinned, threads=now.threads, micro_batch=now.micro_batch, device="cuda")
+                dataclasses.replace(pinned, **asked, device="cuda")
                 if pinned
                 else self._probe(dataclasses.replace(now, device="cuda", device_model=""))
             )

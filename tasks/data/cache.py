@@ -59,12 +59,16 @@ def _write(path: Path, key: str, table: pa.Table) -> None:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     body = sink.getvalue().to_pybytes()
+    write_atomically(path, body, hashlib.sha256(body).digest())
+
+
+def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
+    """Write a file so that readers, and writers of the same file, never see a part of it. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(body)
-            stream.write(hashlib.sha256(body).digest())
+            stream.writelines(parts)
         os.replace(temporary, path)
     except OSError:
         Path(temporary).unlink(missing_ok=True)

@@ -69,13 +69,31 @@ class Tokens:
         ids[at], hidden[at] = token, hide
         return replace(self, ids=ids, hidden=hidden if hide else None)
 
+    def with_masked(self, rows: np.ndarray, positions: np.ndarray) -> Tokens:
+        """Return the tokens of `rows`, which may repeat; the padding mask leaves out the one at positions[i] of text i.
+
+        Raises ValueError for a position that its row does not have.
+        """
+        rows, positions = np.asarray(rows, np.int64), np.asarray(positions, np.int64)
+        lengths = self.lengths(rows)
+        if ((positions < 0) | (positions >= lengths)).any():
+            raise ValueError("a masked position is outside its text")
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        at = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
+        hidden = np.zeros(len(at), bool) if self.hidden is None else self.hidden[at]
+        hidden[offsets[:-1] + positions] = True
+        types = None if self.types is None else self.types[at]
+        return Tokens(offsets, self.ids[at], self.spans[at], types, hidden)
+
     def counts(self, vocabulary_size: int) -> csr_matrix:
-        """Count how often each token id occurs in each text: CSR float64 [n, vocabulary_size]."""
+        """Count how often each token id occurs in each text, without hidden tokens: CSR float64 [n, vocabulary_size]."""
         from scipy.sparse import csr_matrix
 
-        parts = (np.ones(len(self.ids)), self.ids, self.offsets)
+        counted = np.ones(len(self.ids)) if self.hidden is None else (~self.hidden).astype(np.float64)
+        parts = (counted, self.ids, self.offsets)
         counts = csr_matrix(parts, shape=(len(self), vocabulary_size), copy=True)  # sum_duplicates sorts in place
         counts.sum_duplicates()
+        counts.eliminate_zeros()  # those of hidden tokens
         return counts
 
 

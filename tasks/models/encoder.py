@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,10 @@ from tasks.base import Batch
 from tasks.data.tokens import PretrainedEncoding, PretrainedTokeniser, tokeniser_digest
 from tasks.errors import InputError, RefitError
 from tasks.model import Model
-from tasks.models.architectures import counts_attention, counts_padding, has_pooled_head
+from tasks.models.architectures import counts_attention, has_pooled_head
+from tasks.models.classifier_inputs import classifier_inputs
 from tasks.models.freezing import freeze_parameters, frozen_names
+from tasks.models.frozen_trunk import FrozenTrunk, dropout_problem, find_trunk
 from tasks.models.parameter_names import classifier_parameter_names
 from tasks.models.pretrained import (
     WHERE,
@@ -87,6 +90,19 @@ class Encoder(Model):
         except ValueError as error:
             raise InputError("task.model.freeze", str(error)) from error
 
+    def frozen_trunk(self, base_dir: Path) -> FrozenTrunk:
+        """Return the frozen first modules of the classifier. Raises ValueError saying why there are none."""
+        if not is_built_in(type(self).__module__):
+            raise ValueError(f"the network of {type(self).__name__} may differ from that of the model 'encoder'")
+        if not self.freeze:
+            raise ValueError("task.model.freeze is empty, so that no layer is frozen")
+        config = read_config(self._directory(base_dir))
+        problem = dropout_problem(config, self.dropout)  # raises if only torch could list the parameters
+        trunk = find_trunk(config["model_type"], self.parameter_names(base_dir), self.frozen(base_dir))
+        if problem:
+            raise ValueError(problem)
+        return trunk
+
     def base_state(self, base_dir: Path) -> dict[str, np.ndarray]:
         """Return the config and the pretrained float32 weights of the kept layers, by their name in the encoder.
 
@@ -153,6 +169,10 @@ class Encoder(Model):
             freeze_parameters(network, self.freeze)
         except ValueError as error:
             raise InputError("task.model.freeze", str(error)) from error
+        parameters = dict(network.named_parameters())
+        frozen = {name for name, parameter in parameters.items() if not parameter.requires_grad}
+        with contextlib.suppress(ValueError):  # it has no frozen trunk
+            network.frozen_trunk = find_trunk(config.model_type, list(parameters), frozen)
         return network
 
     def require_names(self, base_dir: Path, built: Sequence[str]) -> None:
@@ -170,16 +190,16 @@ class Encoder(Model):
         Tokens that are hidden within a text do not move those behind them, unless `hidden_token_problem` says that they do.
 
         `token_type_ids` of the batch are passed on if the network has embeddings of two or more types: BERT and MiniLM
-        have, RoBERTa and DistilBERT have not, and see the two segments of a pair by their separator only.
+        have, RoBERTa and DistilBERT have not, and see the two segments of a pair by their separator only. The entry
+        `trunk` of a batch holds the outputs of the frozen trunk (tasks.models.frozen_trunk), which is then not computed.
         """
-        ids, mask = batch["input_ids"], batch["attention_mask"].bool()
-        config: Any = network.config
-        if counts_padding(config.model_type):
-            ids = _without_gaps(ids, mask, config.pad_token_id)
-        inputs = {"input_ids": ids, "attention_mask": mask.long()}
-        if "token_type_ids" in batch and getattr(config, "type_vocab_size", 0) >= 2:
-            inputs["token_type_ids"] = batch["token_type_ids"]
-        return network(**inputs).logits
+        inputs = classifier_inputs(network, batch)
+        if "trunk" not in batch:
+            return network(**inputs).logits
+        trunk: Any = network.frozen_trunk
+        outputs = batch["trunk"].to(next(network.parameters()).dtype)
+        with trunk.serving(network, outputs):
+            return network(**{name: values[:, : outputs.shape[1]] for name, values in inputs.items()}).logits
 
     def embedding_module(self, network: nn.Module) -> str:
         """Return the name of the word embedding."""
@@ -238,18 +258,6 @@ class Encoder(Model):
         if config.pad_token_id is None:  # decoders find the last real token by the padding id
             config.pad_token_id = PretrainedTokeniser(directory, self.max_length).pad_id
         return config
-
-
-def _without_gaps(ids: Tensor, mask: Tensor, pad_id: int) -> Tensor:
-    """Return `ids` in which a hidden token before the last visible one is no padding: such networks would count it as absent.
-
-    Attention leaves it out, so the token in its place changes no output and has a gradient of zero.
-    """
-    import torch
-
-    places = torch.arange(ids.shape[1], device=ids.device)
-    last = (mask * places).amax(1, keepdim=True)
-    return torch.where(~mask & (places < last), 1 if pad_id == 0 else 0, ids)
 
 
 def _refuse_absent(names: set[str], pretrained: str) -> None:

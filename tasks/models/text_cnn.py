@@ -94,6 +94,10 @@ class TextCNN(WordModel):
             hidden = relu(network[layer](hidden)) * real.unsqueeze(1)
         return network["linear"](hidden.amax(2))
 
+    def pooled_convolutions(self) -> tuple[str, ...]:
+        """Return the names of all layers in forward order."""
+        return LAYERS
+
     def embedding_module(self, network: nn.Module) -> str:
         """Return the name of the word embedding."""
         return LAYERS[0]

@@ -16,7 +16,7 @@ from tasks.recipes.optimizers import make_optimizer
 from tasks.recipes.schedules import updates_by
 from tasks.resuming import restore_training, training_tensors
 from tasks.task import Task
-from tasks.training import EditedTrainSet, Watch, check_micro_batch, deterministic, is_finite, start_from
+from tasks.training import EditedTrainSet, Watch, check_whole_batches, deterministic, is_finite, start_from
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -70,11 +70,11 @@ class DecTraining(Recipe):
         """Train a fresh network, or one with the weights `training.parent`, on the edited train set; same arguments, same bits.
 
         `metrics`: n_steps (updates made); train_loss (weighted mean before the last update). Raises ValueError if a
-        step of `keep_steps` is never reached, InputError for micro-batches, GivenBack if `training.snapshots` requests
+        step of `keep_steps` is never reached, InputError for micro-batches and length groups, GivenBack if `training.snapshots` requests
         a stop.
         """
         numerics = training.numerics
-        check_micro_batch(self, numerics.micro_batch)
+        check_whole_batches(self, numerics)
         deterministic(numerics)
         train_set = EditedTrainSet.of(task, training.edit)
         n_steps = self.steps if train_set.n_slots else 0
@@ -147,11 +147,11 @@ class DecTraining(Recipe):
 
         `outputs`: measured split -> log q float32 [n_each, n_rows, n_clusters], in the order of the edit's ids, NaN for
         members that diverged; `metrics`: n_steps and n_diverged. Raises ValueError on other edits, InputError for
-        micro-batches.
+        micro-batches and length groups.
         """
         import torch
 
-        check_micro_batch(self, training.numerics.micro_batch)
+        check_whole_batches(self, training.numerics)
         deterministic(training.numerics)
         stack = self._stack(task, training.seed, training.numerics)
         weights = each_weights(task, training.edit, stack.points)

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tasks.base import Batch
+from tasks.length_groups import check_length_groups
 from tasks.recipe import Recipe, Trained, Training
 from tasks.recipes.optimizers import OptimizerName, make_optimizer
 from tasks.recipes.schedules import Schedule, rate_factor, updates_by
@@ -131,7 +132,9 @@ class FinetuneRun:
         import torch
 
         self.recipe, self.seed, self.numerics, self.step = recipe, training.seed, training.numerics, 0
-        self.task = task = task.with_replaced(training.edit)
+        check_length_groups(recipe, task, self.numerics.length_group_cost)
+        task = task.with_replaced(training.edit).with_length_groups(self.numerics.length_group_cost)
+        self.task = task
         self.metrics: dict[str, float] = {}
         self.sums: defaultdict[str, float] = defaultdict(float)
         self.with_dropout = True

@@ -11,7 +11,7 @@ from tasks.data.edits import Edit
 from tasks.recipe import Trained, Training
 from tasks.recipes.dec import DecTraining, each_weights, stack_result
 from tasks.task import Task
-from tasks.training import check_micro_batch, deterministic
+from tasks.training import check_whole_batches, deterministic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,11 +44,11 @@ class LooLeaked(DecTraining):
         `outputs["train"]` float32 [n_each, n_points, n_clusters]: entry (j, i) is log q at the i-th measured train
         point after the fit for (i, j). Other measured splits hold log q after the fits of the last test point, [n_each,
         n_rows, n_clusters]. `metrics`: n_steps of each fit, n_diverged. Raises ValueError on other edits or if no train
-        point is measured, InputError for micro-batches.
+        point is measured, InputError for micro-batches and length groups.
         """
         import torch
 
-        check_micro_batch(self, training.numerics.micro_batch)
+        check_whole_batches(self, training.numerics)
         deterministic(training.numerics)
         points = task.measured.get("train", np.zeros(0, np.int64))
         if not len(points):

@@ -18,7 +18,7 @@ from tasks.seeds import purpose_seed
 from tasks.training import (
     EditedTrainSet,
     Watch,
-    check_micro_batch,
+    check_whole_batches,
     deterministic,
     is_finite,
     n_batches,
@@ -126,7 +126,7 @@ class SkipGramRun:
 
         from tasks.recipes.sgns import Updates
 
-        check_micro_batch(options, numerics.micro_batch)
+        check_whole_batches(options, numerics)
         if numerics.device != "cpu":
             raise ValueError(f"{options.name} trains on the cpu only; device {numerics.device!r} is not supported")
         self.network = network.to(dtype=getattr(torch, numerics.dtype))

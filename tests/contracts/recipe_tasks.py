@@ -6,7 +6,7 @@ from tasks.models.text_cnn import TextCNN
 from tasks.registry import RECIPES
 from tests.fakes import tiny_bert, token_task
 from tests.gaussian_fakes import mixture_task
-from tests.pair_tasks import pair_task
+from tests.pair_tasks import ServedPairTask, pair_task
 from tests.word_fakes import word_task
 
 SMALL = {"epochs": 3, "batch_size": 5, "batch_sentences": 5, "steps": 15, "learning_rate": 0.01}
@@ -34,6 +34,14 @@ def pairs_task(recipe, bert):
     return pair_task(model, recipe, n_train=N_TRAIN)
 
 
+def trunk_task(recipe, bert):
+    """Pairs of texts for an encoder whose frozen first layers are computed once; the top layer is trained."""
+    model, _ = bert
+    frozen = ("bert.embeddings", "bert.encoder.layer.0")
+    deeper = model.model_copy(update={"num_layers": 2, "dropout": 0.0, "freeze": frozen})
+    return pair_task(deeper, recipe, n_train=N_TRAIN, kind=ServedPairTask)
+
+
 def word_vectors_task(recipe, bert):
     return word_task(recipe, n_train=N_TRAIN, measured=("words",))
 
@@ -46,7 +54,12 @@ def gaussians_task(recipe, bert):
 # train rows
 TASKS = {
     "word_vectors": {"word_vectors": word_vectors_task},
-    "text": {"text_cnn": text_cnn_task, "encoder_on_pairs": pairs_task, "encoder_with_dropout": encoder_task},
+    "text": {
+        "text_cnn": text_cnn_task,
+        "encoder_on_pairs": pairs_task,
+        "encoder_with_trunk": trunk_task,
+        "encoder_with_dropout": encoder_task,
+    },
     "gaussians": {"gaussians": gaussians_task},
 }
 

@@ -7,21 +7,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from influence.diagnostic import Diagnostic, ScoredModels
+from influence.diagnostic import Diagnostic, Panels, Scatter, ScoredModels
 from influence.matrix import ScoreMatrix
 from influence.methods.tracin import TracIn
 from influence.methods.tracin_last import TracInLast
 from influence.registry import DIAGNOSTICS
-from influence.scoring import Scorer
+from influence.scoring import Scorer, scores_of_queries
+from orchestrator.analysis.query_means import with_query_means
 from tasks.components import parse_component
 from tasks.errors import InputError
 
 sys.path.append(str(Path(__file__).parents[1] / "influence"))
 from small_task import SmallCNN, SmallTask, checkpoint, query_block
 
-OPTIONS = {"last_layer_terms": {"k": 5, "top": 3}}
+OPTIONS = {
+    "last_layer_terms": {"k": 5, "top": 3},
+    "token_masking": {"overlap_shares": [0.1, 0.4]},
+    "artifact": {"of": "negation", "negations": ["w3", "w5"], "scatter_examples": 12},
+}
 NAMES = sorted(DIAGNOSTICS.entries())
 TASK = SmallTask(SmallCNN())
 METHODS = {"last": TracInLast(), "all": TracIn()}
@@ -37,9 +43,13 @@ def given(diagnostic, rows=(4, 0, 7)):
     read = diagnostic.reads_scores_of(METHODS)
     methods = {label: METHODS[label] for label in read}
     scores = Scorer(TASK, points, queries, methods, {}).score_range(0, len(ids))
-    return ScoredModels(
-        TASK, points, queries, methods, {label: ScoreMatrix(queries.ids, ids, scores[label]) for label in read}
-    )
+    matrices = {label: ScoreMatrix(queries.ids, ids, scores[label]) for label in read}
+    return ScoredModels(TASK, points, queries, methods, matrices, score_queries=scores_of_queries)
+
+
+def whole(diagnostic, found):
+    """All tables as results/ has them: those of the diagnostic, and the means over queries that it asks for."""
+    return with_query_means({name: pd.DataFrame(table) for name, table in found.items()}, diagnostic.query_means)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,10 +77,14 @@ def test_its_tables_are_plain_rectangular_json_and_always_the_same(name):
     diagnostic.check_network(TASK, TASK.network(0), "config.yaml: diagnose.0")
     models = given(diagnostic)
     found = diagnostic.compute(models)
-    assert next(iter(found)) == "", "the main table comes first"
+    assert ("" in found) != ("" in diagnostic.query_means), (
+        "the main table is computed, or is made of means over queries"
+    )
     for table in found.values():
         assert len({len(values) for values in table.values()}) == 1
-    assert len(next(iter(found[""].values()))) > 0
+    every = whole(diagnostic, found)
+    assert next(iter(every)) == "", "the main table comes first"
+    assert len(every[""]) > 0
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert diagnostic.compute(pickle.loads(pickle.dumps(models))) == found
 
@@ -78,13 +92,18 @@ def test_its_tables_are_plain_rectangular_json_and_always_the_same(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_labels_identify_a_row_and_the_figure_draws_columns_of_the_main_table(name):
     diagnostic = make(name)
-    main = diagnostic.compute(given(diagnostic))[""]
-    keys = list(zip(*(main[label] for label in diagnostic.labels), strict=True))
-    assert len(set(keys)) == len(keys)
-    panels = diagnostic.figure
-    if panels is not None:
-        assert {panels.rows, *panels.values, *filter(None, [panels.series])} <= main.keys()
-        assert panels.log <= set(panels.values)
+    every = whole(diagnostic, diagnostic.compute(given(diagnostic)))
+    assert not every[""].duplicated(list(diagnostic.labels)).any()
+    figure = diagnostic.figure
+    if isinstance(figure, Panels):
+        places = [figure.rows] if isinstance(figure.rows, str) else figure.rows
+        assert {*places, *figure.values, *filter(None, [figure.series])} <= set(every[""].columns)
+        assert figure.log <= set(figure.values)
+    if isinstance(figure, Scatter):
+        drawn = {*figure.panels, figure.x, figure.y, figure.line, *filter(None, [figure.series])}
+        assert drawn <= set(every[figure.table].columns)
+    if diagnostic.marked_table:
+        assert {"query_id", "start", "end", diagnostic.marked_column} <= set(every[diagnostic.marked_table].columns)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 from influence.checkpoint import Checkpoint, QueryBlock
 from tasks.base import Split
 from tasks.model import Model
+from tasks.task import MASKED
 from tests.fakes import NamelessTask
 
 PAD, START, END = 0, 1, 2
@@ -116,13 +118,38 @@ class SmallTask(NamelessTask):
         longest = max(map(len, texts))
         ids = torch.tensor([text + [PAD] * (longest - len(text)) for text in texts], device=device)
         labels = torch.tensor(self.splits[split].labels[rows], device=device)
-        return {"input_ids": ids, "attention_mask": (ids != PAD).to(self.dtype), "labels": labels}
+        mask = (ids != PAD).to(self.dtype)
+        if split == MASKED:
+            mask[torch.arange(len(texts)), torch.as_tensor(self.masked[rows])] = 0
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+    def row_lengths(self, split, rows, blank):
+        return np.array([len(self.tokens[split][row]) for row in rows])
 
     def logits(self, network, batch):
         return self.model.forward(network, batch)
 
     def losses(self, network, batch):
         return torch.nn.functional.cross_entropy(self.logits(network, batch), batch["labels"], reduction="none")
+
+    def with_masked(self, split, rows, positions):
+        given, other = self.splits[split], copy.copy(self)
+        masked = Split(np.arange(len(rows)), given.labels[rows], given.classes)
+        other.splits = {**self.splits, MASKED: masked}
+        other.tokens = {**self.tokens, MASKED: [self.tokens[split][row] for row in rows]}
+        other.masked = np.asarray(positions)
+        return other
+
+    def token_spans(self, split, row):
+        spans, start = [], 0
+        for token in self.tokens[split][row]:
+            length = 0 if token in self.special_ids else len(f"w{token}")
+            spans.append((start, start + length, token) if length else (0, 0, token))
+            start += length + (1 if length else 0)
+        return spans
+
+    def token_text(self, token_id):
+        return f"w{token_id}"
 
     def token_counts(self, split):
         counts = np.stack([np.bincount(text, minlength=self.vocabulary) for text in self.tokens[split]])

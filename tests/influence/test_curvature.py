@@ -68,6 +68,17 @@ def test_products_equal_the_rows_of_the_autograd_hessian(task):
     assert_equal(curvature.products(found), found @ hessian)
 
 
+def test_rows_that_are_read_by_length_give_the_same_products_and_derivatives():
+    task = SmallTask(SmallCNN(), dtype=torch.float64, vocabulary=8)
+    whole, grouped = (
+        curvature_of(one, state=checkpoint(task), batch_size=7) for one in (task, task.with_length_groups(4))
+    )
+    some, rows = vectors(whole), np.array([3, 20, 7, 7, 11, 0, 29, 15, 2])
+    assert_equal(grouped.products(some), whole.products(some))
+    assert_equal(grouped.products(some, rows), whole.products(some, rows))
+    assert_equal(grouped.derivatives(rows, some), whole.derivatives(rows, some))
+
+
 @pytest.mark.parametrize("model", NETWORKS, ids=lambda m: m.name)
 def test_products_on_networks_equal_autograd_whatever_the_batch(model):
     task = SmallTask(model, n_train=11, dtype=torch.float64, vocabulary=8)
@@ -271,6 +282,30 @@ def test_a_zero_vector_has_a_zero_solution():
         solution = solver.solve(curvature, torch.zeros(1, 12).double())
         assert not solution.x.any()
         assert solution.diagnostics["residual"] == [0.0]
+
+
+def test_the_residual_check_can_be_off_and_is_counted_apart_from_the_steps_of_the_solver():
+    found, told = vectors(curvature_of(Logistic()), 3), []
+    for solver in (LiSSA(scale=10.0, depth=6, batch_size=20), ConjugateGradients(damping=0.1, tolerance=1e-3)):
+        with_check, without = (
+            s.solve(curvature_of(Logistic(), batch_size=20), found)
+            for s in (solver, solver.model_copy(update={"check_residual": False}))
+        )
+        assert torch.equal(with_check.x, without.x)
+        assert without.diagnostics["residual"] == [None] * 3
+        assert with_check.diagnostics["batch_products"]["check"] == 3 * 3
+        assert without.diagnostics["batch_products"]["check"] == 0
+        told += [d.diagnostics["batch_products"]["solver"] for d in (with_check, without)]
+    assert told[:2] == [3 * 6] * 2
+    assert told[2:] == [3 * sum(with_check.diagnostics["iterations"])] * 2
+    assert without.diagnostics["converged"] == [True] * 3
+    short = ConjugateGradients(damping=0.1, max_iterations=1, check_residual=False).solve(
+        curvature_of(Logistic()), found
+    )
+    assert short.diagnostics["converged"] == [False] * 3
+    off = InfluenceFunction(solver=LiSSA(check_residual=False)).identity()["solver"]
+    assert off.pop("check_residual") is False
+    assert off == InfluenceFunction(solver=LiSSA()).identity()["solver"]
 
 
 def test_more_parameters_than_the_exact_solver_takes_are_refused():

@@ -149,7 +149,9 @@ def test_only_the_exact_solver_has_another_identity():
     """The numbers of the others are what they were, and so are the ids of their scores."""
     for solver in (ConjugateGradients(), LiSSA()):
         for method in (InfluenceFunction, CrossLossInfluence):
-            assert method(solver=solver).identity()["solver"] == solver.model_dump(mode="json")
+            assert method(solver=solver).identity()["solver"] == solver.model_dump(
+                mode="json", exclude={"check_residual"}
+            )
     exact = InfluenceFunction(solver=Exact(damping=0.1)).identity()["solver"]
     assert exact == {**Exact(damping=0.1).model_dump(mode="json"), "version": 2}
 

@@ -61,6 +61,26 @@ def test_an_empty_range_has_no_columns():
     assert {found.shape for found in scorer(SmallTask(SmallCNN())).score_range(5, 5).values()} == {(3, 0)}
 
 
+@pytest.mark.parametrize("model", [SmallCNN(), SmallBert()], ids=lambda m: m.name)
+def test_rows_that_are_scored_by_length_keep_their_columns(model):
+    task = SmallTask(model)
+    widths, make = [], task.batch
+
+    def batch(split, rows, **options):
+        widths.append((split, make(split, rows, **options)["input_ids"].shape[1]))
+        return make(split, rows, **options)
+
+    whole = scorer(task, batch_size=8).score_range(2, 29)
+    grouped = task.with_length_groups(8)
+    grouped.batch = batch
+    for label, found in scorer(grouped, batch_size=8).score_range(2, 29).items():
+        expected = whole[label]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max(), err_msg=label)
+    train = [width for split, width in widths if split == "train"]
+    assert train == sorted(train, reverse=True)
+    assert train[0] > train[-1]
+
+
 def test_methods_scored_together_and_alone_agree():
     task = SmallTask(SmallCNN())
     together = scorer(task).score_range(0, 30)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from influence.methods.influence_function import InfluenceFunction
 from influence.methods.tracin import TracIn
 from influence.selections import with_selections
 from orchestrator.cli import main
@@ -132,6 +133,12 @@ def test_patterns_for_a_model_of_somebody_else_stay_as_they_are_written(tmp_path
     arm = checked_experiment(config, None).main
     assert arm.model_identity["freeze"] == ["emb*"]
     assert arm.method_identity(config.methods["judged"])["layers"] == ["conv?"]
+
+
+def test_how_products_are_computed_for_the_model_is_in_the_identity_of_influence_functions_only(tmp_path):
+    arm = checked_experiment(small_config(tmp_path), None).main
+    assert arm.method_identity(InfluenceFunction())["products"] == "by_layer"
+    assert "products" not in arm.method_identity(TracIn())
 
 
 def test_layers_are_taken_in_the_order_of_the_network(tmp_path):
