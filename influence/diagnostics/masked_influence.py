@@ -137,10 +137,10 @@ def overlap(
     """
     is_missing = bool(np.isnan(before).any() or np.isnan(after).any())
     most, rows = n_of(max(shares), len(train_ids)), []
-    tops = [] if is_missing else [proponents(scores, train_ids, most) for scores in (before, after)]
+    ours, theirs = (scores[:0] if is_missing else proponents(scores, train_ids, most) for scores in (before, after))
     for share in shares:
         k = n_of(share, len(train_ids))
-        common = len(np.intersect1d(*(top[:k] for top in tops))) / k if tops else None
+        common = None if is_missing else len(np.intersect1d(ours[:k], theirs[:k])) / k
         rows.append({"top_share": share, "k": k, "overlap": common, "expected": k / len(train_ids)})
     return rows
 
