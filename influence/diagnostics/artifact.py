@@ -21,7 +21,7 @@ from influence.diagnostic import (
     function_named,
     require_labels,
 )
-from influence.diagnostics.artifacts import NEGATIONS, artifact_of, values_of
+from influence.diagnostics.artifacts import NEGATIONS, artifact_of, values_of, words_of
 from influence.diagnostics.rankings import z_scored
 from influence.matrix import ScoreMatrix
 from tasks.errors import InputError
@@ -83,8 +83,10 @@ class Artifact(Diagnostic):
     @classmethod
     def _lower(cls, words: tuple[str, ...]) -> tuple[str, ...]:
         for word in words:
-            if word != word.lower() or not word.strip():
-                raise ValueError(f"{word!r}: give the words in lower case, as they are compared")
+            if words_of(word) != [word]:
+                raise ValueError(
+                    f"{word!r} can equal no word of a text: give single words in lower case without punctuation marks but '"
+                )
         return words
 
     def functions(self) -> Mapping[str, str]:

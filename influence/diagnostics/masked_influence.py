@@ -136,12 +136,11 @@ def overlap(
     before, after [n_train]; None where one of them has no scores. `expected` is the overlap of two random sets.
     """
     is_missing = bool(np.isnan(before).any() or np.isnan(after).any())
-    rows = []
+    most, rows = n_of(max(shares), len(train_ids)), []
+    ours, theirs = (scores[:0] if is_missing else proponents(scores, train_ids, most) for scores in (before, after))
     for share in shares:
         k = n_of(share, len(train_ids))
-        common = None
-        if not is_missing:
-            common = len(np.intersect1d(proponents(before, train_ids, k), proponents(after, train_ids, k))) / k
+        common = None if is_missing else len(np.intersect1d(ours[:k], theirs[:k])) / k
         rows.append({"top_share": share, "k": k, "overlap": common, "expected": k / len(train_ids)})
     return rows
 

@@ -75,10 +75,12 @@ class TokenMasking(Diagnostic):
         return values
 
     def check(self, task: Task, base_dir: Path, methods: Mapping[str, Method], n_checkpoints: int, where: str) -> None:
-        """Raise InputError if tokens cannot be masked, a method has no scores for changed queries, or a share is empty."""
+        """Raise InputError if tokens cannot be masked alone, a method has no scores for changed queries, or a share is empty."""
         require_tokens(task, where, self.name)
         require_task(task, Task.with_masked, where, "token_masking needs tokens that can be masked")
         require_task(task, Task.token_counts, where, "token_masking needs the tokens of the train examples")
+        if problem := task.model.hidden_token_problem(base_dir):
+            raise InputError(where, f"token_masking hides a token, which moves all tokens behind it, since {problem}")
         require_labels(self.methods, methods, where)
         chosen = self.reads_scores_of(methods)
         fixed = [label for label in self.methods or () if label not in chosen]

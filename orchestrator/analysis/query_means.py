@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import product
 
 import numpy as np
@@ -74,17 +74,15 @@ def _groups(frame: pd.DataFrame, asked: QueryMeans) -> Iterator[tuple[tuple[obje
     """
     if not len(frame):
         return
-    choices: list[Sequence[object]] = []
+    every = np.ones(len(frame), bool)
+    choices: list[list[tuple[object, np.ndarray]]] = []
     for name in asked.by:
-        values = list(dict.fromkeys(frame[name]))
-        choices.append([ALL, *values] if name in asked.totals and len(values) > 1 else values)
-    for names in product(*choices):
-        fits = np.ones(len(frame), bool)
-        for name, value in zip(asked.by, names, strict=True):
-            if not (value == ALL and name in asked.totals):
-                fits &= (frame[name] == value).to_numpy()
+        values = [(value, (frame[name] == value).to_numpy()) for value in dict.fromkeys(frame[name])]
+        choices.append([(ALL, every), *values] if name in asked.totals and len(values) > 1 else values)
+    for chosen in product(*choices):
+        fits = np.logical_and.reduce([every, *(rows for _, rows in chosen)])
         if fits.any():
-            yield names, frame.loc[fits]
+            yield tuple(value for value, _ in chosen), frame.loc[fits]
 
 
 def _of_share(frame: pd.DataFrame, value: str, trials: str) -> tuple[float, float]:

@@ -139,7 +139,7 @@ class ComputeConfig(Block):
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0
     device: Literal["cpu", "cuda"] | None = None
     micro_batch: Annotated[int, Field(ge=0)] = 0
-    length_group_cost: Annotated[int, Field(ge=0)] = 0
+    length_group_cost: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     frozen_trunk: Literal["computed", "cached", "cached_half"] = "computed"
     retries: Annotated[int, Field(ge=0)] = 2
     preemptions: Annotated[int, Field(ge=0)] = 20

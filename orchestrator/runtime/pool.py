@@ -31,8 +31,9 @@ class PoolOptions:
     """The size limits of a pool, the resources of each worker, and time limits in seconds.
 
     `timeout_s` limits one retrain or one score range, `start_timeout_s` the time of a pool without any worker (None: no
-    limit for either), `join_timeout_s` the time from an actor's placement until it is ready for work. A warning follows
-    if no actor has answered for `stuck_after_s`. Draining nodes are polled every `drain_poll_s`.
+    limit for either), `join_timeout_s` the time from an actor's placement until it is ready for work (None: no limit, and
+    then the time in which an actor gets ready does not count towards `start_timeout_s`). A warning follows if no actor
+    has answered for `stuck_after_s`. Draining nodes are polled every `drain_poll_s`.
     """
 
     workers: int = 1
@@ -43,7 +44,7 @@ class PoolOptions:
     start_timeout_s: float | None = 1800.0
     drain_poll_s: float = 3.0
     stuck_after_s: float = 600.0
-    join_timeout_s: float = 600.0
+    join_timeout_s: float | None = 600.0
 
 
 class Pool:
@@ -200,8 +201,8 @@ class Pool:
         if isinstance(answer, Place):
             slot.place = answer
             slot.begin(slot.actor.join.remote(self._shared))
-            late = f"not ready for work {self._options.join_timeout_s:g} s after it was placed on a node"
-            slot.limit(self._options.join_timeout_s, Lost("error", late))
+            if (limit_s := self._options.join_timeout_s) is not None:
+                slot.limit(limit_s, Lost("error", f"not ready for work {limit_s:g} s after it was placed on a node"))
             return []
         return self._answer(slot, answer)
 
@@ -287,11 +288,15 @@ class Pool:
         options, is_empty = self._options, self._target > 0 and not self._has_worker()
         if is_empty and not self.slots and self._failed.are_many:
             raise RefitError(f"no worker can be started: {self._failed.message}")
-        if self._waiting.is_too_long(is_empty):
+        if self._waiting.is_too_long(is_empty and not self._may_prepare()):
             raise NoWorkerError(f"no worker could start within {options.start_timeout_s:g} s: {self._shortage()}")
         if self._unplaced() and self._waiting.is_stuck():
             n, minutes = len(self._unplaced()), options.stuck_after_s / 60
             log.warning("%d workers have waited %g min to be placed on a node; %s", n, minutes, self._shortage())
+
+    def _may_prepare(self) -> bool:
+        """Return whether an actor is getting ready for work and has no time limit for that."""
+        return self._options.join_timeout_s is None and any(slot.place is not None for slot in self.slots.values())
 
     def _shortage(self) -> str:
         return shortage(self._cluster, self._options.resources, self._labels())

@@ -15,6 +15,7 @@ import numpy as np
 from tasks.data.cache import write_atomically
 
 SHARD_TEXTS, SHARD_VECTORS = 256, 16384
+MOST_SHARDS = 100  # a mapped file stays open, and a process may often open 1,024
 _CHECKSUM_BYTES = hashlib.sha256().digest_size
 Compute = Callable[[int], np.ndarray]
 
@@ -22,10 +23,11 @@ Compute = Callable[[int], np.ndarray]
 class VectorShards:
     """Vectors of n texts: text i has an array [lengths[i], width] of one dtype, which `compute(i)` returns.
 
-    A shard holds consecutive texts, at most 256 of them and at most 16,384 vectors (at least one text). A shard that is
-    needed for the first time is read from `<folder>/<number of its first text>.npy` if that file is intact, else computed
-    and written; with `folder` None it stays in memory. The file is a .npy file [n_vectors, width] followed by the SHA-256
-    of `key`, its name and its content. A damaged, foreign or truncated file is replaced.
+    A shard holds consecutive texts, at most 256 of them and at most 16,384 vectors (at least one text), or a hundredth of
+    all if that is more. A shard that is needed for the first time is read from `<folder>/<number of its first text>.npy`
+    if that file is intact, else computed and written; with `folder` None it stays in memory. The file is a .npy file
+    [n_vectors, width] followed by the SHA-256 of `key`, its name and its content. A damaged, foreign or truncated file is
+    replaced.
     """
 
     def __init__(self, key: str, lengths: np.ndarray, dtype: str, compute: Compute, folder: Path | None):
@@ -112,10 +114,12 @@ def padded(texts: Sequence[np.ndarray], length: int) -> np.ndarray:
 
 def _starts(lengths: np.ndarray) -> list[int]:
     """Return the first text of every shard."""
+    most_texts = max(SHARD_TEXTS, -(-len(lengths) // MOST_SHARDS))
+    most_vectors = max(SHARD_VECTORS, -(-int(lengths.sum()) // MOST_SHARDS))
     starts: list[int] = []
     n_texts, n_vectors = 0, 0
     for row, length in enumerate(lengths.tolist()):
-        if not starts or n_texts == SHARD_TEXTS or n_vectors + length > SHARD_VECTORS:
+        if not starts or n_texts == most_texts or n_vectors + length > most_vectors:
             starts.append(row)
             n_texts, n_vectors = 0, 0
         n_texts, n_vectors = n_texts + 1, n_vectors + length

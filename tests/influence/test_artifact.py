@@ -150,8 +150,9 @@ def test_a_function_that_fails_names_the_example():
 def test_what_does_not_fit_the_data_is_refused():
     with pytest.raises(ValueError, match=r"'lexicaloverlap' is no artifact; allowed: .*did you mean 'lexical_overlap'"):
         Artifact(of="lexicaloverlap")
-    with pytest.raises(ValueError, match="'Not': give the words in lower case"):
-        Artifact(of="negation", negations=("Not",))
+    for word in ("Not", "no one", "non-existent", "n’t", ""):  # never equal to a word of `words_of`
+        with pytest.raises(ValueError, match=f"'{word}' can equal no word of a text: give single words in lower case"):
+            Artifact(of="negation", negations=(word,))
     with pytest.raises(InputError, match=r"diagnose\.0\.of: 'lexical_overlap' needs pairs of texts"):
         Artifact(of="lexical_overlap").check(TASK, Path(), {"m": TracInLast()}, 1, "config.yaml: diagnose.0")
     with pytest.raises(InputError, match=r"diagnose\.0\.group_by: 'lexical_overlap' needs pairs"):

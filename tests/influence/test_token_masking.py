@@ -232,6 +232,21 @@ def test_what_cannot_be_computed_is_refused(more, methods, problem):
         diagnostic.check(TASK, Path(), methods, 2, "config.yaml: diagnose.0")
 
 
+class CountsVisible(SmallCNN):
+    """A model whose positions are counted over the visible tokens."""
+
+    name = "counts_visible"
+
+    def hidden_token_problem(self, base_dir):
+        return "'opt' counts positions by the visible tokens"
+
+
+def test_a_model_in_which_masking_moves_other_tokens_is_refused():
+    task = SmallTask(CountsVisible(), dtype=torch.float64)
+    with pytest.raises(InputError, match=r"diagnose\.0: token_masking hides a token, .* 'opt' counts positions"):
+        options().check(task, Path(), METHODS, 2, "config.yaml: diagnose.0")
+
+
 def test_methods_that_read_their_scores_are_left_out_by_default():
     methods = {"file": ScoresFile(path="x.npz", axes="query_train", orientation="helpful_positive"), **METHODS}
     assert options().reads_scores_of(methods) == ["last", "all"]

@@ -25,9 +25,13 @@ def test_length_groups_are_pinned_and_a_rerun_gives_the_same_bytes(tmp_path, cap
 
 @pytest.mark.parametrize(
     ("cost", "problem"),
-    [("8", "8: recipe 'dec' cannot split its batches; allowed: 0"), ("-1", "greater than or equal to 0")],
+    [
+        ("8", "8: recipe 'dec' cannot split its batches; allowed: 0"),
+        ("-1", "greater than or equal to 0"),
+        (str(10**9 + 1), "less than or equal to 1000000000"),
+    ],
 )
-def test_plan_refuses_length_groups_for_whole_batches_and_a_negative_cost(cost, problem, tmp_path, capsys):
+def test_plan_refuses_length_groups_for_whole_batches_and_a_cost_out_of_range(cost, problem, tmp_path, capsys):
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump({**LOO, "output": str(tmp_path / "runs")}))
     assert cli.main(["plan", str(path), "--set", f"compute.length_group_cost={cost}"]) == 2

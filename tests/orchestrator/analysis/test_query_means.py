@@ -70,6 +70,13 @@ def test_a_column_of_totals_with_one_value_has_no_total():
     assert found["group"].tolist() == ["old", "old"]
 
 
+def test_a_value_that_is_called_like_the_total_has_its_own_rows_only():
+    frame = FRAME.assign(group=FRAME["group"].replace("old", ALL))
+    found = means_over_queries(frame, ASKED)
+    assert found["n_queries"].tolist() == [N, 5, 3] * 2
+    assert found["value"].tolist() == means_over_queries(FRAME, ASKED)["value"].tolist()
+
+
 def test_differences_are_paired_by_query():
     found = contrasts_over_queries(FRAME, ASKED).set_index("group")
     for group in ("old", "new"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -216,3 +217,13 @@ def test_the_driver_is_told_of_workers_that_made_room_for_others(cluster, make):
     list(backend.score(tiny_job(RANGES)))
     assert backend.wait(0.0) == [WorkerJoined("ray-1"), WorkerLeft("ray-1")]
     backend.submit("ray-1", tiny_work(), 1)  # on its way when the worker went: no error
+
+
+@pytest.mark.parametrize(("frozen_trunk", "limit_s"), [("computed", 600.0), ("cached", None), ("cached_half", None)])
+def test_workers_that_compute_frozen_layers_may_take_any_time_to_get_ready(cluster, monkeypatch, frozen_trunk, limit_s):
+    made: list[PoolOptions] = []
+    pool = elastic.Pool
+    monkeypatch.setattr(elastic, "Pool", lambda *arguments: (made.append(arguments[2]), pool(*arguments))[1])
+    context = replace(tiny_context(), numerics=Numerics(frozen_trunk=frozen_trunk))
+    ElasticBackend(context, cluster, PoolOptions(2, {"num_cpus": 1.0, "num_gpus": 0.0})).start()
+    assert [options.join_timeout_s for options in made] == [limit_s]

@@ -220,6 +220,22 @@ def test_a_placed_actor_that_never_gets_ready_is_given_up(cluster, make):
     assert len(cluster.free) == 2, "its place is free"
 
 
+def test_an_actor_that_prepares_without_a_limit_is_waited_for_and_one_without_a_place_is_not(cluster, make):
+    pool = make(join_timeout_s=None, start_timeout_s=0.0)
+    cluster.hangs = {"join"}
+    pool.want(1)
+    with pytest.raises(NoWorkerError, match="within 0 s"):
+        pool.poll(0.0)
+    pool = make(join_timeout_s=None, start_timeout_s=0.01)
+    pool.want(1)
+    pool.poll(0.0)
+    time.sleep(0.02)
+    assert [pool.poll(0.0) for _ in range(3)] == [[]] * 3
+    [slot] = pool.slots.values()
+    assert slot.place is not None
+    assert not slot.has_joined
+
+
 def test_the_nodes_are_asked_for_once_however_many_workers_are_lost_with_them(cluster, make):
     pool = make(workers=2)
     pool.want(2)

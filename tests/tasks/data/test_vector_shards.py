@@ -67,6 +67,18 @@ def test_shards_are_bounded_in_texts_and_in_vectors(tmp_path):
     assert {file.stem for file in (tmp_path / "w").iterdir()} == {"0", "3", "6"}  # three texts each
 
 
+def test_many_texts_have_larger_shards_so_that_few_files_are_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(vector_shards, "MOST_SHARDS", 10)
+    lengths = np.tile([1, 3], 300)
+    found = VectorShards("key", lengths, "float32", lambda row: np.full((lengths[row], 2), row, np.float32), tmp_path)
+    before = set(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else set()
+    found.load(np.arange(600))
+    assert len(list(tmp_path.glob("*.npy"))) == 10
+    if before:
+        assert len(set(os.listdir("/proc/self/fd")) - before) <= 10
+    assert all((found[row] == row).all() and len(found[row]) == lengths[row] for row in range(600))
+
+
 def test_a_text_that_is_longer_than_a_shard_has_one_of_its_own():
     lengths = np.array([1, 20, 1])
     found = VectorShards("key", lengths, "float32", lambda row: np.full((lengths[row], 2), row, np.float32), None)
