@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +123,23 @@ def scores_of_queries(
     return scorer.score_range(0, len(task.splits["train"]))[method.name]
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread while the body runs.
+
+    The operations on single pairs are so small that several threads would mostly wait for each other.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_one_thread()
 def word_contributions(
     task: Task,
     method: Method,

@@ -39,8 +39,8 @@ class Artifact(Diagnostic):
     artifact_i = quadratic z_i^2 + linear z_i + constant by least squares over all train examples, z_i the influence of i
     on the query, z-scored over the train set. A positive quadratic coefficient says that the most influential examples,
     helpful and harmful, have more of the artifact than the others. `of`: lexical_overlap, the share of the words of the
-    hypothesis that are in the premise; negation, 1 if a word of the hypothesis (of the text, without pairs) is in
-    `negations`; or "module:function", a function of the text, or of the two texts of a pair, that returns a number.
+    hypothesis that are in the premise; negation, 1 if a word of the hypothesis is in `negations`, else 0 (if the examples
+    are single texts, the words of the text are looked up); or "module:function", a function of the text, or of the two texts of a pair, that returns a number.
     `group_by`: the same for the queries: queries with equal values form a group. `scatter_queries` queries are shown in
     the figure, with `scatter_examples` train examples each: those with the largest |z|, and as many random ones. Han et
     al. 2020, section 5.1 (Figures 4 and 5, Table 6). A query has no fit if its influence falls into two narrow groups,

@@ -1,7 +1,10 @@
 """The scorer: shards, ranges, checkpoints in use, words."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
+import torch
 from small_task import SmallBert, SmallCNN, SmallTask, checkpoint, query_block
 
 from influence.base import Method
@@ -197,3 +200,28 @@ def test_a_method_may_pair_different_words_and_one_with_words_alone_pairs_each_w
 def test_no_pairs_need_no_work():
     task = SmallTask(SmallCNN())
     assert word_contributions(task, TracInWE(), [], query_block(task), []) == {}
+
+
+class ThreadsSeen(TracInWE):
+    """Records with how many threads the words of a pair are computed."""
+
+    seen: ClassVar[list[int]] = []
+
+    def words(self, queries, train, query_row, train_row, prepared):
+        self.seen.append(torch.get_num_threads())
+        return super().words(queries, train, query_row, train_row, prepared)
+
+
+def test_words_are_computed_by_one_thread_and_the_number_of_threads_is_restored():
+    task, method, before = SmallTask(SmallCNN()), ThreadsSeen(), torch.get_num_threads()
+    queries = query_block(task)
+    pairs = [(int(queries.ids[0]), int(task.splits["train"].ids[0]))]
+    torch.set_num_threads(2)
+    try:
+        word_contributions(task, method, [checkpoint(task)], queries, pairs)
+        assert (ThreadsSeen.seen, torch.get_num_threads()) == ([1], 2)
+        with pytest.raises(KeyError):
+            word_contributions(task, method, [checkpoint(task)], queries, [(-5, -5)])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
