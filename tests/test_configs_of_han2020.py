@@ -120,8 +120,9 @@ def queries_of(experiment: Experiment) -> QueryBlock:
 
 def trained_modules(experiment: Experiment) -> set[str]:
     """The modules with trained parameters: layers by number, and what is beside them."""
-    model, base_dir = experiment.task.model, experiment.task.base_dir
-    names = set(model.parameter_names(base_dir)) - model.frozen(base_dir)
+    task = experiment.task
+    assert isinstance(task, TextTask)
+    names = set(task.model.parameter_names(task.base_dir)) - task.model.frozen(task.base_dir)
     return {re.sub(r"^(bert\.)?(encoder\.layer\.)?(\w+)\..*$", r"\3", name) for name in names}
 
 
@@ -289,4 +290,4 @@ def test_the_small_removals_train_the_upper_layers_above_a_cached_trunk(name, op
     assert trained_modules(experiment) == {*layers, "pooler", "classifier"}
     dampings = {label: method.solver.damping * method.solver.scale for label, method in experiment.scored.items()}
     assert dampings["influence_published"] == pytest.approx(30)
-    assert dampings["influence"] <= 1
+    assert dampings["influence"] < 30
