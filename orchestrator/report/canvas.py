@@ -85,11 +85,13 @@ class _Canvas(FigureCanvasBase):
 
     def __init__(self, figure: Figure, out: io.StringIO):
         super().__init__(figure)
+        width, height = figure.get_size_inches()
         dpi = matplotlib.rcParams["figure.dpi"]
-        svg = RendererSVG(*figure.bbox.size, out, image_dpi=dpi, metadata={"Date": None, "Creator": None})
-        self._renderer = MixedModeRenderer(figure, *figure.get_size_inches(), dpi, svg)
+        metadata = {"Date": None, "Creator": None}
+        svg = RendererSVG(width * _DOTS_PER_INCH, height * _DOTS_PER_INCH, out, image_dpi=dpi, metadata=metadata)
+        self._renderer: Any = MixedModeRenderer(figure, width, height, dpi, svg)
 
-    def get_renderer(self) -> MixedModeRenderer:
+    def get_renderer(self) -> Any:
         """Return the renderer; the layout engine of the figure asks for it."""
         return self._renderer
 
