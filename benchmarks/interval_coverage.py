@@ -67,9 +67,9 @@ residual degree of freedom. If the cells separate into parts that share neither 
 
 `p_flip` is the p of a sign-flip test: it compares the observed mean with those under all combinations of signs of the queries' means. One seed
 serves every query, so the queries are independent only given the seeds. The null hypothesis is that, under the seeds used, the changes of
-queries of this kind are symmetric around 0. The mean effect that the seeds used have on all queries alike is then part of the truth; the
-simulation subtracts it, so that the truth is 0. Under this null hypothesis p < 0.05 in at most {flip_high:.2%} of {n_flips:,} campaigns, over all layouts and standard
-deviations (Monte Carlo standard error {flip_error:.2%}). With n queries p is a multiple of 2^(1 - n). The test is exact; where its rate of false
+queries of this kind are symmetric around 0. The mean effect that the seeds used have on all queries alike is then part of the truth; the simulation
+subtracts it, so that the truth is 0. Under this null hypothesis p < 0.05 in at most {flip_high:.2%} of {n_flips:,} campaigns, over all layouts and
+standard deviations (Monte Carlo standard error {flip_error:.2%}). With n queries p is a multiple of 2^(1 - n). The test is exact; where its rate of false
 alarms is below 5%, the reason is that 0.05 is not such a multiple. With 5 queries p is at least 0.0625, so there is no false alarm at all.
 
 The test says nothing about other seeds. If the mean over *all* seeds is 0, p_flip < 0.05 in up to {other_high:.0%} (at {other_at}): the seeds

@@ -87,7 +87,11 @@ class Method(Component):
         return layers.choose("all")
 
     def solve_options(self) -> SolveOptions:
-        """Return how a method with the need `curvature` solves the linear system with the Hessian for its queries."""
+        """Return how a method with the need `curvature` solves the linear system with the Hessian for its queries.
+
+        A method that overrides only this hook, and not `solve`, gets influence.inverse_hessian.QuerySolutions as
+        `prepared`; the work is then shared out (see `shares_solving`).
+        """
         raise NotImplementedError
 
     def options_identity(self, base_dir: Path) -> dict[str, Any]:
@@ -120,9 +124,13 @@ class Method(Component):
     ) -> Any:
         """Solve the linear system with the Hessian for the queries at each (checkpoint, weight).
 
-        Each worker calls this once, if the method needs `curvature`, and passes the result to `score` as `prepared`.
+        The result is passed to `score` as `prepared`. By default it holds the solutions that `solve_options` describes.
+        If a method with the need `curvature` overrides this hook, each worker calls it once, for all queries.
+        Raises InputError if the solver refuses or a pattern matches no parameter, RefitError if a gradient is not finite.
         """
-        raise NotImplementedError
+        from influence.inverse_hessian import solve_queries
+
+        return solve_queries(self.solve_options(), task, checkpoints, queries, device)
 
     def diagnostics(self, solved: Any) -> dict[str, Any]:
         """Return what is recorded about `solved`, the result of `solve`, as plain JSON values."""
@@ -152,6 +160,14 @@ class Method(Component):
         stands on both sides. The arguments are those of `words`.
         """
         return [(token, token, value) for token, value in self.words(queries, train, query_row, train_row, prepared)]
+
+    @property
+    def shares_solving(self) -> bool:
+        """Whether every query is solved by one worker only and the solutions are stored, so that all workers can score with them.
+
+        This is so for a method with the need `curvature` that leaves `solve` to this class.
+        """
+        return "curvature" in self.needs and not overrides(self, Method.solve)
 
     @property
     def has_words(self) -> bool:

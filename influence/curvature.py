@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,16 @@ from tasks.task import Task
 
 BATCH_SIZE, PASS_SIZE = 64, 1024
 
-with warnings.catch_warnings():  # these torch rules use torch.jit, which torch itself has deprecated
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import torch._decomp.decompositions_for_jvp  # forward-mode derivatives would otherwise load them at first use
+
+@cache
+def _load_forward_rules() -> None:
+    """Load torch's rules for forward-mode derivatives, which takes 0.2 s, before torch loads them at their first use.
+
+    The rules use torch.jit, which torch itself has deprecated.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import torch._decomp.decompositions_for_jvp  # noqa: F401
 
 
 class Curvature:
@@ -260,6 +268,7 @@ class Curvature:
 
         if not len(vectors):
             return vectors.new_zeros(0, *function(theta).shape)
+        _load_forward_rules()
         with sdpa_kernel(SDPBackend.MATH):
             return vmap(along, chunk_size=max(1, self.pass_size // n_rows), randomness="same")(vectors)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import types
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +23,8 @@ from tasks.errors import RefitError
 from tasks.task import Task
 
 log = logging.getLogger("refit")
+Range = tuple[int, int]  # the positions [start, stop) of queries
+Stored = Callable[[Checkpoint, Range], Solution | None]
 QUERIES_AT_ONCE = 16
 
 
@@ -33,7 +35,8 @@ class SolveOptions:
     `name` is that of the method, for log lines. `parameters` is "all", or patterns of parameter names. `batch_size`
     train rows are differentiated at once, along `pass_size` / rows vectors. `query_losses(task, network, split, rows,
     labels)` returns the loss of each query whose gradient is taken, [n]. `dropout` is the seed of the dropout masks in
-    the derivatives of train losses, or None for evaluation mode.
+    the derivatives of train losses, or None for evaluation mode. `queries_at_once` queries are solved together (None:
+    all), which decides the last digits of their solutions.
     """
 
     name: str
@@ -43,16 +46,35 @@ class SolveOptions:
     pass_size: int
     query_losses: Callable[[Task, nn.Module, str, np.ndarray, np.ndarray], Tensor]
     dropout: int | None = None
+    queries_at_once: int | None = None
+
+    def ranges(self, n_queries: int) -> list[Range]:
+        """Return the ranges of queries that are solved together: they cover [0, n_queries) and depend on no worker."""
+        size = self.queries_at_once or max(n_queries, 1)
+        return [(start, min(start + size, n_queries)) for start in range(0, n_queries, size)] or [(0, 0)]
 
 
 @dataclass(frozen=True, eq=False)
 class SolvedModel:
-    """One scoring model: its `weight` in the mean over models, its curvature, and the solutions of all queries."""
+    """One scoring model: its `weight` in the mean over models, its curvature, and the solutions of consecutive ranges of the queries."""
 
     checkpoint: Checkpoint
     weight: float
     curvature: Curvature
-    solution: Solution
+    solutions: Sequence[Solution]
+
+    @property
+    def diverged(self) -> np.ndarray:
+        """For which queries the solver diverged: bool [n_queries]."""
+        return np.concatenate([solution.diverged for solution in self.solutions])
+
+    def solution_of(self, query: int) -> Tensor:
+        """Return s_q of one query, given by its position: [P]."""
+        for solution in self.solutions:
+            if query < len(solution.x):
+                return solution.x[query]
+            query -= len(solution.x)
+        raise IndexError("there are fewer queries")
 
 
 class QuerySolutions:
@@ -64,7 +86,7 @@ class QuerySolutions:
 
     def __init__(self, name: str, queries: QueryBlock, models: Sequence[SolvedModel]):
         self.models, self.n_queries = models, len(queries.ids)
-        self.diverged = np.any([model.solution.diverged for model in models], axis=0)
+        self.diverged = np.any([model.diverged for model in models], axis=0)
         self.diagnostics: dict[str, Any] = {
             "query_ids": [int(i) for i in queries.ids],
             "diverged": [int(i) for i in np.asarray(queries.ids)[self.diverged]],
@@ -76,8 +98,8 @@ class QuerySolutions:
         """Return (1/n) <s_q, grad l_i> of train rows, mean over models: float32 [n_queries, len(rows)]; NaN where diverged."""
         total = np.zeros((self.n_queries, len(rows)))
         for model in self.models:
-            along = model.curvature.derivatives(rows, model.solution.x)
-            total += model.weight / len(model.curvature.ids) * along.double().cpu().numpy()
+            along = [model.curvature.derivatives(rows, solution.x) for solution in model.solutions]
+            total += model.weight / len(model.curvature.ids) * torch.cat(along).double().cpu().numpy()
         total[self.diverged] = np.nan
         return total.astype(np.float32)
 
@@ -100,7 +122,7 @@ class QuerySolutions:
     def _terms(self, model: SolvedModel, query: int, row: int) -> np.ndarray:
         """Return the elementwise product of s_q and grad l_i, times the weight of the model / n: float64 [P]."""
         gradient = model.curvature.row_gradient(row)
-        terms = (gradient.double() * model.solution.x[query].double()).cpu().numpy()
+        terms = (gradient.double() * model.solution_of(query).double()).cpu().numpy()
         return model.weight / len(model.curvature.ids) * terms
 
 
@@ -127,28 +149,54 @@ def in_float64(task: Task) -> Task:
     return twin
 
 
+class QuerySolver:
+    """Solves for ranges of some queries at the weights of scoring models, in float64 if the solver requires it.
+
+    The parameters are chosen by all queries, also if only some of them are solved here. Raises InputError if a pattern
+    matches no parameter.
+    """
+
+    def __init__(self, options: SolveOptions, task: Task, queries: QueryBlock, device: torch.device | str = "cpu"):
+        self._options, self._queries, self._device = options, queries, device
+        fresh = task.network(0)
+        if options.solver.float64:
+            task, fresh = in_float64(task), fresh.double()
+        self._task, self._fresh = task, fresh
+        self._chosen = choose_parameters(task, fresh, options.parameters, queries)
+
+    def curvature(self, checkpoint: Checkpoint) -> Curvature:
+        """Return the curvature of the train objective at the weights of one scoring model."""
+        selection = Selection(loaded(self._fresh, checkpoint, self._device), self._chosen)
+        options = self._options
+        return Curvature(self._task, selection, options.batch_size, options.pass_size, options.dropout)
+
+    def solve(self, curvature: Curvature, start: int, stop: int) -> Solution:
+        """Return the solutions of queries [start, stop). Raises InputError if the solver refuses, RefitError if a gradient is not finite."""
+        some, part = self._queries, slice(start, stop)
+        queries = QueryBlock(some.split, some.ids[part], some.rows[part], some.labels[part])
+        return self._options.solver.solve(curvature, _gradients(self._options, curvature, queries))
+
+
 def solve_queries(
     options: SolveOptions,
     task: Task,
     checkpoints: Sequence[tuple[Checkpoint, float]],
     queries: QueryBlock,
     device: torch.device | str = "cpu",
+    stored: Stored = lambda checkpoint, part: None,
 ) -> QuerySolutions:
-    """Solve for all queries at each (checkpoint, weight), in float64 if the solver requires it.
+    """Solve for all queries at each (checkpoint, weight), one range of queries after the other.
 
-    Raises InputError if the solver refuses or a pattern matches no parameter, RefitError if a gradient is not finite.
+    `stored` returns solutions that are known already, on any device, or None. Raises InputError if the solver refuses or
+    a pattern matches no parameter, RefitError if a gradient is not finite.
     """
-    fresh = task.network(0)
-    if options.solver.float64:
-        task, fresh = in_float64(task), fresh.double()
-    chosen = choose_parameters(task, fresh, options.parameters, queries)
-    models = []
+    solver, models = QuerySolver(options, task, queries, device), []
     for checkpoint, weight in checkpoints:
-        network = loaded(fresh, checkpoint, device)
-        sizes = (options.batch_size, options.pass_size)
-        curvature = Curvature(task, Selection(network, chosen), *sizes, options.dropout)
-        vectors = _gradients(options, curvature, queries)
-        models.append(SolvedModel(checkpoint, weight, curvature, options.solver.solve(curvature, vectors)))
+        curvature, solutions = solver.curvature(checkpoint), []
+        for part in options.ranges(len(queries.rows)):
+            found = stored(checkpoint, part) or solver.solve(curvature, *part)
+            solutions.append(replace(found, x=found.x.to(curvature.theta.device)))
+        models.append(SolvedModel(checkpoint, weight, curvature, solutions))
     return QuerySolutions(options.name, queries, models)
 
 
@@ -182,7 +230,23 @@ def _losses(
 def _diagnostics(model: SolvedModel) -> dict[str, Any]:
     point, curvature = model.checkpoint, model.curvature
     where = {"spec_id": point.spec_id, "step": point.step, "n_parameters": len(curvature.theta)}
-    return {**where, "n_train_touching": int(curvature.touching.sum()), **model.solution.diagnostics}
+    told = joined_diagnostics([solution.diagnostics for solution in model.solutions])
+    return {**where, "n_train_touching": int(curvature.touching.sum()), **told}
+
+
+def joined_diagnostics(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the diagnostics of one solver over consecutive ranges of queries as those over all queries.
+
+    Lists have one entry per query and are joined; counts of products are added up; everything else is the same in all.
+    """
+    joined = dict(parts[0])
+    for part in parts[1:]:
+        for key, value in part.items():
+            if isinstance(value, list):
+                joined[key] = joined[key] + value
+            elif isinstance(value, dict):
+                joined[key] = {name: joined[key][name] + count for name, count in value.items()}
+    return joined
 
 
 def _log(name: str, diagnostics: dict[str, Any]) -> None:

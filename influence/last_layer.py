@@ -146,7 +146,7 @@ def solve_last_layer(
         curvature = LastLayerCurvature(task, selection, train)
         vectors = curvature.gradients_of(asked)
         check_finite("the gradient of the loss", vectors, queries.ids, task.splits[queries.split])
-        models.append(SolvedModel(checkpoint, weight, curvature, solver.solve(curvature, vectors)))
+        models.append(SolvedModel(checkpoint, weight, curvature, [solver.solve(curvature, vectors)]))
     return QuerySolutions(name, queries, models)
 
 

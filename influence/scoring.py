@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from influence.gradients import GradientShard, GradientSource
+    from influence.inverse_hessian import Stored
     from influence.methods.influence_function import InfluenceFunction
 
 
@@ -36,7 +37,9 @@ class Scorer:
     Train gradients are those of the gold labels; they are kept for one batch of `batch_size` rows and then dropped.
     Batches are cut from the rows of the range, in row order or by length (tasks.length_groups.by_length), so the same
     range gives the same bits, whatever else was computed. Methods that need curvature first solve for the queries;
-    `diagnostics` maps their labels to the diagnostics, plain JSON values. Raises InputError if a method's layers are not in the model or its solver refuses.
+    `diagnostics` maps their labels to the diagnostics, plain JSON values. `stored` maps labels of methods that share
+    solving to the solutions that are known already. Raises InputError if a method's layers are not in the model or its
+    solver refuses.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Scorer:
         prepared: Mapping[str, Any],
         device: torch.device | str = "cpu",
         batch_size: int = 64,
+        stored: Mapping[str, Stored] | None = None,
     ):
         self.task, self.prepared, self.batch_size = task, dict(prepared), batch_size
         self.methods = {label: method for label, method in methods.items() if not method.is_control}
@@ -60,7 +64,10 @@ class Scorer:
             for label in group
         }
         self._n_queries, self._query_split = len(queries.rows), queries.split
-        solved = {m: _solve(task, m, self.methods[m], checkpoints, queries, device) for m in _curved(self.methods)}
+        solved = {
+            label: _solve(task, label, self.methods[label], checkpoints, queries, device, (stored or {}).get(label))
+            for label in _curved(self.methods)
+        }
         self.prepared |= solved
         self.diagnostics: dict[str, dict[str, Any]] = {
             label: self.methods[label].diagnostics(found) for label, found in solved.items()
@@ -203,10 +210,22 @@ def _solve(
     checkpoints: Sequence[Checkpoint],
     queries: QueryBlock,
     device: torch.device | str,
+    stored: Stored | None,
 ) -> Any:
     terms = [(checkpoints[position], weight) for position, weight in checkpoint_terms(method, checkpoints)]
+    with naming_method(label):
+        if stored is None:
+            return method.solve(task, terms, queries, device)
+        from influence.inverse_hessian import solve_queries
+
+        return solve_queries(method.solve_options(), task, terms, queries, device, stored)
+
+
+@contextmanager
+def naming_method(label: str) -> Iterator[None]:
+    """Add the label of a method to an InputError that its solver raises in the body."""
     try:
-        return method.solve(task, terms, queries, device)
+        yield
     except InputError as error:
         raise InputError(f"method {label}: {error.where}", error.problem) from error
 

@@ -102,7 +102,8 @@ FILES_AT_THE_TOP = 8
 SOURCES = sorted(path.relative_to(ROOT).as_posix() for room in LAYERS for path in (ROOT / room).rglob("*.py"))
 
 
-def imported(source: str) -> set[str]:
+@cache
+def imported(source: str) -> frozenset[str]:
     """Full names of the modules and of the names in them that a file imports: at any depth, also for types only."""
     found = set()
     for node in ast.walk(ast.parse((ROOT / source).read_text(encoding="utf-8"))):
@@ -111,7 +112,7 @@ def imported(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{source}: relative import"
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+    return frozenset(found)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -10,7 +9,6 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from influence.base import Method
-from influence.checkpoint import Checkpoint, QueryBlock
 from influence.methods.requirements import require_task
 from influence.pooled_layers import pooled_layers
 from influence.solvers import ConjugateGradients, Solver
@@ -18,7 +16,6 @@ from tasks.errors import InputError
 from tasks.task import Task
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from influence.gradients import GradientShard
@@ -37,6 +34,8 @@ class InfluenceFunction(Method):
     `pass_size` / rows vectors; smaller values need less memory. `dropout`: Hessian and train gradients are taken in
     training mode, as in the code published with Han et al. 2020. The masks are drawn from the solver's seed (0 if it has
     none) and the step, batch or train example, so that they are the same for every query; query gradients have none.
+    `queries_at_once`: so many queries are solved together, in the order of the queries, and workers share the ranges;
+    by default all are solved together, by one worker for each scoring model.
     """
 
     name: ClassVar[str] = "influence_function"
@@ -50,6 +49,7 @@ class InfluenceFunction(Method):
     batch_size: int = Field(64, ge=1)
     pass_size: int = Field(1024, ge=1)
     dropout: bool = False
+    queries_at_once: int | None = Field(None, ge=1)
 
     @field_validator("parameters")
     @classmethod
@@ -59,10 +59,11 @@ class InfluenceFunction(Method):
         return parameters
 
     def identity(self) -> dict[str, Any]:
-        """Return name, version and options (`dropout` if it is on); the version of the solver too if it is not 1."""
+        """Return name, version and options (`dropout` and `queries_at_once` if set); the version of the solver too if it is not 1."""
         options = super().identity()
-        if not self.dropout:
-            del options["dropout"]  # score ids made before there was this option stay
+        for name in ("dropout", "queries_at_once"):
+            if not options[name]:
+                del options[name]  # score ids made before there was this option stay
         return {**options, "solver": self.solver.identity()}
 
     def identity_on(self, task: Task) -> dict[str, Any]:
@@ -93,18 +94,6 @@ class InfluenceFunction(Method):
         targets = torch.as_tensor(labels, dtype=batch["labels"].dtype, device=batch["labels"].device)
         return task.losses(network, {**batch, "labels": targets})
 
-    def solve(
-        self,
-        task: Task,
-        checkpoints: Sequence[tuple[Checkpoint, float]],
-        queries: QueryBlock,
-        device: torch.device | str = "cpu",
-    ) -> QuerySolutions:
-        """Return the solutions of all queries at each (checkpoint, weight). Raises InputError, RefitError."""
-        from influence.inverse_hessian import solve_queries
-
-        return solve_queries(self.solve_options(), task, checkpoints, queries, device)
-
     def diagnostics(self, solved: QuerySolutions) -> dict[str, Any]:
         """Return the solver's diagnostics for each model and query."""
         return solved.diagnostics
@@ -115,7 +104,9 @@ class InfluenceFunction(Method):
 
         seed = getattr(self.solver, "seed", 0) if self.dropout else None
         sizes = (self.batch_size, self.pass_size)
-        return SolveOptions(self.name, self.parameters, self.solver, *sizes, self.query_losses, seed)
+        return SolveOptions(
+            self.name, self.parameters, self.solver, *sizes, self.query_losses, seed, self.queries_at_once
+        )
 
     def score(self, queries: GradientShard, train: GradientShard, prepared: Any) -> np.ndarray:
         """Return scores float32 [n_queries, n_train]; a row of NaN for a query whose solver diverged."""

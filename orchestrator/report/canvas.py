@@ -12,6 +12,9 @@ from typing import Any
 
 import matplotlib.style
 import pandas as pd
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.backends.backend_mixed import MixedModeRenderer
+from matplotlib.backends.backend_svg import RendererSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -54,8 +57,12 @@ def inline(svg: str) -> str:
     return re.sub(r'<g id="[^"]*">', "<g>", bare)
 
 
+_DOTS_PER_INCH = 72  # of an SVG; images within it have `figure.dpi`
+
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "text.parse_math": False,
     "font.size": 9,
     "axes.titlesize": 10,
@@ -70,6 +77,30 @@ _STYLE: dict[str, Any] = {
 }
 
 
+class _Canvas(FigureCanvasBase):
+    """The canvas of a figure with one renderer, which measures the labels for the layout and then draws them.
+
+    `Figure.savefig` lays out the figure with a renderer of its own and draws it twice.
+    """
+
+    def __init__(self, figure: Figure, out: io.StringIO):
+        super().__init__(figure)
+        width, height = figure.get_size_inches()
+        dpi = matplotlib.rcParams["figure.dpi"]
+        metadata = {"Date": None, "Creator": None}
+        svg = RendererSVG(width * _DOTS_PER_INCH, height * _DOTS_PER_INCH, out, image_dpi=dpi, metadata=metadata)
+        self._renderer: Any = MixedModeRenderer(figure, width, height, dpi, svg)
+
+    def get_renderer(self) -> Any:
+        """Return the renderer; the layout engine of the figure asks for it."""
+        return self._renderer
+
+    def draw(self) -> None:
+        """Write the SVG."""
+        self.figure.draw(self._renderer)
+        self._renderer.finalize()
+
+
 @contextmanager
 def canvas(size: tuple[float, float], name: str, *, fitted: bool = True) -> Iterator[tuple[Figure, io.StringIO]]:
     """Yield a figure, and a buffer that holds its SVG once the body has ended.
@@ -81,9 +112,9 @@ def canvas(size: tuple[float, float], name: str, *, fitted: bool = True) -> Iter
     settings = {**_STYLE, "svg.hashsalt": f"refit-{name}", "figure.constrained_layout.use": fitted}
     with matplotlib.style.context(["default", settings]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the browser's own font has it
-        figure = Figure(figsize=size)
+        figure = Figure(figsize=size, dpi=_DOTS_PER_INCH)
         yield figure, out
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        _Canvas(figure, out).draw()
 
 
 def legend(

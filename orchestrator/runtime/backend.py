@@ -11,10 +11,13 @@ import numpy as np
 
 from influence.base import Method
 from influence.checkpoint import Checkpoint, QueryBlock
+from influence.solvers import Solution
 from orchestrator.records import Work
 from orchestrator.runtime.diagnosing import DiagnosticJob, Tables
+from orchestrator.runtime.solving import SolveJob
 from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import Event
+from orchestrator.storage.solutions import SolvedRange
 from tasks.base import Numerics
 from tasks.recipe import KeepCheckpoint, SnapshotStore
 from tasks.sources import Sources
@@ -37,6 +40,14 @@ class CheckpointSink(Protocol):
     def require(self, key: str) -> None:
         """Check that this process finds `key` in the store. Raises RefitError if it does not."""
         ...
+
+
+class SolutionSink(Protocol):
+    """Stores solutions for ranges of queries, and loads those of any worker; implemented by orchestrator.storage.solutions."""
+
+    def put(self, at: SolvedRange, solution: Solution) -> None: ...
+
+    def load(self, at: SolvedRange) -> Solution | None: ...
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,7 @@ class WorkerContext:
     # Seconds of training after which the first snapshot is stored. orchestrator.runtime.snapshots computes the intervals
     # between later snapshots. None: a snapshot is stored only if a worker is requested to stop (`Backend.give_back`).
     snapshot_s: float | None = None
+    solutions: SolutionSink | None = None
 
     def task_of(self, arm: str) -> Task:
         """Return the task of an arm, as it computes under the numerics."""
@@ -74,7 +86,8 @@ class ScoreJob:
     """A request to score train rows for all queries by several methods, in one pass over the gradients.
 
     `ranges` are [start, stop) rows of the train split. They depend on the data and not on the number of workers, so that
-    the scores have the same bits with any pool.
+    the scores have the same bits with any pool. `solved` maps labels of methods that share solving to the score id under
+    which the store holds their solutions; a worker solves for what is missing there.
     """
 
     methods: Mapping[str, Method]  # label -> method; methods with nothing to compute, such as random, are left out
@@ -83,6 +96,14 @@ class ScoreJob:
     queries: QueryBlock
     ranges: Sequence[tuple[int, int]]
     arm: str = ""
+    solved: Mapping[str, str] = field(default_factory=dict)
+
+    def describe(self, start: int, stop: int) -> str:
+        """Return what a range of this job is, for messages."""
+        return f"scoring train rows {start} to {stop - 1}"
+
+
+Job = ScoreJob | SolveJob | DiagnosticJob
 
 
 @dataclass(frozen=True)
@@ -91,7 +112,7 @@ class ScoreBlock:
 
     `diagnostics`: label -> the method's diagnostics (plain JSON values), the same in every block. `tables`: in the
     answer to a DiagnosticJob, label -> the tables of the diagnostics number `start` to `stop` - 1 of the job, counted
-    from 0; `scores` is then empty.
+    from 0; `scores` is then empty. In the answer to a SolveJob both are empty: the solutions are in the store.
     """
 
     start: int
@@ -143,7 +164,7 @@ class Backend(Protocol):
         """Return the events since the last call, in order; block until there is one or `timeout_s` has passed."""
         ...
 
-    def score(self, job: ScoreJob | DiagnosticJob, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
+    def score(self, job: Job, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
         """Yield the score blocks in the order in which they are finished, each range exactly once.
 
         The ranges of a lost worker are computed by another one. An exception raised by `alive` is passed on, and the
@@ -168,4 +189,13 @@ def ranges_of(n_train: int, rows_per_shard: int) -> list[tuple[int, int]]:
     return [(start, min(start + rows_per_shard, n_train)) for start in range(0, n_train, rows_per_shard)]
 
 
-__all__: Iterable[str] = ["Backend", "CheckpointSink", "ScoreBlock", "ScoreJob", "WorkerContext", "ranges_of"]
+__all__: Iterable[str] = [
+    "Backend",
+    "CheckpointSink",
+    "Job",
+    "ScoreBlock",
+    "ScoreJob",
+    "SolutionSink",
+    "WorkerContext",
+    "ranges_of",
+]

@@ -25,6 +25,10 @@ class DiagnosticJob:
     ranges: Sequence[tuple[int, int]]
     arm: str = ""
 
+    def describe(self, start: int, stop: int) -> str:
+        """Return what a range of this job is, for messages."""
+        return f"diagnostics {start} to {stop - 1}"
+
 
 class Diagnoser:
     """Computes the diagnostics of a job, one range at a time."""

@@ -10,9 +10,8 @@ from itertools import count
 from typing import Any, Protocol
 
 from orchestrator.records import Work
-from orchestrator.runtime.backend import Alive, ScoreBlock, ScoreJob, WorkerContext
+from orchestrator.runtime.backend import Alive, Job, ScoreBlock, WorkerContext
 from orchestrator.runtime.cluster import Cluster
-from orchestrator.runtime.diagnosing import DiagnosticJob
 from orchestrator.runtime.placement import Role
 from orchestrator.runtime.pool import LONGEST_WAIT_S, Pool, PoolOptions
 from orchestrator.runtime.ray_calls import FREE_KINDS, Happening, RangeQueue, Slot
@@ -176,7 +175,7 @@ class ElasticBackend:
 
     # --- scoring -------------------------------------------------------------------------------------------------
 
-    def score(self, job: ScoreJob | DiagnosticJob, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
+    def score(self, job: Job, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
         """Yield each range once, in the order in which they are finished; ranges of a lost worker go to another one.
 
         Raises ValueError while retrains run, RefitError if a range fails in every attempt, and any exception of `alive`.
@@ -213,8 +212,8 @@ class ElasticBackend:
                 self._events.append(WorkerLeft(slot.name))
                 self._gone.add(slot.name)
 
-    def _score(self, pool: Pool, job: ScoreJob | DiagnosticJob, alive: Alive) -> Iterator[ScoreBlock]:
-        shared, queue = self._session.put(replace(job, ranges=())), RangeQueue.of(job.ranges)
+    def _score(self, pool: Pool, job: Job, alive: Alive) -> Iterator[ScoreBlock]:
+        shared, queue = self._session.put(replace(job, ranges=())), RangeQueue.of(job)
         try:
             while queue.left:
                 pool.want(queue.left, "gradients")

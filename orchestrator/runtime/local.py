@@ -9,19 +9,14 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from orchestrator.records import Work
 from orchestrator.runtime import worker
-from orchestrator.runtime.backend import Alive, ScoreBlock, ScoreJob, WorkerContext
-from orchestrator.runtime.diagnosing import Diagnoser, DiagnosticJob
+from orchestrator.runtime.backend import Alive, Job, ScoreBlock, WorkerContext
 from orchestrator.scheduling.budget import Node
 from orchestrator.scheduling.events import Completed, Event, Failed, WorkerJoined
 from tasks.base import Numerics
 from tasks.errors import RefitError
-
-if TYPE_CHECKING:
-    from influence.scoring import Scorer
 
 WORKER = "local"
 
@@ -85,23 +80,20 @@ class LocalBackend:
             seconds = time.perf_counter() - started
             return Failed(WORKER, work.spec_id, worker.classify(error), worker.describe(error), seconds)
 
-    def score(self, job: ScoreJob | DiagnosticJob, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
+    def score(self, job: Job, alive: Alive = lambda: None) -> Iterator[ScoreBlock]:
         """Yield the blocks in the order of `job.ranges`, calling `alive` before each.
 
         Raises RefitError if a block takes longer than `timeout_s`.
         """
-        scorer = worker.ready_for(self._context, job)
+        performer = worker.ready_for(self._context, job)
         for start, stop in job.ranges:
             alive()
-            yield self._score(scorer, start, stop)
-
-    def _score(self, scorer: Scorer | Diagnoser, start: int, stop: int) -> ScoreBlock:
-        try:
-            with time_limit(self._timeout_s):
-                return worker.score_block(self._context, scorer, start, stop)
-        except TimeoutError as error:
-            what = "scoring train rows" if not isinstance(scorer, Diagnoser) else "diagnostics"
-            raise RefitError(f"{what} {start} to {stop - 1}: {error}") from error
+            try:
+                with time_limit(self._timeout_s):
+                    block = worker.score_block(self._context, performer, start, stop)
+            except TimeoutError as error:
+                raise RefitError(f"{job.describe(start, stop)}: {error}") from error
+            yield block
 
     def probe(self, numerics: Numerics, alive: Alive = lambda: None) -> Numerics:
         """Return `numerics` with this machine's device model, torch version and environment variables."""

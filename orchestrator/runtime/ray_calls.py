@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.records import Outcome
-from orchestrator.runtime.backend import ScoreBlock
+from orchestrator.runtime.backend import Job, ScoreBlock
 from orchestrator.runtime.ray_worker import Failure, Lost, Place
 from orchestrator.scheduling.events import (
     Completed,
@@ -119,17 +119,18 @@ class Happening:
 
 @dataclass
 class RangeQueue:
-    """The score ranges that are not handed out yet. `left` counts the ranges without a result."""
+    """The ranges of a job that are not handed out yet. `left` counts the ranges without a result."""
 
+    job: Job
     waiting: deque[Range]
     left: int
     failed: Counter[Range] = field(default_factory=Counter)
 
     @staticmethod
-    def of(ranges: Iterable[Range]) -> RangeQueue:
-        """Return a queue of all `ranges`, in order."""
-        waiting = deque(ranges)
-        return RangeQueue(waiting, len(waiting))
+    def of(job: Job) -> RangeQueue:
+        """Return a queue of all ranges of `job`, in order."""
+        waiting = deque(job.ranges)
+        return RangeQueue(job, waiting, len(waiting))
 
     def set_back(self, happening: Happening) -> None:
         """Put the range of a failure or a loss at the front of the queue. Raises RefitError if all attempts have failed."""
@@ -138,6 +139,5 @@ class RangeQueue:
             return
         self.failed[task] += what.kind not in FREE_KINDS
         if self.failed[task] >= SCORE_ATTEMPTS:
-            rows = f"train rows {task[0]} to {task[1] - 1}"
-            raise RefitError(f"scoring {rows} failed {SCORE_ATTEMPTS} times: {what.message}")
+            raise RefitError(f"{self.job.describe(*task)} failed {SCORE_ATTEMPTS} times: {what.message}")
         self.waiting.appendleft(task)

@@ -7,18 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from orchestrator.records import Outcome, Work
 from orchestrator.runtime import worker
-from orchestrator.runtime.backend import ScoreBlock, ScoreJob, WorkerContext
-from orchestrator.runtime.diagnosing import Diagnoser, DiagnosticJob
+from orchestrator.runtime.backend import Job, ScoreBlock, WorkerContext
 from orchestrator.runtime.recycling import RecyclePolicy, device_memory, free_cached_memory
 from orchestrator.scheduling.events import FailureKind
 from tasks.base import Numerics
-
-if TYPE_CHECKING:
-    from influence.scoring import Scorer
 
 Result = TypeVar("Result")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -74,7 +70,7 @@ class WorkerProcess:
     """
 
     _context: WorkerContext
-    _scorer: Scorer | Diagnoser | None = None
+    _performer: worker.Performer | None = None
 
     def __init__(self, name: str, threads: int, recycle_after: int | None = None, device_share: float = 1.0):
         self._name = name
@@ -110,20 +106,20 @@ class WorkerProcess:
         """Request that the retrain with number `ticket` stores a snapshot, if its recipe can, and stops."""
         self._stop_requests.request(ticket)
 
-    def score(self, job: ScoreJob | DiagnosticJob | None, start: int, stop: int) -> ScoreBlock | Failure:
-        """Score train rows [start, stop) of `job`; None means the previous job, whose query gradients are still in memory."""
+    def score(self, job: Job | None, start: int, stop: int) -> ScoreBlock | Failure:
+        """Compute the range [start, stop) of `job`; None means the previous job, which is still in memory, as are its query gradients."""
 
         def score_range() -> ScoreBlock:
             if job is not None:
-                self._scorer = worker.ready_for(self._context, job)
-            assert self._scorer is not None
-            return worker.score_block(self._context, self._scorer, start, stop)
+                self._performer = worker.ready_for(self._context, job)
+            assert self._performer is not None
+            return worker.score_block(self._context, self._performer, start, stop)
 
         return attempt(score_range)
 
     def release(self) -> None:
         """Free the memory that scoring holds."""
-        self._scorer = None
+        self._performer = None
         free_cached_memory()
 
 

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from orchestrator.records import Outcome, Work
-from orchestrator.runtime.backend import ScoreBlock, ScoreJob, WorkerContext
+from orchestrator.runtime.backend import Job, ScoreBlock, ScoreJob, WorkerContext
 from orchestrator.runtime.clock import SystemClock
 from orchestrator.runtime.diagnosing import Diagnoser, DiagnosticJob
 from orchestrator.runtime.environment import differences, settings
 from orchestrator.runtime.machine import cpu_model
 from orchestrator.runtime.patience import patient
 from orchestrator.runtime.snapshots import TimedSnapshots
+from orchestrator.runtime.solving import RangeSolver, SolveJob, stored_solutions
 from orchestrator.scheduling.events import FailureKind
 from orchestrator.scheduling.policies import Backoff
 from orchestrator.storage.blobs import StoreAwayError
@@ -35,6 +36,8 @@ from tasks.task import Task
 
 if TYPE_CHECKING:
     from influence.scoring import Scorer
+
+    Performer = Scorer | RangeSolver | Diagnoser
 
 LONGEST_MESSAGE = 500
 JOINING = Backoff(limit=3)  # retries of the store while a worker joins; short, since the worker has no work yet
@@ -230,24 +233,41 @@ def make_scorer(context: WorkerContext, job: ScoreJob) -> Scorer:
     from influence.scoring import Scorer
 
     return Scorer(
-        context.task_of(job.arm), job.checkpoints, job.queries, job.methods, job.prepared, context.numerics.device
+        context.task_of(job.arm),
+        job.checkpoints,
+        job.queries,
+        job.methods,
+        job.prepared,
+        context.numerics.device,
+        stored={
+            label: stored_solutions(patient(context.solutions.load), score_id)
+            for label, score_id in job.solved.items()
+            if context.solutions is not None
+        },
     )
 
 
-def ready_for(context: WorkerContext, job: ScoreJob | DiagnosticJob) -> Scorer | Diagnoser:
+def ready_for(context: WorkerContext, job: Job) -> Performer:
     """Return the object that carries out a job in one process, range by range."""
+    task, device = context.task_of(job.arm), context.numerics.device
     if isinstance(job, DiagnosticJob):
-        return Diagnoser(context.task_of(job.arm), job, context.numerics.device)
+        return Diagnoser(task, job, device)
+    if isinstance(job, SolveJob):
+        assert context.solutions is not None  # the driver has one, since it asks
+        return RangeSolver(task, job, device, patient(context.solutions.put))
     return make_scorer(context, job)
 
 
-def score_block(context: WorkerContext, scorer: Scorer | Diagnoser, start: int, stop: int) -> ScoreBlock:
-    """Compute the scores of train rows [start, stop), or the diagnostics at these positions."""
+def score_block(context: WorkerContext, performer: Performer, start: int, stop: int) -> ScoreBlock:
+    """Compute the scores of train rows [start, stop), or the diagnostics or the solutions at these positions."""
     started = time.perf_counter()
-    if isinstance(scorer, Diagnoser):
-        found = ScoreBlock(start, stop, {}, tables=scorer.tables(start, stop))
+    if isinstance(performer, Diagnoser):
+        found = ScoreBlock(start, stop, {}, tables=performer.tables(start, stop))
+    elif isinstance(performer, RangeSolver):
+        performer.solve(start, stop)
+        found = ScoreBlock(start, stop, {})
     else:
-        found = ScoreBlock(start, stop, scorer.score_range(start, stop), diagnostics=scorer.diagnostics)
+        found = ScoreBlock(start, stop, performer.score_range(start, stop), diagnostics=performer.diagnostics)
     require_late_imports(context.sources)
     seconds, device = time.perf_counter() - started, device_model(context.numerics.device)
     return replace(found, seconds=seconds, device=device)

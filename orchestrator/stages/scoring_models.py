@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from influence.checkpoint import QueryBlock
@@ -16,6 +16,7 @@ from orchestrator.records import LedgerRow, Work
 from orchestrator.runtime.backend import Backend, ScoreBlock
 from orchestrator.runtime.patience import patient
 from orchestrator.stages.score_shards import GroupScores
+from orchestrator.stages.solutions import GroupSolutions
 from orchestrator.storage.store import Store
 from orchestrator.terminal.progress import Progress
 from tasks.base import Numerics
@@ -146,6 +147,9 @@ class ScoringModels:
     ) -> None:
         """Compute and store every missing shard; if none is missing, no backend is started.
 
+        Methods that share solving are first solved for all queries. Their solutions are deleted once all shards of the
+        group are stored.
+
         `on_block` is called with every block; `alive` is called while no block arrives and while the store is unavailable. Both may
         raise to stop. Raises StoreAwayError if the store is unavailable for minutes.
         """
@@ -156,12 +160,23 @@ class ScoringModels:
         progress.begin("score shards", n_shards)
         done = 0
         for key, found in missing.items():
-            for block in backend().score(self.stages[key].job(found), alive):
+            job, solutions = self.stages[key].job(found), GroupSolutions(self.stages[key])
+            for solved, n_solved, n_queries in solutions.solve(job, backend, alive):
+                progress.update(done, n_shards, f"solved for {n_solved} of {n_queries} queries")
+                if solved is not None:
+                    on_block(solved)
+            for block in backend().score(replace(job, solved=solutions.ids(job)), alive):
                 patient(_keep, meanwhile=alive)(self.stages[key], block, found)
                 done += 1
                 progress.update(done, n_shards)
                 on_block(block)
+            patient(solutions.clear, meanwhile=alive)()
         progress.end()
+
+    def clear_solutions(self) -> None:
+        """Delete solutions that are left although all scores are complete, because an earlier run was killed before it deleted them."""
+        for stage in self.stages.values():
+            GroupSolutions(stage).clear()
 
     def write_tables(self, run_dir: RunDir) -> None:
         """Write scores/<label>.parquet of the run directory. Raises Unfinished while scores are missing."""

@@ -116,9 +116,13 @@ class ScoreStage(Stage):
         run.models.compute(run.workforce.backend, run.progress, on_block, run.workforce.alive)
 
     def write(self, run: RunState) -> None:
-        """Write config.yaml, provenance.json and scores/<label>.parquet, and warn about queries without a ranking (see `score_warnings`)."""
+        """Write config.yaml, provenance.json and scores/<label>.parquet, and warn about queries without a ranking (see `score_warnings`).
+
+        Solutions that an earlier run has left are deleted.
+        """
         run.workforce.pin()
         run.models.write_tables(run.run_dir)
+        run.workforce.patiently(run.models.clear_solutions)()
         for warning in run.score_warnings():
             run.progress.say(f"warning: {warning}")
             log.warning("%s", warning)

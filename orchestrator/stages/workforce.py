@@ -144,6 +144,7 @@ class Workforce:
             landmark=self._landmark(),
             sources=experiment.sources,
             snapshot_s=experiment.settings.compute.snapshot_s,
+            solutions=self.store.solutions,
         )
 
     def _landmark(self) -> str:

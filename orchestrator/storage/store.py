@@ -13,6 +13,7 @@ from orchestrator.storage.ledger import Ledger
 from orchestrator.storage.open import open_blobs
 from orchestrator.storage.run_mirror import RunMirror
 from orchestrator.storage.scores import ScoreStore
+from orchestrator.storage.solutions import SolutionStore
 from orchestrator.storage.uris import object_uri
 from tasks.digests import digest
 
@@ -42,6 +43,11 @@ class Store:
     def scores(self) -> ScoreStore:
         """The score shards by score id."""
         return ScoreStore(self.blobs)
+
+    @cached_property
+    def solutions(self) -> SolutionStore:
+        """The solutions for queries, until the scores that need them are complete."""
+        return SolutionStore(self.blobs)
 
     @cached_property
     def checkpoints(self) -> CheckpointStore:

@@ -47,12 +47,24 @@ class Unwatched:
     task: Any
 
     @cached_property
+    def _reference(self) -> Any:
+        return train(self.task)
+
+    @property
     def n_steps(self) -> int:
-        return int(train(self.task).metrics["n_steps"])
+        return int(self._reference.metrics["n_steps"])
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        return self._reference.network.state_dict()
 
     @cached_property
     def reference(self) -> bytes:
-        return bits(self.task)
+        return bits_of(self.task, self._reference.network)
+
+    @cached_property
+    def other_seed(self) -> bytes:
+        return bits(self.task, seed=8)
 
     @cached_property
     def _removals(self) -> dict[str, bytes]:
@@ -60,6 +72,26 @@ class Unwatched:
 
     def removal(self, mode: str) -> bytes:
         return self._removals[mode]
+
+    @cached_property
+    def words(self) -> dict[int, list[int]]:
+        """TrainId -> the positions of its first word, with all occurrences, in six training examples."""
+        train = self.task.splits["train"]
+        rows = {int(i): self.task.tokens["train"][int(train.rows_of([int(i)])[0])] for i in train.ids[:6]}
+        return {i: np.flatnonzero(row == row[1]).tolist() for i, row in rows.items()}
+
+    @cached_property
+    def with_other_words(self) -> Any:
+        """The task with other words at the positions `words`."""
+        return with_others_at(self.task, tuple((i, tuple(at)) for i, at in self.words.items()))
+
+    @cached_property
+    def other_words(self) -> bytes:
+        return bits(self.with_other_words)
+
+    @cached_property
+    def without_examples_of_words(self) -> bytes:
+        return bits(self.task, Edit.removal(list(self.words)))
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +104,11 @@ def train(task: Any, edit=None, seed=7, numerics=NUMERICS, **watching):
 
 
 def bits(task: Any, edit=None, seed=7, **watching) -> bytes:
-    """Outputs on the measured split and every weight, as bytes."""
-    network = train(task, edit, seed, **watching).network
+    """Train, and return the outputs on the measured split and every weight, as bytes."""
+    return bits_of(task, train(task, edit, seed, **watching).network)
+
+
+def bits_of(task: Any, network: Any) -> bytes:
     ((split, rows),) = task.measured.items()
     outputs = task.outputs(network, split, rows)
     assert np.isfinite(outputs).all()
@@ -107,16 +142,15 @@ class Nosy:
         )
 
 
-def test_same_arguments_give_the_same_bits(task, mode):
-    edit = Edit.removal(some_ids(task), mode)
-    first = bits(task, edit)
-    bits(task, seed=8)
+def test_same_arguments_give_the_same_bits(task, unwatched, mode):
+    first = unwatched.removal(mode)
+    assert unwatched.other_seed != first  # a training in between
     torch.manual_seed(99)
-    assert bits(task, edit) == first
+    assert bits(task, Edit.removal(some_ids(task), mode)) == first
 
 
-def test_another_seed_gives_other_bits(task, unwatched):
-    assert bits(task, seed=8) != unwatched.reference
+def test_another_seed_gives_other_bits(unwatched):
+    assert unwatched.other_seed != unwatched.reference
 
 
 def test_content_labels_and_confounds_of_removed_rows_change_no_bit(task, unwatched, mode):
@@ -132,11 +166,9 @@ def test_removing_rows_changes_the_result(unwatched, mode):
     assert unwatched.removal(mode) != unwatched.reference
 
 
-def words_of(task: Any, n=6) -> dict[int, list[int]]:
-    """TrainId -> the positions of its first word, with all occurrences, in n training examples."""
-    train = task.splits["train"]
-    rows = {int(i): task.tokens["train"][int(train.rows_of([int(i)])[0])] for i in train.ids[:n]}
-    return {i: np.flatnonzero(row == row[1]).tolist() for i, row in rows.items()}
+def with_others_at(task: Any, places: Any) -> Any:
+    """The task with another word at each of `places`, (TrainId, positions)."""
+    return task.with_tokens_at(places, lambda tokens: 4 + (tokens - 3) % (task.vocabulary_size - 4))
 
 
 @pytest.mark.parametrize("by", ["pad", "unknown"])
@@ -146,15 +178,13 @@ def test_a_replaced_word_changes_no_bit_and_the_other_words_do(task, unwatched, 
         with pytest.raises(ValueError, match=r"replace"):
             bits(task, edit)
         return
-    edit = Edit.replacement(words_of(task), by)
+    edit = Edit.replacement(unwatched.words, by)
     replaced = bits(task, edit)
-    other_words = task.with_tokens_at(edit.replaced, lambda tokens: 4 + (tokens - 3) % (task.vocabulary_size - 4))
-    assert bits(other_words, edit) == replaced
-    assert bits(other_words) != unwatched.reference, "the replaced words must matter as long as they are there"
-    assert replaced not in (unwatched.reference, bits(task, Edit.removal([i for i, _ in edit.replaced])))
+    assert bits(unwatched.with_other_words, edit) == replaced
+    assert unwatched.other_words != unwatched.reference, "the replaced words must matter as long as they are there"
+    assert replaced not in (unwatched.reference, unwatched.without_examples_of_words)
     kept = tuple((i, tuple(p for p in range(1, 3) if p not in at)) for i, at in edit.replaced)
-    elsewhere = task.with_tokens_at(kept, lambda tokens: 4 + (tokens - 3) % (task.vocabulary_size - 4))
-    assert bits(elsewhere, edit) != replaced, "words that are not replaced keep their effect"
+    assert bits(with_others_at(task, kept), edit) != replaced, "words that are not replaced keep their effect"
 
 
 def test_an_empty_edit_is_the_reference_in_both_modes(task, unwatched, mode):
@@ -199,7 +229,7 @@ def test_checkpoints_are_kept_after_the_asked_updates(task, unwatched):
     assert not all(torch.equal(weight, kept[n_steps][name]) for name, weight in kept[1].items())
 
 
-def test_step_0_keeps_the_weights_before_the_first_update_as_observers_see_them(task):
+def test_step_0_keeps_the_weights_before_the_first_update_as_observers_see_them(task, unwatched):
     kept, seen = {}, {}
 
     @dataclass
@@ -220,8 +250,7 @@ def test_step_0_keeps_the_weights_before_the_first_update_as_observers_see_them(
     assert list(kept) == [0, 1]
     assert all(torch.equal(weight, seen[0][name]) for name, weight in kept[0].items())
     assert not all(torch.equal(weight, kept[1][name]) for name, weight in kept[0].items())
-    plain = train(task).network.state_dict()
-    assert all(torch.equal(weight, plain[name]) for name, weight in watched.state_dict().items())
+    assert all(torch.equal(weight, unwatched.weights[name]) for name, weight in watched.state_dict().items())
     fresh = task.network(7).state_dict()
     if task.recipe.name in ("finetune", "adversarial"):  # others draw some weights after the network is made
         assert all(torch.equal(weight, kept[0][name]) for name, weight in fresh.items())

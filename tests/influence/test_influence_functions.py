@@ -12,6 +12,8 @@ from small_task import SmallBert, SmallCNN, SmallTask, checkpoint, query_block
 
 from influence.methods.cross_loss_influence import CrossLossInfluence
 from influence.methods.influence_function import InfluenceFunction
+from influence.methods.influence_last import InfluenceLast
+from influence.methods.representer import Representer
 from influence.methods.tracin import TracIn
 from influence.scoring import Scorer, row_contributions
 from influence.solvers import ConjugateGradients, Exact, LiSSA
@@ -283,3 +285,49 @@ def test_tasks_without_losses_are_refused_before_anything_starts():
     for method in (InfluenceFunction(), CrossLossInfluence()):
         with pytest.raises(InputError, match=f"methods.0: {method.name} needs the train loss of every example"):
             method.check(Lossless(), None, "methods.0")
+
+
+def test_queries_solved_in_ranges_have_the_scores_and_diagnostics_of_all_together():
+    task, methods = Logistic(), [InfluenceFunction(solver=ConjugateGradients(damping=0.1, tolerance=1e-9))]
+    methods.append(methods[0].model_copy(update={"queries_at_once": 2}))
+    assert len(queries_of(task).rows) % 2, "the last range is shorter"
+    together, ranges = (scorer(task, method) for method in methods)
+    np.testing.assert_allclose(ranges.score_range(0, 60)["m"], together.score_range(0, 60)["m"], rtol=1e-6, atol=1e-9)
+    [expected], [found] = (one.diagnostics["m"].pop("models") for one in (together, ranges))
+    assert ranges.diagnostics == together.diagnostics
+    assert found.keys() == expected.keys()
+    for name in ("iterations", "converged", "batch_products", "effective_damping", "n_parameters"):
+        assert found[name] == expected[name], name
+    np.testing.assert_allclose(found["residual"], expected["residual"], rtol=1e-3, atol=1e-12)
+
+
+def test_a_row_of_the_parameter_has_the_same_contribution_if_its_query_is_solved_in_another_range():
+    task, method = Words(), CrossLossInfluence(solver=Exact(damping=0.1))
+    queries, ids = queries_of(task), task.splits["train"].ids
+    pairs = [(int(q), int(ids[0])) for q in queries.ids]
+    found = [
+        row_contributions(task, m, [point(task)], queries, pairs)
+        for m in (method, method.model_copy(update={"queries_at_once": 1}))
+    ]
+    together, alone = ({pair: dict(parts) for pair, parts in one.items()} for one in found)
+    assert len(pairs) > 1
+    assert all(together.values())
+    for pair in pairs:
+        assert alone[pair] == pytest.approx(together[pair], rel=1e-6)
+
+
+class OwnSolve(InfluenceFunction):
+    """A method that solves by itself, as methods of users did before `solve` had a default."""
+
+    def solve(self, task, checkpoints, queries, device="cpu"):
+        return super().solve(task, checkpoints, queries, device)
+
+
+def test_a_method_that_overrides_solve_is_solved_by_every_worker():
+    assert InfluenceFunction().shares_solving
+    assert CrossLossInfluence().shares_solving
+    assert not any(method.shares_solving for method in (OwnSolve(), TracIn(), InfluenceLast(), Representer()))
+    options = {"solver": Exact(damping=0.1)}
+    np.testing.assert_array_equal(
+        score(Logistic(), OwnSolve(**options)), score(Logistic(), InfluenceFunction(**options))
+    )

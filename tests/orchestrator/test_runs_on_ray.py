@@ -15,11 +15,13 @@ from benchmarks.harness import wait_until
 from orchestrator.cli import main
 from orchestrator.experiment.run_dir import existing
 from orchestrator.inspection.status import status
+from tests.orchestrator.counted_influence import FOLDER as DIARY
+from tests.orchestrator.counted_influence import SHARED, solved, workers
 from tests.orchestrator.gated_campaign import GATED, N_TRAININGS, RECIPE, HourEach, open_gate, quiet_tables, repeated
 from tests.orchestrator.gated_recipe import FOLDER, FREE, trainings
 from tests.orchestrator.hungry_recipe import attempts
 from tests.orchestrator.runtime.ray_fixtures import ray_of_our_own
-from tests.orchestrator.tiny_campaign import pipeline_of, result_bytes, small_config
+from tests.orchestrator.tiny_campaign import pipeline_of, result_bytes, run_here, small_config
 from tests.s3_server import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -40,7 +42,7 @@ def place(tmp_path_factory) -> Iterator[Place]:
     folder, server = tmp_path_factory.mktemp("shared"), S3Server().start()
     quiet_tables()  # in an environment of its own
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**server.environment, FOLDER: str(folder)}.items():
+        for name, value in {**server.environment, FOLDER: str(folder), DIARY: str(folder)}.items():
             patch.setenv(name, value)
         with ray_of_our_own(2, num_gpus=1):
             yield Place(folder, server)
@@ -68,6 +70,22 @@ def test_two_workers_bring_the_tables_of_a_quiet_run_into_a_bucket(place, tmp_pa
     assert result_bytes(existing(uri).path) == quiet_tables()
     assert len(trainings(place.folder)) == N_TRAININGS
     assert main(["verify", uri]) == 0
+
+
+def test_two_workers_share_the_queries_through_the_bucket_and_score_as_one_process_does(place, tmp_path):
+    here = small_config(tmp_path, **SHARED)
+    run_here(here, until="score")
+    (place.folder / "diary").unlink()
+    (place.folder / "wait").touch()
+    output = f"s3://{place.server.make_bucket()}/campaigns"
+    there = small_config(tmp_path, **SHARED, compute=TWO_ON_A_GPU, output=output)
+    assert run(there.path, "--until", "score") == 0
+    assert solved(place.folder) == dict.fromkeys(range(5), 1)
+    assert len(workers(place.folder)) == 2
+    names = [pipeline_of(config).store.blobs.list("scores/") for config in (here, there)]
+    assert names[0] == names[1], "the names hold score ids and digests of the scores"
+    told = [pipeline_of(config).scores.diagnostics() for config in (here, there)]
+    assert told[0] == told[1]
 
 
 def test_a_budget_of_gpu_hours_is_overrun_by_at_most_one_retrain_per_worker(place, tmp_path, monkeypatch, capsys):
