@@ -20,7 +20,7 @@ from tasks.seeds import generator
 COVERS = (
     "The intervals ci_low to ci_high cover that other examples and other models would have been drawn; ci_fixed_low to ci_fixed_high cover "
     "other examples only. Models are the {repeats} repeated trainings for loss, the {models} scoring models for self_influence and "
-    "clusters, and {repeats} orders for random. {one}The difficult examples are taken as given for the clusters."
+    "clusters, and {repeats} orders for random. {one}The intervals of the ranking clusters take as given which examples are difficult."
 )
 ONE = "With one scoring model, the intervals of self_influence and clusters cover examples only. "
 
