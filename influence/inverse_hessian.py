@@ -230,8 +230,8 @@ def _losses(
 def _diagnostics(model: SolvedModel) -> dict[str, Any]:
     point, curvature = model.checkpoint, model.curvature
     where = {"spec_id": point.spec_id, "step": point.step, "n_parameters": len(curvature.theta)}
-    told = joined_diagnostics([solution.diagnostics for solution in model.solutions])
-    return {**where, "n_train_touching": int(curvature.touching.sum()), **told}
+    joined = joined_diagnostics([solution.diagnostics for solution in model.solutions])
+    return {**where, "n_train_touching": int(curvature.touching.sum()), **joined}
 
 
 def joined_diagnostics(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
