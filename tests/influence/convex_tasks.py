@@ -71,8 +71,8 @@ class Ridge(Linear):
 class Logistic(Linear):
     """l = -log p(label), three classes."""
 
-    def __init__(self, **options):
-        super().__init__(n_outputs=3, n_inputs=4, **options)
+    def __init__(self, n_inputs=4, **options):
+        super().__init__(n_outputs=3, n_inputs=n_inputs, **options)
         rng = np.random.default_rng(1)
         for split, found in self.splits.items():
             labels = rng.integers(0, 3, len(found))
@@ -81,21 +81,21 @@ class Logistic(Linear):
     def losses(self, network, batch):
         return nn.functional.cross_entropy(self.logits(network, batch), batch["labels"], reduction="none")
 
-    def fitted(self, weights=None):
-        """Return the minimum of sum w_i l_i / n + penalty by Newton's method, gradient norm below 1e-10: [3, 4]."""
+    def fitted(self, weights=None, start=None):
+        """Return the minimum of sum w_i l_i / n + penalty by Newton's method, gradient norm below 1e-10: [3, n_inputs]."""
         batch, network = self.batch("train", np.arange(len(self.splits["train"]))), self.network(0)
         weights = torch.full_like(batch["y"], 1.0) if weights is None else torch.as_tensor(weights)
 
         def objective(theta):
-            logits = batch["x"] @ theta.view(3, 4).T
+            logits = batch["x"] @ theta.view(self.shape).T
             losses = nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
             return (weights * losses).sum() / len(weights) + self.penalty_weight / 2 * theta.square().sum()
 
-        theta = torch.zeros_like(network.weight).flatten().detach()
+        theta = torch.zeros_like(network.weight).flatten().detach() if start is None else start.flatten()
         for _ in range(30):
             gradient = torch.func.grad(objective)(theta)
             if gradient.norm() < 1e-10:
-                return theta.view(3, 4)
+                return theta.view(self.shape)
             theta = theta - torch.linalg.solve(torch.func.hessian(objective)(theta), gradient)
         raise AssertionError("Newton's method did not converge")
 
