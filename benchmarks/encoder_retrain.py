@@ -1,11 +1,12 @@
 """Processor seconds of a retrain of a small encoder: by Refit, by Refit with length groups, and by a plain Transformers loop.
 
 The encoder is the first two layers of MiniLM, all of it trained, on rows of SST-2. The loop is what a user of
-Transformers would write: from_pretrained with its default attention, DataCollatorWithPadding, AdamW and a linear schedule,
-on the same initial weights and the same batches, and with the C library's own settings for freed memory (see
-tasks/memory.py). The three alternate in one process with one thread, and the results hold medians over the rounds. Each
-retrain includes the making of the network and no evaluation. `padded` is the number of tokens that are computed per token
-of text. `load` is the load average of the machine; processor seconds grow with it, because other programs use the same
+Transformers would write: from_pretrained with its default attention, DataCollatorWithPadding, AdamW and a linear
+schedule, on the same initial weights, batches and learning rates, and with the C library's own settings for freed
+memory (see tasks/memory.py). The learning rates are those of Refit, because the schedule of Transformers begins at
+zero. The three alternate in one process with one thread, and the results hold medians over the rounds. Each retrain
+includes the making of the network and no evaluation. `padded` is the number of tokens that are computed per token of
+text. `load` is the load average of the machine; processor seconds grow with it, because other programs use the same
 caches and memory, so ratios are formed within a round.
 """
 
@@ -29,6 +30,7 @@ from tasks.data.edits import Edit
 from tasks.length_groups import batch_parts
 from tasks.models.pretrained import pretrained_directory, quiet_transformers
 from tasks.recipe import Training
+from tasks.recipes.schedules import rate_factor
 from tasks.registry import TASKS
 from tasks.task import OpenRequest
 from tasks.text_task import TextTask
@@ -89,12 +91,7 @@ def by_refit(task: TextTask, cost: int) -> float:
 def by_transformers(task: TextTask, initial: dict[str, torch.Tensor]) -> float:
     """Train the same network in a plain loop; return the train loss of the last epoch."""
     return_freed_memory()
-    from transformers import (
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-        DataCollatorWithPadding,
-        get_linear_schedule_with_warmup,
-    )
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
     folder, train = pretrained_directory(MODEL, None, Path()), task.splits["train"]
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -120,7 +117,9 @@ def by_transformers(task: TextTask, initial: dict[str, torch.Tensor]) -> float:
         batch_sampler=[rows.tolist() for rows in drawn],
         collate_fn=DataCollatorWithPadding(tokenizer),
     )
-    scheduler = get_linear_schedule_with_warmup(optimizer, int(RECIPE["warmup_frac"] * len(drawn)), len(drawn))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda made: rate_factor("linear", RECIPE["warmup_frac"], len(drawn), min(made + 1, len(drawn)))
+    )
     model.train()
     losses = []
     for batch in loader:
