@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from itertools import islice
 
 import pytest
 
@@ -35,17 +36,20 @@ def starts_ray(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files whose tests start Ray first, then the other files with slow tests; `pytest --dist loadfile` keeps this order.
+    """Order the files; `pytest --dist loadfile` keeps this order, and a process takes the next whole file when it is free.
 
-    A process takes a whole file, and a long file must not start last.
+    Files that start Ray mostly wait, so two other files with slow tests stand between two of them: the processors then
+    have work while Ray starts. The remaining files come after all of these, because a long file must not start last.
     """
     if items and not items[0].config.getoption("--campaigns"):
         items[:] = [item for item in items if item.get_closest_marker("campaign") is None]
-    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
+    files = list(dict.fromkeys(item.path for item in items))
     ray_files = {item.path for item in items if starts_ray(item)}
-    items.sort(
-        key=lambda item: (item.path not in ray_files, item.path not in slow_files)
-    )  # stable, so files stay whole
+    slow_files = {item.path for item in items if item.get_closest_marker("slow")} - ray_files
+    slow = iter([path for path in files if path in slow_files])
+    first = [path for file in files if file in ray_files for path in (file, *islice(slow, 2))]
+    place = {path: i for i, path in enumerate(dict.fromkeys([*first, *slow, *files]))}
+    items.sort(key=lambda item: place[item.path])  # stable, so the tests of a file keep their order
 
 
 @pytest.fixture(autouse=True)
