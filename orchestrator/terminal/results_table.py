@@ -64,9 +64,10 @@ def results_table(results: Results, width: int = 100) -> str:
 def most_moved_query(results: Results) -> str:
     """Return the id of the query that a removal changed most, as the data gives it; "" if the campaign has no curve per query."""
     table = results.tables.get("query_curves", pd.DataFrame())
-    if not len(table) or table["delta"].isna().all():
+    changed = table.dropna(subset=["delta"]) if "delta" in table.columns else table
+    if not len(changed):
         return ""
-    row = table.loc[table["delta"].abs().idxmax()]
+    row = changed.loc[changed["delta"].abs().idxmax()]
     return printable(row.get("given_query_id", row["query_id"]))
 
 
