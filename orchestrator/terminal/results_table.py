@@ -67,8 +67,8 @@ def most_moved_query(results: Results) -> str:
     changed = table.dropna(subset=["delta"]) if "delta" in table.columns else table
     if not len(changed):
         return ""
-    row = changed.loc[changed["delta"].abs().idxmax()]
-    return printable(row.get("given_query_id", row["query_id"]))
+    ids = changed["given_query_id" if "given_query_id" in changed.columns else "query_id"]
+    return printable(ids[changed["delta"].abs().idxmax()])
 
 
 def _headline(results: Results, verdicts: Sequence[str], checks: Sequence[Check]) -> str:
