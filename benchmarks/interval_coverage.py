@@ -39,9 +39,9 @@ For each line of the tables, {n:,} campaigns are simulated. In a campaign, the e
 independent normal numbers: one for the query, one for the seed of the repeat, and a residual. Their standard deviations are given in this order:
 (query, seed, residual). The Monte Carlo standard error of a coverage is {error:.2%}.
 
-**Queries of this kind** (`ci_*`), no cell missing: the lowest coverage is {low:.2%}, the mean {mean:.2%}, the highest {high:.2%}. The coverage
-exceeds 95% because the interval uses a variance of at least the largest of the three mean squares (of queries, of repeats and of residuals).
-This matters most if only the residual varies and there are few queries and repeats.
+**Queries of this kind** (`ci_*`), no cell missing: the lowest coverage is {low:.2%}, the mean {mean:.2%}, the highest {high:.2%}. Where the coverage
+is far above 95%, the reason is that the variance used for the interval is at least the largest of the three mean squares (of queries, of repeats and
+of residuals), divided by the number of cells. This matters most if only the residual varies and there are few queries and repeats.
 
 **These queries** (`ci_fixed_*`), no cell missing: the coverage is {low_fixed:.2%} .. {high_fixed:.2%}. This is the exact t interval of the means
 of the repeats, and the variance of an exact interval needs no lower bound. If the residual mean square, with its larger degrees of freedom, were
@@ -55,9 +55,10 @@ deviations (1, 1, 0)). If the mean square of the seeds, on 2 degrees of freedom,
 time its degrees of freedom are too many. Therefore each mean square, on f degrees of freedom, is multiplied by 1 + 2/f in the formula for the
 degrees of freedom (not in the variance).
 
-*Cells missing.* If cells are missing, the mean and the mean squares come from the additive fit (Henderson's method 3). The coverage stays near
-or above 95% as long as most cells are present. It need not do so in the last layout of the table, with half of the cells missing and {f_last}
-residual degree of freedom. If the cells separate into parts that share neither query nor repeat, no interval is given.
+*Cells missing.* If cells are missing, the mean and the mean squares come from the additive fit (Henderson's method 3). The coverage stays near or
+above 95% as long as most cells are present. Nothing of the kind is claimed for the last layout of the table, in which {n_missing} of the {n_in_all}
+cells are missing and {f_last} residual degree of freedom is left. If the cells separate into parts that share neither query nor repeat, no interval
+is given.
 
 | queries | repeats | cells missing | lowest coverage, at sd (query, seed, residual) | highest | mean | these queries |
 |---|---|---|---|---|---|---|
@@ -212,7 +213,8 @@ def markdown(report: dict) -> str:
     coverage, fixed = ([r[c] for r in full if r["width_fixed"] is not None] for c in ("coverage", "coverage_fixed"))
     chunks = [rows[i : i + len(RATIOS)] for i in range(0, len(rows), len(RATIOS))]
     last = rows[-1]
-    n_cells = last["n_queries"] * last["n_repeats"] - last["n_missing"]
+    n_in_all = last["n_queries"] * last["n_repeats"]
+    n_cells = n_in_all - last["n_missing"]
     return PAGE.format(
         n=n,
         versions=report["versions"],
@@ -224,6 +226,8 @@ def markdown(report: dict) -> str:
         low_fixed=min(fixed),
         high_fixed=max(fixed),
         plain=report["plain_satterthwaite"],
+        n_missing=last["n_missing"],
+        n_in_all=n_in_all,
         f_last=n_cells - last["n_queries"] - last["n_repeats"] + 1,
         **alarm_figures(rows, int(FLIPS * n)),
         skewed=" and ".join(

@@ -187,10 +187,13 @@ def _run(options: argparse.Namespace) -> int:
         **_on_machines(options),
     )
     if result.results is not None:
-        from orchestrator.terminal.results_table import results_table
+        from orchestrator.terminal.results_table import most_moved_query, results_table
 
         print(results_table(result.results))
         print(f"\nreport    {result.run_dir / 'report.html'}")
+        query = most_moved_query(result.results)
+        if query:
+            print(f"next      refit explain {result.run_dir} --query {query}   shows its most influential examples")
     print(f"run       {result.run_dir}\nretrained {result.report.retrained} (attempts {result.report.attempts})")
     if result.uri:
         print(f"store     {result.uri}")

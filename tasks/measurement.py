@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 class Measurement(Component):
     """The scalar f(query; theta), where more is better.
 
-    `label` names the label that it reads: `gold`, `predicted` by the scoring model, or `reference`, the label that the
+    `title` names it in sentences. `label` names the label that it reads: `gold`, `predicted` by the scoring model, or `reference`, the label that the
     reference of the same seed predicts. `of_classes` is true if it reads class logits; otherwise it reads one number per row.
     """
 
+    title: ClassVar[str] = "the measurement"
     label: ClassVar[str] = "gold"
     of_classes: ClassVar[bool] = True
 

@@ -36,6 +36,7 @@ class GoldProbability(_LogProbability):
     """Probability of the gold label: p = exp(-loss), in [0, 1]. Yeh et al. 2022, section 2.2."""
 
     name: ClassVar[str] = "gold_probability"
+    title: ClassVar[str] = "the probability of the gold label"
 
     def value(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Return p(label), float64 [n], from logits [n, n_classes] and labels int [n]."""
@@ -46,6 +47,7 @@ class PredictedProbability(GoldProbability):
     """Probability of the label that the scoring model predicts: exp(-loss), in [0, 1]. Han et al. 2020, section 5."""
 
     name: ClassVar[str] = "predicted_probability"
+    title: ClassVar[str] = "the probability of the predicted label"
     label: ClassVar[str] = "predicted"
 
 
@@ -56,6 +58,7 @@ class ReferenceProbability(GoldProbability):
     """
 
     name: ClassVar[str] = "reference_probability"
+    title: ClassVar[str] = "the probability of the label that the reference predicts"
     label: ClassVar[str] = "reference"
 
 
@@ -63,6 +66,7 @@ class Loss(_LogProbability):
     """Minus the cross-entropy loss of the gold label: log p = -loss, in nats."""
 
     name: ClassVar[str] = "loss"
+    title: ClassVar[str] = "the log-probability of the gold label"
 
     def value(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Return log p(label), float64 [n], from logits [n, n_classes] and labels int [n]."""
@@ -73,6 +77,7 @@ class Margin(_LogProbability):
     """Log-odds of the gold label: log(p / (1 - p)) = logit_y - logsumexp of the other logits, in nats."""
 
     name: ClassVar[str] = "margin"
+    title: ClassVar[str] = "the log-odds of the gold label"
 
     def value(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Return the log-odds of the label, float64 [n], from logits [n, n_classes] and labels int [n]."""
@@ -93,6 +98,7 @@ class Correct(Measurement):
     """
 
     name: ClassVar[str] = "correct"
+    title: ClassVar[str] = "the share of correct answers"
 
     def value(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Return 1 or 0, float64 [n], from logits [n, n_classes] and labels int [n]; NaN for a row with a logit of NaN."""
@@ -113,6 +119,7 @@ class Output(Measurement):
     """
 
     name: ClassVar[str] = "output"
+    title: ClassVar[str] = "the output"
     of_classes: ClassVar[bool] = False
 
     def value(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:

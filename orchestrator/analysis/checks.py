@@ -58,6 +58,11 @@ def worded(verdicts: Iterable[str], checks: Sequence[Check]) -> tuple[str, ...]:
     return tuple(f"Not to be relied on: {reasons}. {verdict}" if reasons else verdict for verdict in verdicts)
 
 
+def accuracy_found(checks: Iterable[Check]) -> tuple[str, ...]:
+    """Return the sentence of the check of the accuracy, if it passed; otherwise it is shown among the checks anyway."""
+    return tuple(check.sentence for check in with_status(checks, "passed") if check.name == "accuracy")
+
+
 def standing(checks: Sequence[Check]) -> str:
     """Return one sentence with the numbers of checks that failed, ask for caution, passed or do not apply; "" without checks."""
     if not checks:

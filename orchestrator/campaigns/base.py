@@ -69,10 +69,11 @@ class Campaign(CampaignBlock):
         return common_checks(scored, plan, rows, results)
 
     def checked_results(self, scored: Scored, plan: Any, rows: Mapping[str, LedgerRow]) -> Results:
-        """Return the results with their checks, and with the verdicts in the wording that the checks allow."""
+        """Return the results with their checks, and with their sentences in the wording that the checks allow."""
         results = self.results(scored, plan, rows)
         checks = tuple(self.checks(scored, plan, rows, results))
-        return replace(results, verdicts=worded(results.verdicts, checks), checks=checks)
+        in_short, verdicts = (worded(sentences, checks) for sentences in (results.in_short, results.verdicts))
+        return replace(results, in_short=in_short, verdicts=verdicts, checks=checks)
 
     def page(self, finished: FinishedRun) -> CampaignPage:
         """Return the campaign's part of the report: by default a figure of the headline table, and all tables."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from orchestrator.analysis.checks import accuracy_found
 from orchestrator.inspection.diagnosed import diagnosed
 from orchestrator.records import LedgerRow
 from orchestrator.report.data import ReportData
@@ -31,6 +32,7 @@ def report_data(pipeline: Pipeline) -> ReportData:
         model_card=_model_card(pipeline),
         accuracies=_accuracies(pipeline, rows),
         verdicts=results.verdicts,
+        in_short=[*results.in_short, *(accuracy_found(results.checks) if results.in_short else ())],
         notes=_notes(pipeline, [*campaign.notes, *results.notes], rows),
         sections=[*campaign.sections, *diagnostic_sections(diagnosed(pipeline))],
         failures=_failures(rows),

@@ -67,7 +67,8 @@ def _description(results: Results) -> str:
     failed, cautions = with_status(results.checks, "failed"), with_status(results.checks, "caution")
     parts = [
         _listed(FAILED, [check.sentence for check in failed]),
-        _listed("", results.verdicts),
+        _listed("In short:", results.in_short),
+        _listed("All comparisons:" if results.in_short else "", results.verdicts),
         _listed(CAUTION, [check.sentence for check in cautions]),
         standing(results.checks),
     ]

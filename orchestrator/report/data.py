@@ -108,3 +108,4 @@ class ReportData:
     reproduce: Sequence[str]  # shell commands
     provenance: Mapping[str, Any] = field(default_factory=dict)
     checks: Sequence[Check] = ()  # shown together with the verdicts
+    in_short: Sequence[str] = ()  # a few sentences for a reader of nothing else

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from orchestrator.analysis.checks import CAUTION, FAILED, Check, standing, with_status
+from orchestrator.analysis.checks import CAUTION, FAILED, Check, accuracy_found, standing, with_status
 from orchestrator.report.columns import columns
 from orchestrator.report.numbers import count, interval, signed
 
@@ -40,9 +40,40 @@ def headline_table(
     return _text(rows, is_number, _conclusions(verdicts, checks, width))
 
 
-def results_table(results: Results) -> str:
-    """Format what `refit run` prints at the end: the headline table of `results`, and its verdicts with their checks."""
-    table, verdicts, checks = results.tables[results.headline], results.verdicts, results.checks
+def results_table(results: Results, width: int = 100) -> str:
+    """Format what `refit run` prints at the end: the headline table of `results`, and its verdicts with their checks.
+
+    If the results have sentences in short, these stand above the table, below the failed checks, and only the number of
+    verdicts is shown.
+    """
+    verdicts, checks = results.verdicts, results.checks
+    if not results.in_short:
+        return _headline(results, verdicts, checks)
+    counted = f"All {len(verdicts)} comparisons are in the report in words, and in contrasts.csv in numbers."
+    blocks = [
+        _failed(checks, width),
+        _listed("In short:", "-", [*results.in_short, *accuracy_found(checks)], width),
+        [_headline(results, (), ())],
+        [counted] if verdicts else [],
+        _cautions(checks, width),
+        [standing(checks)] if checks else [],
+    ]
+    return "\n\n".join("\n".join(lines) for lines in blocks if lines)
+
+
+def most_moved_query(results: Results) -> str:
+    """Return the id of the query that a removal changed most, as the data gives it; "" if the campaign has no curve per query."""
+    table = results.tables.get("query_curves", pd.DataFrame())
+    changed = table.dropna(subset=["delta"]) if "delta" in table.columns else table
+    if not len(changed):
+        return ""
+    ids = changed["given_query_id" if "given_query_id" in changed.columns else "query_id"]
+    return printable(ids[changed["delta"].abs().idxmax()])
+
+
+def _headline(results: Results, verdicts: Sequence[str], checks: Sequence[Check]) -> str:
+    """Format the headline table, and below it `verdicts` with `checks`."""
+    table = results.tables[results.headline]
     if results.headline == "summary" and "auc_del" in table.columns:
         return summary_table(table, verdicts, checks=checks)
     kept = [name for name in (*results.labels, *results.shown) if name in table.columns]
@@ -59,12 +90,21 @@ def _text(rows: Sequence[tuple[str, ...]], is_number: Sequence[bool], conclusion
 def _conclusions(verdicts: Sequence[str], checks: Sequence[Check], width: int) -> list[str]:
     """Return lines with the failed checks, the verdicts, the checks with outcome caution, and the count of checks."""
     parts = [
-        _listed(FAILED, "!", [f"{check.title}: {check.sentence}" for check in with_status(checks, "failed")], width),
+        _failed(checks, width),
         _listed("", "-", verdicts, width),
-        _listed(CAUTION, "!", [f"{check.title}: {check.sentence}" for check in with_status(checks, "caution")], width),
+        _cautions(checks, width),
         [standing(checks)] if checks else [],
     ]
     return [line for position, part in enumerate(filter(None, parts)) for line in ([""] if position else []) + part]
+
+
+def _failed(checks: Sequence[Check], width: int) -> list[str]:
+    return _listed(FAILED, "!", [f"{check.title}: {check.sentence}" for check in with_status(checks, "failed")], width)
+
+
+def _cautions(checks: Sequence[Check], width: int) -> list[str]:
+    cautions = with_status(checks, "caution")
+    return _listed(CAUTION, "!", [f"{check.title}: {check.sentence}" for check in cautions], width)
 
 
 def _listed(title: str, mark: str, sentences: Sequence[str], width: int) -> list[str]:

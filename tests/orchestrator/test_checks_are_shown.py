@@ -58,10 +58,11 @@ def test_every_verdict_of_a_model_at_chance_begins_with_the_reason_not_to_rely_o
     assert all(verdict.startswith(RELIED) for verdict in shown.result.results.verdicts)
 
 
-def test_the_terminal_shows_failures_above_the_verdicts_and_cautions_below(shown):
+def test_the_terminal_shows_failures_above_the_sentences_in_short_and_cautions_below(shown):
     failed, cautions = checks_of(shown)
     text = " ".join(shown.terminal.split())
-    order = [FAILED, *(check.sentence for check in failed), *shown.result.results.verdicts]
+    assert all(sentence.startswith(RELIED) for sentence in shown.result.results.in_short)
+    order = [FAILED, *(check.sentence for check in failed), *shown.result.results.in_short, "All 2 comparisons are in"]
     order += [CAUTION, *(check.sentence for check in cautions), "Of 10 checks, 1 failed"]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
@@ -71,8 +72,8 @@ def test_the_report_shows_them_in_the_box_of_the_verdicts(shown):
     failed, cautions = checks_of(shown)
     page = (shown.run_dir / "report.html").read_text()
     box = html.unescape(re.search(r'<section class="verdict unreliable".*?</section>', page, re.DOTALL).group())
-    order = [FAILED, *(check.sentence for check in failed), *shown.result.results.verdicts]
-    order += [CAUTION, *(check.sentence for check in cautions)]
+    order = [FAILED, *(check.sentence for check in failed), *shown.result.results.in_short]
+    order += [*shown.result.results.verdicts, CAUTION, *(check.sentence for check in cautions)]
     places = [box.index(part) for part in order]
     assert places == sorted(places)
     table = html.unescape(page[page.index('<h2 id="checks">') :])

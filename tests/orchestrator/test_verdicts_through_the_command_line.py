@@ -91,5 +91,6 @@ def test_a_method_that_knows_the_label_alone_is_said_to_have_found_the_label(tmp
         "task.recipe.learning_rate": 0.005,
     }
     for said in ran(folder, changes, capsys):
-        assert "For proponents, label beats random but not random_same_label, so it found the label" in said
+        assert "Removing the proponents of label lowers the probability of the gold label more than" in said
+        assert "It does not do more than random examples of the label that is asked about" in said
         assert "A control moves the measurement by itself (random_same_label, proponents" in said

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from influence.controls import Control
 from orchestrator.analysis import tables
 from orchestrator.analysis.advice import advice
 from orchestrator.analysis.cells import Cells
+from orchestrator.analysis.in_short import in_short
 from orchestrator.analysis.repeats import savings
 from orchestrator.analysis.two_controls import two_control_verdicts
 from orchestrator.analysis.verdicts import verdicts
@@ -41,21 +41,27 @@ def deletion_results(experiment: Experiment, plan: Plan, queries: QueryBlock, ro
         "pairing": tables.pairing(cells),
         "holes": tables.holes(cells),
     }
-    sentences = tuple(_verdicts(experiment, contrasts.to_dict("records")))
+    records = contrasts.to_dict("records")
+    blind, by_label = _controls(experiment)
+    short = in_short(found["summary"].to_dict("records"), records, blind, by_label, experiment.config.measurement.title)
+    sentences = verdicts(records)
+    if blind and by_label:
+        sentences = two_control_verdicts(sentences, records, blind, by_label)
     adaptive, notes = _adaptive(cells, plan)
     if is_asked(experiment):
         found["correct"] = correct_table(cells)
         notes = (*notes, correct_note(found["correct"], mistakes=are_mistakes(experiment)))
-    return Results(found | adaptive, sentences, n_excluded=cells.n_excluded, cells=cells, notes=notes)
+    return Results(
+        found | adaptive, tuple(sentences), n_excluded=cells.n_excluded, cells=cells, notes=notes, in_short=short
+    )
 
 
-def _verdicts(experiment: Experiment, contrasts: Sequence[Mapping[Any, Any]]) -> list[str]:
-    """Return the verdicts; if there is a control of each kind, one sentence compares a method with both."""
-    sentences = verdicts(contrasts)
+def _controls(experiment: Experiment) -> tuple[str | None, str | None]:
+    """Return the first control that removes any examples, and the first that chooses them by their label."""
     controls = {label: method for label, method in experiment.methods.items() if isinstance(method, Control)}
     blind = [label for label, control in controls.items() if not control.by_label]
     by_label = [label for label in controls if label not in blind]
-    return two_control_verdicts(sentences, contrasts, blind[0], by_label[0]) if blind and by_label else sentences
+    return next(iter(blind), None), next(iter(by_label), None)
 
 
 def _adaptive(cells: Cells, plan: Plan) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:

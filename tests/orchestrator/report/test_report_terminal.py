@@ -4,7 +4,7 @@ from report_data import deletion_data, frame
 
 from orchestrator.analysis.checks import CAUTION, FAILED, Check
 from orchestrator.campaigns.results import Results
-from orchestrator.terminal.results_table import headline_table, results_table, summary_table
+from orchestrator.terminal.results_table import headline_table, most_moved_query, results_table, summary_table
 
 
 def test_columns_line_up_and_verdicts_follow():
@@ -95,3 +95,28 @@ def test_failed_checks_stand_above_the_verdicts_and_cautions_below_and_control_c
     assert all(len(line) <= 100 for line in lines[lines.index(FAILED) :])
     table = headline_table(AGREEMENT, ["label"], ["The verdict."], checks=checks).splitlines()
     assert table[5:] == lines[lines.index(FAILED) :]
+
+
+def test_sentences_in_short_stand_between_failed_checks_and_the_table_and_the_comparisons_are_counted():
+    checks = (
+        Check("repeats", "caution", "There are 2 repeats."),
+        Check("controls", "failed", "A control moves.", reason="a control moves"),
+        Check("accuracy", "passed", "Right on 90%."),
+    )
+    summary = deletion_data()[0]["summary"]
+    results = Results({"summary": summary}, ("v", "w"), checks=checks, in_short=("Found \x1b[31m it.",))
+    lines = results_table(results).splitlines()
+    counted = "All 2 comparisons are in the report in words, and in contrasts.csv in numbers."
+    order = [FAILED, "In short:", "- Found ?[31m it.", "- Right on 90%.", summary_table(summary, ()).splitlines()[0]]
+    places = [lines.index(part) for part in (*order, counted, CAUTION, "! repeats: There are 2 repeats.")]
+    assert places == sorted(places)
+    assert "- v" not in lines
+
+
+def test_the_query_that_a_removal_changed_most_is_found():
+    curves = pd.DataFrame({"query_id": [3, 5, 7], "delta": [0.1, -0.4, np.nan]})
+    assert most_moved_query(Results({"query_curves": curves}, ())) == "5"
+    named = curves.assign(given_query_id=["a", "b\x1b", "c"])
+    assert most_moved_query(Results({"query_curves": named}, ())) == "b?"
+    for table in ({}, {"query_curves": curves.iloc[2:]}, {"query_curves": curves.iloc[:0]}):
+        assert most_moved_query(Results(table, ())) == ""
