@@ -228,7 +228,7 @@ def code_version() -> str:
 
 def git_commit() -> str | None:
     """Return the commit of the git checkout that this code runs from; None if it was installed from a wheel."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from tests.orchestrator.tiny_campaign import (
     write_config,
 )
 
+ROOT = Path(orchestrator.__file__).resolve().parents[1]
 CURVES = ["method", "group", "k", "delta", "se", "ci_low", "ci_high", "se_fixed", "ci_fixed_low", "ci_fixed_high"]
 COUNTS = ["n_queries", "n_repeats", "n_excluded"]
 ACCURACY = ["accuracy", "accuracy_delta"]
@@ -138,3 +142,12 @@ def test_workers_are_told_where_to_see_that_the_store_is_the_drivers(finished, t
     assert finished.pipeline.store.blobs.exists(context.landmark)
     worker.configure(context)
     assert pipeline_of(small_config(tmp_path)).workforce.context().landmark == "", "nothing is there yet"
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this code is not in a git checkout")
+def test_a_run_records_the_commit_of_its_code(tmp_path):
+    run_dir = run_here(small_config(tmp_path), until="train").run_dir
+    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    recorded = json.loads((run_dir / "provenance.json").read_text())
+    assert recorded["git_commit"] == commit.stdout.strip()
+    assert recorded["code_version"].endswith(f"+{recorded['git_commit'][:12]}")
