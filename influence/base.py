@@ -97,7 +97,8 @@ class Method(Component):
     def options_identity(self, base_dir: Path) -> dict[str, Any]:
         """Return the method's part of the score id, the digest under which its scores are stored: name, version and options.
 
-        A method with an option that names a file overrides this hook and returns the digest of the file's content instead.
+        A method with an option that names a file overrides this hook, so that the result has the digest of the file's content in
+        the place of its path.
         """
         return self.identity()
 

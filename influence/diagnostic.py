@@ -32,8 +32,8 @@ Table = Mapping[str, Sequence[Any]]  # column -> one plain JSON value per row; N
 class Panels:
     """A figure of a diagnostic's first table: one panel per column in `values`, with a dot for every row of the table.
 
-    The column `rows`, or several together, names the places on the vertical axis; rows of the table that agree in `rows`
-    and `series` are averaged, and the values of `series` ("" for none) have different colours. `log`: those of `values`
+    The column `rows`, or several together, names the places on the vertical axis; a larger dot is the
+    mean of the rows of the table that agree in `rows` and `series`. The values of `series` ("" for none) have different colours. `log`: those of `values`
     that are drawn on a logarithmic axis. If the table has an interval of a value (<value>_ci_low, <value>_ci_high), it is
     drawn too.
     """
@@ -48,7 +48,8 @@ class Panels:
 class Scatter:
     """A figure of the table `table`: a dot at (`x`, `y`) for every row, and one panel per combination of values in `panels`.
 
-    `line`: the column with the height of a line at `x`. The values of `series` ("" for none) have different colours.
+    Each panel also has one line through the points (`x`, `line`) of its rows, in the order of `x`; `line` is the column with its
+    heights, such as fitted values. The values of `series` ("" for none) have different colours.
     """
 
     table: str
@@ -185,7 +186,10 @@ def function_named(name: str) -> Any:
 
 
 def require_labels(labels: Sequence[str] | None, methods: Mapping[str, Method], where: str) -> None:
-    """Raise InputError unless every one of `labels` is the label of a method with scores, and there is one to diagnose."""
+    """Raise InputError if one of `labels` is not the label of a method with scores, or if there is no method to diagnose.
+
+    There is none if `labels` or `methods` is empty. `labels` may be None, by which a user leaves the choice to the diagnostic.
+    """
     unknown = [label for label in labels or () if label not in methods]
     if unknown:
         there = f"allowed: {listed(methods)}{did_you_mean(unknown[0], methods)}"

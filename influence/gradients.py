@@ -145,9 +145,9 @@ class GradientSource:
 
 
 def captured_modules(task: Task, network: nn.Module, needs: Collection[str], layers: Sequence[str]) -> list[str]:
-    """Return the modules whose calls are captured for `needs`, of which `layers` are those for the need "layers".
+    """Return the names of the modules whose calls are captured for `needs`; `layers` has those for the need "layers".
 
-    Raises InputError if the model has no module that is needed.
+    Raises InputError if `needs` contains "embedding" and the model has no word embedding, or "last" and it has no last layer.
     """
     embedding = [embedding_name(task, network)] if "embedding" in needs else []
     last = [last_name(task, network)] if "last" in needs else []

@@ -134,7 +134,7 @@ class Numerics:
     torch: str = ""
     environment: tuple[tuple[str, str], ...] = ()
     length_group_cost: int = 0  # 0 means no length groups (tasks.length_groups)
-    frozen_trunk: str = "computed"  # in every pass; or once, and stored: cached | cached_half (in float16)
+    frozen_trunk: str = "computed"  # outputs of frozen layers: computed in every pass, or once and then stored (cached; cached_half: stored in float16)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "environment", tuple(sorted(dict(self.environment).items())))

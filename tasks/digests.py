@@ -16,8 +16,9 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 
 
 def canonical_json(value: Any) -> str:
-    """Return the canonical JSON text of `value`: sorted keys, no spaces, UTF-8 kept.
+    """Return the canonical JSON text of `value`: keys are sorted, and there are no spaces between tokens.
 
+    Characters outside ASCII are not escaped.
     Raises TypeError on anything whose text could differ between runs or machines: NaN and infinities, sets, bytes,
     numpy scalars, paths and other objects, and mappings with keys that are not strings.
     """

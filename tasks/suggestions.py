@@ -25,7 +25,7 @@ def did_you_mean(value: object, options: Iterable[object]) -> str:
 
 
 def listed(names: Iterable[object], most: int = 12) -> str:
-    """Return `a, b, c`, or the first `most` names and their total number."""
+    """Return all names as `a, b, c`. If there are more than `most`, return the first `most` and the number of all names."""
     names = [str(name) for name in names]
     return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} ... ({len(names)} in all)"
 

@@ -119,7 +119,7 @@ class Task(ABC):
     def with_whole_network(self) -> Task:
         """Return the same task, in which every pass computes all layers, also frozen ones whose outputs are known.
 
-        What differentiates the word embedding or another frozen layer needs this task.
+        Code that takes gradients at the word embedding or at another frozen layer must use the returned task.
         """
         return self
 
@@ -140,7 +140,7 @@ class Task(ABC):
     def with_replaced(self, edit: Edit) -> Task:
         """Return the same task in which the words that `edit` replaces are replaced in the train split, for one training.
 
-        The result of `batch` must not depend on the replaced words. An edit without replaced words returns the task
+        The result of `batch` must not depend on which words the replaced positions held before. An edit without replaced words returns the task
         itself. Tasks with text override this hook. Raises ValueError if nothing can be replaced.
         """
         if edit.replaced:
@@ -155,9 +155,10 @@ class Task(ABC):
         return None
 
     def with_length_groups(self, cost: int) -> Self:
-        """Return the same task with batches cut into groups of similar length (tasks.length_groups); a cost of 0: not cut.
+        """Return the same task with batches cut into groups of rows of similar length (tasks.length_groups).
 
-        `batch` then pads rows to the longest of them and no further, and `outputs` evaluates rows of similar length together.
+        `cost` is the fixed cost of one more forward and backward pass, in tokens; if it is 0, batches are not cut by length. If it is not
+        0, `batch` pads its rows to the longest of them and no further, and `outputs` evaluates rows of similar length together.
         """
         if cost == self.length_group_cost:
             return self

@@ -59,7 +59,10 @@ def worded(verdicts: Iterable[str], checks: Sequence[Check]) -> tuple[str, ...]:
 
 
 def accuracy_found(checks: Iterable[Check]) -> tuple[str, ...]:
-    """Return the sentence of the check of the accuracy, if it passed; otherwise it is shown among the checks anyway."""
+    """Return the sentence of the check named accuracy if that check passed, and nothing otherwise.
+
+    The sentence of a check that failed or asks for caution is shown with the verdicts, so it needs no second place.
+    """
     return tuple(check.sentence for check in with_status(checks, "passed") if check.name == "accuracy")
 
 

@@ -76,7 +76,8 @@ def verdict(row: Mapping[str, Any], level: float = 0.05) -> str:
     """
     method, baseline, group = row["method"], row["baseline"], row["group"]
     if isnan(row["p_holm"]):
-        return f"For {group}, {method} could not be compared with {baseline}: too few complete queries or repeats."
+        why = "because too few queries or repeats have a number for every method and every k"
+        return f"For {group}, {method} could not be compared with {baseline}, {why}."
     sign, when_lower, when_higher = SENSE[group]
     found = _found(row, level)
     if row["p_holm"] >= level:

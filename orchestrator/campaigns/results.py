@@ -18,7 +18,7 @@ from tasks.base import Split
 class Results:
     """The tables of a campaign and the verdicts that they support.
 
-    `in_short`: a few sentences for a reader of nothing else.
+    `in_short`: a few sentences for a reader who reads nothing else.
     `checks`: reasons for a careful reader to doubt the verdicts; they are shown wherever the verdicts are. `verdicts`: one sentence each.
     If a check failed, every one of these sentences begins with a warning not to rely on it (orchestrator.analysis.checks.worded).
     `headline`: name of the table for the terminal and the tracking store; `labels`: its columns that identify a row; `shown`: its other

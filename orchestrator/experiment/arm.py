@@ -98,7 +98,7 @@ class Arm:
 
     @cached_property
     def task_id(self) -> str:
-        """Digest of the task record, which is the name of the ledger's directory."""
+        """Digest of the task record (`record`); it is the name of the ledger's directory."""
         return digest(self.record)
 
     def spec(self, numerics: Numerics, edit: Edit, seed: int, parent: Any = None) -> RetrainSpec:

@@ -23,8 +23,9 @@ from tasks.task import Task
 
 
 class Experiment:
-    """A config resolved against its data: arms, seeds and scoring models. `checked_experiment` also checks that they fit.
+    """A config resolved against its data: arms, seeds and scoring models.
 
+    `checked_experiment` makes an Experiment and also checks that all parts of the config fit the data.
     An arm is one variant of the task, and most campaigns have one. Members that Arm has too, such as `task`, `spec` and `queries`,
     return those of the first arm.
     """
@@ -63,7 +64,10 @@ class Experiment:
 
     @property
     def task_id(self) -> str:
-        """Digest of the first arm's task record, which is the name of its ledger's directory."""
+        """Digest of the first arm's task record (`Arm.record`), which describes what every retrain records.
+
+        It is the name of the ledger's directory.
+        """
         return self.main.task_id
 
     def spec(self, numerics: Numerics, edit: Edit, seed: int) -> RetrainSpec:

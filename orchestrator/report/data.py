@@ -28,7 +28,7 @@ class ShownExample:
     query_spans: Sequence[tuple[int, int, float]] = ()
     words: Sequence[
         tuple[str, str, float]
-    ] = ()  # word of the query, of this text, contribution; largest magnitude first
+    ] = ()  # (word of the query, word of this training example, contribution of the pair), largest magnitude first
     given_id: str = ""  # the id in the user's data, if it is text
 
     @property
@@ -108,4 +108,4 @@ class ReportData:
     reproduce: Sequence[str]  # shell commands
     provenance: Mapping[str, Any] = field(default_factory=dict)
     checks: Sequence[Check] = ()  # shown together with the verdicts
-    in_short: Sequence[str] = ()  # a few sentences for a reader of nothing else
+    in_short: Sequence[str] = ()  # a few sentences for a reader who reads nothing else

@@ -76,7 +76,7 @@ class WorkerContext:
     solutions: SolutionSink | None = None
 
     def task_of(self, arm: str) -> Task:
-        """Return the task of an arm, as it computes under the numerics."""
+        """Return the task of an arm. With a `length_group_cost` above 0 its batches are cut into groups of similar length."""
         task = self.tasks[arm] if self.tasks else self.task
         return task.with_length_groups(self.numerics.length_group_cost)
 
@@ -86,8 +86,9 @@ class ScoreJob:
     """A request to score train rows for all queries by several methods, in one pass over the gradients.
 
     `ranges` are [start, stop) rows of the train split. They depend on the data and not on the number of workers, so that
-    the scores have the same bits with any pool. `solved` maps labels of methods that share solving to the score id under
-    which the store holds their solutions; a worker solves for what is missing there.
+    the scores have the same bits with any pool. `solved` is for the methods whose solutions are stored, so that all
+    workers can score with them (`Method.shares_solving`): it maps the label of such a method to the score id under which
+    the store holds its solutions. A worker computes the solutions that are missing in the store.
     """
 
     methods: Mapping[str, Method]  # label -> method; methods with nothing to compute, such as random, are left out

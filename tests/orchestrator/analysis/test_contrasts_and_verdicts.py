@@ -206,7 +206,8 @@ def test_a_sentence_shows_the_numbers_of_its_row():
 def test_a_missing_interval_is_said_to_be_missing():
     assert (
         verdict(row(p=float("nan")))
-        == "For proponents, tracin_we could not be compared with random: too few complete queries or repeats."
+        == "For proponents, tracin_we could not be compared with random, because too few queries or repeats "
+        "have a number for every method and every k."
     )
 
 
