@@ -128,7 +128,9 @@ def _remembered(name: str, files: Files) -> _Loaded:
 
 
 def source_of(part: Any, where: str = "plugins") -> dict[str, Files]:
-    """Map the module of `part` (a class or function) or of its class to its files as imported. Raises InputError.
+    """Return {module: the files of this module, as they were imported} for the module that defines `part` or its class.
+
+    The module is the one that defines `part` if it is a class or a function, and otherwise the one that defines its class. Raises InputError.
 
     The result is empty for a built-in part.
     """
@@ -193,7 +195,10 @@ def require_late_imports(sources: Sources) -> None:
         for name in late:
             if file_digest(name) != wanted[name]:
                 problem = f"module {name!r} was edited before {module} imported it"
-                raise SourceChangedError("plugins", f"{problem}: its results are not kept; start the command again")
+                raise SourceChangedError(
+                    "plugins",
+                    f"{problem}, so the results that were just computed are not kept; start the command again",
+                )
             _modules[name] = _remembered(name, {name: wanted[name]})
 
 

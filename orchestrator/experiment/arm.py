@@ -177,7 +177,11 @@ class Arm:
         self._draw(self.measured_rows)
 
     def _check_measurement(self, split: str) -> None:
-        """Refuse a measurement of classes on one class, whose probability is always 1, and one of a number on several."""
+        """Raise ConfigError if the measurement does not fit the number of classes of the split.
+
+        A measurement that reads class logits needs several classes, because the probability of a single class is always 1.
+        A measurement that reads one number per row needs a split without several classes.
+        """
         n_classes, measurement = len(self.task.splits[split].classes), self.config.measurement
         of_classes = measurement.of_classes
         where = f"{self.config.where}: measurement"

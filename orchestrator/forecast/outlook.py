@@ -1,4 +1,7 @@
-"""Forecast of the time and cost of the remaining retrains from the durations of finished ones. Pure."""
+"""Forecast of the time and cost of the remaining retrains from the durations of finished ones.
+
+This module reads no clock and does no I/O.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The budget of a campaign: provisioned machines are charged from the moment they appear, busy or idle. Pure."""
+"""The budget of a campaign: provisioned machines are charged from the moment they appear, busy or idle.
+
+This module reads no clock and does no I/O.
+"""
 
 from __future__ import annotations
 

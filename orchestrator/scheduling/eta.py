@@ -1,4 +1,7 @@
-"""Typical duration of a retrain, from the finished ones, and whether the remaining time suffices for one more. Pure."""
+"""Typical duration of a retrain, from the finished ones, and whether the remaining time suffices for one more.
+
+This module reads no clock and does no I/O.
+"""
 
 from __future__ import annotations
 

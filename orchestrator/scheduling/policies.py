@@ -1,4 +1,7 @@
-"""Policies for failures and time: what a failed attempt is charged to, when a spec is quarantined, how long to wait. Pure."""
+"""Policies for failures and time: what a failed attempt is charged to, when a spec is quarantined, how long to wait.
+
+This module reads no clock and does no I/O.
+"""
 
 from __future__ import annotations
 

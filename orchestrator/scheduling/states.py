@@ -1,4 +1,6 @@
-"""The state of every spec, its failures so far, and the specs that wait to be written to the ledger. Pure.
+"""The state of every spec, its failures so far, and the specs that wait to be written to the ledger.
+
+This module reads no clock and does no I/O.
 
 A spec is waiting, running, done_unpublished, publishing or finished; TRANSITIONS lists all changes of state. A spec that
 failed more often than its budget allows is marked as quarantined and reaches the ledger in the same way as a result.

@@ -1,4 +1,7 @@
-"""The states of a spec, the transitions between them, and the story: the transitions that happened, with time, worker and cause. Pure."""
+"""The states of a spec, the transitions between them, and the story: the transitions that happened, with time, worker and cause.
+
+This module reads no clock and does no I/O.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Stragglers: retrains that run much longer than is typical, and may get a second attempt on an idle worker. Pure."""
+"""Stragglers: retrains that run much longer than is typical, and may get a second attempt on an idle worker.
+
+This module reads no clock and does no I/O.
+"""
 
 from __future__ import annotations
 

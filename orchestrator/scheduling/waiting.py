@@ -1,4 +1,6 @@
-"""The queue of waiting specs, ordered by dispatch order and separated by kind. Pure.
+"""The queue of waiting specs, ordered by dispatch order and separated by kind.
+
+This module reads no clock and does no I/O.
 
 The kinds are separate because one kind may fit into the time left when another does not.
 """

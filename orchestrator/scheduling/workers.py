@@ -1,4 +1,6 @@
-"""The state of every worker: idle since when, its attempt, when its node will be removed, and whether it keeps a device. Pure.
+"""The state of every worker: idle since when, its attempt, when its node will be removed, and whether it keeps a device.
+
+This module reads no clock and does no I/O.
 
 A worker is idle, busy, held or a keeper. A keeper is a worker that will run a spec alone on its devices. Its neighbours are
 the workers that share one of these devices: they are held, the busy ones as soon as their attempts end. The keeper begins

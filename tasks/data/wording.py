@@ -22,7 +22,7 @@ def shown(value: Any) -> str:
 
 
 def quoted(names: Iterable[object], most: int = MOST_NAMES) -> str:
-    """Return the names in quotes, separated by commas; beyond the first `most` only their number."""
+    """Return the first `most` names in quotes, separated by commas, and then the number of the names that are not listed."""
     every = list(names)
     listed = ", ".join(shown(str(name)) for name in islice(every, most))
     return f"{listed} and {len(every) - most} more" if len(every) > most else listed
