@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -193,7 +194,8 @@ def _run(options: argparse.Namespace) -> int:
         print(f"\nreport    {result.run_dir / 'report.html'}")
         query = most_moved_query(result.results)
         if query:
-            print(f"next      refit explain {result.run_dir} --query {query}   shows its most influential examples")
+            command = shlex.join(["refit", "explain", str(result.run_dir), "--query", query])
+            print(f"next      {command}   shows its most influential examples")
     print(f"run       {result.run_dir}\nretrained {result.report.retrained} (attempts {result.report.attempts})")
     if result.uri:
         print(f"store     {result.uri}")

@@ -41,8 +41,8 @@ def in_short(
     """Return a few sentences for each group: which methods do more than the control `blind`, and than `by_label`.
 
     `summary` and `contrasts`: rows of the tables of these names. `blind` removes random examples, `by_label` chooses them
-    by their label; `measured` names the measurement. A difference counts if its Holm-corrected p is below `level`. Without a control there is nothing to
-    compare with, which the only sentence then says.
+    by their label; `measured` names the measurement. A difference counts if its Holm-corrected p is below `level`.
+    Without a control there is nothing to compare with, which the only sentence then says.
     """
     groups = list(dict.fromkeys(row["group"] for row in contrasts if row["group"] in SENSE))
     if not blind:
@@ -70,6 +70,7 @@ class _Group:
         self.selected, self.doing, self.random, self.of_label = _WORDS[group]
 
     def sentences(self, blind: str, by_label: str | None) -> list[str]:
+        """Return what holds of the methods against the control `blind`, and of the better ones against `by_label`."""
         judged = [method for method, baseline in self.rows if baseline == blind]
         p_values = [self.rows[method, blind]["p_holm"] for method in judged]
         n = sum(p == p for p in p_values)  # a NaN is no p
@@ -78,10 +79,10 @@ class _Group:
         better, worse = self._told_apart(judged, blind, 1), self._told_apart(judged, blind, -1)
         opposite = [f"Those of {_joined(worse)} do the opposite."] if worse else []
         if not better:
-            return [
-                f"No method's {self.selected} do more than {self.random}, as far as this campaign can tell.",
-                *opposite,
-            ]
+            than_random = f"do more than {self.random}"
+            if self.group == "least":
+                than_random = f"change {self.measured} less than {self.random} do"
+            return [f"No method's {self.selected} {than_random}, as far as this campaign can tell.", *opposite]
         return [self._beats(better, n, blind), *self._by_label(better, by_label), *opposite]
 
     def _beats(self, better: Sequence[str], n: int, blind: str) -> str:

@@ -81,6 +81,14 @@ def test_in_the_group_least_the_smaller_change_is_better():
     )
 
 
+def test_in_the_group_least_a_method_that_is_not_told_apart_did_not_change_less():
+    values = summary("least", a=-0.1, random=-0.2)
+    assert short(values, contrasts("least", a=(0.4, -0.1))) == (
+        "No method's least influential examples change the measurement less than random examples do, as far as this "
+        "campaign can tell.",
+    )
+
+
 def test_every_group_has_its_sentence_and_words_are_replaced():
     values = [*summary("proponents", a=0.0, random=0.0), *summary("proponent_words", a=-0.2, random=0.0)]
     rows = [*contrasts("proponents", a=(1.0, 0.0)), *contrasts("proponent_words", a=(0.01, -0.2))]
